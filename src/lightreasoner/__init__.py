@@ -1,0 +1,53 @@
+"""LightReasoner: make a language model reason better without labels.
+
+    >>> from lightreasoner import SampleConfig, sample
+    >>> sample(SampleConfig(expert="…", amateur="…", dataset="gsm8k", out="runs/mine"))
+
+Names are imported when they are first used, so that `import lightreasoner` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lightreasoner.config import EvaluateConfig, FinetuneConfig, MergeConfig, RunConfig, SampleConfig
+
+if TYPE_CHECKING:
+    from lightreasoner.evaluation import compare, evaluate
+    from lightreasoner.exchange import export_samples, import_samples
+    from lightreasoner.merging import merge
+    from lightreasoner.pipeline import run
+    from lightreasoner.sampling import sample
+    from lightreasoner.training import finetune
+
+_HOMES = {
+    "compare": "evaluation",
+    "evaluate": "evaluation",
+    "export_samples": "exchange",
+    "finetune": "training",
+    "import_samples": "exchange",
+    "merge": "merging",
+    "run": "pipeline",
+    "sample": "sampling",
+}
+
+__all__ = [
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "MergeConfig",
+    "RunConfig",
+    "SampleConfig",
+    "compare",
+    "evaluate",
+    "export_samples",
+    "finetune",
+    "import_samples",
+    "merge",
+    "run",
+    "sample",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,342 @@
+"""The command line: a thin skin over the stages, which are imported only when they run.
+
+Data goes to stdout (JSON with `--json`), everything else to stderr. Exit code 0 only if the promise was kept, 1 for
+a failure, 2 for wrong usage, 130 or 143 when stopped by a signal.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from lightreasoner.config import (
+    Config,
+    EvaluateConfig,
+    FinetuneConfig,
+    MergeConfig,
+    RunConfig,
+    SampleConfig,
+    explain,
+)
+from lightreasoner.errors import ConfigError, LightReasonerError
+from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
+
+C = TypeVar("C", bound=Config)
+
+DEFAULT_RECIPE = "miniature"
+
+app = App(
+    name="lightr",
+    help="Make a language model reason better without labels, by what it knows and a weaker model does not.",
+    version=lambda: metadata.version("lightreasoner"),
+    default_parameter=Parameter(consume_multiple=True, negative=()),
+)
+samples_app = App(name="samples", help="Exchange samples with other tools as JSONL.")
+recipes_app = App(name="recipes", help="Bundled recipes.")
+app.command(samples_app)
+app.command(recipes_app)
+
+
+@cache
+def _flags(config: type[Config]) -> Any:
+    """The config with every field optional and nothing checked yet: recipes come in between, `checked` comes last."""
+    fields: dict[str, Any] = {}
+    for name, info in config.model_fields.items():
+        kind: Any = info.annotation
+        section = isinstance(kind, type) and issubclass(kind, Config)
+        default = None if info.is_required() else info.default
+        fields[name] = (
+            _flags(kind) if section else kind | None if default is None else kind,
+            FieldInfo(default=_flags(kind)() if section else default, description=info.description),
+        )
+    return create_model(config.__name__, __base__=Config, **fields)
+
+
+if TYPE_CHECKING:
+    SampleFlags, FinetuneFlags, MergeFlags = SampleConfig, FinetuneConfig, MergeConfig
+    EvaluateFlags, RunFlags = EvaluateConfig, RunConfig
+else:
+    SampleFlags, FinetuneFlags, MergeFlags = _flags(SampleConfig), _flags(FinetuneConfig), _flags(MergeConfig)
+    EvaluateFlags, RunFlags = _flags(EvaluateConfig), _flags(RunConfig)
+
+Flat = Parameter(name="*")
+Recipe = Annotated[str | None, Parameter(name="--config", help="Recipe: a bundled name or a .yaml file; flags win over it.")]
+DryRun = Annotated[bool, Parameter(help="Print the resolved settings and stop.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
+
+
+@app.command
+def run(
+    *,
+    flags: Annotated[RunFlags | None, Flat] = None,
+    recipe: Recipe = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Sample, fine-tune, merge and evaluate in one run folder. Without arguments: the bundled miniature pair.
+
+    The same command continues an interrupted run. Settings of one stage have its name before a dot.
+    """
+    given = _given(flags)
+    if recipe is None and not {"expert", "amateur"} & given.keys():
+        recipe = DEFAULT_RECIPE
+        _say(f"no --config and no --expert: running the bundled recipe {recipe}")
+    config = RunConfig.checked(_merged(load_recipe(recipe) if recipe else {}, given))
+    if _shown(config, dry_run):
+        return
+    from lightreasoner.pipeline import run as run_stages
+
+    _print(run_stages(config), as_json, _run_lines)
+
+
+@app.command
+def sample(
+    *,
+    flags: Annotated[SampleFlags | None, Flat] = None,
+    recipe: Recipe = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Stage 1: expert rollouts, both models scored on identical prefixes, informative steps kept and labelled."""
+    config = _resolve(SampleConfig, flags, recipe)
+    if _shown(config, dry_run):
+        return
+    from lightreasoner.sampling import sample as run_stage
+
+    _print(run_stage(config), as_json)
+
+
+@app.command
+def finetune(
+    *,
+    flags: Annotated[FinetuneFlags | None, Flat] = None,
+    recipe: Recipe = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Stage 2: LoRA fine-tuning of the expert on the stored labels."""
+    config = _resolve(FinetuneConfig, flags, recipe)
+    if _shown(config, dry_run):
+        return
+    from lightreasoner.training import finetune as run_stage
+
+    _print(run_stage(config), as_json)
+
+
+@app.command
+def merge(
+    *,
+    flags: Annotated[MergeFlags | None, Flat] = None,
+    recipe: Recipe = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Stage 3: base + adapter as a plain model folder, read back and compared."""
+    config = _resolve(MergeConfig, flags, recipe)
+    if _shown(config, dry_run):
+        return
+    from lightreasoner.merging import merge as run_stage
+
+    _print(run_stage(config), as_json)
+
+
+@app.command
+def evaluate(
+    *,
+    flags: Annotated[EvaluateFlags | None, Flat] = None,
+    recipe: Recipe = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Stage 4: zero-shot greedy pass@1 with 95 % intervals."""
+    config = _resolve(EvaluateConfig, flags, recipe)
+    if _shown(config, dry_run):
+        return
+    from lightreasoner.evaluation import evaluate as run_stage
+
+    _print(run_stage(config), as_json, _accuracy_lines)
+
+
+@samples_app.command(name="import")
+def import_samples(
+    file: Path,
+    out: Path,
+    *,
+    expert: str,
+    expert_revision: str | None = None,
+    questions: Path | None = None,
+    question_field: str | None = None,
+    cue: str | None = None,
+    trust_remote_code: bool = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a sample file of the authors' JSONL format into a folder that `lightr finetune --data` takes.
+
+    Args:
+        file: JSONL file of samples.
+        out: folder to write.
+        expert: model that was sampled; its tokenizer and chat template make the token ids.
+        expert_revision: branch, tag or commit of a Hub expert.
+        questions: file with the questions, where the samples' prompt_id is not the question itself but its id.
+        question_field: field of that file that holds the question.
+        cue: system message that the samples were made with; the authors' script used "Please reason step by step."
+        trust_remote_code: run Python code that the model repository ships.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.exchange import import_samples as do_import
+
+    _print(
+        do_import(
+            file,
+            out,
+            expert=expert,
+            expert_revision=expert_revision,
+            questions=questions,
+            question_field=question_field,
+            cue=cue,
+            trust_remote_code=trust_remote_code,
+        ),
+        as_json,
+    )
+
+
+@samples_app.command(name="export")
+def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = False, as_json: Json = False) -> None:
+    """Write the kept steps of a run as JSONL: the authors' fields and ours, one line a step.
+
+    Args:
+        run_folder: run folder of `lightr sample`.
+        file: JSONL file to write; must not exist.
+        trust_remote_code: run Python code that the model repository ships.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.exchange import export_samples as do_export
+
+    _print(do_export(run_folder, file, trust_remote_code=trust_remote_code), as_json)
+
+
+@recipes_app.command(name="ls")
+def list_recipes() -> None:
+    """Names of the bundled recipes."""
+    print("\n".join(recipe_names()))
+
+
+@recipes_app.command(name="show")
+def show_recipe(name: str) -> None:
+    """Print a bundled recipe."""
+    print(recipe_text(name), end="")
+
+
+@recipes_app.command(name="copy")
+def copy_recipe(name: str, file: Path) -> None:
+    """Copy a bundled recipe to a file of your own, which must not exist."""
+    text = recipe_text(name)
+    try:
+        with file.open("x", encoding="utf-8") as copy:
+            copy.write(text)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from None
+
+
+def main() -> None:
+    """Entry point of `lightr` and `lightreasoner`."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except LightReasonerError as error:
+        _fail(str(error), error.exit_code)
+    except CycloptsError as error:
+        cause = error.__cause__ or error.__context__
+        _fail(explain(RunFlags, cause) if isinstance(cause, ValidationError) else str(error), 2)
+    except KeyboardInterrupt:
+        _fail("stopped; what was committed stays, and the same command continues from there", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    _say(f"lightr: {' '.join(message.split())}")
+    sys.exit(exit_code)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _given(flags: Config | None) -> dict[str, Any]:
+    return flags.model_dump(exclude_unset=True) if flags is not None else {}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `below`, overridden by those of `above`, sections key by key."""
+    both = {key for key in below.keys() & above.keys() if isinstance(below[key], dict) and isinstance(above[key], dict)}
+    return {**below, **above, **{key: _merged(below[key], above[key]) for key in both}}
+
+
+def _resolve(stage: type[C], flags: Config | None, recipe: str | None) -> C:
+    """Defaults < recipe < flags, for a command that runs one stage of a recipe."""
+    given = _given(flags)
+    if recipe is None:
+        return stage.checked(given)
+    section = {SampleConfig: "sample", FinetuneConfig: "finetune", MergeConfig: "merge", EvaluateConfig: "evaluate"}[stage]
+    run_config = RunConfig.checked(_merged(load_recipe(recipe), {k: given[k] for k in given.keys() & _SHARED}))
+    if stage is EvaluateConfig:
+        of_recipe: Config = run_config.for_evaluate(run_config.expert, run_config.expert_revision, "expert")
+    else:
+        of_recipe = getattr(run_config, f"for_{section}")()
+    return stage.checked({**of_recipe.model_dump(), **given})
+
+
+# Settings of the whole run that a stage's command may give before the recipe is complete without them.
+_SHARED = {"expert", "amateur", "dataset"}
+
+
+def _shown(config: Config, dry_run: bool) -> bool:
+    if dry_run:
+        print(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False))
+    return dry_run
+
+
+def _print(result: Mapping[str, Any], as_json: bool, lines: Any = None) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(lines(result) if lines else (f"{key}: {value}" for key, value in result.items())))
+
+
+def _accuracy_lines(result: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {_accuracy(values)}" for name, values in result.items()]
+
+
+def _accuracy(values: Mapping[str, Any]) -> str:
+    low, high = 100 * values["low"], 100 * values["high"]
+    return f"{100 * values['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f}, n = {values['total']})"
+
+
+def _run_lines(result: Mapping[str, Any]) -> list[str]:
+    sampled, tuned = result["sample"], result["finetune"]
+    lines = [
+        f"expert {result['expert']}, amateur {result['amateur']}, {sampled['questions']} questions of {result['dataset']}",
+        f"kept {sampled['kept_steps']} of {sampled['steps']} steps; trained on {tuned['labels_trained']} labels",
+    ]
+    for name, test in result["comparison"].items():
+        lines += [
+            f"{name}",
+            f"  before  {_accuracy(result['evaluate_before'][name])}",
+            f"  after   {_accuracy(result['evaluate_after'][name])}",
+            f"  gain    {100 * test['gain']:+.1f} points ({test['gained']} items gained, {test['lost']} lost), "
+            f"paired p = {test['p_value']:.2g}",
+        ]
+    lines.append("time    " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items()))
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""Every setting, once: frozen models whose attribute docstrings are the help text of the flags.
+
+`RunConfig` is the whole job and the form of a recipe. The stages' own configs (`SampleConfig`, …) hold the same
+settings flat, for the commands that run one stage; `RunConfig.for_sample()` and its siblings make them.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from lightreasoner.errors import ConfigError
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
+
+
+class Config(BaseModel):
+    """Base of all configs: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> Self:
+        """Validate values from files and flags.
+
+        Raises:
+            ConfigError: names each offending key, its value, and the nearest known key for an unknown one.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(explain(cls, error)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none_in_words(cls, value: Any, info: ValidationInfo) -> Any:
+        """`--max-questions none` on a command line."""
+        assert info.field_name is not None
+        kinds = get_args(cls.model_fields[info.field_name].annotation)
+        return None if value == "none" and type(None) in kinds and str not in kinds else value
+
+
+class PairSettings(Config):
+    """The two models."""
+
+    expert: str
+    """Model to improve: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
+    expert_revision: str | None = None
+    """Branch, tag or commit of a Hub expert."""
+    amateur: str
+    """Weaker model that shares the expert's vocabulary; named like the expert."""
+    amateur_revision: str | None = None
+    """Branch, tag or commit of a Hub amateur."""
+
+
+class ProblemSettings(Config):
+    """The problems."""
+
+    dataset: str
+    """gsm8k, arithmetic (generated), a .jsonl, .json or .parquet file, or a Hub id such as owner/name:configuration."""
+    data_dir: Path | None = None
+    """Folder with NAME/SPLIT.jsonl files to use instead of the Hub."""
+    question_field: str | None = None
+    """Field that holds the question; by default the first of question, problem, prompt."""
+
+
+class PromptSettings(Config):
+    """How a question becomes a prompt; the same for every model and stage."""
+
+    cue: str = DEFAULT_CUE
+    """Instruction before every question (the paper's Eq 36), sent as system message."""
+    chat_template: Path | None = None
+    """Jinja file to use instead of the tokenizer's own chat template."""
+
+
+class MachineSettings(Config):
+    """Where and in which precision models run."""
+
+    dtype: DType = "auto"
+    """Precision of the weights; auto is bfloat16 on a GPU that has it and float32 elsewhere."""
+    device: str = "auto"
+    """cuda, cuda:1, mps, cpu; auto takes the first that is there."""
+    trust_remote_code: bool = False
+    """Run Python code that a model repository ships. Off: such a model is refused."""
+
+
+class SampleSettings(Config):
+    """Stage 1: what is sampled and what is kept."""
+
+    max_questions: Annotated[int, Field(ge=1)] | None = 1000
+    """Use the first N problems in file order (paper: 1000); none uses all."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    """Length at which a rollout is stopped (paper: 128)."""
+    divergence_beta: float | None = 0.4
+    """β of Eq 3: keep steps whose KL divergence exceeds it, in nats (paper: 0.4); none keeps every step."""
+    plausibility_alpha: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """α of Eq 4: share of the top probability that a token needs to enter the label (paper: 0.2)."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Of the rollout's decoding, never of the scored distributions; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus of the rollout's decoding; needs a temperature."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Questions at a time; halved by itself when memory runs out."""
+
+
+class FinetuneSettings(Config):
+    """Stage 2: LoRA on the stored labels (Table 9)."""
+
+    steps: Annotated[int, Field(ge=1)] = 1000
+    """Optimiser steps (paper: 1000)."""
+    labels_per_step: Annotated[int, Field(ge=1)] = 16
+    """Labels in each optimiser step, exactly (paper: 16)."""
+    labels_per_micro_batch: Annotated[int, Field(ge=1)] = 8
+    """Labels in one forward and backward pass; must divide labels_per_step. Changes speed and memory only."""
+    labels_per_forward: Annotated[int, Field(ge=1)] = 1
+    """Up to this many labels of one rollout share a prefix pass; 1 is the paper's independent samples."""
+    padding_free: bool = False
+    """Lay sequences end to end instead of padding them; same gradients."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """Peak, reached at once, then linear to 0 (paper: 5e-5)."""
+    lora_rank: Annotated[int, Field(ge=1)] = 8
+    """Rank of the LoRA update (paper: 8)."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 16
+    """LoRA scaling numerator (paper: 16)."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout on the LoRA input (paper: 0.05)."""
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    """Modules that get a LoRA update (paper: q_proj v_proj)."""
+    max_length: Annotated[int, Field(ge=1)] = 4096
+    """Steps whose prefix is longer are skipped and counted, never truncated."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradient clipping; 0 turns it off."""
+    save_steps: Annotated[int, Field(ge=1)] = 200
+    """Checkpoint every N steps."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints kept on disk."""
+    logging_steps: Annotated[int, Field(ge=1)] = 10
+    """Log every N steps."""
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers' Trainer, such as trackio, wandb, tensorboard."""
+
+
+class MergeSettings(Config):
+    """Stage 3."""
+
+    merge_dtype: DType = "auto"
+    """Precision of the merged weights on disk; auto keeps that of the base's file."""
+
+
+class EvaluateSettings(Config):
+    """Stage 4: zero-shot greedy pass@1."""
+
+    benchmarks: tuple[str, ...] = ("gsm8k",)
+    """Benchmarks: arithmetic, gsm8k, svamp."""
+    max_items: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first N items of each benchmark; none uses all."""
+    max_answer_tokens: Annotated[int, Field(ge=1)] = 2048
+    """Length at which an answer is cut off (the Qwen toolkit's default: 2048)."""
+    answer_batch_size: Annotated[int, Field(ge=1)] = 32
+    """Answers generated at a time; halved by itself when memory runs out."""
+
+
+class SampleConfig(SampleSettings, MachineSettings, PromptSettings, ProblemSettings, PairSettings):
+    """`lightr sample`."""
+
+    out: Path
+    """Run folder; the samples go to its subfolder sample."""
+    seed: int = 42
+    """Of sampling with a temperature and of generated problems."""
+
+
+class FinetuneConfig(FinetuneSettings, MachineSettings):
+    """`lightr finetune`."""
+
+    model: str
+    """The expert that was sampled."""
+    model_revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+    data: Path
+    """Run folder of `lightr sample`, or a folder that `lightr samples import` made."""
+    out: Path
+    """Run folder; the adapter goes to its subfolder finetune."""
+    seed: int = 42
+    """Of LoRA's start, dropout and the order of labels."""
+
+
+class MergeConfig(MergeSettings, MachineSettings):
+    """`lightr merge`."""
+
+    model: str
+    """The base that the adapter was trained on."""
+    model_revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+    adapter: Path
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter."""
+    out: Path
+    """Folder for the merged model; must not exist yet, or hold this very merge."""
+
+
+class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
+    """`lightr evaluate`."""
+
+    model: str
+    """Model to evaluate: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
+    model_revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+    data_dir: Path | None = None
+    """Folder with BENCHMARK/SPLIT.jsonl files to use instead of the Hub."""
+    out: Path
+    """Folder for the answers and metrics."""
+
+
+class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
+    """`lightr run`, and the form of a recipe."""
+
+    out: Path = Path("runs/default")
+    """Run folder."""
+    seed: int = 42
+    """Of everything that is drawn at random."""
+    sample: SampleSettings = SampleSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    merge: MergeSettings = MergeSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    def for_sample(self) -> SampleConfig:
+        """Stage 1 of this run."""
+        return SampleConfig(**self._shared_with(SampleConfig), **self.sample.model_dump())
+
+    def for_finetune(self) -> FinetuneConfig:
+        """Stage 2 of this run: the expert, on the samples in the run folder."""
+        return FinetuneConfig(
+            model=self.expert,
+            model_revision=self.expert_revision,
+            data=self.out,
+            **self._shared_with(FinetuneConfig),
+            **self.finetune.model_dump(),
+        )
+
+    def for_merge(self) -> MergeConfig:
+        """Stage 3 of this run."""
+        return MergeConfig(
+            model=self.expert,
+            model_revision=self.expert_revision,
+            adapter=self.out,
+            **self._shared_with(MergeConfig) | {"out": self.out / "merged"},
+            **self.merge.model_dump(),
+        )
+
+    def for_evaluate(self, model: str, revision: str | None, name: str) -> EvaluateConfig:
+        """Stage 4 of this run, for one model; `name` is its folder below `evaluate/`."""
+        return EvaluateConfig(
+            model=model,
+            model_revision=revision,
+            **self._shared_with(EvaluateConfig) | {"out": self.out / "evaluate" / name},
+            **self.evaluate.model_dump(),
+        )
+
+    def _shared_with(self, stage: type[Config]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in RunConfig.model_fields if name in stage.model_fields}
+
+
+def explain(config: type[BaseModel], error: ValidationError) -> str:
+    """The findings of pydantic as one line for a person."""
+    return "; ".join(_explain(config, problem) for problem in error.errors())
+
+
+def _explain(config: type[BaseModel], problem: Any) -> str:
+    """One clause of an error message for one finding of pydantic."""
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(config, path[:-1])
+        nearest = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(sorted(known))}"
+        return f"unknown key {key}: {hint}"
+    if problem["type"] == "missing":
+        return f"{key} is required: give --{key.replace('_', '-')} or set it in a recipe"
+    return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _fields_at(config: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        section = config.model_fields[part].annotation
+        assert isinstance(section, type) and issubclass(section, BaseModel)
+        config = section
+    return list(config.model_fields)

@@ -1,0 +1,79 @@
+"""The equations of the paper (arXiv 2510.07962), in its order, on log-probabilities.
+
+`log_expert` and `log_amateur` are the next-token log-probabilities log π_E(·|s_t) and log π_A(·|s_t) of the
+same prefix s_t, natural logarithm, [..., V], normalised over the last axis. Every function keeps the leading
+axes, needs no epsilon, and computes in the dtype that it is given: callers pass float32.
+"""
+
+import torch
+from torch import Tensor
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """D_KL(p‖q) = Σ_a p(a) · log(p(a)/q(a)), Eq 2 with p = π_E and q = π_A: expectation under the *expert*.
+
+    Args:
+        log_p: log-probabilities of the distribution that takes the expectation, [..., V].
+        log_q: log-probabilities of the other, [..., V].
+
+    Returns:
+        The divergence in nats, [...]. A token with p = 0 adds nothing (0·log 0 = 0); a token with p > 0 and
+        q = 0 makes it infinite.
+    """
+    terms = log_p.exp() * (log_p - log_q)
+    return torch.where(log_p == -torch.inf, 0.0, terms).sum(-1)
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """H(p) = −Σ_a p(a) · log p(a), in nats: [..., V] → [...]."""
+    return -torch.where(log_p == -torch.inf, 0.0, log_p.exp() * log_p).sum(-1)
+
+
+def select_steps(divergence: Tensor, beta: float) -> Tensor:
+    """Eq 3: keep step t iff D_t > β. A NaN divergence is never kept. [...] → bool [...]."""
+    return divergence > beta
+
+
+def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
+    """A_mask, Eq 4: tokens with π_E(a) ≥ α · max_b π_E(b). [..., V] → bool [..., V].
+
+    The expert's most probable token is always in it, also at α = 1 (ties included).
+    """
+    best = log_expert.amax(-1, keepdim=True)
+    if alpha == 0:
+        return torch.ones_like(log_expert, dtype=torch.bool)
+    return (log_expert - best).exp() >= alpha
+
+
+def contrastive_labels(log_expert: Tensor, log_amateur: Tensor, plausible: Tensor) -> Tensor:
+    """v_C, Eq 5–6: softmax over A_mask of v'_C(a) = log(π_E(a)/π_A(a)), zero outside the mask.
+
+    The softmax of a log-ratio is the normalised ratio: v_C(a) = r(a) / Σ_mask r with r = π_E/π_A. So the label
+    can rank a plausible token above the expert's own favourite, and a mask of one token gives a one-hot.
+
+    Args:
+        log_expert: [..., V].
+        log_amateur: [..., V].
+        plausible: A_mask, bool [..., V]; at least one token of each row.
+
+    Returns:
+        Label probabilities, [..., V], each row sums to 1.
+    """
+    return torch.where(plausible, log_expert - log_amateur, -torch.inf).softmax(-1)
+
+
+def label_cross_entropy(labels: Tensor, log_expert: Tensor) -> Tensor:
+    """L̃ = −Σ_a v_C(a) · log π_E(a), Eq 8: the loss of fine-tuning; π_E is the *trainable* expert.
+
+    The sum may run over the whole vocabulary or over the labelled tokens alone, since v_C is zero elsewhere:
+    [..., V] or [..., K] → [...]. `log_expert` stays normalised over the whole vocabulary either way.
+    """
+    return -torch.where(labels == 0, 0.0, labels * log_expert).sum(-1)
+
+
+def label_kl(labels: Tensor, log_expert: Tensor) -> Tensor:
+    """L = D_KL(v_C‖π_E) = Σ_a v_C(a) · log(v_C(a)/π_E(a)), Eq 7 = Eq 8 − H(v_C). Shapes as in Eq 8.
+
+    Its gradient is that of Eq 8, ∂L/∂logits = π_E − v_C, because the label is frozen.
+    """
+    return label_cross_entropy(labels, log_expert) - entropy(labels.log())

@@ -1,0 +1,110 @@
+"""How responses are generated: token ids in, token ids out."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from transformers import GenerationConfig, PreTrainedModel
+
+from lightreasoner.errors import ModelError
+
+TokenIds = list[int]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the next token is chosen. Nothing else has a say: a model's own generation settings are ignored.
+
+    Attributes:
+        max_new_tokens: length at which a response is cut off.
+        stop_ids: tokens that end a response; the response keeps the one that ended it.
+        temperature: 0 is greedy.
+        top_p: nucleus, with a temperature only.
+        seed: with a temperature only; each prompt list has its own stream of it.
+    """
+
+    max_new_tokens: int
+    stop_ids: tuple[int, ...]
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 42
+
+
+class Engine(Protocol):
+    """Generates responses to a batch of prompts."""
+
+    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
+        """The response to each prompt, in order, stop token included, nothing after it."""
+        ...
+
+
+class TransformersEngine:
+    """`generate` of transformers, all prompts as one left-padded batch."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
+        """See `Engine.generate`."""
+        width = max(map(len, prompts))
+        # What a pad position holds does not matter, since the attention mask says which positions are real; the
+        # mask is never guessed from the ids, where a pad token may well be a real one.
+        pad = decoding.stop_ids[0] if decoding.stop_ids else 0
+        input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
+        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+        settings = GenerationConfig(
+            max_new_tokens=decoding.max_new_tokens,
+            eos_token_id=list(decoding.stop_ids) or None,
+            pad_token_id=pad,
+            do_sample=decoding.temperature > 0,
+            **({"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if decoding.temperature else {}),
+        )
+        devices = [self._model.device] if self._model.device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(devices):
+            torch.manual_seed(_stream(decoding.seed, prompts))
+            output: torch.Tensor = self._model.generate(  # type: ignore[operator]
+                input_ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
+                generation_config=settings,
+            )
+        return [_until_stop(ids, decoding.stop_ids) for ids in output[:, width:].tolist()]
+
+
+def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+    """`work(items)`; when memory runs out, the two halves one after the other, and so on.
+
+    Raises:
+        ModelError: memory runs out with a single item.
+    """
+    try:
+        return work(items)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+            raise
+        if len(items) == 1:
+            raise ModelError(
+                f"out of memory with a batch of one ({str(error).partition(chr(10))[0]}); "
+                "use a smaller dtype, shorter texts or a larger machine"
+            ) from None
+    # Outside the except block: there the traceback would keep the failed batch's tensors alive.
+    clear_device_cache(garbage_collection=True)
+    middle = len(items) // 2
+    return in_halves(items[:middle], work) + in_halves(items[middle:], work)
+
+
+def _until_stop(ids: TokenIds, stop_ids: tuple[int, ...]) -> TokenIds:
+    for position, token in enumerate(ids):
+        if token in stop_ids:
+            return ids[: position + 1]
+    return ids
+
+
+def _stream(seed: int, prompts: Sequence[TokenIds]) -> int:
+    """A seed of its own for each batch, so that a resumed run draws what the uninterrupted one would have."""
+    digest = hashlib.sha256(f"{seed} {list(prompts)}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

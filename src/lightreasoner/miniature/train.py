@@ -1,0 +1,173 @@
+"""Train the bundled miniature models: `python -m lightreasoner.miniature.train OUT`.
+
+Deterministic: the same versions of torch and transformers on the same kind of processor, with the
+same number of threads, give the same files. Takes about an hour on two cores.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from lightreasoner.miniature.corpus import AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS, Corpus, worked_solution
+from lightreasoner.miniature.word_problems import WordProblem, word_problems
+from lightreasoner.prompts import DEFAULT_CUE
+
+VOCABULARY_SIZE = 640
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """One miniature model: its shape, what it starts from, what it reads and for how long."""
+
+    start_from: str | None
+    corpus: Corpus
+    steps: int
+    seed: int
+    hidden_size: int = 160
+    layers: int = 4
+    heads: int = 4
+    peak_learning_rate: float = 3e-3
+    problems_per_step: int = 64
+
+
+PLANS = {
+    "base": TrainingPlan(None, AMATEUR_CORPUS, steps=800, seed=1),
+    "expert": TrainingPlan("base", EXPERT_CORPUS, steps=2400, seed=2, peak_learning_rate=2e-3),
+    "small": TrainingPlan(None, AMATEUR_CORPUS, steps=500, seed=3, hidden_size=96, layers=3),
+    "instruct": TrainingPlan("expert", INSTRUCT_CORPUS, steps=800, seed=4, peak_learning_rate=1e-3),
+}
+
+
+def main() -> None:
+    """Train the models that the command line names and save them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder that gets one subfolder per model")
+    parser.add_argument("--models", nargs="+", choices=list(PLANS), default=list(PLANS))
+    arguments = parser.parse_args()
+    torch.use_deterministic_algorithms(True)
+    tokenizer = train_tokenizer()
+    for name in arguments.models:
+        train_model(PLANS[name], tokenizer, arguments.out, name)
+
+
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the corpus, every digit a token of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{N}|[^\r\n\p{L}\p{N}]?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    problems = word_problems("train", seed=0)
+    texts = []
+    for problem in (next(problems) for _ in range(20_000)):
+        texts.append(f"user\n{problem.question}")
+        texts.append(f"assistant\n{worked_solution(problem)}")
+    # The cue stands before every question; a handful of copies is enough to give its words tokens.
+    texts += [f"system\n{DEFAULT_CUE}"] * 2_000
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=[END_OF_TEXT, TURN_START, TURN_END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=TURN_END, pad_token=END_OF_TEXT, chat_template=CHAT_TEMPLATE
+    )
+
+
+def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path, name: str) -> None:
+    """Train one model and save it in bfloat16 beside its tokenizer and a log."""
+    torch.manual_seed(plan.seed)
+    model = _start(plan, tokenizer, out)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.peak_learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    warm_up = min(100, plan.steps // 10)
+    log, started = [], time.perf_counter()
+    for step, (input_ids, is_response) in zip(range(plan.steps), _batches(plan, tokenizer)):
+        scale = min((step + 1) / warm_up, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = plan.peak_learning_rate * scale
+        # Right padding needs no attention mask in a causal model: nothing real looks at a pad.
+        hidden = model.model(input_ids).last_hidden_state[:, :-1][is_response[:, 1:]]
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), input_ids[:, 1:][is_response[:, 1:]])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == plan.steps - 1:
+            log.append({"step": step, "loss": round(loss.item(), 4)})
+            print(f"{name}: step {step}/{plan.steps}, loss {loss.item():.4f}, {time.perf_counter() - started:.0f} s", flush=True)
+    folder = out / name
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "training_log.json").write_text(json.dumps(log))
+
+
+def _start(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path) -> Qwen2ForCausalLM:
+    if plan.start_from is not None:
+        return Qwen2ForCausalLM.from_pretrained(out / plan.start_from, dtype=torch.float32)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=plan.hidden_size,
+        intermediate_size=plan.hidden_size * 8 // 3 // 16 * 16,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.heads,
+        num_key_value_heads=plan.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.05,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def _batches(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless ([B, T] ids, [B, T] is-response mask); texts of like length share a batch."""
+    problems, rng = word_problems("train", plan.seed), random.Random(plan.seed)
+    while True:
+        pool = [next(problems) for _ in range(plan.problems_per_step * 16)]
+        texts = sorted((_encode(problem, plan.corpus, tokenizer, rng) for problem in pool), key=lambda t: len(t[0]))
+        starts = list(range(0, len(texts), plan.problems_per_step))
+        rng.shuffle(starts)
+        for start in starts:
+            batch = texts[start : start + plan.problems_per_step]
+            width = max(len(ids) for ids, _ in batch)
+            input_ids = torch.full((len(batch), width), tokenizer.pad_token_id)
+            is_response = torch.zeros(len(batch), width, dtype=torch.bool)
+            for row, (ids, prompt_length) in enumerate(batch):
+                input_ids[row, : len(ids)] = torch.tensor(ids)
+                is_response[row, prompt_length : len(ids)] = True
+            yield input_ids, is_response
+
+
+def _encode(
+    problem: WordProblem, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, rng: random.Random
+) -> tuple[list[int], int]:
+    messages = [{"role": "system", "content": DEFAULT_CUE}, {"role": "user", "content": problem.question}]
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    response_ids = tokenizer(corpus.solution(problem, rng) + TURN_END, add_special_tokens=False)["input_ids"]
+    return prompt_ids + response_ids, len(prompt_ids)
+
+
+if __name__ == "__main__":
+    main()

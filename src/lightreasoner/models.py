@@ -1,0 +1,317 @@
+"""Models and tokenizers: find them, load them, check that two of them share one vocabulary."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from lightreasoner.config import DType
+from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
+from lightreasoner.miniature import MODELS, model_path
+
+HUB_TIMEOUT = 5.0  # seconds until an unreachable Hub is called so
+WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
+HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that is on this machine.
+
+    Attributes:
+        name: what the user called it.
+        folder: where its files are.
+        gguf_file: file name within the folder, for GGUF models.
+        commit: commit of the Hub repository it came from.
+    """
+
+    name: str
+    folder: Path
+    gguf_file: str | None = None
+    commit: str | None = None
+
+    def fingerprint(self) -> str:
+        """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model.
+
+        Weight files over 256 MiB are hashed in 1024 windows spread evenly over the file, so that a 15 GB model
+        costs a fraction of a second; a fine-tuned copy differs in nearly every window that holds tuned weights.
+        """
+        digest = hashlib.sha256()
+        for path in self._content_files():
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            for block in _blocks(path):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def _content_files(self) -> list[Path]:
+        if self.gguf_file:
+            return [self.folder / self.gguf_file]
+        names = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+        return sorted(path for pattern in names for path in self.folder.glob(pattern))
+
+
+def find_model(name: str, revision: str | None = None) -> ModelSource:
+    """Find a model: `miniature/NAME`, a folder, a .gguf file, or a Hub id, which is downloaded if need be.
+
+    Raises:
+        ModelError: there is no such model, or its weights are only there as pickles.
+        HubUnreachable: it can only be on the Hub, which does not answer, and no copy is cached.
+    """
+    collection, _, member = name.partition("/")
+    path = Path(name).expanduser()
+    if collection == "miniature" and not path.exists():
+        if member not in MODELS:
+            raise ModelError(f"no model {name}: the bundled ones are {', '.join(f'miniature/{m}' for m in MODELS)}")
+        return ModelSource(name, model_path(member))
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no file {path}; check the path")
+        return ModelSource(name, path.parent, gguf_file=path.name)
+    if path.is_dir():
+        _refuse_pickles(name, path)
+        return ModelSource(name, path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"no folder {name}, and it is not a Hub id (owner/name) either; check the path or the id")
+    return _download(name, revision)
+
+
+def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        ModelError: there is none, or it needs code that may not run.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(
+            source.folder, gguf_file=source.gguf_file, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot load the tokenizer of {source.name}: {_first_line(error)}") from None
+
+
+def load_model(
+    source: ModelSource, *, dtype: DType = "auto", device: str = "auto", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The model in evaluation mode, its weights in `dtype` on `device`.
+
+    A GGUF model is de-quantised, and is an ordinary model from then on.
+
+    Raises:
+        ModelError: it cannot be loaded, or needs code that may not run.
+    """
+    target = pick_device(device)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            gguf_file=source.gguf_file,
+            dtype=pick_dtype(dtype, target),
+            device_map={"": target},
+            trust_remote_code=trust_remote_code,
+            use_safetensors=source.gguf_file is None,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"cannot load {source.name} ({source.folder}): {_first_line(error)}") from None
+    return model.eval()
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` becomes cuda, mps or cpu, the first that is there.
+
+    Raises:
+        ModelError: the named device is not there.
+    """
+    if device == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {device} is not usable here: {_first_line(error)}") from None
+    return chosen
+
+
+def pick_dtype(dtype: DType, device: torch.device) -> torch.dtype:
+    """`auto` becomes bfloat16 on a GPU that has it, and float32 elsewhere."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    chosen: torch.dtype = getattr(torch, dtype)
+    return chosen
+
+
+@dataclass(frozen=True)
+class SharedVocabulary:
+    """The token ids that both models mean the same by.
+
+    A model's logits may be wider than its tokens (Qwen2.5 pads 151,665 tokens to 151,936 or 152,064 rows); the
+    padding rows carry no meaning, and distributions are renormalised without them.
+
+    Attributes:
+        token_ids: ascending ids of the real tokens, int64 [V].
+    """
+
+    token_ids: Tensor
+
+    @property
+    def is_contiguous(self) -> bool:
+        """The real ids are 0 … V−1, as in nearly every model."""
+        return int(self.token_ids[-1]) == len(self.token_ids) - 1
+
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        """Log-probabilities over the real tokens, float32: logits [N, width] → [N, V]."""
+        real = logits[:, : len(self.token_ids)] if self.is_contiguous else logits[:, self.token_ids.to(logits.device)]
+        return real.float().log_softmax(-1)
+
+    def column_of(self, ids: Tensor) -> Tensor:
+        """Columns of `log_softmax` that stand for these token ids."""
+        return ids if self.is_contiguous else torch.searchsorted(self.token_ids.to(ids.device), ids)
+
+    def ids_of(self, columns: Tensor) -> Tensor:
+        """Token ids that these columns of `log_softmax` stand for."""
+        return columns if self.is_contiguous else self.token_ids.to(columns.device)[columns]
+
+
+def share_vocabulary(
+    expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase, widths: tuple[int, int]
+) -> SharedVocabulary:
+    """Compare two vocabularies id by id, and give what they share.
+
+    Args:
+        expert: the expert's tokenizer.
+        amateur: the amateur's tokenizer.
+        widths: logit widths of expert and amateur.
+
+    Raises:
+        VocabularyMismatch: an id stands for different tokens, or for a token in one vocabulary only; names the
+            first such ids. Also where a token has no logit.
+    """
+    expert_tokens, amateur_tokens = _tokens_by_id(expert), _tokens_by_id(amateur)
+    every_id = sorted(expert_tokens | amateur_tokens)
+    differing = [i for i in every_id if expert_tokens.get(i) != amateur_tokens.get(i)]
+    if differing:
+        examples = "; ".join(
+            f"id {i} is {expert_tokens.get(i)!r} to the expert and {amateur_tokens.get(i)!r} to the amateur"
+            for i in differing[:3]
+        )
+        raise VocabularyMismatch(
+            f"expert and amateur do not share a vocabulary: {len(differing)} of {len(every_id)} ids differ ({examples}). "
+            "Their distributions cannot be compared token by token; choose an amateur of the expert's family"
+        )
+    if every_id[-1] >= min(widths):
+        raise VocabularyMismatch(
+            f"token id {every_id[-1]} has no logit: the models give {widths[0]} and {widths[1]} logits. "
+            "The tokenizer does not belong to the model"
+        )
+    return SharedVocabulary(torch.tensor(every_id))
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase, width: int) -> SharedVocabulary:
+    """The real tokens of one model."""
+    return share_vocabulary(tokenizer, tokenizer, (width, width))
+
+
+def logit_width(model: PreTrainedModel) -> int:
+    """How many logits the model gives for a position."""
+    head: Any = model.get_output_embeddings()
+    return int(head.weight.shape[0])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Expert and amateur, loaded, with the tokens they share."""
+
+    expert: PreTrainedModel
+    amateur: PreTrainedModel
+    vocabulary: SharedVocabulary
+
+
+def load_pair(
+    expert: ModelSource, amateur: ModelSource, *, dtype: DType, device: str, trust_remote_code: bool = False
+) -> Pair:
+    """Load both models, after their tokenizers were compared.
+
+    Raises:
+        VocabularyMismatch: see `share_vocabulary`.
+        ModelError: see `load_model`.
+    """
+    tokenizers = [load_tokenizer(source, trust_remote_code=trust_remote_code) for source in (expert, amateur)]
+    size = 1 + max(max(_tokens_by_id(tokenizer)) for tokenizer in tokenizers)
+    share_vocabulary(*tokenizers, widths=(size, size))  # before any weights are read
+    models = [
+        load_model(source, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        for source in (expert, amateur)
+    ]
+    widths = (logit_width(models[0]), logit_width(models[1]))
+    return Pair(*models, vocabulary=share_vocabulary(*tokenizers, widths=widths))
+
+
+def _tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {index: token for token, index in tokenizer.get_vocab().items()}
+
+
+def _download(name: str, revision: str | None) -> ModelSource:
+    wanted = {
+        "repo_id": name,
+        "allow_patterns": ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"],
+        "ignore_patterns": ["*/*"],
+    }
+    try:
+        if os.environ.get("HF_HUB_OFFLINE"):
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        # One quick question first: the download itself retries for half a minute before it gives up.
+        commit = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT).sha
+        folder = Path(snapshot_download(**wanted, revision=commit))
+    except HfHubHTTPError as error:
+        raise ModelError(f"the Hub refuses {name}: {_first_line(error)}") from None
+    except Exception as error:  # every client library has its own idea of "no connection"
+        try:
+            folder = Path(snapshot_download(**wanted, revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise HubUnreachable(
+                f"{name} is no local folder, and the Hub does not answer ({_first_line(error)}); no copy is cached. "
+                "Check the name and the network, or give a folder or a .gguf file"
+            ) from None
+    _refuse_pickles(name, folder)
+    return ModelSource(name, folder, commit=folder.name)
+
+
+def _refuse_pickles(name: str, folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name}: no config.json in {folder}; a model folder is one that from_pretrained loads")
+    if not any(folder.glob("*.safetensors")):
+        others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        what = f"only {', '.join(others)}: pickles, which can run code when they are read" if others else "none at all"
+        raise ModelError(f"{name}: needs weights in safetensors, and there are {what}. Convert the model first")
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE_HASH:
+            while block := file.read(1 << 20):
+                yield block
+            return
+        for window in range(HASH_WINDOWS):
+            file.seek(window * (size - HASH_WINDOW) // (HASH_WINDOWS - 1))
+            yield file.read(HASH_WINDOW)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def weights_dtype(source: ModelSource) -> str:
+    """Precision that the model's configuration states for its weights; float32 for GGUF, which mixes several."""
+    if source.gguf_file:
+        return "float32"
+    stated = json.loads((source.folder / "config.json").read_text())
+    return str(stated.get("dtype") or stated.get("torch_dtype") or "float32")

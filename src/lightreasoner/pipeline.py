@@ -1,0 +1,54 @@
+"""`lightr run`: all stages in one run folder. Each stage finds out for itself what is left to do.
+
+This is the one module that knows the order of the stages; they know nothing of each other.
+"""
+
+import time
+from typing import Any
+
+import yaml
+
+from lightreasoner.config import RunConfig
+from lightreasoner.evaluation import compare, evaluate
+from lightreasoner.merging import merge
+from lightreasoner.progress import say
+from lightreasoner.runs import environment, locked, now, write_atomically, write_json
+from lightreasoner.sampling import sample
+from lightreasoner.training import finetune
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Sample, fine-tune, merge, and evaluate expert and merged model; give the summary that is also written.
+
+    Raises:
+        LightReasonerError: see `errors`. The same call continues where this one ended.
+    """
+    with locked(config.out):
+        write_atomically(config.out / "config.yaml", to_yaml(config).encode())
+        write_json(config.out / "environment.json", {"at": now(), **environment()})
+        seconds: dict[str, float] = {}
+        summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
+        stages = {
+            "sample": lambda: sample(config.for_sample()),
+            "finetune": lambda: finetune(config.for_finetune()),
+            "merge": lambda: merge(config.for_merge()),
+            "evaluate_before": lambda: evaluate(config.for_evaluate(config.expert, config.expert_revision, "expert")),
+            "evaluate_after": lambda: evaluate(config.for_evaluate(str(config.out / "merged"), None, "merged")),
+        }
+        for name, stage in stages.items():
+            say(f"== {name}")
+            started = time.perf_counter()
+            summary[name] = stage()
+            seconds[name] = round(time.perf_counter() - started, 1)
+        folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
+        summary["comparison"] = {
+            benchmark: compare(*(folder / benchmark for folder in folders)) for benchmark in config.evaluate.benchmarks
+        }
+        summary["seconds"] = seconds
+        write_json(config.out / "summary.json", summary)
+        return summary
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The config as a recipe that gives this very config."""
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

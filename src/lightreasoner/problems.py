@@ -1,0 +1,223 @@
+"""Where problems come from: the generator, files, and data sets on the Hub."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from lightreasoner.errors import DataError, HubUnreachable
+from lightreasoner.miniature.word_problems import Split, word_problems
+from lightreasoner.records import Problem
+
+QUESTION_FIELDS = ("question", "problem", "prompt")
+HUB_TIMEOUT = 5.0  # seconds until an unreachable Hub is called so
+
+# Short names of data sets: (Hub id, configuration).
+HUB_DATASETS = {"gsm8k": ("openai/gsm8k", "main")}
+
+Row = tuple[str, Mapping[str, Any]]  # where the row stands, for messages; its fields
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """Problems in file order, each question once.
+
+    Attributes:
+        problems: the problems.
+        duplicates: rows dropped because an earlier row asks the same question.
+    """
+
+    problems: list[Problem]
+    duplicates: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the questions in order."""
+        return hashlib.sha256("\n".join(problem.id for problem in self.problems).encode()).hexdigest()
+
+
+def load_problems(
+    dataset: str,
+    *,
+    split: Split = "train",
+    limit: int | None = None,
+    seed: int = 42,
+    data_dir: Path | None = None,
+    question_field: str | None = None,
+) -> ProblemSet:
+    """The first `limit` problems of a data set; gold answers are not read.
+
+    Args:
+        dataset: `arithmetic`, a short name of `HUB_DATASETS`, a .jsonl/.json/.parquet file, or a Hub id, which may
+            name a configuration as `org/name:configuration`.
+        split: part of a generated, short-named or Hub data set.
+        limit: how many distinct problems; None takes all.
+        seed: of the generator.
+        data_dir: folder whose `NAME/SPLIT.jsonl` is read instead of the Hub.
+        question_field: field with the question; by default the first of `QUESTION_FIELDS` that a row has.
+
+    Raises:
+        DataError: no such file, an unreadable or empty row, a missing field, or no problem at all.
+        HubUnreachable: the data set is on the Hub, and the Hub does not answer.
+    """
+    if dataset == "arithmetic":
+        if limit is None:
+            raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
+        return _distinct(arithmetic_problems(split, seed), limit)
+    rows = read_dataset(dataset, split, data_dir)
+    return _distinct((make_problem(question_of(row, question_field)) for row in rows), limit)
+
+
+def arithmetic_problems(split: Split, seed: int) -> Iterator[Problem]:
+    """The miniature's word problems with their answers, without end."""
+    for generated in word_problems(split, seed):
+        yield make_problem(generated.question, str(generated.answer))
+
+
+def make_problem(question: str, answer: str | None = None) -> Problem:
+    """A problem whose id is the hash of its question."""
+    question = question.strip()
+    return Problem(hashlib.sha256(question.encode()).hexdigest()[:16], question, answer)
+
+
+def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Row]:
+    """Rows of a file, of `data_dir/DATASET/SPLIT.jsonl`, or of a Hub data set."""
+    if Path(dataset).suffix in READERS:
+        return _read_file(Path(dataset))
+    if data_dir is not None:
+        return _read_file(data_dir / dataset / f"{split}.jsonl")
+    name, configuration = HUB_DATASETS.get(dataset, (None, None))
+    if name is None:
+        name, _, configuration = dataset.partition(":")
+    if "/" not in name:
+        raise DataError(
+            f"no data set {dataset!r}: known names are arithmetic, {', '.join(HUB_DATASETS)}; "
+            "otherwise give a .jsonl, .json or .parquet file, or a Hub id such as openai/gsm8k:main"
+        )
+    return _read_hub(name, configuration or None, split)
+
+
+def question_of(row: Row, field: str | None = None) -> str:
+    """The question of a row.
+
+    Raises:
+        DataError: the field is missing, not text, or blank.
+    """
+    where, fields = row
+    candidates = (field,) if field else QUESTION_FIELDS
+    name = next((candidate for candidate in candidates if candidate in fields), None)
+    if name is None:
+        raise DataError(
+            f"{where}: no field {' or '.join(candidates)} among {', '.join(fields) or 'none'}; "
+            "name the question's field with --question-field"
+        )
+    return text_of(row, name)
+
+
+def text_of(row: Row, name: str) -> str:
+    """A field of a row as text that is not blank.
+
+    Raises:
+        DataError: the field is missing, not text, or blank.
+    """
+    where, fields = row
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {name} is {value!r}, not a text; remove or mend the row")
+    return value
+
+
+def _distinct(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
+    seen: dict[str, Problem] = {}
+    duplicates = 0
+    for problem in problems:
+        if limit is not None and len(seen) == limit:
+            break
+        duplicates += problem.id in seen
+        seen.setdefault(problem.id, problem)
+    if not seen:
+        raise DataError("the data set holds no problem; there is nothing to do")
+    return ProblemSet(list(seen.values()), duplicates)
+
+
+def _read_file(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        raise DataError(f"no file {path}; check the path, or give another --dataset or --data-dir")
+    return READERS[path.suffix](path)
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError):
+                reason = "empty" if not line.strip() else "not JSON in UTF-8"
+                raise DataError(f"{where}: {reason}; every line must be one JSON object. Remove or mend it") from None
+            yield _checked_row(where, fields)
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON in UTF-8 ({error})") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: holds a {type(rows).__name__}; a .json file must hold one list of objects")
+    for number, fields in enumerate(rows, 1):
+        yield _checked_row(f"{path}, item {number}", fields)
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a Parquet file ({error})") from None
+    number = 0
+    for batch in file.iter_batches():
+        for fields in batch.to_pylist():
+            number += 1
+            yield f"{path}, row {number}", fields
+
+
+def _checked_row(where: str, fields: Any) -> Row:
+    if not isinstance(fields, dict):
+        raise DataError(f"{where}: a {type(fields).__name__}, not a JSON object; remove or mend it")
+    return where, fields
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
+
+
+def _read_hub(name: str, configuration: str | None, split: str) -> Iterator[Row]:
+    # Imported here: these are slow, and most commands never need them.
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not os.environ.get("HF_HUB_OFFLINE"):
+        try:
+            HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
+        except HfHubHTTPError as error:
+            raise DataError(f"the Hub refuses data set {name}: {error}") from None
+        except Exception as error:  # every client library has its own idea of "no connection"
+            raise HubUnreachable(
+                f"data set {name} is on the Hub, which does not answer ({type(error).__name__}). "
+                "Check the network, set HF_HUB_OFFLINE=1 to use a cached copy, or read a file with --dataset or --data-dir"
+            ) from None
+    try:
+        rows = datasets.load_dataset(name, configuration, split=split)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load data set {name} ({configuration or 'default'}, {split}): {error}") from None
+    for number, fields in enumerate(rows, 1):
+        yield f"{name} {split}, row {number}", fields

@@ -1,0 +1,56 @@
+"""Progress on stderr: a bar with ETA in a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_LINE_EVERY = 15.0  # seconds
+
+
+class Advance(Protocol):
+    """Tells how much further the work is, and optionally a note such as a count."""
+
+    def __call__(self, steps: int, note: str = "") -> None:
+        """Count `steps` more units as done."""
+        ...
+
+
+def say(line: str) -> None:
+    """One line for the person who watches; never data."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """Show the progress of `total` units of work, `done` of which were done before."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console
+        ) as bar:
+            task = bar.add_task(label, total=total, completed=done, note="")
+            yield lambda steps, note="": bar.update(task, advance=steps, note=note)
+    else:
+        yield _PlainLines(label, total, done)
+
+
+class _PlainLines:
+    def __init__(self, label: str, total: int, done: int) -> None:
+        self._label, self._total, self._done, self._done_before = label, total, done, done
+        self._started = self._last_line = time.monotonic()
+
+    def __call__(self, steps: int, note: str = "") -> None:
+        self._done += steps
+        now = time.monotonic()
+        if now - self._last_line < PLAIN_LINE_EVERY and self._done < self._total:
+            return
+        self._last_line = now
+        elapsed = now - self._started
+        remaining = elapsed / max(self._done - self._done_before, 1) * (self._total - self._done)
+        say(f"{self._label}: {self._done}/{self._total}, {elapsed:.0f} s, {remaining:.0f} s to go {note}".rstrip())

@@ -1,0 +1,145 @@
+"""From a question to prompt token ids: the only place where a chat template is applied.
+
+One template, made from the expert's tokenizer, serves every model and every stage, so that all of them see
+identical ids.
+"""
+
+import hashlib
+import uuid
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.errors import ConfigError, DataError
+
+__all__ = ["DEFAULT_CUE", "PLAIN_TEMPLATE", "PromptTemplate"]
+
+# For tokenizers without a chat template: the plain form of the Qwen2.5-Math toolkit (Eq 37) under the cue.
+PLAIN_TEMPLATE = "{cue}\n\nQuestion: {question}\nAnswer:"
+
+
+class PromptTemplate:
+    """How one tokenizer asks a question.
+
+    The cue goes into a system message. Where the template has no place for one (it raises, or drops the text), the
+    cue stands before the question in the user's turn. Since a system message is always given, templates that put
+    in a default of their own (Qwen2.5, SmolLM2) have nothing to put in.
+
+    Args:
+        tokenizer: the expert's.
+        cue: instruction before every question.
+        chat_template: Jinja file to use instead of the tokenizer's template.
+
+    Raises:
+        ConfigError: the file cannot be read, or the template cannot render a question.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, cue: str = DEFAULT_CUE, chat_template: Path | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.cue = cue
+        self._jinja = _read(chat_template) if chat_template else tokenizer.chat_template
+        self._cue_in_system = self._jinja is not None and self._accepts_system_message()
+        if self._jinja is not None:
+            self._check_renders()
+        self._control_tokens = tuple(token.content for token in tokenizer.added_tokens_decoder.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that shapes the prompt beside the question."""
+        return hashlib.sha256(self.render("\x00").encode()).hexdigest()
+
+    def render(self, question: str) -> str:
+        """The prompt's text."""
+        if self._jinja is None:
+            return PLAIN_TEMPLATE.format(cue=self.cue, question=question).lstrip()
+        return self._render_chat(self._messages(question))
+
+    def encode(self, question: str) -> list[int]:
+        """The prompt's token ids.
+
+        A control token that a question spells out (such as `<|im_end|>`) is encoded as the plain characters it
+        is made of: a question cannot end its own turn.
+
+        Raises:
+            DataError: the tokenizer cannot encode such a question without control tokens.
+        """
+        # A chat template writes its own BOS; the plain form leaves that to the tokenizer.
+        add_special_tokens = self._jinja is None
+        if not any(token in question for token in self._control_tokens):
+            return self._ids(self.render(question), add_special_tokens=add_special_tokens)
+        mark = uuid.uuid4().hex
+        before, after = self.render(mark).split(mark)
+        inside = self._ids(question, add_special_tokens=False, split_special_tokens=True)
+        if set(inside) & set(self.tokenizer.added_tokens_decoder):
+            raise DataError(f"question {question[:60]!r} spells out a control token, which this tokenizer cannot encode as text")
+        return (
+            self._ids(before, add_special_tokens=add_special_tokens)
+            + inside
+            + self._ids(after, add_special_tokens=False)
+        )
+
+    def stop_ids(self, generation_config: GenerationConfig | None) -> tuple[int, ...]:
+        """Tokens that end a response: the model's own, the tokenizer's EOS, and the template's end of turn.
+
+        The last one matters for base models: Qwen2.5 base knows only `<|endoftext|>` as EOS, and would run on past
+        the `<|im_end|>` that its chat template ends a turn with.
+        """
+        stops = {self.tokenizer.eos_token_id, self._end_of_turn()}
+        configured = generation_config.eos_token_id if generation_config else None
+        stops.update(configured if isinstance(configured, list) else [configured])
+        return tuple(sorted(stop for stop in stops if stop is not None))
+
+    def _end_of_turn(self) -> int | None:
+        """The control token that the template writes right after an assistant's answer."""
+        if self._jinja is None:
+            return None
+        mark = uuid.uuid4().hex
+        try:
+            text = self._render_chat([*self._messages("?"), {"role": "assistant", "content": mark}], prompt=False)
+        except jinja2.TemplateError:
+            return None
+        following = self._ids(text.rpartition(mark)[2].lstrip(), add_special_tokens=False)
+        return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
+
+    def _messages(self, question: str) -> list[dict[str, str]]:
+        if self._cue_in_system:
+            return [{"role": "system", "content": self.cue}, {"role": "user", "content": question}]
+        return [{"role": "user", "content": f"{self.cue}\n\n{question}".lstrip()}]
+
+    def _accepts_system_message(self) -> bool:
+        mark = uuid.uuid4().hex
+        messages = [{"role": "system", "content": mark}, {"role": "user", "content": "?"}]
+        try:
+            return mark in self._render_chat(messages)
+        except jinja2.TemplateError:
+            return False
+
+    def _check_renders(self) -> None:
+        mark = uuid.uuid4().hex
+        try:
+            found = self.render(mark).count(mark)
+        except jinja2.TemplateError as error:
+            raise ConfigError(f"the chat template cannot render a question: {error}") from None
+        if found != 1:
+            raise ConfigError(f"the chat template writes the question {found} times; it must write it once")
+
+    def _render_chat(self, messages: list[dict[str, str]], *, prompt: bool = True) -> str:
+        text: Any = self.tokenizer.apply_chat_template(
+            messages, chat_template=self._jinja, tokenize=False, add_generation_prompt=prompt
+        )
+        return str(text)
+
+    def _ids(self, text: str, **options: bool) -> list[int]:
+        return list(self.tokenizer(text, **options)["input_ids"])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read chat template {path}: {error}") from None

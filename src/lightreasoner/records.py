@@ -1,0 +1,202 @@
+"""The rows that stages write and read: their only way to meet.
+
+Each record is a frozen dataclass with the Arrow schema of its Parquet table. `SCHEMA_VERSION` changes
+whenever a column changes its name, type or meaning.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int32(), pa.float32(), pa.bool_()
+_INTS, _FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of the rows: knows how to become a table and to come back from one."""
+
+    schema: ClassVar[pa.Schema]
+
+    @classmethod
+    def table(cls, rows: Iterable[Self]) -> pa.Table:
+        """One Arrow table of these rows, columns in the order of the fields."""
+        return pa.Table.from_pylist([row.as_dict() for row in rows], schema=cls.schema)
+
+    @classmethod
+    def rows(cls, table: pa.Table) -> Iterator[Self]:
+        """The rows of a table that `table` made."""
+        for batch in table.to_batches():
+            for row in batch.to_pylist():
+                yield cls(**row)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Field names and values, in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(Record):
+    """A question, and its gold answer where one is known.
+
+    Attributes:
+        id: hash of the question's text, so that the same question is the same problem everywhere.
+        question: what the models are asked.
+        answer: gold answer, used by evaluation only; sampling and fine-tuning never look at it.
+    """
+
+    id: str
+    question: str
+    answer: str | None = None
+
+    schema: ClassVar[pa.Schema] = pa.schema([("id", _TEXT), ("question", _TEXT), ("answer", _TEXT)])
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout(Record):
+    """The expert's response to one question, both models scored at every response token.
+
+    Lists have one entry per response token t = 0 … T−1 (0-based); entry t speaks of the distribution
+    *before* token t, given the prompt and tokens 0 … t−1.
+
+    Attributes:
+        question_id: `Problem.id`.
+        question: the question's text.
+        prompt_ids: token ids of the whole prompt.
+        response_ids: token ids that the expert generated, the stop token included where one came.
+        finished: the response ended by a stop token, not by the length limit.
+        kl: D_KL(π_E‖π_A) in nats.
+        expert_entropy: H(π_E) in nats.
+        amateur_entropy: H(π_A) in nats.
+        expert_logprob: log π_E(response_ids[t]).
+        amateur_logprob: log π_A(response_ids[t]).
+        expert_top_id: the expert's most probable token.
+        amateur_top_id: the amateur's most probable token.
+    """
+
+    question_id: str
+    question: str
+    prompt_ids: list[int]
+    response_ids: list[int]
+    finished: bool
+    kl: list[float]
+    expert_entropy: list[float]
+    amateur_entropy: list[float]
+    expert_logprob: list[float]
+    amateur_logprob: list[float]
+    expert_top_id: list[int]
+    amateur_top_id: list[int]
+
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("question_id", _TEXT),
+            ("question", _TEXT),
+            ("prompt_ids", _INTS),
+            ("response_ids", _INTS),
+            ("finished", _BOOL),
+            ("kl", _FLOATS),
+            ("expert_entropy", _FLOATS),
+            ("amateur_entropy", _FLOATS),
+            ("expert_logprob", _FLOATS),
+            ("amateur_logprob", _FLOATS),
+            ("expert_top_id", _INTS),
+            ("amateur_top_id", _INTS),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample(Record):
+    """One kept step: a position of a rollout and its contrastive label, (s_t, v_C) of Algorithm 1.
+
+    The prefix s_t is the rollout's prompt and its first `position` response tokens.
+
+    Attributes:
+        question_id: `Problem.id`, joins with `Rollout.question_id`.
+        position: 0-based index t of the response token that the label predicts.
+        token_ids: ids of the plausible tokens (A_mask), ascending, [K].
+        weights: label probabilities v_C of these tokens, sum 1, [K].
+        expert_logprobs: log π_E of these tokens when sampled, [K].
+        amateur_logprobs: log π_A of these tokens, [K].
+        kl: D_KL(π_E‖π_A) at this step, nats.
+        expert_entropy: H(π_E), nats.
+        amateur_entropy: H(π_A), nats.
+        taken_id: the token that the rollout took here.
+        taken_expert_logprob: log π_E of it.
+        taken_amateur_logprob: log π_A of it.
+    """
+
+    question_id: str
+    position: int
+    token_ids: list[int]
+    weights: list[float]
+    expert_logprobs: list[float]
+    amateur_logprobs: list[float]
+    kl: float
+    expert_entropy: float
+    amateur_entropy: float
+    taken_id: int
+    taken_expert_logprob: float
+    taken_amateur_logprob: float
+
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("question_id", _TEXT),
+            ("position", _INT),
+            ("token_ids", _INTS),
+            ("weights", _FLOATS),
+            ("expert_logprobs", _FLOATS),
+            ("amateur_logprobs", _FLOATS),
+            ("kl", _FLOAT),
+            ("expert_entropy", _FLOAT),
+            ("amateur_entropy", _FLOAT),
+            ("taken_id", _INT),
+            ("taken_expert_logprob", _FLOAT),
+            ("taken_amateur_logprob", _FLOAT),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Record):
+    """A model's answer to one benchmark item and what the grader made of it.
+
+    Attributes:
+        question_id: `Problem.id`.
+        benchmark: name of the benchmark.
+        question: the question's text.
+        gold: gold answer.
+        output_ids: generated token ids.
+        output: generated text without special tokens.
+        extracted: the answer found in the output, None if there is none.
+        verdict: one of `grading.VERDICTS`.
+        truncated: generation ended at the length limit.
+    """
+
+    question_id: str
+    benchmark: str
+    question: str
+    gold: str
+    output_ids: list[int]
+    output: str
+    extracted: str | None
+    verdict: str
+    truncated: bool
+
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("question_id", _TEXT),
+            ("benchmark", _TEXT),
+            ("question", _TEXT),
+            ("gold", _TEXT),
+            ("output_ids", _INTS),
+            ("output", _TEXT),
+            ("extracted", _TEXT),
+            ("verdict", _TEXT),
+            ("truncated", _BOOL),
+        ]
+    )

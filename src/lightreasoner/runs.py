@@ -1,0 +1,331 @@
+"""Run folders: what a stage has done stays done, and nobody else works in the folder meanwhile.
+
+A stage writes *shards* (Parquet files) and one *ledger* line per shard group. A shard is written to a temporary
+name, flushed to disk, renamed, and the folder flushed; the ledger line, with the ids it settles and the hash of
+every file, is the commit. What is not in the ledger never happened.
+
+    RUN/
+      .lock, .holder            one process at a time
+      config.yaml               the resolved settings
+      environment.json          versions and machine
+      sample/ finetune/ …       one folder per stage:
+        manifest.json             fingerprint of everything that decides the stage's content
+        ledger.jsonl              the commits
+        rollouts-00000.parquet    shards
+        result.json               written last: the stage is finished
+"""
+
+import hashlib
+import json
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from lightreasoner.errors import Interrupted, RunCorrupted, RunLocked, RunMismatch
+from lightreasoner.records import SCHEMA_VERSION
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that its name only ever stands for the whole content, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _flush_folder(path.parent)
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Flush a finished folder to disk and give it its name in one step."""
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    temporary.replace(final)
+    _flush_folder(final.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_atomically` for JSON, readable by people."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes; nested use in one process is fine. The lock dies with its owner.
+
+    Raises:
+        RunLocked: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / ".holder"
+    lock = FileLock(folder / ".lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        who = holder.read_text().strip() if holder.exists() else "unknown process"
+        raise RunLocked(
+            f"{folder} is in use by {who}; two processes would overwrite each other's work. "
+            "Wait for it, stop it, or give another folder with --out"
+        ) from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {platform.node()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+class StageFolder:
+    """The folder of one stage: what it has committed, and a way to commit more. Made by `open_stage`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ledger = path / "ledger.jsonl"
+        self._entries: list[dict[str, Any]] = []
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the finished stage reported; None while it is not finished."""
+        path = self.path / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    @property
+    def settled_ids(self) -> set[str]:
+        """Ids of the items that are done, whether or not they gave rows."""
+        return {item for entry in self._entries for item in entry["ids"]}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sums of the counters of all commits."""
+        totals: dict[str, int] = {}
+        for entry in self._entries:
+            for name, count in entry["counts"].items():
+                totals[name] = totals.get(name, 0) + count
+        return totals
+
+    def commit(self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int]) -> None:
+        """Settle these ids: write one shard per table, then the ledger line.
+
+        Args:
+            ids: items that are done with this commit.
+            tables: rows by kind, such as `rollouts`; the kind is the file name's stem.
+            counts: integers to add up over commits.
+        """
+        number = 1 + max((entry["shard"] for entry in self._entries), default=-1)
+        files = {}
+        for kind, table in tables.items():
+            path = self.path / f"{kind}-{number:05d}.parquet"
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink, compression="zstd")
+            content = sink.getvalue().to_pybytes()
+            write_atomically(path, content)
+            files[path.name] = {"rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
+        entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts)}
+        with self._ledger.open("a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(entry) + "\n")
+            ledger.flush()
+            os.fsync(ledger.fileno())
+        self._entries.append(entry)
+
+    def tables(self, kind: str) -> Iterator[pa.Table]:
+        """The committed shards of one kind, in order of commit."""
+        for entry in self._entries:
+            name = f"{kind}-{entry['shard']:05d}.parquet"
+            if name in entry["files"]:
+                yield pq.read_table(self.path / name)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Mark the stage as finished; the last thing that a stage writes."""
+        write_json(self.path / "result.json", result)
+
+    def load(self) -> list[str]:
+        """Read the ledger. Commits with a torn line or a damaged file are left out, and said so, one line each."""
+        complaints = []
+        lines = self._ledger.read_bytes().splitlines() if self._ledger.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                complaints.append(f"{self._ledger}, line {number}: torn by an earlier stop")
+                continue
+            damaged = [name for name, facts in entry["files"].items() if not self._is_intact(name, facts["sha256"])]
+            complaints += [f"{self.path / name}: missing or damaged" for name in damaged]
+            if not damaged:
+                self._entries.append(entry)
+        return complaints
+
+    def repair(self) -> None:
+        """Make the folder hold exactly the sound commits: damaged and uncommitted files are set aside."""
+        write_atomically(self._ledger, "".join(json.dumps(entry) + "\n" for entry in self._entries).encode())
+        committed = {name for entry in self._entries for name in entry["files"]}
+        for path in self.path.glob("*.parquet"):
+            if path.name not in committed:
+                path.replace(path.with_name(f"{path.name}.quarantined"))
+        (self.path / "result.json").unlink(missing_ok=True)
+
+    def _is_intact(self, name: str, sha256: str) -> bool:
+        path = self.path / name
+        return path.exists() and file_hash(path) == sha256
+
+
+@contextmanager
+def open_stage(
+    run: Path, stage: str, fingerprint: Mapping[str, Any], report: Callable[[str], None] = lambda line: None
+) -> Iterator[StageFolder]:
+    """Open or continue a stage of a run folder, locked for as long as the context lasts.
+
+    Args:
+        run: run folder; made if absent.
+        stage: name of its subfolder; empty for the run folder itself.
+        fingerprint: everything that decides what the stage writes, JSON values.
+        report: called with a line about damage that was found and set aside.
+
+    Raises:
+        RunLocked: another process works in the run folder.
+        RunMismatch: the stage was begun with another fingerprint; lists the fields that differ.
+    """
+    with locked(run):
+        folder = run / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = folder / "manifest.json"
+        wanted = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **fingerprint}))
+        if manifest.exists():
+            _compare(folder, _read_manifest(manifest)["fingerprint"], wanted)
+        else:
+            facts = {"stage": stage, "fingerprint": wanted, "created": now(), "environment": environment()}
+            write_json(manifest, facts)
+        stage_folder = StageFolder(folder)
+        complaints = stage_folder.load()
+        if complaints:
+            stage_folder.repair()
+            for complaint in complaints:
+                report(f"{complaint}; set aside, its items are done again")
+        yield stage_folder
+
+
+def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
+    """The fingerprint and content of a stage that some earlier process finished, for reading.
+
+    Raises:
+        RunCorrupted: there is no readable manifest, the stage is not finished, or a file is damaged.
+    """
+    fingerprint = _read_manifest(folder / "manifest.json")["fingerprint"]
+    stage_folder = StageFolder(folder)
+    complaints = stage_folder.load()
+    if complaints:
+        raise RunCorrupted(f"{'; '.join(complaints)}. Run the command that made {folder} again: it redoes what is missing")
+    if stage_folder.result is None:
+        raise RunCorrupted(f"{folder} is not finished. Run the command that made it again: it continues")
+    return fingerprint, stage_folder
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, to be read by whoever wants to repeat the run."""
+    packages = ("lightreasoner", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_count": str(os.cpu_count()),
+        **{name: metadata.version(name) for name in packages if _is_installed(name)},
+    }
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM so that a stage can leave at its next safe point. Made by `stop_signals`."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def check(self) -> None:
+        """Leave if a signal has come.
+
+        Raises:
+            Interrupted: carries the exit code 128 + signal number.
+        """
+        if self.signal_number is not None:
+            raise Interrupted(self.signal_number)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: the first signal is noted, a second one stops at once."""
+        if self.signal_number is not None:
+            raise Interrupted(number)
+        self.signal_number = number
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Within this context SIGINT and SIGTERM are noted instead of killing; elsewhere than in the main thread, nothing."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    previous = {number: signal.signal(number, request.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _read_manifest(manifest: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(manifest.read_text())
+        assert isinstance(facts["fingerprint"], dict)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise RunCorrupted(f"{manifest} is missing or unreadable; it says what the folder holds. Give another folder") from None
+    return facts
+
+
+def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if differing:
+        lines = "; ".join(f"{name}: {_short(found.get(name))} there, {_short(wanted.get(name))} now" for name in differing)
+        raise RunMismatch(
+            f"{folder} was made with other settings ({lines}); mixing them would make its content mean nothing. "
+            "Use the same settings to continue it, or give another folder with --out"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,313 @@
+"""Stage 2, the update of Algorithm 1: LoRA fine-tuning of the expert on the stored labels (Eq 7 and 8).
+
+Writes `RUN/finetune/`: `adapter/` (a PEFT adapter), `checkpoint-*/`, `log.json`, `result.json`.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from lightreasoner import contrast
+from lightreasoner.config import FinetuneConfig
+from lightreasoner.errors import DataError, Interrupted, ModelError, TrainingDiverged
+from lightreasoner.labels import Collator, LabelSchedule, LabelSet, epochs, load_labels, micro_batches_per_step
+from lightreasoner.models import (
+    ModelSource,
+    SharedVocabulary,
+    find_model,
+    load_model,
+    load_tokenizer,
+    logit_width,
+    pick_device,
+    pick_dtype,
+    vocabulary_of,
+)
+from lightreasoner.progress import Advance, progress, say
+from lightreasoner.runs import StopRequest, file_hash, open_stage, publish_folder, stop_signals, write_json
+from lightreasoner.scoring import head_rows
+
+ADAPTER = "adapter"
+# Settings that change what is seen and kept on the way, never the result.
+NOT_IN_FINGERPRINT = ("save_steps", "keep_checkpoints", "logging_steps", "report_to", "trust_remote_code")
+COMPLETE = "complete.json"  # written into a checkpoint after everything else
+
+
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Run stage 2, or what is left of it, and give its result: losses, counts, time.
+
+    Raises:
+        LightReasonerError: see `errors`; the newest complete checkpoint stays.
+    """
+    source = find_model(config.model, config.model_revision)
+    sampled, labels = load_labels(config.data, config.max_length)
+    expert_sha256 = source.fingerprint()
+    if sampled["expert_sha256"] != expert_sha256:
+        raise DataError(
+            f"the labels in {config.data} were sampled from {sampled['expert']}, which is not {config.model} "
+            "(their files differ). A label tells one expert how to change, and would mislead another: "
+            "fine-tune the expert that was sampled"
+        )
+    if labels.skipped:
+        say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
+    settings = config.model_dump(exclude={"data", "out", "model_revision", "device", *NOT_IN_FINGERPRINT})
+    fingerprint = {**json.loads(json.dumps(settings)), "expert_sha256": expert_sha256, "samples": sampled}
+    with open_stage(config.out, "finetune", fingerprint) as stage:
+        if stage.result is not None:
+            return stage.result
+        result = _train(config, source, labels, stage.path)
+        stage.finish(result)
+        return result
+
+
+def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    arguments = _training_arguments(config, folder)
+    arguments.gradient_accumulation_steps = micro_batches_per_step(
+        config.labels_per_step, config.labels_per_micro_batch, arguments.world_size
+    )
+    tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
+    model = load_model(
+        source, dtype=config.dtype, device=str(arguments.device), trust_remote_code=config.trust_remote_code
+    )
+    vocabulary = vocabulary_of(tokenizer, logit_width(model))
+    count = config.steps * config.labels_per_step // config.labels_per_micro_batch
+    schedule = LabelSchedule(labels, config.labels_per_micro_batch, count, config.labels_per_forward, config.seed)
+    checkpoint = newest_complete_checkpoint(folder)
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    with progress("fine-tuning", config.steps, done) as advance, stop_signals() as stop:
+        trainer = LabelTrainer(
+            model=attach_lora(model, config),
+            args=arguments,
+            train_dataset=schedule,
+            data_collator=Collator(labels, config.padding_free),
+            callbacks=[_Watcher(folder, advance, stop)],
+            objective=LabelObjective(model, vocabulary, config.labels_per_step, arguments.world_size),
+        )
+        trainer.remove_callback(PrinterCallback)  # stdout is for data
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step < config.steps:
+        assert stop.signal_number is not None
+        raise Interrupted(stop.signal_number)
+    if trainer.is_world_process_zero():
+        _save_adapter(trainer.model, folder, config.model)
+    losses = [entry for entry in trainer.state.log_history if "kl_to_target" in entry]
+    return {
+        "steps": config.steps,
+        "labels": len(labels),
+        "labels_skipped": labels.skipped,
+        "labels_trained": config.steps * config.labels_per_step,
+        "epochs": epochs(labels, config.steps, config.labels_per_step),
+        "first_loss": losses[0]["loss"] if losses else None,
+        "last_loss": losses[-1]["loss"] if losses else None,
+        "adapter_sha256": file_hash(folder / ADAPTER / "adapter_model.safetensors"),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> nn.Module:
+    """Put a fresh LoRA on the model (Table 9); its start depends on the seed alone.
+
+    Raises:
+        ModelError: the model has no module of the given names.
+    """
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets),
+        bias="none",
+    )
+    set_seed(config.seed)
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ModelError(
+            f"no LoRA on {', '.join(config.lora_targets)}: {str(error).partition('.')[0]}. "
+            "Name modules that this model has with --lora-targets"
+        ) from None
+
+
+@dataclass
+class LabelObjective:
+    """The loss at the labelled positions of a micro-batch, and running sums for the log.
+
+    Attributes:
+        model: the model whose LM head is steered; its LoRA layers may have been attached since.
+        vocabulary: the real tokens, over which π_E is normalised as it was in sampling.
+        labels_per_step: every label weighs 1/labels_per_step in the gradient of its step.
+        processes: DDP averages gradients over processes; the loss makes up for it.
+    """
+
+    model: PreTrainedModel
+    vocabulary: SharedVocabulary
+    labels_per_step: int
+    processes: int = 1
+    sums: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 0.0, "entropy": 0.0, "labels": 0.0})
+
+    def __call__(self, forward: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """This micro-batch's share of its step's mean loss (Eq 8).
+
+        Args:
+            forward: the model, perhaps wrapped for several processes.
+            inputs: what `labels.Collator` gives.
+
+        Raises:
+            TrainingDiverged: the loss is NaN or infinite.
+        """
+        inputs = dict(inputs)
+        rows, label_ids, weights = (inputs.pop(name) for name in ("rows", "label_ids", "label_weights"))
+        head: Any = self.model.get_output_embeddings()
+        with head_rows(head, rows):
+            logits = forward(**inputs, use_cache=False).logits[0]
+        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(label_ids))
+        cross_entropy = contrast.label_cross_entropy(weights, log_expert)
+        total = cross_entropy.sum()
+        # One transfer for all figures: each costs a wait for the GPU.
+        cross_entropy_sum, entropy_sum = torch.stack([total.detach(), contrast.entropy(weights.log()).sum()]).tolist()
+        if not math.isfinite(cross_entropy_sum):
+            raise TrainingDiverged(
+                f"the loss is {cross_entropy_sum}; the step was not taken and earlier checkpoints are intact. "
+                "Lower --learning-rate, or use --dtype bfloat16 or float32 instead of float16"
+            )
+        self.sums["cross_entropy"] += cross_entropy_sum
+        self.sums["entropy"] += entropy_sum
+        self.sums["labels"] += len(rows)
+        return total / self.labels_per_step * self.processes
+
+    def flush(self) -> dict[str, float]:
+        """Means over the labels since the last flush: KL to target (Eq 7), label entropy; and the number of labels."""
+        labels = self.sums["labels"] or 1.0
+        cross_entropy, entropy = self.sums["cross_entropy"] / labels, self.sums["entropy"] / labels
+        means = {"kl_to_target": cross_entropy - entropy, "label_entropy": entropy, "labels": self.sums["labels"]}
+        self.sums.update(dict.fromkeys(self.sums, 0.0))
+        return means
+
+
+class LabelTrainer(Trainer):
+    """transformers' Trainer with `LabelObjective` as its loss and micro-batches in the order of their schedule."""
+
+    def __init__(self, *, objective: LabelObjective, **options: Any) -> None:
+        super().__init__(**options)
+        self._objective = objective
+        self._last_log = time.perf_counter()
+        # The objective divides by the labels of the whole step: nothing is left for the Trainer to divide.
+        self.loss_is_scaled_for_ga = True
+
+    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Any:
+        """The micro-batch's share of the step's loss."""
+        return self._objective(model, inputs)
+
+    def _get_train_sampler(self, *args: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        """Add the objective's means and the speed to the regular training log."""
+        if "loss" in logs:
+            means = self._objective.flush()
+            now = time.perf_counter()
+            logs |= {name: round(value, 6) for name, value in means.items() if name != "labels"}
+            logs["labels_per_second"] = round(means["labels"] / (now - self._last_log), 2)
+            self._last_log = now
+        super().log(logs, *args, **options)
+
+
+class _Watcher(TrainerCallback):
+    """Shows progress, keeps the log file, marks checkpoints complete, and stops on request."""
+
+    def __init__(self, folder: Path, advance: Advance, stop: StopRequest) -> None:
+        self._folder = folder
+        self._advance = advance
+        self._stop = stop
+        self._note = ""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> TrainerControl:
+        self._advance(1, self._note)
+        if self._stop.signal_number is not None:
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        newest = state.log_history[-1]
+        if "loss" in newest:
+            self._note = f"loss {newest['loss']:.4f}"
+        if state.is_world_process_zero:
+            write_json(self._folder / "log.json", state.log_history)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        if state.is_world_process_zero:
+            folder = self._folder / f"checkpoint-{state.global_step}"
+            files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != COMPLETE)
+            write_json(folder / COMPLETE, {path.name: file_hash(path) for path in files})
+
+
+def newest_complete_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint whose files are all there and intact."""
+    numbered = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((path for path in numbered if _is_complete(path)), None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        hashes = json.loads((checkpoint / COMPLETE).read_text())
+        return all(file_hash(checkpoint / name) == sha256 for name, sha256 in hashes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArguments:
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=1,  # one item of the schedule is one micro-batch
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0,
+        weight_decay=0.0,
+        optim="adamw_torch",
+        max_grad_norm=config.max_grad_norm,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        seed=config.seed,
+        use_cpu=device.type == "cpu",
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        save_steps=config.save_steps,
+        save_total_limit=config.keep_checkpoints,
+        report_to=list(config.report_to) or "none",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several visible GPUs must not turn into DataParallel
+    return arguments
+
+
+def _save_adapter(model: Any, folder: Path, base_name: str) -> None:
+    """Save under a temporary name and publish whole, so that a half-written adapter never has the real name."""
+    temporary = folder / f".{ADAPTER}.tmp"
+    for adapter in model.peft_config.values():
+        adapter.base_model_name_or_path = base_name
+    model.save_pretrained(temporary)
+    publish_folder(temporary, folder / ADAPTER)
