@@ -60,14 +60,19 @@ def _flags(config: type[Config]) -> Any:
 
 
 if TYPE_CHECKING:
-    SampleFlags, FinetuneFlags, MergeFlags = SampleConfig, FinetuneConfig, MergeConfig
-    EvaluateFlags, RunFlags = EvaluateConfig, RunConfig
+    from lightreasoner.config import EvaluateConfig as EvaluateFlags
+    from lightreasoner.config import FinetuneConfig as FinetuneFlags
+    from lightreasoner.config import MergeConfig as MergeFlags
+    from lightreasoner.config import RunConfig as RunFlags
+    from lightreasoner.config import SampleConfig as SampleFlags
 else:
     SampleFlags, FinetuneFlags, MergeFlags = _flags(SampleConfig), _flags(FinetuneConfig), _flags(MergeConfig)
     EvaluateFlags, RunFlags = _flags(EvaluateConfig), _flags(RunConfig)
 
 Flat = Parameter(name="*")
-Recipe = Annotated[str | None, Parameter(name="--config", help="Recipe: a bundled name or a .yaml file; flags win over it.")]
+Recipe = Annotated[
+    str | None, Parameter(name="--config", help="Recipe: a bundled name or a .yaml file; flags win over it.")
+]
 DryRun = Annotated[bool, Parameter(help="Print the resolved settings and stop.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 
@@ -285,7 +290,9 @@ def _resolve(stage: type[C], flags: Config | None, recipe: str | None) -> C:
     given = _given(flags)
     if recipe is None:
         return stage.checked(given)
-    section = {SampleConfig: "sample", FinetuneConfig: "finetune", MergeConfig: "merge", EvaluateConfig: "evaluate"}[stage]
+    section = {SampleConfig: "sample", FinetuneConfig: "finetune", MergeConfig: "merge", EvaluateConfig: "evaluate"}[
+        stage
+    ]
     run_config = RunConfig.checked(_merged(load_recipe(recipe), {k: given[k] for k in given.keys() & _SHARED}))
     if stage is EvaluateConfig:
         of_recipe: Config = run_config.for_evaluate(run_config.expert, run_config.expert_revision, "expert")
@@ -323,7 +330,8 @@ def _accuracy(values: Mapping[str, Any]) -> str:
 def _run_lines(result: Mapping[str, Any]) -> list[str]:
     sampled, tuned = result["sample"], result["finetune"]
     lines = [
-        f"expert {result['expert']}, amateur {result['amateur']}, {sampled['questions']} questions of {result['dataset']}",
+        f"expert {result['expert']}, amateur {result['amateur']}, "
+        f"{sampled['questions']} questions of {result['dataset']}",
         f"kept {sampled['kept_steps']} of {sampled['steps']} steps; trained on {tuned['labels_trained']} labels",
     ]
     for name, test in result["comparison"].items():

@@ -284,6 +284,7 @@ def _explain(config: type[BaseModel], problem: Any) -> str:
 def _fields_at(config: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         section = config.model_fields[part].annotation
-        assert isinstance(section, type) and issubclass(section, BaseModel)
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
         config = section
     return list(config.model_fields)

@@ -62,7 +62,11 @@ class TransformersEngine:
             eos_token_id=list(decoding.stop_ids) or None,
             pad_token_id=pad,
             do_sample=decoding.temperature > 0,
-            **({"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if decoding.temperature else {}),
+            **(
+                {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+                if decoding.temperature
+                else {}
+            ),
         )
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):

@@ -86,7 +86,9 @@ class _Evaluator:
                 stop.check()
                 batch = waiting[start : start + size]
                 answers = in_halves(batch, lambda part: self._answer(name, part))
-                counts = {verdict: sum(answer.verdict == verdict for answer in answers) for verdict in VERDICTS}
+                counts: dict[str, int] = {
+                    verdict: sum(answer.verdict == verdict for answer in answers) for verdict in VERDICTS
+                }
                 truncated = sum(answer.truncated for answer in answers)
                 tokens = sum(len(answer.output_ids) for answer in answers)
                 stage.commit(
@@ -163,4 +165,6 @@ def compare(before: Path, after: Path) -> dict[str, Any]:
 
 def _verdicts(folder: Path) -> dict[str, bool]:
     _, stage = read_stage(folder)
-    return {row.question_id: row.verdict == "correct" for table in stage.tables("answers") for row in Answer.rows(table)}
+    return {
+        row.question_id: row.verdict == "correct" for table in stage.tables("answers") for row in Answer.rows(table)
+    }

@@ -1,6 +1,6 @@
-"""Find the final answer in a model's text and judge it. Numeric answers; the full protocol has its place here.
+r"""Find the final answer in a model's text and judge it. Numeric answers; the full protocol has its place here.
 
-An answer is looked for where the prompt asked for it first (`\\boxed{…}`), then in the phrases that models use
+An answer is looked for where the prompt asked for it first (`\boxed{…}`), then in the phrases that models use
 instead, then at the end of the text.
 """
 
@@ -34,8 +34,10 @@ def extract_answer(text: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{…}`, braces balanced; None if there is none. An unclosed box runs to the end of
-    its line, since a cut-off text is still judged by what it says."""
+    r"""Content of the last `\boxed{…}`, braces balanced; None if there is none.
+
+    An unclosed box runs to the end of its line: a text that was cut off is still judged by what it says.
+    """
     start = text.rfind("\\boxed{")
     if start < 0:
         return None

@@ -25,7 +25,6 @@ from lightreasoner.models import (
     vocabulary_of,
     weights_dtype,
 )
-from lightreasoner.progress import say
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.runs import file_hash, locked, now, publish_folder, write_json
 
@@ -63,9 +62,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             return _earlier_merge(config.out, request)
         tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
         # Merged in float32 whatever the target: adding a small update to 16-bit weights would lose most of it.
-        base = load_model(
-            source, dtype="float32", device=config.device, trust_remote_code=config.trust_remote_code
-        )
+        base = load_model(source, dtype="float32", device=config.device, trust_remote_code=config.trust_remote_code)
         with_adapter = _load_adapter(base, adapter, config)
         probes = _probe_ids(tokenizer)
         expected = [_log_probabilities(with_adapter, tokenizer, ids) for ids in probes]
@@ -104,7 +101,9 @@ def find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
         raise DataError(f"no adapter_model.safetensors in {folder}; finish `lightr finetune` first, or check the path")
     if folder == path:
         return folder, {}
-    recorded = json.loads((run / "result.json").read_text())["adapter_sha256"] if (run / "result.json").exists() else None
+    recorded = (
+        json.loads((run / "result.json").read_text())["adapter_sha256"] if (run / "result.json").exists() else None
+    )
     if recorded != file_hash(weights):
         raise RunCorrupted(
             f"{weights} is not the file that fine-tuning recorded; merging it would give some other model. "
@@ -122,7 +121,8 @@ def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> 
     if found != wanted:
         raise ModelError(
             f"the adapter in {adapter} does not fit {config.model}: {len(wanted - found)} weights are missing and "
-            f"{len(found - wanted)} have no place ({', '.join(sorted(found ^ wanted)[:2])}); use the base it was made for"
+            f"{len(found - wanted)} have no place ({', '.join(sorted(found ^ wanted)[:2])}); "
+            "use the base it was made for"
         )
     return with_adapter
 
@@ -178,13 +178,14 @@ def _set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 def model_card(config: MergeConfig, result: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     """README of the merged folder: what it is, how it was made, and how to make it again."""
     samples = training.get("samples", {})
+    problems = f"{samples.get('questions', 'unknown')} of {samples.get('dataset', 'unknown')}"
     is_hub_id = not Path(config.model).exists() and not config.model.startswith("miniature/")
     header = ["---", "library_name: transformers", "tags:", "- lightreasoner"]
     header += [f"base_model: {config.model}"] if is_hub_id else []
     rows = {
         "Base (expert)": config.model,
         "Amateur": samples.get("amateur", "unknown"),
-        "Problems": f"{samples.get('questions', 'unknown')} of {samples.get('dataset', 'unknown')}, no gold answers used",
+        "Problems": f"{problems}, no gold answers used",
         "Cue": samples.get("cue", "unknown"),
         "β, α, rollout length": ", ".join(
             str(samples.get(name, "?")) for name in ("divergence_beta", "plausibility_alpha", "max_new_tokens")
@@ -201,8 +202,8 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Mapping
             "---",
             f"# {config.out.resolve().parent.name}/{config.out.name}",
             "",
-            "Fine-tuned with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert and "
-            "a weaker amateur, then merged.",
+            "Fine-tuned with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert "
+            "and a weaker amateur, then merged.",
             "",
             "| | |",
             "|---|---|",
@@ -220,22 +221,31 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Mapping
 
 def _commands(config: MergeConfig, training: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str]:
     lines = []
-    if samples:
-        sampling = {name: samples[name] for name in ("expert", "amateur", "dataset") if name in samples}
-        sampling |= {"max_questions": samples["questions"]} if "questions" in samples else {}
-        names = ("max_new_tokens", "divergence_beta", "plausibility_alpha", "temperature", "top_p", "cue", "seed")
-        sampling |= {name: samples[name] for name in names if name in samples}
-        lines.append(_command("sample", {**sampling, "out": "RUN"}))
-        names = ("steps", "labels_per_step", "labels_per_forward", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "seed")
-        tuning = {name: training[name] for name in names}
+    if "dataset" in samples:
+        sampling = {name: samples.get(name) for name in _SAMPLE_OPTIONS}
+        lines.append(_command("sample", {**sampling, "max_questions": samples["questions"], "out": "RUN"}))
+    if training:
+        tuning = {name: training[name] for name in _FINETUNE_OPTIONS}
         lines.append(_command("finetune", {"model": config.model, "data": "RUN", **tuning, "out": "RUN"}))
     lines.append(_command("merge", {"model": config.model, "adapter": "RUN", "out": config.out.name}))
     return lines
 
 
+_SAMPLE_OPTIONS = """
+    expert amateur dataset cue max_new_tokens divergence_beta plausibility_alpha temperature top_p seed dtype
+""".split()
+_FINETUNE_OPTIONS = """
+    steps labels_per_step labels_per_forward learning_rate lora_rank lora_alpha lora_dropout seed dtype
+""".split()
+
+
 def _command(name: str, options: Mapping[str, Any]) -> str:
-    given = {key: value for key, value in options.items() if value is not None}
-    return f"lightr {name} " + " ".join(f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in given.items())
+    flags = " ".join(f"--{key.replace('_', '-')} {shlex.quote(_word(value))}" for key, value in options.items())
+    return f"lightr {name} {flags}"
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _cell(value: Any) -> str:

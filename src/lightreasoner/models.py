@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.config import DType
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
@@ -117,10 +117,12 @@ def load_model(
             device_map={"": target},
             trust_remote_code=trust_remote_code,
             use_safetensors=source.gguf_file is None,
+            quantization_config=GgufConfig(dequantize=True) if source.gguf_file else None,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"cannot load {source.name} ({source.folder}): {_first_line(error)}") from None
-    return model.eval()
+    model.eval()
+    return cast(PreTrainedModel, model)
 
 
 def pick_device(device: str) -> torch.device:
@@ -203,7 +205,8 @@ def share_vocabulary(
             for i in differing[:3]
         )
         raise VocabularyMismatch(
-            f"expert and amateur do not share a vocabulary: {len(differing)} of {len(every_id)} ids differ ({examples}). "
+            f"expert and amateur do not share a vocabulary: {len(differing)} of {len(every_id)} ids differ "
+            f"({examples}). "
             "Their distributions cannot be compared token by token; choose an amateur of the expert's family"
         )
     if every_id[-1] >= min(widths):
@@ -245,13 +248,13 @@ def load_pair(
     """
     tokenizers = [load_tokenizer(source, trust_remote_code=trust_remote_code) for source in (expert, amateur)]
     size = 1 + max(max(_tokens_by_id(tokenizer)) for tokenizer in tokenizers)
-    share_vocabulary(*tokenizers, widths=(size, size))  # before any weights are read
-    models = [
+    share_vocabulary(tokenizers[0], tokenizers[1], (size, size))  # before any weights are read
+    first, second = (
         load_model(source, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         for source in (expert, amateur)
-    ]
-    widths = (logit_width(models[0]), logit_width(models[1]))
-    return Pair(*models, vocabulary=share_vocabulary(*tokenizers, widths=widths))
+    )
+    widths = (logit_width(first), logit_width(second))
+    return Pair(first, second, share_vocabulary(tokenizers[0], tokenizers[1], widths))
 
 
 def _tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
@@ -259,7 +262,7 @@ def _tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def _download(name: str, revision: str | None) -> ModelSource:
-    wanted = {
+    wanted: dict[str, Any] = {
         "repo_id": name,
         "allow_patterns": ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"],
         "ignore_patterns": ["*/*"],

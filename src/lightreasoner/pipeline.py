@@ -4,6 +4,7 @@ This is the one module that knows the order of the stages; they know nothing of 
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -28,7 +29,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         write_json(config.out / "environment.json", {"at": now(), **environment()})
         seconds: dict[str, float] = {}
         summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
-        stages = {
+        stages: dict[str, Callable[[], dict[str, Any]]] = {
             "sample": lambda: sample(config.for_sample()),
             "finetune": lambda: finetune(config.for_finetune()),
             "merge": lambda: merge(config.for_merge()),

@@ -213,7 +213,8 @@ def _read_hub(name: str, configuration: str | None, split: str) -> Iterator[Row]
         except Exception as error:  # every client library has its own idea of "no connection"
             raise HubUnreachable(
                 f"data set {name} is on the Hub, which does not answer ({type(error).__name__}). "
-                "Check the network, set HF_HUB_OFFLINE=1 to use a cached copy, or read a file with --dataset or --data-dir"
+                "Check the network, set HF_HUB_OFFLINE=1 to use a cached copy, or read a file with "
+                "--dataset or --data-dir"
             ) from None
     try:
         rows = datasets.load_dataset(name, configuration, split=split)

