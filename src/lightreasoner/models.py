@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -119,7 +119,7 @@ def load_model(
             use_safetensors=source.gguf_file is None,
             quantization_config=GgufConfig(dequantize=True) if source.gguf_file else None,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
         raise ModelError(f"cannot load {source.name} ({source.folder}): {_first_line(error)}") from None
     model.eval()
     return cast(PreTrainedModel, model)

@@ -129,6 +129,8 @@ def text_of(row: Row, name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: {name} is {value!r}, not a text; remove or mend the row")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}: {name} holds half a character (a lone surrogate); remove or mend the row")
     return value
 
 

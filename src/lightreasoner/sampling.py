@@ -53,8 +53,10 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     template = PromptTemplate(tokenizer, config.cue, config.chat_template)
     fingerprint = {
         "expert": config.expert,
+        "expert_revision": config.expert_revision,
         "expert_sha256": expert.fingerprint(),
         "amateur": config.amateur,
+        "amateur_revision": config.amateur_revision,
         "amateur_sha256": amateur.fingerprint(),
         "dataset": config.dataset,
         "questions": len(problems.problems),

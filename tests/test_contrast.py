@@ -1,0 +1,492 @@
+"""The equations against three witnesses: examples by hand, a slow twin, and properties.
+
+The hand examples share one pair of distributions over four tokens:
+
+    expert   p = (1/2, 1/4, 1/8, 1/8)
+    amateur  q = (1/8, 1/2, 1/4, 1/8)
+    p/q        = (4,   1/2, 1/2, 1)
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightreasoner.contrast import (
+    contrastive_labels,
+    entropy,
+    kl_divergence,
+    label_cross_entropy,
+    label_kl,
+    plausible_tokens,
+    select_steps,
+)
+
+LN2, LN3 = math.log(2), math.log(3)
+EXPERT = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8], dtype=torch.float64).log()
+AMATEUR = torch.tensor([1 / 8, 1 / 2, 1 / 4, 1 / 8], dtype=torch.float64).log()
+FIRST_TWO = torch.tensor([True, True, False, False])
+
+
+def close(found: Tensor, expected: object, tolerance: float = 1e-12) -> None:
+    """Fail unless the tensor is what we expect, shape included."""
+    wanted = torch.as_tensor(expected, dtype=found.dtype)
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+# --- Witness 1: by hand ---
+
+
+def test_kl_of_the_hand_example_takes_the_expectation_under_its_first_argument() -> None:
+    # Σ p ln(p/q) = 1/2·ln 4 + 1/4·ln 1/2 + 1/8·ln 1/2 + 1/8·ln 1 = (1 − 1/4 − 1/8 + 0)·ln 2 = 5/8·ln 2
+    close(kl_divergence(EXPERT, AMATEUR), 5 / 8 * LN2)
+
+
+def test_kl_of_the_hand_example_differs_when_the_arguments_are_swapped() -> None:
+    # Σ q ln(q/p) = 1/8·ln 1/4 + 1/2·ln 2 + 1/4·ln 2 + 1/8·ln 1 = (−1/4 + 1/2 + 1/4 + 0)·ln 2 = 1/2·ln 2
+    close(kl_divergence(AMATEUR, EXPERT), 1 / 2 * LN2)
+
+
+def test_entropy_of_the_hand_example_is_in_nats() -> None:
+    # 1/2·1 + 1/4·2 + 1/8·3 + 1/8·3 = 7/4 bits = 7/4·ln 2 nats
+    close(entropy(EXPERT), 7 / 4 * LN2)
+
+
+def test_entropy_of_a_uniform_distribution_is_the_log_of_its_size() -> None:
+    # 9 tokens of 1/9: −9 · 1/9 · ln 1/9 = ln 9 = 2 ln 3
+    close(entropy(torch.full((9,), 1 / 9, dtype=torch.float64).log()), 2 * LN3)
+
+
+def test_a_step_exactly_at_beta_is_not_kept() -> None:
+    # Eq 3 is strict: 0.5 > 0.5 is false. 0.5 is exact in binary.
+    kept = select_steps(torch.tensor([0.0, 0.25, 0.5, 0.75]), 0.5)
+    assert kept.tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_step_exactly_at_the_papers_beta_is_not_kept_in_either_precision(dtype: torch.dtype) -> None:
+    # 0.4 is not exact in binary: float32 holds 0.4000000060, which is still "0.4" and must not count as more.
+    assert select_steps(torch.tensor([0.4], dtype=dtype), 0.4).tolist() == [False]
+
+
+def test_the_smallest_float_above_beta_is_kept() -> None:
+    above = torch.nextafter(torch.tensor([0.4]), torch.tensor([1.0]))
+    assert select_steps(above, 0.4).tolist() == [True]
+
+
+def test_a_divergence_that_is_not_a_number_is_never_kept_and_an_infinite_one_is() -> None:
+    kept = select_steps(torch.tensor([math.nan, math.inf, -math.inf]), -1.0)
+    assert kept.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [
+        (0.0, [True, True, True, True]),
+        (0.2, [True, True, True, True]),  # 0.2 · 1/2 = 0.1 ≤ 1/8
+        (0.3, [True, True, False, False]),  # 0.3 · 1/2 = 0.15 > 1/8
+        (0.6, [True, False, False, False]),  # 0.6 · 1/2 = 0.3 > 1/4
+        (1.0, [True, False, False, False]),
+    ],
+)
+def test_the_mask_of_the_hand_example_compares_with_the_share_of_the_top_probability(
+    alpha: float, expected: list[bool]
+) -> None:
+    assert plausible_tokens(EXPERT, alpha).tolist() == expected
+
+
+def test_alpha_is_a_share_of_the_top_probability_and_no_absolute_threshold() -> None:
+    # Top 0.3, so α = 0.5 asks for 0.15: 0.2 is in, though 0.2 < 0.5.
+    log_expert = torch.tensor([0.3, 0.3, 0.2, 0.1, 0.1]).log()
+    assert plausible_tokens(log_expert, 0.5).tolist() == [True, True, True, False, False]
+
+
+def test_alpha_one_keeps_the_favourite_and_its_ties() -> None:
+    log_expert = torch.tensor([0.2, 0.4, 0.4]).log()
+    assert plausible_tokens(log_expert, 1.0).tolist() == [False, True, True]
+
+
+def test_alpha_zero_keeps_also_tokens_of_probability_zero() -> None:
+    # Eq 4 with α = 0 asks for π_E(a) ≥ 0, which always holds.
+    log_expert = torch.tensor([1.0, 0.0]).log()
+    assert plausible_tokens(log_expert, 0.0).tolist() == [True, True]
+
+
+def test_any_positive_alpha_drops_tokens_of_probability_zero() -> None:
+    log_expert = torch.tensor([1.0, 0.0]).log()
+    assert plausible_tokens(log_expert, 1e-6).tolist() == [True, False]
+
+
+def test_labels_of_the_hand_example_are_normalised_ratios() -> None:
+    # Ratios 4, 1/2, 1/2, 1 sum to 6: 4/6, 1/12, 1/12, 1/6.
+    labels = contrastive_labels(EXPERT, AMATEUR, torch.ones(4, dtype=torch.bool))
+    close(labels, [2 / 3, 1 / 12, 1 / 12, 1 / 6])
+
+
+def test_labels_of_the_hand_example_are_normalised_over_the_mask_alone() -> None:
+    # Ratios 4 and 1/2 sum to 9/2: 8/9 and 1/9.
+    close(contrastive_labels(EXPERT, AMATEUR, FIRST_TWO), [8 / 9, 1 / 9, 0, 0])
+
+
+def test_a_mask_of_one_token_gives_a_one_hot() -> None:
+    labels = contrastive_labels(EXPERT, AMATEUR, torch.tensor([False, False, True, False]))
+    assert labels.tolist() == [0, 0, 1, 0]
+
+
+def test_a_label_can_rank_a_plausible_token_above_the_experts_favourite() -> None:
+    # Threshold 0.5 · 0.5 = 0.25: the first two. Ratios 0.5/0.5 = 1 and 0.4/0.1 = 4: label 1/5 and 4/5.
+    log_expert, log_amateur = torch.tensor([[0.5, 0.4, 0.1], [0.5, 0.1, 0.4]], dtype=torch.float64).log()
+    labels = contrastive_labels(log_expert, log_amateur, plausible_tokens(log_expert, 0.5))
+    close(labels, [1 / 5, 4 / 5, 0])
+    assert labels.argmax() != log_expert.argmax()
+
+
+def test_label_cross_entropy_of_the_hand_example() -> None:
+    # −(8/9·ln 1/2 + 1/9·ln 1/4) = (8/9 + 2/9)·ln 2 = 10/9·ln 2
+    labels = torch.tensor([8 / 9, 1 / 9, 0, 0], dtype=torch.float64)
+    close(label_cross_entropy(labels, EXPERT), 10 / 9 * LN2)
+
+
+def test_label_kl_of_the_hand_example() -> None:
+    # H(v) = 8/9·ln 9/8 + 1/9·ln 9 = ln 9 − 8/9·ln 8 = 2 ln 3 − 8/3·ln 2.
+    # Eq 7 = 10/9·ln 2 − H(v) = 34/9·ln 2 − 2 ln 3 = 2.61856 − 2.19722 = 0.42133
+    labels = torch.tensor([8 / 9, 1 / 9, 0, 0], dtype=torch.float64)
+    close(label_kl(labels, EXPERT), 34 / 9 * LN2 - 2 * LN3)
+    assert float(label_kl(labels, EXPERT)) == pytest.approx(0.42133, abs=1e-5)
+
+
+def test_label_kl_is_zero_where_the_expert_equals_the_label() -> None:
+    labels = torch.tensor([8 / 9, 1 / 9, 0, 0], dtype=torch.float64)
+    close(label_kl(labels, labels.log()), 0.0)
+
+
+# --- Probabilities of exactly zero ---
+
+
+def test_a_token_that_the_first_argument_excludes_adds_nothing_to_the_kl() -> None:
+    # p = (1/2, 1/2, 0), q = (1/4, 1/4, 1/2): 2 · 1/2 · ln 2 = ln 2
+    log_p, log_q = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64).log()
+    close(kl_divergence(log_p, log_q), LN2)
+
+
+def test_a_token_that_both_exclude_adds_nothing_to_the_kl() -> None:
+    log_p, log_q = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]], dtype=torch.float64).log()
+    # 1/2·ln 2 + 1/2·ln 2/3 = ln 2 − 1/2·ln 3
+    close(kl_divergence(log_p, log_q), LN2 - LN3 / 2)
+
+
+def test_a_token_that_only_the_second_argument_excludes_makes_the_kl_infinite() -> None:
+    log_p, log_q = torch.tensor([[0.25, 0.75], [0.0, 1.0]]).log()
+    assert kl_divergence(log_p, log_q).item() == math.inf
+
+
+def test_an_excluded_token_adds_nothing_to_the_entropy() -> None:
+    close(entropy(torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64).log()), LN2)
+
+
+def test_the_entropy_of_a_certain_distribution_is_zero() -> None:
+    assert entropy(torch.tensor([0.0, 1.0, 0.0]).log()).item() == 0
+
+
+def test_an_unlabelled_token_of_probability_zero_adds_nothing_to_the_loss() -> None:
+    labels = torch.tensor([1.0, 0.0])
+    log_expert = torch.tensor([1.0, 0.0]).log()
+    assert label_cross_entropy(labels, log_expert).item() == 0
+    assert label_kl(labels, log_expert).item() == 0
+
+
+def test_a_labelled_token_of_probability_zero_makes_the_loss_infinite() -> None:
+    labels = torch.tensor([0.5, 0.5])
+    log_expert = torch.tensor([1.0, 0.0]).log()
+    assert label_cross_entropy(labels, log_expert).item() == math.inf
+    assert label_kl(labels, log_expert).item() == math.inf
+
+
+@pytest.mark.parametrize("loss", [label_cross_entropy, label_kl])
+def test_an_unlabelled_token_of_probability_zero_leaves_the_gradient_finite(loss) -> None:
+    logits = torch.tensor([0.0, 0.0, -math.inf], dtype=torch.float64, requires_grad=True)
+    loss(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), logits.log_softmax(-1)).backward()
+    assert logits.grad is not None
+    close(logits.grad, [-0.5, 0.5, 0.0])  # softmax − label = (1/2 − 1, 1/2 − 0, 0 − 0)
+
+
+# --- Witness 2: a slow twin, straight from the equations ---
+
+Row = NDArray[np.float64]
+
+
+def slow_kl(p: Row, q: Row) -> float:
+    """Eq 2."""
+    total = 0.0
+    for a in range(len(p)):
+        total += p[a] * math.log(p[a] / q[a])
+    return total
+
+
+def slow_mask(p: Row, alpha: float) -> list[bool]:
+    """Eq 4."""
+    return [bool(p[a] >= alpha * max(p)) for a in range(len(p))]
+
+
+def slow_labels(p: Row, q: Row, mask: list[bool]) -> Row:
+    """Eq 5 and 6, the softmax written out."""
+    scores = {a: math.log(p[a] / q[a]) for a in range(len(p)) if mask[a]}
+    total = sum(math.exp(score) for score in scores.values())
+    return np.array([math.exp(scores[a]) / total if mask[a] else 0.0 for a in range(len(p))])
+
+
+def slow_label_kl(v: Row, p: Row) -> float:
+    """Eq 7."""
+    total = 0.0
+    for a in range(len(p)):
+        if v[a] > 0:
+            total += v[a] * math.log(v[a] / p[a])
+    return total
+
+
+def slow_label_cross_entropy(v: Row, p: Row) -> float:
+    """Eq 8."""
+    total = 0.0
+    for a in range(len(p)):
+        if v[a] > 0:
+            total -= v[a] * math.log(p[a])
+    return total
+
+
+def slow_entropy(p: Row) -> float:
+    """H(p)."""
+    return -sum(x * math.log(x) for x in p)
+
+
+VOCABULARIES = (7, 8, 13, 31, 50)
+
+
+def random_rows(vocabulary: int) -> tuple[Row, Row]:
+    """Probabilities of an expert and an amateur, 12 rows each, from flat to peaked."""
+    rng = np.random.default_rng(vocabulary)
+    scale = np.linspace(0.2, 4.0, 12)[:, None]
+    logits = rng.normal(size=(2, 12, vocabulary)) * scale
+    weights = np.exp(logits)
+    expert, amateur = weights / weights.sum(-1, keepdims=True)
+    return expert, amateur
+
+
+def tensors(*rows: Row, dtype: torch.dtype) -> list[Tensor]:
+    return [torch.from_numpy(np.log(row)).to(dtype) for row in rows]
+
+
+PRECISIONS = [(torch.float64, 1e-11), (torch.float32, 2e-5)]
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_kl_and_entropy_agree_with_the_slow_twin(vocabulary: int, dtype: torch.dtype, tolerance: float) -> None:
+    expert, amateur = random_rows(vocabulary)
+    log_expert, log_amateur = tensors(expert, amateur, dtype=dtype)
+    close(kl_divergence(log_expert, log_amateur), list(map(slow_kl, expert, amateur)), tolerance)
+    close(entropy(log_expert), list(map(slow_entropy, expert)), tolerance)
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.5])
+def test_the_selection_agrees_with_the_slow_twin(vocabulary: int, beta: float) -> None:
+    expert, amateur = random_rows(vocabulary)
+    kept = select_steps(kl_divergence(*tensors(expert, amateur, dtype=torch.float64)), beta)
+    assert kept.tolist() == [slow_kl(p, q) > beta for p, q in zip(expert, amateur, strict=True)]
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("alpha", [0.0, 0.05, 0.2, 0.7, 1.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_mask_labels_and_losses_agree_with_the_slow_twin(
+    vocabulary: int, alpha: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    expert, amateur = random_rows(vocabulary)
+    log_expert, log_amateur = tensors(expert, amateur, dtype=dtype)
+    mask = plausible_tokens(log_expert, alpha)
+    slow_masks = [slow_mask(p, alpha) for p in expert]
+    assert mask.tolist() == slow_masks
+    labels = contrastive_labels(log_expert, log_amateur, mask)
+    slow = list(map(slow_labels, expert, amateur, slow_masks))
+    close(labels, np.array(slow), tolerance)
+    close(label_cross_entropy(labels, log_expert), list(map(slow_label_cross_entropy, slow, expert)), tolerance)
+    close(label_kl(labels, log_expert), list(map(slow_label_kl, slow, expert)), tolerance)
+
+
+# --- Witness 3: properties ---
+
+alphas = st.floats(0, 1)
+
+
+@st.composite
+def distributions(draw: st.DrawFn, count: int = 2) -> tuple[Tensor, ...]:
+    """Log-probabilities [V] of `count` distributions over one vocabulary, float64."""
+    size = draw(st.integers(1, 12))
+    row = st.lists(st.floats(-20, 20), min_size=size, max_size=size)
+    return tuple(torch.tensor(draw(row), dtype=torch.float64).log_softmax(-1) for _ in range(count))
+
+
+@given(distributions())
+def test_kl_is_at_least_half_the_squared_distance_so_zero_only_for_equals(pair: tuple[Tensor, Tensor]) -> None:
+    # Pinsker's inequality: D_KL ≥ ½ ‖p − q‖₁², which is more than "never negative".
+    log_p, log_q = pair
+    distance = (log_p.exp() - log_q.exp()).abs().sum()
+    assert kl_divergence(log_p, log_q) >= distance**2 / 2 - 1e-12
+
+
+@given(distributions(count=1))
+def test_kl_of_a_distribution_with_itself_is_exactly_zero(only: tuple[Tensor]) -> None:
+    assert kl_divergence(only[0], only[0]) == 0
+
+
+@given(distributions(), st.randoms(use_true_random=False))
+def test_kl_does_not_depend_on_the_order_of_the_vocabulary(pair: tuple[Tensor, Tensor], rng) -> None:
+    order = list(range(len(pair[0])))
+    rng.shuffle(order)
+    close(kl_divergence(pair[0][order], pair[1][order]), kl_divergence(*pair), 1e-10)
+
+
+@given(distributions(count=1))
+def test_entropy_lies_between_zero_and_the_log_of_the_vocabulary_size(only: tuple[Tensor]) -> None:
+    assert -1e-12 <= entropy(only[0]) <= math.log(len(only[0])) + 1e-12
+
+
+@given(distributions(count=1))
+def test_kl_to_the_uniform_distribution_is_the_entropy_that_is_missing(only: tuple[Tensor]) -> None:
+    size = len(only[0])
+    uniform = torch.full((size,), -math.log(size), dtype=torch.float64)
+    close(kl_divergence(only[0], uniform), math.log(size) - entropy(only[0]), 1e-10)
+
+
+@given(distributions())
+def test_the_divergence_is_the_experts_expectation_of_the_contrast_score(pair: tuple[Tensor, Tensor]) -> None:
+    # Eq 16: D_t = E_{π_E}[v'_C] over the full vocabulary.
+    log_expert, log_amateur = pair
+    scores = log_expert - log_amateur
+    close(kl_divergence(log_expert, log_amateur), torch.dot(log_expert.exp(), scores), 1e-10)
+
+
+@given(distributions(count=1), alphas)
+def test_the_experts_favourite_is_always_plausible(only: tuple[Tensor], alpha: float) -> None:
+    assert plausible_tokens(only[0], alpha)[only[0].argmax()]
+
+
+@given(distributions(count=1), alphas, alphas)
+def test_a_larger_alpha_never_adds_a_plausible_token(only: tuple[Tensor], one: float, other: float) -> None:
+    wide, narrow = plausible_tokens(only[0], min(one, other)), plausible_tokens(only[0], max(one, other))
+    assert bool((wide | ~narrow).all())
+
+
+@given(distributions(), alphas)
+def test_labels_are_distributions_over_the_mask_and_zero_outside(pair: tuple[Tensor, Tensor], alpha: float) -> None:
+    mask = plausible_tokens(pair[0], alpha)
+    labels = contrastive_labels(*pair, mask)
+    close(labels.sum(), 1.0)
+    assert bool((labels >= 0).all())
+    assert labels[~mask].tolist() == [0.0] * int((~mask).sum())
+
+
+@given(distributions(), alphas)
+def test_labels_are_the_normalised_ratios_of_the_probabilities(pair: tuple[Tensor, Tensor], alpha: float) -> None:
+    mask = plausible_tokens(pair[0], alpha)
+    ratios = pair[0].exp() / pair[1].exp() * mask
+    close(contrastive_labels(*pair, mask), ratios / ratios.sum(), 1e-9)
+
+
+@given(distributions(count=1), alphas)
+def test_labels_of_a_pair_that_agrees_are_uniform_over_the_mask(only: tuple[Tensor], alpha: float) -> None:
+    mask = plausible_tokens(only[0], alpha)
+    close(contrastive_labels(only[0], only[0], mask), mask.double() / mask.sum())
+
+
+@given(distributions())
+def test_a_unique_favourite_at_alpha_one_becomes_a_one_hot_label(pair: tuple[Tensor, Tensor]) -> None:
+    log_expert, log_amateur = pair
+    assume(int((log_expert == log_expert.max()).sum()) == 1)
+    labels = contrastive_labels(log_expert, log_amateur, plausible_tokens(log_expert, 1.0))
+    assert labels.tolist() == torch.nn.functional.one_hot(log_expert.argmax(), len(log_expert)).tolist()
+
+
+@given(distributions(count=3), alphas)
+def test_the_two_losses_differ_by_the_entropy_of_the_label(rows: tuple[Tensor, Tensor, Tensor], alpha: float) -> None:
+    # Eq 7 = Eq 8 − H(v_C); the entropy is computed here without the code under test.
+    sampled, log_amateur, trained = rows
+    labels = contrastive_labels(sampled, log_amateur, plausible_tokens(sampled, alpha))
+    label_entropy = -sum(v * math.log(v) for v in labels.tolist() if v > 0)
+    close(label_kl(labels, trained), label_cross_entropy(labels, trained) - label_entropy, 1e-10)
+    assert label_kl(labels, trained) >= -1e-10
+
+
+@pytest.mark.parametrize("loss", [label_cross_entropy, label_kl])
+@given(rows=distributions(count=3), alpha=alphas)
+def test_the_gradient_of_either_loss_in_the_logits_is_softmax_minus_label(
+    loss, rows: tuple[Tensor, Tensor, Tensor], alpha: float
+) -> None:
+    sampled, log_amateur, trained = rows
+    labels = contrastive_labels(sampled, log_amateur, plausible_tokens(sampled, alpha))
+    logits = trained.clone().requires_grad_()
+    loss(labels, logits.log_softmax(-1)).backward()
+    assert logits.grad is not None
+    close(logits.grad, trained.exp() - labels, 1e-10)
+
+
+@pytest.mark.parametrize("loss", [label_cross_entropy, label_kl])
+@given(rows=distributions(count=3), alpha=alphas)
+def test_a_sparse_label_gives_the_loss_of_the_dense_one(
+    loss, rows: tuple[Tensor, Tensor, Tensor], alpha: float
+) -> None:
+    sampled, log_amateur, trained = rows
+    mask = plausible_tokens(sampled, alpha)
+    labels = contrastive_labels(sampled, log_amateur, mask)
+    token_ids = mask.nonzero().squeeze(-1)
+    close(loss(labels[token_ids], trained[token_ids]), loss(labels, trained), 1e-10)
+
+
+@pytest.mark.parametrize("loss", [label_cross_entropy, label_kl])
+def test_padding_a_sparse_label_with_zeros_changes_nothing(loss) -> None:
+    labels = torch.tensor([[0.25, 0.75, 0.0]], dtype=torch.float64)
+    log_expert = torch.tensor([[0.1, 0.2, 0.7]], dtype=torch.float64).log()
+    close(loss(labels, log_expert), loss(labels[:, :2], log_expert[:, :2]))
+
+
+# --- Shapes and dtypes ---
+
+REDUCTIONS = {
+    "kl_divergence": lambda p, q: kl_divergence(p, q),
+    "entropy": lambda p, q: entropy(p),
+    "label_cross_entropy": lambda p, q: label_cross_entropy(q.exp(), p),
+    "label_kl": lambda p, q: label_kl(q.exp(), p),
+}
+MAPS = {
+    "plausible_tokens": lambda p, q: plausible_tokens(p, 0.2),
+    "contrastive_labels": lambda p, q: contrastive_labels(p, q, plausible_tokens(p, 0.2)),
+}
+
+
+@pytest.mark.parametrize("name", [*REDUCTIONS, *MAPS])
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3), (0,)])
+def test_every_function_keeps_the_leading_axes_and_treats_each_row_alone(name: str, leading: tuple[int, ...]) -> None:
+    function = {**REDUCTIONS, **MAPS}[name]
+    torch.manual_seed(0)
+    log_p, log_q = torch.randn(2, *leading, 9, dtype=torch.float64).log_softmax(-1)
+    found = function(log_p, log_q)
+    assert found.shape == (leading if name in REDUCTIONS else (*leading, 9))
+    rows = zip(log_p.reshape(-1, 9), log_q.reshape(-1, 9), found.reshape(-1, *found.shape[len(leading) :]), strict=True)
+    for row_p, row_q, row_found in rows:
+        torch.testing.assert_close(row_found, function(row_p, row_q))
+
+
+def test_selection_keeps_the_shape_of_the_divergence() -> None:
+    assert select_steps(torch.tensor([[0.3, 0.5], [0.7, 0.1]]), 0.4).tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize("name", [*REDUCTIONS, "contrastive_labels"])
+def test_every_function_computes_in_the_dtype_that_it_is_given(name: str) -> None:
+    function = {**REDUCTIONS, **MAPS}[name]
+    for dtype in (torch.float32, torch.float64):
+        assert function(EXPERT.to(dtype), AMATEUR.to(dtype)).dtype == dtype

@@ -1,0 +1,503 @@
+"""Problems from files, the generator, the Hub; and the benchmarks that are made of them."""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lightreasoner.benchmarks import BENCHMARK_NAMES, load_benchmark
+from lightreasoner.errors import DataError, HubUnreachable
+from lightreasoner.grading import grade_number, parse_number
+from lightreasoner.miniature.word_problems import word_problems
+from lightreasoner.problems import load_problems, make_problem
+
+ROWS = [{"question": "One?"}, {"question": "Two?"}, {"question": "One?"}, {"question": "Three?"}]
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    """A file of rows in the format that its name says."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    return path
+
+
+def questions_of(path: Path | str, **options: Any) -> list[str]:
+    return [problem.question for problem in load_problems(str(path), **options).problems]
+
+
+def refusal(path: Path | str, **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        load_problems(str(path), **options)
+    return str(caught.value)
+
+
+formats = pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
+
+
+# --- Files ---
+
+
+@formats
+def test_questions_come_in_file_order_each_once_and_repeats_are_counted(name: str, tmp_path: Path) -> None:
+    problems = load_problems(str(write(tmp_path / name, ROWS)))
+    assert [problem.question for problem in problems.problems] == ["One?", "Two?", "Three?"]
+    assert problems.duplicates == 1
+
+
+@formats
+def test_a_limit_counts_distinct_questions(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / name, ROWS)
+    assert questions_of(file, limit=2) == ["One?", "Two?"]
+    assert questions_of(file, limit=3) == ["One?", "Two?", "Three?"]
+    assert questions_of(file, limit=99) == ["One?", "Two?", "Three?"]
+
+
+def test_rows_after_the_limit_are_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"question": "One?"}\nnot JSON\n')
+    assert questions_of(file, limit=1) == ["One?"]
+
+
+@formats
+def test_the_question_is_the_first_usual_field_of_a_row(name: str, tmp_path: Path) -> None:
+    row = {"prompt": "the prompt", "problem": "the problem", "question": "the question"}
+    assert questions_of(write(tmp_path / name, [row])) == ["the question"]
+    del row["question"]
+    assert questions_of(write(tmp_path / name, [row])) == ["the problem"]
+    del row["problem"]
+    assert questions_of(write(tmp_path / name, [row])) == ["the prompt"]
+
+
+@formats
+def test_a_named_field_wins_over_the_usual_ones(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / name, [{"question": "no", "text": "yes"}])
+    assert questions_of(file, question_field="text") == ["yes"]
+
+
+def test_a_question_is_the_same_problem_everywhere_whatever_the_space_around_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", [{"question": "One?"}, {"question": "  One?\n"}])
+    loaded = load_problems(str(file))
+    assert loaded.duplicates == 1
+    assert loaded.problems == [make_problem("One?")]
+    assert loaded.problems[0].id == hashlib.sha256(b"One?").hexdigest()[:16]
+
+
+def test_gold_answers_are_not_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", [{"question": "One?", "answer": "#### 1"}])
+    assert load_problems(str(file)).problems[0].answer is None
+
+
+def test_the_fingerprint_is_that_of_the_questions_in_order(tmp_path: Path) -> None:
+    one, two, three = {"question": "1"}, {"question": "2"}, {"question": "1", "answer": "#### 1"}
+    rows = [[one, two], [two, one], [one], [three, two]]
+    prints = [load_problems(str(write(tmp_path / f"{n}.jsonl", r))).fingerprint for n, r in enumerate(rows)]
+    assert len(set(prints[:3])) == 3
+    assert prints[3] == prints[0]
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"question": "caf\xc3\xa9?"}\r\n{"question": "Two?"}')
+    assert questions_of(file) == ["café?", "Two?"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"not JSON", "not JSON"),
+        (b'{"question": "cut', "not JSON"),
+        (b'{"question": "\xff"}', "not JSON in UTF-8"),
+        (b"", "empty"),
+        (b"  ", "empty"),
+        (b"[" * 100_000, "not JSON"),
+        (b'["question"]', "a list, not a JSON object"),
+        (b'"question"', "a str, not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b"{}", "no field question or problem or prompt among none"),
+        (b'{"q": "Two?", "a": 1}', "no field question or problem or prompt among q, a"),
+        (b'{"question": null}', "question is None, not a text"),
+        (b'{"question": 3}', "question is 3, not a text"),
+        (b'{"question": ["a"]}', "not a text"),
+        (b'{"question": "  "}', "not a text"),
+        (b'{"question": "half a \\ud83d sign"}', "question"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_file_line_and_reason(line: bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"question": "One?"}\n' + line + b'\n{"question": "Three?"}\n')
+    message = refusal(file)
+    assert message.startswith(f"{file}, line 2: ")
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "where"),
+    [
+        ("rows.json", [{"question": "One?"}, {"q": "Two?"}], "item 2"),
+        ("rows.json", [{"question": "One?"}, 3], "item 2"),
+        ("rows.parquet", [{"question": "1"}, {"question": "2"}, {"question": None}], "row 3"),
+    ],
+)
+def test_a_bad_row_of_other_formats_is_refused_with_its_file_and_place(
+    name: str, rows: list[Any], where: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / name, rows)
+    assert refusal(file).startswith(f"{file}, {where}: ")
+
+
+def test_a_named_field_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "rows.jsonl", ROWS), question_field="text")
+    assert "line 1: no field text among question" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.json", b"{"),
+        ("rows.json", b"\xff"),
+        ("rows.json", b"[" * 100_000),
+        ("rows.json", b'{"question": "One?"}'),
+        ("rows.parquet", b""),
+        ("rows.parquet", b"PAR1 not really"),
+    ],
+)
+def test_a_file_of_another_format_than_its_name_says_is_refused_by_name(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert refusal(tmp_path / name).startswith(str(tmp_path / name))
+
+
+def test_a_parquet_file_with_a_damaged_page_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"question": [f"Question {n}? " * 20 for n in range(500)]}), file)
+    content = bytearray(file.read_bytes())
+    content[60:160] = bytes(100)  # footer and schema stay sound
+    file.write_bytes(bytes(content))
+    assert str(file) in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows.jsonl", b""), ("rows.json", b"[]"), ("rows.parquet", None)],
+    ids=["jsonl", "json", "pq"],
+)
+def test_an_empty_file_is_refused(name: str, content: bytes | None, tmp_path: Path) -> None:
+    if content is None:
+        pq.write_table(pa.table({"question": pa.array([], pa.string())}), tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    assert "holds no problem" in refusal(tmp_path / name)
+
+
+@formats
+def test_a_file_that_is_not_there_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    assert f"no file {tmp_path / name}" in refusal(tmp_path / name)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    message = refusal("gsm9k")
+    assert "no data set 'gsm9k'" in message
+    assert "arithmetic, gsm8k" in message
+
+
+def test_a_data_folder_is_read_instead_of_the_hub(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "gsm8k").mkdir(exist_ok=True)
+        write(tmp_path / "gsm8k" / f"{split}.jsonl", [{"question": f"{split}?"}])
+    assert questions_of("gsm8k", data_dir=tmp_path) == ["train?"]
+    assert questions_of("gsm8k", data_dir=tmp_path, split="test") == ["test?"]
+
+
+def test_a_data_folder_without_the_file_is_refused_by_name(tmp_path: Path) -> None:
+    assert str(tmp_path / "gsm8k" / "train.jsonl") in refusal("gsm8k", data_dir=tmp_path)
+
+
+# --- The generator ---
+
+
+def test_arithmetic_problems_are_those_of_the_generator_each_once() -> None:
+    loaded = load_problems("arithmetic", limit=300, seed=5)
+    drawn = [problem.question for problem in islice(word_problems("train", 5), 300 + loaded.duplicates)]
+    assert [problem.question for problem in loaded.problems] == list(dict.fromkeys(drawn))[:300]
+    assert len({problem.id for problem in loaded.problems}) == 300
+
+
+def test_arithmetic_problems_depend_on_seed_and_split_and_nothing_else() -> None:
+    first = load_problems("arithmetic", limit=50, seed=1)
+    assert load_problems("arithmetic", limit=50, seed=1) == first
+    assert load_problems("arithmetic", limit=50, seed=2).fingerprint != first.fingerprint
+    assert load_problems("arithmetic", limit=50, seed=1, split="test").fingerprint != first.fingerprint
+    assert load_problems("arithmetic", limit=20, seed=1).problems == first.problems[:20]
+
+
+def test_arithmetic_problems_without_a_limit_are_refused() -> None:
+    assert "--max-questions" in refusal("arithmetic")
+
+
+# --- The Hub ---
+
+
+@pytest.fixture
+def hub_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Point the Hub's client at another address."""
+    import huggingface_hub.constants
+
+    for name in ("HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    def point(port: int) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+
+    return point
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    """A Hub that knows no data set."""
+
+    class NotFound(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), NotFound) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_hub_that_cannot_be_reached_is_called_so_with_what_to_do(hub_at: Any, closed_port: int) -> None:
+    hub_at(closed_port)
+    with pytest.raises(HubUnreachable) as caught:
+        load_problems("openai/gsm8k:main")
+    message = str(caught.value)
+    assert all(word in message for word in ("openai/gsm8k", "does not answer", "HF_HUB_OFFLINE=1", "--data-dir"))
+
+
+def test_a_hub_that_never_answers_is_given_up(hub_at: Any, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightreasoner.problems.HUB_TIMEOUT", 0.3)
+    hub_at(silent_port)
+    with pytest.raises(HubUnreachable, match=r"openai/gsm8k .*Timeout"):
+        load_problems("gsm8k")
+
+
+def test_a_data_set_that_the_hub_refuses_is_not_blamed_on_the_network(hub_at: Any, refusing_port: int) -> None:
+    hub_at(refusing_port)
+    assert "the Hub refuses data set no/such" in refusal("no/such")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "a/b c", "/some/folder"])
+def test_a_name_that_no_hub_data_set_can_have_is_not_blamed_on_the_network(
+    name: str, hub_at: Any, closed_port: int
+) -> None:
+    hub_at(closed_port)
+    assert name in refusal(name)
+
+
+def test_offline_mode_is_off_when_its_variable_says_zero(
+    hub_at: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Otherwise the quick check is skipped, and the client library retries for half a minute.
+    import datasets
+
+    def give_up(*_: object, **__: object) -> None:
+        raise OSError("went on without asking the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", give_up)
+    hub_at(closed_port)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with pytest.raises(HubUnreachable):
+        load_problems("openai/gsm8k:main")
+
+
+def test_offline_mode_uses_the_cache_and_says_what_it_lacks(tmp_path: Path) -> None:
+    # The client libraries read the variable once, when they are imported: hence a process of its own.
+    script = "from lightreasoner.problems import load_problems; load_problems('openai/gsm8k:main')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr.splitlines()[-1].startswith("lightreasoner.errors.DataError: cannot load data set openai/gsm8k")
+
+
+def pretend_hub(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """A Hub that answers with these rows; gives the list of what it is asked for."""
+    import datasets
+    import huggingface_hub
+
+    asked: list[tuple[Any, ...]] = []
+
+    def load(name: str, configuration: str | None, split: str) -> list[dict[str, Any]]:
+        asked.append((name, configuration, split))
+        return rows
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked"),
+    [
+        ("gsm8k", ("openai/gsm8k", "main", "train")),
+        ("org/set", ("org/set", None, "train")),
+        ("org/set:part", ("org/set", "part", "train")),
+    ],
+)
+def test_a_hub_data_set_is_asked_for_by_name_and_configuration(
+    dataset: str, asked: tuple[str | None, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = pretend_hub(monkeypatch, ROWS)
+    assert questions_of(dataset) == ["One?", "Two?", "Three?"]
+    assert calls == [asked]
+
+
+def test_a_bad_row_of_a_hub_data_set_is_refused_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_hub(monkeypatch, [{"question": "One?"}, {"text": "Two?"}])
+    assert refusal("org/set").startswith("org/set train, row 2: no field question")
+
+
+# --- Benchmarks ---
+
+
+def test_an_unknown_benchmark_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(DataError, match="no benchmark 'gsm9k'; there are arithmetic, gsm8k, svamp"):
+        load_benchmark("gsm9k", limit=None, data_dir=None)
+
+
+def test_the_arithmetic_benchmark_asks_everyone_the_same_two_thousand_distinct_questions() -> None:
+    items = load_benchmark("arithmetic", limit=None, data_dir=None)
+    assert len(items) == len({item.question for item in items}) == 2000
+    assert load_benchmark("arithmetic", limit=10, data_dir=None) == items[:10]
+
+
+def test_no_arithmetic_benchmark_item_is_among_the_training_problems() -> None:
+    asked = {item.question for item in load_benchmark("arithmetic", limit=None, data_dir=None)}
+    for seed in (0, 42):
+        assert asked.isdisjoint(questions_of("arithmetic", limit=2000, seed=seed))
+
+
+def benchmark_rows(folder: Path, name: str, rows: list[Any]) -> Path:
+    (folder / name).mkdir()
+    write(folder / name / "test.jsonl", rows)
+    return folder
+
+
+def test_questions_that_a_benchmark_asks_twice_stay_two_items(tmp_path: Path) -> None:
+    row = {"question": "One?", "answer": "1 + 0 = <<1+0=1>>1\n#### 1"}
+    items = load_benchmark("gsm8k", limit=None, data_dir=benchmark_rows(tmp_path, "gsm8k", [row, row]))
+    assert [(item.question, item.answer) for item in items] == [("One?", "1")] * 2
+    assert len({item.id for item in items}) == 2
+
+
+def test_the_gold_of_gsm8k_stands_after_the_last_hashes(tmp_path: Path) -> None:
+    row = {"question": "One?", "answer": "#### is a mark\n#### 1,234"}
+    items = load_benchmark("gsm8k", limit=None, data_dir=benchmark_rows(tmp_path, "gsm8k", [row]))
+    assert items[0].answer == "1,234"
+
+
+@pytest.mark.parametrize(("body", "joined"), [("A cat sat", "A cat sat. Why?"), ("A cat sat.", "A cat sat. Why?")])
+def test_the_question_of_svamp_is_body_and_question_with_one_full_stop(body: str, joined: str, tmp_path: Path) -> None:
+    row = {"Body": body, "Question": "Why?", "Answer": 145.0}
+    items = load_benchmark("svamp", limit=None, data_dir=benchmark_rows(tmp_path, "svamp", [row]))
+    assert (items[0].question, items[0].answer) == (joined, "145.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "field"),
+    [
+        ("gsm8k", {"question": "One?"}, "answer"),
+        ("gsm8k", {"answer": "#### 1"}, "question"),
+        ("svamp", {"Body": "A", "Question": "B"}, "Answer"),
+        ("svamp", {"Body": "A", "Answer": 1.0}, "Question"),
+        ("svamp", {"Question": "A", "Answer": 1.0}, "Body"),
+    ],
+)
+def test_a_benchmark_row_without_a_field_is_refused_with_its_place(
+    name: str, row: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"test\.jsonl, line 1: .*{field}"):
+        load_benchmark(name, limit=None, data_dir=benchmark_rows(tmp_path, name, [row]))
+
+
+def test_an_empty_benchmark_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no items"):
+        load_benchmark("gsm8k", limit=None, data_dir=benchmark_rows(tmp_path, "gsm8k", []))
+
+
+def test_the_help_text_of_benchmarks_names_every_benchmark() -> None:
+    from lightreasoner.config import EvaluateSettings
+
+    help_text = EvaluateSettings.model_fields["benchmarks"].description
+    assert help_text is not None
+    assert all(name in help_text for name in BENCHMARK_NAMES)
+
+
+# --- The public files ---
+
+
+def test_gsm8k_train_has_7473_distinct_questions(data_dir: Path) -> None:
+    loaded = load_problems("gsm8k", data_dir=data_dir)
+    assert (len(loaded.problems), loaded.duplicates) == (7473, 0)
+    assert loaded.problems[0].question.startswith("Natalia sold clips to 48 of her friends in April")
+
+
+def test_the_papers_thousand_problems_are_the_first_in_file_order(data_dir: Path) -> None:
+    everything = load_problems("gsm8k", data_dir=data_dir).problems
+    assert load_problems("gsm8k", limit=1000, data_dir=data_dir).problems == everything[:1000]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "first_gold", "first_words"),
+    [("gsm8k", 1319, 18, "Janet’s ducks lay 16 eggs per day."), ("svamp", 1000, 145, "There are 87 oranges and 290")],
+)
+def test_every_gold_answer_of_a_benchmark_is_a_number(
+    name: str, size: int, first_gold: int, first_words: str, data_dir: Path
+) -> None:
+    items = load_benchmark(name, limit=None, data_dir=data_dir)
+    assert len(items) == len({item.id for item in items}) == size
+    assert [item for item in items if item.answer is None or parse_number(item.answer) is None] == []
+    assert parse_number(items[0].answer or "") == first_gold
+    assert items[0].question.startswith(first_words)
+
+
+def test_the_human_solutions_of_gsm8k_are_graded_correct(data_dir: Path) -> None:
+    rows = [json.loads(line) for line in (data_dir / "gsm8k" / "test.jsonl").open(encoding="utf-8")]
+    items = load_benchmark("gsm8k", limit=None, data_dir=data_dir)
+    verdicts = [grade_number(row["answer"], item.answer or "")[1] for row, item in zip(rows, items, strict=True)]
+    assert verdicts == ["correct"] * 1319

@@ -1,0 +1,241 @@
+"""Stage 1: what is written, whatever the batches, stops and failures."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightreasoner import sampling
+from lightreasoner.config import SampleConfig
+from lightreasoner.engines import Decoding, TransformersEngine, in_halves
+from lightreasoner.errors import DataError, ModelError, RunMismatch
+from lightreasoner.models import find_model, load_model
+from lightreasoner.records import Rollout, StepSample
+from lightreasoner.runs import read_stage
+from lightreasoner.sampling import sample
+
+Kept = dict[tuple[str, int], StepSample]
+
+
+@pytest.fixture
+def config(random_expert: Path, random_amateur: Path, tmp_path: Path) -> SampleConfig:
+    return SampleConfig(
+        expert=str(random_expert),
+        amateur=str(random_amateur),
+        dataset="arithmetic",
+        max_questions=24,
+        max_new_tokens=10,
+        out=tmp_path / "run",
+        batch_size=4,
+        dtype="float32",
+    )
+
+
+def elsewhere(config: SampleConfig, name: str, **changes: Any) -> SampleConfig:
+    return config.model_copy(update={"out": config.out.with_name(name), **changes})
+
+
+def rollouts_of(config: SampleConfig) -> dict[str, Rollout]:
+    _, stage = read_stage(config.out / "sample")
+    rows = [row for table in stage.tables("rollouts") for row in Rollout.rows(table)]
+    assert len({row.question_id for row in rows}) == len(rows)
+    return {row.question_id: row for row in rows}
+
+
+def kept_of(config: SampleConfig) -> Kept:
+    _, stage = read_stage(config.out / "sample")
+    rows = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
+    kept = {(row.question_id, row.position): row for row in rows}
+    assert len(kept) == len(rows)
+    return kept
+
+
+def assert_same(first: SampleConfig, second: SampleConfig, tolerance: float = 1e-5) -> None:
+    before, after = rollouts_of(first), rollouts_of(second)
+    assert before.keys() == after.keys()
+    for key in before:
+        assert before[key].response_ids == after[key].response_ids
+        assert before[key].kl == pytest.approx(after[key].kl, abs=tolerance)
+    steps_before, steps_after = kept_of(first), kept_of(second)
+    assert steps_before.keys() == steps_after.keys()
+    for place in steps_before:
+        assert steps_before[place].token_ids == steps_after[place].token_ids
+        assert steps_before[place].weights == pytest.approx(steps_after[place].weights, abs=tolerance)
+
+
+def test_batches_of_one_and_of_eight_agree(config: SampleConfig) -> None:
+    small, large = elsewhere(config, "small", batch_size=1), elsewhere(config, "large", batch_size=8)
+    sample(small)
+    sample(large)
+    assert_same(small, large)
+
+
+def test_rows_say_what_they_promise(config: SampleConfig) -> None:
+    result = sample(config)
+    rollouts, kept = rollouts_of(config), kept_of(config)
+    assert result["questions"] == len(rollouts) == 24
+    assert result["steps"] == sum(len(row.response_ids) for row in rollouts.values())
+    assert result["kept_steps"] == len(kept) == sum(kl > 0.4 for row in rollouts.values() for kl in row.kl)
+    assert 0 in {position for _, position in kept}, "the first response token belongs to the algorithm"
+    for (question, position), step in kept.items():
+        rollout = rollouts[question]
+        assert step.taken_id == rollout.response_ids[position] == rollout.expert_top_id[position]
+        assert step.kl == pytest.approx(rollout.kl[position])
+        assert step.taken_expert_logprob == pytest.approx(rollout.expert_logprob[position])
+        assert sum(step.weights) == pytest.approx(1.0, abs=1e-6)
+        assert step.token_ids == sorted(step.token_ids)
+        assert rollout.expert_top_id[position] in step.token_ids
+
+
+def test_no_beta_keeps_every_step(config: SampleConfig) -> None:
+    result = sample(elsewhere(config, "all", divergence_beta=None))
+    assert result["kept_steps"] == result["steps"]
+
+
+def test_a_pair_without_contrast_has_nothing_to_teach(config: SampleConfig) -> None:
+    with pytest.raises(DataError, match=r"none of .* steps exceeds β"):
+        sample(elsewhere(config, "same", amateur=config.expert))
+
+
+def test_a_finished_stage_loads_no_model(config: SampleConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = sample(config)
+    stamps = {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()}
+    monkeypatch.setattr(sampling, "load_pair", None)
+    assert sample(config) == {**result, "stop_ids": list(result["stop_ids"])}
+    assert {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()} == stamps
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"divergence_beta": 0.5}, "divergence_beta: 0.4 there, 0.5 now"),
+        ({"plausibility_alpha": 0.1}, "plausibility_alpha"),
+        ({"max_questions": 25}, "questions: 24 there, 25 now"),
+        ({"cue": "Think."}, "template_sha256"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"seed": 1}, "questions_sha256"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(config: SampleConfig, change: dict[str, Any], field: str) -> None:
+    sample(config)
+    with pytest.raises(RunMismatch, match=field):
+        sample(config.model_copy(update=change))
+
+
+def test_sampling_with_a_temperature_follows_its_seed(config: SampleConfig) -> None:
+    warm = {"temperature": 1.0, "top_p": 0.9, "divergence_beta": None}
+    first, again, other = (elsewhere(config, name, **warm) for name in ("first", "again", "other"))
+    sample(first)
+    sample(again)
+    assert_same(first, again)
+    sample(other.model_copy(update={"temperature": 0.0}))
+    greedy = rollouts_of(other)
+    assert any(row.response_ids != greedy[key].response_ids for key, row in rollouts_of(first).items())
+    # The scored distributions are the models' own, not what the decoding made of them.
+    for row in rollouts_of(first).values():
+        if row.response_ids[0] == greedy[row.question_id].response_ids[0]:
+            assert row.kl[0] == pytest.approx(greedy[row.question_id].kl[0], abs=1e-5)
+
+
+def test_killed_at_any_moment_and_resumed_equals_uninterrupted(config: SampleConfig) -> None:
+    whole = elsewhere(config, "whole", max_questions=48)
+    parts = elsewhere(config, "parts", max_questions=48)
+    sample(whole)
+    script = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from lightreasoner.config import SampleConfig\n"
+        "from lightreasoner.sampling import sample\n"
+        "sample(SampleConfig.model_validate_json(sys.argv[1]))\n"
+    )
+    ledger = parts.out / "sample" / "ledger.jsonl"
+    kills = 0
+    for wanted_commits in (1, 3, 5):
+        process = subprocess.Popen([sys.executable, "-c", script, parts.model_dump_json()])
+        while process.poll() is None and (not ledger.exists() or ledger.read_bytes().count(b"\n") < wanted_commits):
+            time.sleep(0.002)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 3
+    assert 0 < ledger.read_bytes().count(b"\n") < 12
+    sample(parts)
+    assert_same(whole, parts, tolerance=0.0)
+
+
+def test_ctrl_c_commits_and_says_how_to_go_on(config: SampleConfig) -> None:
+    arguments = {"expert": config.expert, "amateur": config.amateur, "dataset": "arithmetic", "max-questions": 400}
+    arguments |= {"max-new-tokens": 10, "out": str(config.out), "batch-size": 2, "dtype": "float32"}
+    command = [sys.executable, "-m", "lightreasoner.cli", "sample"]
+    command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    ledger = config.out / "sample" / "ledger.jsonl"
+    while process.poll() is None and not ledger.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues from there" in errors
+    assert "Traceback" not in errors
+    assert ledger.read_bytes().endswith(b"\n")
+
+
+def test_memory_that_runs_out_halves_the_batch(config: SampleConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample(config)
+    sizes: list[int] = []
+    generate = TransformersEngine.generate
+
+    def greedy_for_memory(self: TransformersEngine, prompts: Sequence[list[int]], decoding: Decoding) -> Any:
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return generate(self, prompts, decoding)
+
+    monkeypatch.setattr(TransformersEngine, "generate", greedy_for_memory)
+    halved = elsewhere(config, "halved")
+    sample(halved)
+    assert set(sizes) == {4, 2}
+    assert_same(config, halved)
+
+
+def test_memory_that_runs_out_with_one_item_is_an_error() -> None:
+    def never(items: Sequence[int]) -> list[int]:
+        raise MemoryError("no memory")
+
+    with pytest.raises(ModelError, match="batch of one"):
+        in_halves([1, 2, 3], never)
+    with pytest.raises(RuntimeError, match="something else"):
+        in_halves([1, 2], lambda items: (_ for _ in ()).throw(RuntimeError("something else")))
+    assert in_halves([1, 2, 3], lambda items: [item * 2 for item in items]) == [2, 4, 6]
+
+
+def test_steps_without_finite_distributions_are_dropped_and_too_many_stop_the_run(
+    config: SampleConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = sampling.contrast.kl_divergence
+
+    def sometimes_nan(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+        kl = original(log_p, log_q)
+        kl[0] = float("nan")
+        return kl
+
+    monkeypatch.setattr(sampling.contrast, "kl_divergence", sometimes_nan)
+    monkeypatch.setattr(sampling, "LARGEST_NONFINITE_SHARE", 0.5)
+    result = sample(elsewhere(config, "some"))
+    assert result["nonfinite_steps"] == 6  # one in each of the six batches
+    monkeypatch.setattr(sampling, "LARGEST_NONFINITE_SHARE", 0.01)
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        sample(elsewhere(config, "too-many"))
+
+
+def test_a_rollout_that_ends_at_once_is_done(config: SampleConfig, random_expert: Path) -> None:
+    engine = TransformersEngine(load_model(find_model(str(random_expert)), dtype="float32", device="cpu"))
+    every_token = tuple(range(640))
+    assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(10, every_token)))
+    assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(1, ())))
