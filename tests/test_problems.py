@@ -270,9 +270,13 @@ def hub_at(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A server that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+    """A server that takes connections and never answers, for ten seconds; then it hangs up."""
+    server = socket.create_server(("127.0.0.1", 0))
+    hang_up = threading.Timer(10, server.close)
+    hang_up.start()
+    yield server.getsockname()[1]
+    hang_up.cancel()
+    server.close()
 
 
 @pytest.fixture

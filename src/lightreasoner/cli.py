@@ -6,6 +6,7 @@ a failure, 2 for wrong usage, 130 or 143 when stopped by a signal.
 
 import json
 import sys
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
@@ -252,6 +253,9 @@ def copy_recipe(name: str, file: Path) -> None:
 
 def main() -> None:
     """Entry point of `lightr` and `lightreasoner`."""
+    if not sys.warnoptions:
+        # What one library will change for another is no business of the person at the terminal.
+        warnings.simplefilter("ignore", FutureWarning)
     try:
         app(exit_on_error=False, print_error=False)
     except LightReasonerError as error:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from lightreasoner.config import DType
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
@@ -109,6 +111,8 @@ def load_model(
         ModelError: it cannot be loaded, or needs code that may not run.
     """
     target = pick_device(device)
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # of loading weights: a log file wants lines
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source.folder,

@@ -1,0 +1,136 @@
+"""Stage 3: a plain folder that computes what base + adapter computes, or none at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightreasoner import merging
+from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
+from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
+from lightreasoner.merging import merge
+from lightreasoner.models import find_model, load_model
+from lightreasoner.sampling import sample
+from lightreasoner.training import finetune
+
+
+@pytest.fixture(scope="module")
+def run(random_expert: Path, random_amateur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a trained adapter."""
+    out = tmp_path_factory.mktemp("run")
+    pair = {"expert": str(random_expert), "amateur": str(random_amateur), "dataset": "arithmetic"}
+    sample(SampleConfig(**pair, max_questions=8, max_new_tokens=8, out=out, dtype="float32"))
+    tuning = {"steps": 20, "learning_rate": 1e-2, "dtype": "float32"}
+    finetune(FinetuneConfig(model=str(random_expert), data=out, out=out, **tuning))
+    return out
+
+
+def config_for(run: Path, expert: Path, out: Path, **settings: str) -> MergeConfig:
+    return MergeConfig(model=str(expert), adapter=run, out=out, device="cpu", **settings)
+
+
+@torch.inference_mode()
+def log_probabilities(model: torch.nn.Module) -> torch.Tensor:
+    return model(torch.arange(50)[None]).logits.float().log_softmax(-1)
+
+
+def test_the_merged_folder_is_base_plus_adapter(run: Path, random_expert: Path, tmp_path: Path) -> None:
+    result = merge(config_for(run, random_expert, tmp_path / "merged"))
+    assert result["mean_kl"] < 1e-6
+    assert result["top1_agreement"] == 1.0
+    base = load_model(find_model(str(random_expert)), dtype="float32", device="cpu")
+    untouched = log_probabilities(base)
+    expected = log_probabilities(PeftModel.from_pretrained(base, run / "finetune" / "adapter"))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(log_probabilities(merged), expected, rtol=1e-4, atol=1e-4)
+    assert (expected - untouched).abs().max() > 0.1, "the adapter changes nothing, so this test shows nothing"
+    assert not any("lora" in name for name in merged.state_dict())
+
+
+def test_the_folder_is_complete(run: Path, random_expert: Path, tmp_path: Path) -> None:
+    merge(config_for(run, random_expert, tmp_path / "merged"))
+    files = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= files
+    assert not any(path.name.startswith(".merged") for path in tmp_path.iterdir())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert tokenizer.chat_template
+    generation = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in generation["eos_token_id"]
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "lightr sample --expert" in card
+    assert "lightr finetune" in card
+    assert "Amateur" in card
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_on_request(run: Path, random_expert: Path, tmp_path: Path, dtype: str) -> None:
+    result = merge(config_for(run, random_expert, tmp_path / dtype, merge_dtype=dtype))
+    assert 0 < result["mean_kl"] < 1e-2
+    weights = load_file(tmp_path / dtype / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {getattr(torch, dtype)}
+
+
+def test_merging_again_changes_nothing(run: Path, random_expert: Path, tmp_path: Path) -> None:
+    config = config_for(run, random_expert, tmp_path / "merged")
+    first = merge(config)
+    stamp = (tmp_path / "merged" / "model.safetensors").stat().st_mtime_ns
+    assert merge(config) == first
+    assert (tmp_path / "merged" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_folder_with_something_else_is_left_alone(run: Path, random_expert: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="left alone"):
+        merge(config_for(run, random_expert, tmp_path / "mine"))
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_difference_withholds_the_name(
+    run: Path, random_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = merging.load_model
+
+    def damaged(*arguments: object, **options: object) -> object:
+        model = original(*arguments, **options)  # type: ignore[arg-type]
+        if str(arguments[0].folder).endswith(".tmp"):  # type: ignore[attr-defined]
+            with torch.no_grad():
+                model.model.norm.weight.mul_(1.5)
+        return model
+
+    monkeypatch.setattr(merging, "load_model", damaged)
+    with pytest.raises(MergeMismatch, match="not base \\+ adapter"):
+        merge(config_for(run, random_expert, tmp_path / "merged"))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_flipped_bit_in_the_adapter_is_refused(run: Path, random_expert: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    weights = copied / "finetune" / "adapter" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RunCorrupted, match="not the file that fine-tuning recorded"):
+        merge(config_for(copied, random_expert, tmp_path / "merged"))
+
+
+def test_missing_adapter_weights_are_not_made_up(run: Path, random_expert: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "finetune" / "adapter", tmp_path / "adapter")
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    weights.pop(next(iter(weights)))
+    save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="1 weights are missing"):
+        merge(config_for(tmp_path / "adapter", random_expert, tmp_path / "merged"))
+
+
+def test_an_adapter_of_another_base_is_refused(run: Path, random_amateur: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="trained on"):
+        merge(config_for(run, random_amateur, tmp_path / "merged"))
+    with pytest.raises(DataError, match="no adapter_model.safetensors"):
+        merge(config_for(tmp_path, random_amateur, tmp_path / "merged"))

@@ -1,0 +1,151 @@
+"""The whole job through the real command line, on the bundled pair and on a real small model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightreasoner.config import RunConfig
+from lightreasoner.recipes import load_recipe
+from lightreasoner.records import Rollout, StepSample
+from lightreasoner.runs import read_stage
+
+ROOT = Path(__file__).parents[1]
+
+
+def lightr(*arguments: object, timeout: float = 550) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lightreasoner.cli", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+
+
+SMALL = ("--sample.max-questions", 24, "--finetune.steps", 6, "--evaluate.max-items", 24)
+
+
+def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = lightr("run", *SMALL, "--out", out, "--json")
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    assert summary["sample"]["questions"] == 24
+    assert summary["finetune"]["labels_trained"] == 6 * 16
+    assert summary["comparison"]["arithmetic"]["total"] == 24
+    assert RunConfig.checked(yaml.safe_load((out / "config.yaml").read_text())).sample.max_questions == 24
+    assert json.loads((out / "environment.json").read_text())["torch"] == torch.__version__
+    AutoModelForCausalLM.from_pretrained(out / "merged")
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+
+    second = lightr("run", *SMALL, "--out", out)
+    assert second.returncode == 0, second.stderr
+    assert "gain" in second.stdout
+    assert "paired p =" in second.stdout
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == stamps
+
+    recipe = lightr("run", "--config", out / "config.yaml", "--json")
+    assert {**json.loads(recipe.stdout), "seconds": 0} == {**summary, "seconds": 0}
+
+    other = lightr("run", *SMALL, "--out", out, "--sample.divergence-beta", 0.5)
+    assert other.returncode == 1
+    assert other.stderr.splitlines()[-1].startswith("lightr: ")
+    assert "divergence_beta: 0.4 there, 0.5 now" in other.stderr
+
+
+def test_the_stages_by_hand_give_what_run_gives(tmp_path: Path) -> None:
+    whole, hand = tmp_path / "whole", tmp_path / "hand"
+    settings = load_recipe("miniature")
+    assert lightr("run", *SMALL, "--out", whole).returncode == 0
+    pair = ("--expert", settings["expert"], "--amateur", settings["amateur"], "--dataset", "arithmetic")
+    sampled = lightr(
+        "sample", *pair, "--max-questions", 24, "--max-new-tokens", 48, "--batch-size", 128, "--dtype", "float32",
+        "--out", hand,
+    )  # fmt: skip
+    assert sampled.returncode == 0, sampled.stderr
+    tuned = lightr("finetune", "--config", "miniature", "--steps", 6, "--data", hand, "--out", hand)
+    assert tuned.returncode == 0, tuned.stderr
+    merged = lightr("merge", "--model", settings["expert"], "--adapter", hand, "--out", hand / "merged")
+    assert merged.returncode == 0, merged.stderr
+    evaluated = lightr(
+        "evaluate", "--model", hand / "merged", "--benchmarks", "arithmetic", "--max-items", 24,
+        "--max-answer-tokens", 64, "--out", hand / "evaluate", "--json",
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    weights = [(folder / "merged" / "model.safetensors").read_bytes() for folder in (whole, hand)]
+    assert weights[0] == weights[1]
+    found = json.loads(evaluated.stdout)["arithmetic"]
+    expected = json.loads((whole / "summary.json").read_text())["evaluate_after"]["arithmetic"]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sample", "--config", "miniature", "--dataset", "absent.jsonl"), "no file absent.jsonl"),
+        (("sample", "--config", "miniature", "--expert", "nobody/nothing"), "the Hub does not answer"),
+        (("finetune", "--config", "miniature", "--data", "absent"), "holds no samples"),
+        (("merge", "--config", "miniature", "--adapter", "absent"), "no adapter_model.safetensors"),
+        (("evaluate", "--config", "miniature", "--benchmarks", "gsm8k", "--data-dir", "absent"), "no file absent"),
+        (("samples", "import", "absent.jsonl", "OUT", "--expert", "miniature/expert"), "no file absent.jsonl"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    given = [str(out) if argument == "OUT" else argument for argument in arguments]
+    found = lightr(*given, *(("--out", out) if "OUT" not in arguments else ()))
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert "Traceback" not in found.stderr
+    assert message in found.stderr.splitlines()[-1]
+    assert not any(path.is_file() and not path.name.startswith(".") for path in out.rglob("*"))
+
+
+@pytest.mark.slow
+def test_three_seeds_gain(tmp_path: Path) -> None:
+    """The miniature's claim: a gain with each of three seeds, and p < 0.01 over all of them."""
+    gained = lost = 0
+    for seed in (0, 1, 2):
+        found = lightr("run", "--seed", seed, "--out", tmp_path / str(seed), "--json", timeout=900)
+        assert found.returncode == 0, found.stderr
+        test = json.loads(found.stdout)["comparison"]["arithmetic"]
+        assert test["gain"] > 0
+        gained, lost = gained + test["gained"], lost + test["lost"]
+    from scipy.stats import binomtest
+
+    assert binomtest(gained, gained + lost).pvalue < 0.01
+
+
+@pytest.mark.slow
+def test_a_real_small_model_on_real_problems(
+    smollm2_gguf: Path, smollm2_amateur: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    found = lightr(
+        "run", "--expert", smollm2_gguf, "--amateur", smollm2_amateur, "--dataset", "gsm8k", "--data-dir", data_dir,
+        "--out", out, "--sample.max-questions", 20, "--sample.max-new-tokens", 64, "--finetune.steps", 20,
+        "--finetune.labels-per-forward", 4, "--evaluate.benchmarks", "gsm8k", "svamp", "--evaluate.max-items", 8,
+        "--evaluate.max-answer-tokens", 128, "--json", timeout=1500,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    summary = json.loads(found.stdout)
+    assert summary["sample"]["questions"] == 20
+    _, stage = read_stage(out / "sample")
+    tokenizer = AutoTokenizer.from_pretrained(out / "merged")
+    rollouts = {row.question_id: row for table in stage.tables("rollouts") for row in Rollout.rows(table)}
+    steps = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
+    for rollout in rollouts.values():
+        assert rollout.question in tokenizer.decode(rollout.prompt_ids)
+        assert all(0 <= token < 49152 for token in rollout.response_ids)
+        assert all(kl > -1e-4 for kl in rollout.kl)
+    for step in steps:
+        assert step.kl > 0.4
+        assert sum(step.weights) == pytest.approx(1, abs=1e-5)
+    assert len(steps) == summary["sample"]["kept_steps"] > 20
+    merged = AutoModelForCausalLM.from_pretrained(out / "merged")
+    assert not getattr(merged.config, "quantization_config", None)
+    assert summary["merge"]["mean_kl"] < 1e-6
+    assert summary["finetune"]["last_loss"] < summary["finetune"]["first_loss"] * 1.5
