@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lightreasoner.config import BenchmarkName
 from lightreasoner.errors import DataError
 from lightreasoner.problems import Row, arithmetic_problems, make_problem, read_dataset, text_of
 from lightreasoner.records import Problem
@@ -65,14 +66,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         Benchmark("svamp", "ChilleD/SVAMP", _svamp_question, _svamp_gold),
     )
 }
-BENCHMARK_NAMES = ("arithmetic", *BENCHMARKS)
 
 
-def load_benchmark(name: str, *, limit: int | None, data_dir: Path | None) -> list[Problem]:
+def load_benchmark(name: BenchmarkName, *, limit: int | None, data_dir: Path | None) -> list[Problem]:
     """The items of a benchmark with their gold answers, in file order; questions that occur twice stay twice.
 
     Args:
-        name: one of `BENCHMARK_NAMES`.
+        name: which one.
         limit: how many items; None takes all (2000 for `arithmetic`).
         data_dir: folder whose `NAME/test.jsonl` is read instead of the Hub.
 
@@ -82,7 +82,7 @@ def load_benchmark(name: str, *, limit: int | None, data_dir: Path | None) -> li
     if name == "arithmetic":
         return _distinct(limit or ARITHMETIC_ITEMS)
     if name not in BENCHMARKS:
-        raise DataError(f"no benchmark {name!r}; there are {', '.join(BENCHMARK_NAMES)}")
+        raise DataError(f"no benchmark {name!r}; there are arithmetic, {', '.join(BENCHMARKS)}")
     benchmark = BENCHMARKS[name]
     dataset = name if data_dir is not None else benchmark.dataset
     rows = islice(read_dataset(dataset, benchmark.split, data_dir), limit)

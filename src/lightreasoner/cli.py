@@ -4,7 +4,9 @@ Data goes to stdout (JSON with `--json`), everything else to stderr. Exit code 0
 a failure, 2 for wrong usage, 130 or 143 when stopped by a signal.
 """
 
+import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -253,11 +255,15 @@ def copy_recipe(name: str, file: Path) -> None:
 
 def main() -> None:
     """Entry point of `lightr` and `lightreasoner`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Greek letters is no reason to fail
     if not sys.warnoptions:
         # What one library will change for another is no business of the person at the terminal.
         warnings.simplefilter("ignore", FutureWarning)
     try:
         app(exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except LightReasonerError as error:
         _fail(str(error), error.exit_code)
     except CycloptsError as error:
@@ -265,9 +271,11 @@ def main() -> None:
         _fail(explain(RunFlags, cause) if isinstance(cause, ValidationError) else str(error), 2)
     except KeyboardInterrupt:
         _fail("stopped; what was committed stays, and the same command continues from there", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or closing stdout fails once more, if it was stdout
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        _fail(f"cannot read or write {error.filename or 'the output'}: {error.strerror or error}", 1)
 
 
 def _fail(message: str, exit_code: int) -> None:

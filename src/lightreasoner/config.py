@@ -8,11 +8,12 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lightreasoner.errors import ConfigError
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+BenchmarkName = Literal["arithmetic", "gsm8k", "svamp"]
 
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
@@ -20,7 +21,7 @@ DEFAULT_CUE = r"Please reason step by step, and put your final answer within \bo
 class Config(BaseModel):
     """Base of all configs: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> Self:
@@ -105,6 +106,12 @@ class SampleSettings(Config):
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Questions at a time; halved by itself when memory runs out."""
 
+    @model_validator(mode="after")
+    def _nucleus_needs_temperature(self) -> Self:
+        if self.top_p < 1 and self.temperature == 0:
+            raise ValueError(f"top_p = {self.top_p} needs a temperature above 0; at 0, decoding is greedy")
+        return self
+
 
 class FinetuneSettings(Config):
     """Stage 2: LoRA on the stored labels (Table 9)."""
@@ -142,6 +149,15 @@ class FinetuneSettings(Config):
     report_to: tuple[str, ...] = ()
     """Trackers of transformers' Trainer, such as trackio, wandb, tensorboard."""
 
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_step(self) -> Self:
+        if self.labels_per_step % self.labels_per_micro_batch:
+            raise ValueError(
+                f"labels_per_micro_batch = {self.labels_per_micro_batch} does not divide "
+                f"labels_per_step = {self.labels_per_step}, so no number of micro-batches makes a step"
+            )
+        return self
+
 
 class MergeSettings(Config):
     """Stage 3."""
@@ -153,8 +169,8 @@ class MergeSettings(Config):
 class EvaluateSettings(Config):
     """Stage 4: zero-shot greedy pass@1."""
 
-    benchmarks: tuple[str, ...] = ("gsm8k",)
-    """Benchmarks: arithmetic, gsm8k, svamp."""
+    benchmarks: tuple[BenchmarkName, ...] = ("gsm8k",)
+    """What is asked."""
     max_items: Annotated[int, Field(ge=1)] | None = None
     """Use only the first N items of each benchmark; none uses all."""
     max_answer_tokens: Annotated[int, Field(ge=1)] = 2048
@@ -278,6 +294,8 @@ def _explain(config: type[BaseModel], problem: Any) -> str:
         return f"unknown key {key}: {hint}"
     if problem["type"] == "missing":
         return f"{key} is required: give --{key.replace('_', '-')} or set it in a recipe"
+    if problem["type"] == "value_error":  # of several settings together
+        return f"{key}: {problem['ctx']['error']}".removeprefix(": ")
     return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

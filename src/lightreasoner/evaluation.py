@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.benchmarks import load_benchmark
-from lightreasoner.config import EvaluateConfig
+from lightreasoner.config import BenchmarkName, EvaluateConfig
 from lightreasoner.engines import Decoding, Engine, TransformersEngine, in_halves
 from lightreasoner.errors import DataError
 from lightreasoner.grading import VERDICTS, grade_number
@@ -55,7 +55,7 @@ class _Evaluator:
         self._model_sha256 = source.fingerprint()
         self._engine: tuple[Engine, Decoding] | None = None
 
-    def run(self, name: str) -> dict[str, Any]:
+    def run(self, name: BenchmarkName) -> dict[str, Any]:
         items = load_benchmark(name, limit=self._config.max_items, data_dir=self._config.data_dir)
         ids = "\n".join(f"{item.id} {item.answer}" for item in items)
         fingerprint = {

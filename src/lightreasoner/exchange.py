@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import DEFAULT_CUE
-from lightreasoner.errors import DataError, SampleFormatError
+from lightreasoner.errors import DataError, RunError, SampleFormatError
 from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.problems import READERS, question_of, read_dataset
 from lightreasoner.progress import progress
@@ -145,8 +145,8 @@ def import_samples(
             stage.finish(result)
         out.parent.mkdir(parents=True, exist_ok=True)
         publish_folder(temporary, out)
-    except OSError as error:
-        raise DataError(f"cannot import {file} into {out}: {error.strerror or error}. Check both paths") from None
+    except (OSError, RunError) as error:
+        raise DataError(f"cannot import {file} into {out}: {error}. Check both paths") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return result

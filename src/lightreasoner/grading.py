@@ -17,8 +17,13 @@ _PHRASES = (
     re.compile(r"(?:final )?answer is:?\s*(.+?)(?:\.\s|\.?$)", re.IGNORECASE | re.MULTILINE),
     re.compile(r"^####\s*(.+)$", re.MULTILINE),
 )
-_NUMBER = re.compile(r"[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?")
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+# Digits with thousands separators where they belong, so that "3,4" stays two numbers.
+_NUMBER = re.compile(r"-?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?")
+_FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))")
+_WORD_COMMANDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\b")
+_DECORATION = re.compile(r"\\(?:left|right|quad|displaystyle|[,;!:()\[\] %])|\\?[$£€]|\{,\}(?=\d{3})")
+_LEADING_MINUS = re.compile(r"^\s*-\s*(?=[\d.])")
+_OPERATORS = frozenset("\\!^√π")  # beside a number they make it another one
 
 
 def extract_answer(text: str) -> str | None:
@@ -51,20 +56,31 @@ def last_boxed(text: str) -> str | None:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The one number that a text stands for, exactly; None if it is none, or several.
+    """The one number that a text stands for, exactly; None if it is none, several, or an expression.
 
     Currency signs, thousands separators, percent signs, units and LaTeX decoration around the number are dropped.
     """
     if len(text) > LONGEST_NUMBER:
         return None
-    text = _LATEX_FRACTION.sub(r"\1/\2", text).replace("\\!", "").replace("{,}", ",")
-    found = _NUMBER.findall(text)
+    text = _plain(text)
+    found = list(_NUMBER.finditer(text))
     if len(found) != 1:
         return None
-    numerator, _, denominator = found[0].replace(",", "").replace("−", "-").replace(" ", "").partition("/")
+    number = found[0].group()
+    if _OPERATORS & set(text.replace(number, "", 1)):
+        return None
+    numerator, _, denominator = number.replace(",", "").replace(" ", "").partition("/")
     if denominator and int(denominator) == 0:
         return None
     return Fraction(numerator) / Fraction(denominator or 1)
+
+
+def _plain(text: str) -> str:
+    """The text without what decorates a number; LaTeX fractions become a/b."""
+    text = text.replace("−", "-").replace("{,}", ",")
+    text = _FRACTION.sub(lambda found: "{}/{}".format(*(part for part in found.groups() if part)), text)
+    text = _DECORATION.sub("", _WORD_COMMANDS.sub(" ", text)).replace("{", " ").replace("}", " ")
+    return _LEADING_MINUS.sub("-", text)
 
 
 def grade_number(output: str, gold: str) -> tuple[str | None, Verdict]:

@@ -26,7 +26,7 @@ from lightreasoner.models import (
     weights_dtype,
 )
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.runs import file_hash, locked, now, publish_folder, write_json
+from lightreasoner.runs import file_hash, locked, now, publish_folder, read_stage, write_json
 
 RESULT = "lightreasoner.json"  # within the merged folder
 
@@ -92,7 +92,7 @@ def find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
 
     Raises:
         DataError: there is no adapter.
-        RunCorrupted: its file is not the one that fine-tuning wrote.
+        RunCorrupted: fine-tuning is not finished, or its file is not the one that it wrote.
     """
     run = path / "finetune"
     folder = run / "adapter" if run.is_dir() else path
@@ -101,15 +101,14 @@ def find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
         raise DataError(f"no adapter_model.safetensors in {folder}; finish `lightr finetune` first, or check the path")
     if folder == path:
         return folder, {}
-    recorded = (
-        json.loads((run / "result.json").read_text())["adapter_sha256"] if (run / "result.json").exists() else None
-    )
-    if recorded != file_hash(weights):
+    training, stage = read_stage(run)
+    assert stage.result is not None
+    if stage.result["adapter_sha256"] != file_hash(weights):
         raise RunCorrupted(
             f"{weights} is not the file that fine-tuning recorded; merging it would give some other model. "
             f"Remove {run} and fine-tune again"
         )
-    return folder, json.loads((run / "manifest.json").read_text())["fingerprint"]
+    return folder, training
 
 
 def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> PeftModel:

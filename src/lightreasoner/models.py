@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from lightreasoner import hub
 from lightreasoner.config import DType
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
 from lightreasoner.miniature import MODELS, model_path
 
-HUB_TIMEOUT = 5.0  # seconds until an unreachable Hub is called so
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10
 
@@ -81,7 +80,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     if path.is_dir():
         _refuse_pickles(name, path)
         return ModelSource(name, path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not hub.is_repository(name) or name.startswith((".", "/", "~")):
         raise ModelError(f"no folder {name}, and it is not a Hub id (owner/name) either; check the path or the id")
     return _download(name, revision)
 
@@ -272,10 +271,10 @@ def _download(name: str, revision: str | None) -> ModelSource:
         "ignore_patterns": ["*/*"],
     }
     try:
-        if os.environ.get("HF_HUB_OFFLINE"):
+        if hub.is_offline():
             raise ConnectionError("HF_HUB_OFFLINE is set")
         # One quick question first: the download itself retries for half a minute before it gives up.
-        commit = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT).sha
+        commit = HfApi().model_info(name, revision=revision, timeout=hub.TIMEOUT).sha
         folder = Path(snapshot_download(**wanted, revision=commit))
     except HfHubHTTPError as error:
         raise ModelError(f"the Hub refuses {name}: {_first_line(error)}") from None

@@ -2,20 +2,20 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lightreasoner import hub
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import Split, word_problems
 from lightreasoner.records import Problem
 
 QUESTION_FIELDS = ("question", "problem", "prompt")
-HUB_TIMEOUT = 5.0  # seconds until an unreachable Hub is called so
 
 # Short names of data sets: (Hub id, configuration).
 HUB_DATASETS = {"gsm8k": ("openai/gsm8k", "main")}
@@ -94,7 +94,7 @@ def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Ro
     name, configuration = HUB_DATASETS.get(dataset, (None, None))
     if name is None:
         name, _, configuration = dataset.partition(":")
-    if "/" not in name:
+    if not hub.is_repository(name):
         raise DataError(
             f"no data set {dataset!r}: known names are arithmetic, {', '.join(HUB_DATASETS)}; "
             "otherwise give a .jsonl, .json or .parquet file, or a Hub id such as openai/gsm8k:main"
@@ -138,10 +138,10 @@ def _distinct(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
     seen: dict[str, Problem] = {}
     duplicates = 0
     for problem in problems:
-        if limit is not None and len(seen) == limit:
-            break
         duplicates += problem.id in seen
         seen.setdefault(problem.id, problem)
+        if len(seen) == limit:
+            break
     if not seen:
         raise DataError("the data set holds no problem; there is nothing to do")
     return ProblemSet(list(seen.values()), duplicates)
@@ -177,15 +177,14 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a Parquet file ({error})") from None
     number = 0
-    for batch in file.iter_batches():
-        for fields in batch.to_pylist():
-            number += 1
-            yield f"{path}, row {number}", fields
+    try:
+        for batch in pq.ParquetFile(path).iter_batches():
+            for fields in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", fields
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a sound Parquet file after row {number} ({error})") from None
 
 
 def _checked_row(where: str, fields: Any) -> Row:
@@ -207,9 +206,9 @@ def _read_hub(name: str, configuration: str | None, split: str) -> Iterator[Row]
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    if not os.environ.get("HF_HUB_OFFLINE"):
+    if not hub.is_offline():
         try:
-            HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
+            HfApi().dataset_info(name, timeout=hub.TIMEOUT)
         except HfHubHTTPError as error:
             raise DataError(f"the Hub refuses data set {name}: {error}") from None
         except Exception as error:  # every client library has its own idea of "no connection"

@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from lightreasoner.errors import Interrupted, RunCorrupted, RunLocked, RunMismatch
+from lightreasoner.errors import Interrupted, RunCorrupted, RunError, RunLocked, RunMismatch
 from lightreasoner.records import SCHEMA_VERSION
 
 
@@ -76,7 +76,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunLocked: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the run folder {folder}: {error.strerror}. Give another one with --out") from None
     holder = folder / ".holder"
     lock = FileLock(folder / ".lock", is_singleton=True)
     try:
@@ -101,12 +104,12 @@ class StageFolder:
         self.path = path
         self._ledger = path / "ledger.jsonl"
         self._entries: list[dict[str, Any]] = []
+        self._finished: dict[str, Any] | None = None
 
     @property
     def result(self) -> dict[str, Any] | None:
         """What the finished stage reported; None while it is not finished."""
-        path = self.path / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return self._finished["result"] if self._finished else None
 
     @property
     def settled_ids(self) -> set[str]:
@@ -155,23 +158,37 @@ class StageFolder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the stage as finished; the last thing that a stage writes."""
-        write_json(self.path / "result.json", result)
+        self._finished = {"commits": len(self._entries), "result": json.loads(json.dumps(result))}
+        write_json(self.path / "result.json", self._finished)
 
     def load(self) -> list[str]:
-        """Read the ledger. Commits with a torn line or a damaged file are left out, and said so, one line each."""
+        """Read what is there. What is torn or damaged is left out, and said so, one line each."""
         complaints = []
-        lines = self._ledger.read_bytes().splitlines() if self._ledger.exists() else []
+        lines = self._ledger.read_bytes().splitlines(keepends=True) if self._ledger.exists() else []
         for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-            except ValueError:
+            entry = _commit_of(line)
+            if entry is None:
                 complaints.append(f"{self._ledger}, line {number}: torn by an earlier stop")
                 continue
             damaged = [name for name, facts in entry["files"].items() if not self._is_intact(name, facts["sha256"])]
             complaints += [f"{self.path / name}: missing or damaged" for name in damaged]
             if not damaged:
                 self._entries.append(entry)
-        return complaints
+        return complaints or self._load_result()
+
+    def _load_result(self) -> list[str]:
+        path = self.path / "result.json"
+        if not path.exists():
+            return []
+        try:
+            finished = json.loads(path.read_text())
+            commits, _ = finished["commits"], finished["result"]
+        except (ValueError, KeyError, TypeError):
+            return [f"{path}: damaged"]
+        if commits != len(self._entries):
+            return [f"{self._ledger}: has {len(self._entries)} sound commits, and the finished stage had {commits}"]
+        self._finished = finished
+        return []
 
     def repair(self) -> None:
         """Make the folder hold exactly the sound commits: damaged and uncommitted files are set aside."""
@@ -180,6 +197,7 @@ class StageFolder:
         for path in self.path.glob("*.parquet"):
             if path.name not in committed:
                 path.replace(path.with_name(f"{path.name}.quarantined"))
+        self._finished = None
         (self.path / "result.json").unlink(missing_ok=True)
 
     def _is_intact(self, name: str, sha256: str) -> bool:
@@ -304,21 +322,41 @@ def _read_manifest(manifest: Path) -> dict[str, Any]:
     return facts
 
 
+def _commit_of(line: bytes) -> dict[str, Any] | None:
+    """A ledger line as a commit; None if it is torn, and so never happened."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        hashes = [facts["sha256"] for facts in entry["files"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    sound = isinstance(entry.get("shard"), int) and all(isinstance(value, str) for value in hashes)
+    return entry if sound and "ids" in entry and "counts" in entry else None
+
+
 def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if differing:
-        lines = "; ".join(
-            f"{name}: {_short(found.get(name))} there, {_short(wanted.get(name))} now" for name in differing
-        )
+        lines = "; ".join(f"{name}: {_both(found.get(name), wanted.get(name))}" for name in differing)
         raise RunMismatch(
             f"{folder} was made with other settings ({lines}); mixing them would make its content mean nothing. "
             "Use the same settings to continue it, or give another folder with --out"
         )
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "…"
+def _both(found: Any, wanted: Any) -> str:
+    """Two values that differ, long ones from shortly before their first difference."""
+    there, now = json.dumps(found, ensure_ascii=False), json.dumps(wanted, ensure_ascii=False)
+    same = next((place for place, pair in enumerate(zip(there, now, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - 20)
+    return f"{_excerpt(there, start)} there, {_excerpt(now, start)} now"
+
+
+def _excerpt(text: str, start: int) -> str:
+    if len(text) <= 80:
+        return text
+    return f"{'…' * (start > 0)}{text[start : start + 80]}{'…' * (len(text) > start + 80)}"
 
 
 def _is_installed(name: str) -> bool:

@@ -5,6 +5,7 @@ Writes `RUN/finetune/`: `adapter/` (a PEFT adapter), `checkpoint-*/`, `log.json`
 
 import json
 import math
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -311,4 +312,6 @@ def _save_adapter(model: Any, folder: Path, base_name: str) -> None:
     for adapter in model.peft_config.values():
         adapter.base_model_name_or_path = base_name
     model.save_pretrained(temporary)
+    # An adapter that is there already was left by a process that died before it could say so.
+    shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     publish_folder(temporary, folder / ADAPTER)
