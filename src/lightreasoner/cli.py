@@ -9,9 +9,10 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -32,6 +33,7 @@ from lightreasoner.errors import ConfigError, LightReasonerError
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
 C = TypeVar("C", bound=Config)
+Lines = Callable[[Mapping[str, Any]], list[str]]  # a result as lines for a person
 
 DEFAULT_RECIPE = "miniature"
 
@@ -73,103 +75,66 @@ else:
     EvaluateFlags, RunFlags = _flags(EvaluateConfig), _flags(RunConfig)
 
 Flat = Parameter(name="*")
-Recipe = Annotated[
-    str | None, Parameter(name="--config", help="Recipe: a bundled name or a .yaml file; flags win over it.")
-]
-DryRun = Annotated[bool, Parameter(help="Print the resolved settings and stop.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What every command that runs a stage understands beside its settings."""
+
+    recipe: Annotated[
+        str | None, Parameter(name="--config", help="Recipe: a bundled name or a .yaml file; flags win over it.")
+    ] = None
+    dry_run: Annotated[bool, Parameter(name="--dry-run", help="Print the resolved settings and stop.")] = False
+    as_json: Json = False
+
+
+NO_OPTIONS = Options()
+
+
 @app.command
-def run(
-    *,
-    flags: Annotated[RunFlags | None, Flat] = None,
-    recipe: Recipe = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
+def run(*, flags: Annotated[RunFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS) -> None:
     """Sample, fine-tune, merge and evaluate in one run folder. Without arguments: the bundled miniature pair.
 
     The same command continues an interrupted run. Settings of one stage have its name before a dot.
     """
     given = _given(flags)
+    recipe = options.recipe
     if recipe is None and not {"expert", "amateur"} & given.keys():
         recipe = DEFAULT_RECIPE
         _say(f"no --config and no --expert: running the bundled recipe {recipe}")
     config = RunConfig.checked(_merged(load_recipe(recipe) if recipe else {}, given))
-    if _shown(config, dry_run):
-        return
-    from lightreasoner.pipeline import run as run_stages
-
-    _print(run_stages(config), as_json, _run_lines)
+    _do("pipeline", "run", config, options, _run_lines)
 
 
 @app.command
 def sample(
-    *,
-    flags: Annotated[SampleFlags | None, Flat] = None,
-    recipe: Recipe = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    *, flags: Annotated[SampleFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS
 ) -> None:
     """Stage 1: expert rollouts, both models scored on identical prefixes, informative steps kept and labelled."""
-    config = _resolve(SampleConfig, flags, recipe)
-    if _shown(config, dry_run):
-        return
-    from lightreasoner.sampling import sample as run_stage
-
-    _print(run_stage(config), as_json)
+    _do("sampling", "sample", _resolve(SampleConfig, flags, options.recipe), options)
 
 
 @app.command
 def finetune(
-    *,
-    flags: Annotated[FinetuneFlags | None, Flat] = None,
-    recipe: Recipe = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    *, flags: Annotated[FinetuneFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS
 ) -> None:
     """Stage 2: LoRA fine-tuning of the expert on the stored labels."""
-    config = _resolve(FinetuneConfig, flags, recipe)
-    if _shown(config, dry_run):
-        return
-    from lightreasoner.training import finetune as run_stage
-
-    _print(run_stage(config), as_json)
+    _do("training", "finetune", _resolve(FinetuneConfig, flags, options.recipe), options)
 
 
 @app.command
-def merge(
-    *,
-    flags: Annotated[MergeFlags | None, Flat] = None,
-    recipe: Recipe = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
+def merge(*, flags: Annotated[MergeFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS) -> None:
     """Stage 3: base + adapter as a plain model folder, read back and compared."""
-    config = _resolve(MergeConfig, flags, recipe)
-    if _shown(config, dry_run):
-        return
-    from lightreasoner.merging import merge as run_stage
-
-    _print(run_stage(config), as_json)
+    _do("merging", "merge", _resolve(MergeConfig, flags, options.recipe), options)
 
 
 @app.command
 def evaluate(
-    *,
-    flags: Annotated[EvaluateFlags | None, Flat] = None,
-    recipe: Recipe = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    *, flags: Annotated[EvaluateFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS
 ) -> None:
     """Stage 4: zero-shot greedy pass@1 with 95 % intervals."""
-    config = _resolve(EvaluateConfig, flags, recipe)
-    if _shown(config, dry_run):
-        return
-    from lightreasoner.evaluation import evaluate as run_stage
-
-    _print(run_stage(config), as_json, _accuracy_lines)
+    _do("evaluation", "evaluate", _resolve(EvaluateConfig, flags, options.recipe), options, _accuracy_lines)
 
 
 @samples_app.command(name="import")
@@ -317,13 +282,16 @@ def _resolve(stage: type[C], flags: Config | None, recipe: str | None) -> C:
 _SHARED = {"expert", "amateur", "dataset"}
 
 
-def _shown(config: Config, dry_run: bool) -> bool:
-    if dry_run:
+def _do(module: str, function: str, config: Config, options: Options, lines: Lines | None = None) -> None:
+    """Run a stage, imported only now, and print its result; or print its settings on a dry run."""
+    if options.dry_run:
         print(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False))
-    return dry_run
+        return
+    stage = getattr(import_module(f"lightreasoner.{module}"), function)
+    _print(stage(config), options.as_json, lines)
 
 
-def _print(result: Mapping[str, Any], as_json: bool, lines: Any = None) -> None:
+def _print(result: Mapping[str, Any], as_json: bool, lines: Lines | None = None) -> None:
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:

@@ -39,10 +39,7 @@ def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
 
     The expert's most probable token is always in it, also at α = 1 (ties included).
     """
-    best = log_expert.amax(-1, keepdim=True)
-    if alpha == 0:
-        return torch.ones_like(log_expert, dtype=torch.bool)
-    return (log_expert - best).exp() >= alpha
+    return (log_expert - log_expert.amax(-1, keepdim=True)).exp() >= alpha
 
 
 def contrastive_labels(log_expert: Tensor, log_amateur: Tensor, plausible: Tensor) -> Tensor:
@@ -59,7 +56,8 @@ def contrastive_labels(log_expert: Tensor, log_amateur: Tensor, plausible: Tenso
     Returns:
         Label probabilities, [..., V], each row sums to 1.
     """
-    return torch.where(plausible, log_expert - log_amateur, -torch.inf).softmax(-1)
+    possible = plausible & (log_expert > -torch.inf)  # at α = 0 the mask holds tokens that the expert rules out
+    return torch.where(possible, log_expert - log_amateur, -torch.inf).softmax(-1)
 
 
 def label_cross_entropy(labels: Tensor, log_expert: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lightreasoner.config import BenchmarkName, EvaluateConfig
 from lightreasoner.engines import Decoding, Engine, TransformersEngine, in_halves
 from lightreasoner.errors import DataError
 from lightreasoner.grading import VERDICTS, grade_number
-from lightreasoner.models import ModelSource, find_model, load_model, load_tokenizer
+from lightreasoner.models import ModelSource, dtype_name, find_model, load_model, load_tokenizer
 from lightreasoner.progress import progress, say
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.records import Answer, Problem
@@ -67,7 +67,7 @@ class _Evaluator:
             "cue": self._config.cue,
             "template_sha256": self._template.fingerprint,
             "max_answer_tokens": self._config.max_answer_tokens,
-            "dtype": self._config.dtype,
+            "dtype": dtype_name(self._config.dtype, self._config.device),
         }
         with open_stage(self._config.out, name, fingerprint, report=say) as stage:
             if stage.result is None:

@@ -153,6 +153,11 @@ def pick_dtype(dtype: DType, device: torch.device) -> torch.dtype:
     return chosen
 
 
+def dtype_name(dtype: DType, device: str) -> str:
+    """What `dtype` comes to on `device`, for fingerprints: `auto` is not the same everywhere."""
+    return str(pick_dtype(dtype, pick_device(device))).removeprefix("torch.")
+
+
 @dataclass(frozen=True)
 class SharedVocabulary:
     """The token ids that both models mean the same by.

@@ -14,7 +14,7 @@ from lightreasoner import contrast
 from lightreasoner.config import SampleConfig
 from lightreasoner.engines import Decoding, Engine, TransformersEngine, in_halves
 from lightreasoner.errors import DataError, ModelError
-from lightreasoner.models import Pair, SharedVocabulary, find_model, load_pair, load_tokenizer
+from lightreasoner.models import Pair, SharedVocabulary, dtype_name, find_model, load_pair, load_tokenizer
 from lightreasoner.problems import load_problems
 from lightreasoner.progress import progress, say
 from lightreasoner.prompts import PromptTemplate
@@ -63,8 +63,9 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         "questions_sha256": problems.fingerprint,
         "cue": config.cue,
         "template_sha256": template.fingerprint,
+        "dtype": dtype_name(config.dtype, config.device),
         **config.model_dump(
-            include={"max_new_tokens", "divergence_beta", "plausibility_alpha", "temperature", "top_p", "seed", "dtype"}
+            include={"max_new_tokens", "divergence_beta", "plausibility_alpha", "temperature", "top_p", "seed"}
         ),
     }
     with open_stage(config.out, "sample", fingerprint, report=say) as stage:

@@ -33,6 +33,7 @@ from lightreasoner.labels import Collator, LabelSchedule, LabelSet, epochs, load
 from lightreasoner.models import (
     ModelSource,
     SharedVocabulary,
+    dtype_name,
     find_model,
     load_model,
     load_tokenizer,
@@ -69,7 +70,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
     settings = config.model_dump(exclude={"data", "out", "model_revision", "device", *NOT_IN_FINGERPRINT})
-    fingerprint = {**json.loads(json.dumps(settings)), "expert_sha256": expert_sha256, "samples": sampled}
+    settings["dtype"] = dtype_name(config.dtype, config.device)
+    fingerprint = {**settings, "expert_sha256": expert_sha256, "samples": sampled}
     with open_stage(config.out, "finetune", fingerprint) as stage:
         if stage.result is not None:
             return stage.result
