@@ -313,7 +313,8 @@ def _save_adapter(model: Any, folder: Path, base_name: str) -> None:
     temporary = folder / f".{ADAPTER}.tmp"
     for adapter in model.peft_config.values():
         adapter.base_model_name_or_path = base_name
-    model.save_pretrained(temporary)
+    # Told not to look for changed embeddings, which it would do by asking the Hub for the base.
+    model.save_pretrained(temporary, save_embedding_layers=False)
     # An adapter that is there already was left by a process that died before it could say so.
     shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     publish_folder(temporary, folder / ADAPTER)
