@@ -286,6 +286,42 @@ def test_unknown_lora_targets_are_refused(random_expert: Path, samples: Path, tm
         finetune(config_for(samples, random_expert, tmp_path, lora_targets=("no_such_proj",)))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_adapter_is_trained_in_full_precision(
+    dtype: str, random_expert: Path, samples: Path, tmp_path: Path
+) -> None:
+    result = finetune(config_for(samples, random_expert, tmp_path, dtype=dtype, steps=12, learning_rate=1e-2))
+    assert result["last_loss"] > 0
+    assert {tensor.dtype for tensor in adapter_of(tmp_path).values()} == {torch.float32}
+
+
+def test_half_precision_without_a_gpu_is_refused(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="float16 needs a CUDA device"):
+        finetune(config_for(samples, random_expert, tmp_path, dtype="float16", device="cpu"))
+
+
+def test_two_processes_train_what_one_trains(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+    settings = {"steps": 10, "logging_steps": 5, "lora_dropout": 0.0, "labels_per_micro_batch": 4}
+    finetune(config_for(samples, random_expert, tmp_path / "one", **settings))
+    arguments = {"model": random_expert, "data": samples, "out": tmp_path / "two", "learning-rate": 1e-3}
+    arguments |= {"dtype": "float32", "device": "cpu", "steps": 10, "logging-steps": 5, "save-steps": 2}
+    arguments |= {"lora-dropout": 0.0, "labels-per-micro-batch": 4}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "lightreasoner.cli", "finetune"]
+    command += [str(text) for key, value in arguments.items() for text in (f"--{key}", value)]
+    found = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert found.returncode == 0, found.stderr
+    one, two = adapter_of(tmp_path / "one"), adapter_of(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+    logs = [json.loads((tmp_path / part / "finetune" / "log.json").read_text()) for part in ("one", "two")]
+    for first, second in zip(*([entry for entry in log if "loss" in entry] for log in logs), strict=True):
+        for key in ("loss", "kl_to_target", "label_entropy"):
+            assert first[key] == pytest.approx(second[key], rel=1e-4)
+
+
 def test_a_loss_that_is_no_number_stops_before_the_step(random_expert: Path, samples: Path, labels: LabelSet) -> None:
     source = find_model(str(random_expert))
     model = load_model(source, dtype="float32", device="cpu")

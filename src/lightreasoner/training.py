@@ -5,7 +5,9 @@ Writes `RUN/finetune/`: `adapter/` (a PEFT adapter), `checkpoint-*/`, `log.json`
 
 import json
 import math
+import os
 import shutil
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +74,20 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     settings = config.model_dump(exclude={"data", "out", "model_revision", "device", *NOT_IN_FINGERPRINT})
     settings["dtype"] = dtype_name(config.dtype, config.device)
     fingerprint = {**settings, "expert_sha256": expert_sha256, "samples": sampled}
-    with open_stage(config.out, "finetune", fingerprint) as stage:
+    if int(os.environ.get("RANK", "0")) > 0:
+        return _train_as_worker(config, source, labels)
+    with open_stage(config.out, "finetune", fingerprint, report=say) as stage:
         if stage.result is not None:
             return stage.result
         result = _train(config, source, labels, stage.path)
         stage.finish(result)
         return result
+
+
+def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelSet) -> dict[str, Any]:
+    """Every process of `torchrun` but the first: the first holds the lock and does all the writing."""
+    folder = config.out / "finetune"
+    return {} if (folder / "result.json").exists() else _train(config, source, labels, folder)
 
 
 def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
@@ -107,10 +117,10 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
         trainer.remove_callback(PrinterCallback)  # stdout is for data
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < config.steps:
-        assert stop.signal_number is not None
-        raise Interrupted(stop.signal_number)
-    if trainer.is_world_process_zero():
-        _save_adapter(trainer.model, folder, config.model)
+        raise Interrupted(stop.signal_number or signal.SIGTERM)  # another process may have had the signal
+    if not trainer.is_world_process_zero():
+        return {}
+    _save_adapter(trainer.model, folder, config.model)
     losses = [entry for entry in trainer.state.log_history if "kl_to_target" in entry]
     return {
         "steps": config.steps,
@@ -196,13 +206,11 @@ class LabelObjective:
         self.sums["labels"] += len(rows)
         return total / self.labels_per_step * self.processes
 
-    def flush(self) -> dict[str, float]:
-        """Means over the labels since the last flush: KL to target (Eq 7), label entropy; and the number of labels."""
-        labels = self.sums["labels"] or 1.0
-        cross_entropy, entropy = self.sums["cross_entropy"] / labels, self.sums["entropy"] / labels
-        means = {"kl_to_target": cross_entropy - entropy, "label_entropy": entropy, "labels": self.sums["labels"]}
+    def flush(self) -> Tensor:
+        """Sums over this process's labels since the last flush: cross-entropy, label entropy, labels; float64 [3]."""
+        sums = torch.tensor(list(self.sums.values()), dtype=torch.float64)
         self.sums.update(dict.fromkeys(self.sums, 0.0))
-        return means
+        return sums
 
 
 class LabelTrainer(Trainer):
@@ -226,10 +234,12 @@ class LabelTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Add the objective's means and the speed to the regular training log."""
         if "loss" in logs:
-            means = self._objective.flush()
+            # float32, since not every accelerator that gathers knows float64.
+            sums = self.accelerator.reduce(self._objective.flush().float().to(self.args.device), "sum").tolist()
+            cross_entropy, entropy, labels = sums[0] / max(sums[2], 1), sums[1] / max(sums[2], 1), sums[2]
             now = time.perf_counter()
-            logs |= {name: round(value, 6) for name, value in means.items() if name != "labels"}
-            logs["labels_per_second"] = round(means["labels"] / (now - self._last_log), 2)
+            logs |= {"kl_to_target": round(cross_entropy - entropy, 6), "label_entropy": round(entropy, 6)}
+            logs["labels_per_second"] = round(labels / (now - self._last_log), 2)
             self._last_log = now
         super().log(logs, *args, **options)
 
@@ -246,8 +256,9 @@ class _Watcher(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> TrainerControl:
-        self._advance(1, self._note)
-        if self._stop.signal_number is not None:
+        if state.is_world_process_zero:
+            self._advance(1, self._note)
+        if _on_any_process(self._stop.signal_number is not None, args):
             control.should_save = control.should_training_stop = True
         return control
 
@@ -263,6 +274,15 @@ class _Watcher(TrainerCallback):
             folder = self._folder / f"checkpoint-{state.global_step}"
             files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != COMPLETE)
             write_json(folder / COMPLETE, {path.name: file_hash(path) for path in files})
+
+
+def _on_any_process(flag: bool, arguments: TrainingArguments) -> bool:
+    """True on all processes if it is on one: they must leave after the same step, or the others wait forever."""
+    if arguments.world_size == 1:
+        return flag
+    shared = torch.tensor(float(flag), device=arguments.device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return bool(shared.item())
 
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:
@@ -282,6 +302,10 @@ def _is_complete(checkpoint: Path) -> bool:
 def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArguments:
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
+    if dtype == torch.float16 and device.type != "cuda":
+        raise ModelError(
+            "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
+        )
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
@@ -296,6 +320,7 @@ def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArgumen
         fp16=dtype == torch.float16,
         seed=config.seed,
         use_cpu=device.type == "cpu",
+        ddp_backend="gloo" if device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         save_steps=config.save_steps,
