@@ -1,5 +1,6 @@
 """Stage 1: what is written, whatever the batches, stops and failures."""
 
+import json
 import os
 import signal
 import subprocess
@@ -108,7 +109,7 @@ def test_a_finished_stage_loads_no_model(config: SampleConfig, monkeypatch: pyte
     result = sample(config)
     stamps = {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()}
     monkeypatch.setattr(sampling, "load_pair", None)
-    assert sample(config) == {**result, "stop_ids": list(result["stop_ids"])}
+    assert sample(config) == result
     assert {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()} == stamps
 
 
@@ -232,6 +233,19 @@ def test_steps_without_finite_distributions_are_dropped_and_too_many_stop_the_ru
     monkeypatch.setattr(sampling, "LARGEST_NONFINITE_SHARE", 0.01)
     with pytest.raises(ModelError, match="NaN or infinite"):
         sample(elsewhere(config, "too-many"))
+
+
+def test_questions_beyond_the_context_are_skipped_and_counted(config: SampleConfig, tmp_path: Path) -> None:
+    short, long = "What is 2 + 3?", "What is " + "2 + " * 300 + "3?"
+    file = tmp_path / "problems.jsonl"
+    file.write_text("".join(json.dumps({"question": question}) + "\n" for question in (short, long)))
+    settings = {"dataset": str(file), "divergence_beta": None}
+    result = sample(elsewhere(config, "mixed", **settings))
+    assert (result["questions"], result["too_long_questions"]) == (1, 1)
+    assert [row.question for row in rollouts_of(elsewhere(config, "mixed")).values()] == [short]
+    file.write_text(json.dumps({"question": long}))
+    with pytest.raises(DataError, match="none of 0 steps"):
+        sample(elsewhere(config, "only-long", **settings))
 
 
 def test_a_rollout_that_ends_at_once_is_done(config: SampleConfig, random_expert: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -243,6 +244,12 @@ class Pair:
     expert: PreTrainedModel
     amateur: PreTrainedModel
     vocabulary: SharedVocabulary
+
+    @property
+    def context_length(self) -> float:
+        """Tokens that both models were made for; infinite where neither says."""
+        configs = (model.config.get_text_config() for model in (self.expert, self.amateur))
+        return min(getattr(config, "max_position_embeddings", None) or math.inf for config in configs)
 
 
 def load_pair(

@@ -87,13 +87,22 @@ def sample(config: SampleConfig) -> dict[str, Any]:
             seed=config.seed,
         )
         sampler = Sampler(pair, TransformersEngine(pair.expert), decoding, config)
-        sampler.fill(stage, prompted)
-        result = {**stage.counts, "duplicate_questions": problems.duplicates, "stop_ids": decoding.stop_ids}
-        if result["kept_steps"] == 0:
+        fitting = [item for item in prompted if len(item.prompt_ids) + config.max_new_tokens <= pair.context_length]
+        if too_long := len(prompted) - len(fitting):
+            say(f"{too_long} questions skipped: with the rollout they are longer than {pair.context_length} tokens")
+        sampler.fill(stage, fitting)
+        counts = stage.counts
+        if not counts.get("kept_steps"):
             raise DataError(
-                f"none of {result['steps']} steps exceeds β; there is nothing to learn from. "
+                f"none of {counts.get('steps', 0)} steps exceeds β; there is nothing to learn from. "
                 "Lower --divergence-beta, or choose an amateur that differs more from the expert"
             )
+        result = {
+            **counts,
+            "duplicate_questions": problems.duplicates,
+            "too_long_questions": too_long,
+            "stop_ids": list(decoding.stop_ids),
+        }
         stage.finish(result)
         return result
 
