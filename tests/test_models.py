@@ -36,6 +36,13 @@ def test_padding_rows_are_left_out_and_the_rest_renormalised() -> None:
     torch.testing.assert_close(found, torch.tensor([[0.0, 1.0, 2.0]]).log_softmax(-1))
 
 
+def test_log_probabilities_over_a_large_vocabulary_are_exact_to_rounding() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(8, 150_000) * 0.1  # nearly flat: every token adds to the sum
+    found = SharedVocabulary(torch.arange(150_000)).log_softmax(logits)
+    torch.testing.assert_close(found.double(), logits.double().log_softmax(-1), rtol=0, atol=2e-6)
+
+
 def test_a_vocabulary_with_holes_maps_both_ways() -> None:
     vocabulary = SharedVocabulary(torch.tensor([0, 2, 5]))
     logits = torch.tensor([[1.0, 99.0, 2.0, 99.0, 99.0, 3.0]])

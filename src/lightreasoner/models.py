@@ -178,9 +178,15 @@ class SharedVocabulary:
         return int(self.token_ids[-1]) == len(self.token_ids) - 1
 
     def log_softmax(self, logits: Tensor) -> Tensor:
-        """Log-probabilities over the real tokens, float32: logits [N, width] → [N, V]."""
+        """Log-probabilities over the real tokens, float32: logits [N, width] → [N, V].
+
+        Summed in float64. In float32 on a CPU the sum over a large vocabulary is off by some 1e-5 of itself, which
+        shifts a whole row, and with it a KL divergence by more than rounding its terms ever does.
+        """
         real = logits[:, : len(self.token_ids)] if self.is_contiguous else logits[:, self.token_ids.to(logits.device)]
-        return real.float().log_softmax(-1)
+        shifted = real.float() - real.float().amax(-1, keepdim=True).detach()
+        wide = torch.float32 if logits.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+        return shifted - shifted.exp().sum(-1, keepdim=True, dtype=wide).log().float()
 
     def column_of(self, ids: Tensor) -> Tensor:
         """Columns of `log_softmax` that stand for these token ids."""

@@ -52,6 +52,7 @@ class ResponseStates:
     model: PreTrainedModel
     hidden: Tensor
 
+    @torch.inference_mode()
     def logits(self, rows: slice) -> Tensor:
         """Logits for some of the response tokens: [n, width]."""
         return _logits(self.model, self.hidden[rows])
