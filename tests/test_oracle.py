@@ -81,7 +81,7 @@ def test_smollm2_on_gsm8k(smollm2_gguf: Path, smollm2_amateur: Path, data_dir: P
         dataset="gsm8k",
         data_dir=data_dir,
         max_questions=20,
-        max_new_tokens=24,
+        max_new_tokens=16,
         out=tmp_path,
         batch_size=8,
         dtype="float32",
