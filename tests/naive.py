@@ -14,18 +14,7 @@ class NaiveStep:
     kl: float
     kept: bool
     label: dict[int, float]
-
-
-@torch.inference_mode()
-def naive_rollout(
-    model: PreTrainedModel, prompt: list[int], max_new_tokens: int, stop_ids: tuple[int, ...]
-) -> list[int]:
-    """Greedy decoding by the definition: the whole text again for every token."""
-    response: list[int] = []
-    while len(response) < max_new_tokens and not (response and response[-1] in stop_ids):
-        logits = model(torch.tensor([prompt + response]), use_cache=False).logits[0, -1]
-        response.append(int(logits.argmax()))
-    return response
+    expert_top_id: int
 
 
 def naive_steps(
@@ -47,7 +36,7 @@ def naive_steps(
         ratios = {token: float(p[token] / q[token]) for token in mask}
         total = math.fsum(ratios.values())
         label = {token: ratio / total for token, ratio in ratios.items()}
-        steps.append(NaiveStep(position, kl, kl > beta, label))
+        steps.append(NaiveStep(position, kl, kl > beta, label, int(p.argmax())))
     return steps
 
 
