@@ -9,7 +9,6 @@ import torch
 from hypothesis import settings
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from lightreasoner.miniature import model_path
 from lightreasoner.miniature.train import train_tokenizer
 
 torch.set_num_threads(1)
@@ -64,11 +63,6 @@ def random_amateur(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrain
     return save_random_model(
         tmp_path_factory.mktemp("models") / "amateur", tokenizer, seed=2, width=len(tokenizer) + 24
     )
-
-
-@pytest.fixture(scope="session")
-def miniature_expert() -> Path:
-    return model_path("expert")
 
 
 @pytest.fixture(scope="session")

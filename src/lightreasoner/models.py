@@ -45,7 +45,7 @@ class ModelSource:
         """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model.
 
         Weight files over 256 MiB are hashed in 1024 windows spread evenly over the file, so that a 15 GB model
-        costs a fraction of a second; a fine-tuned copy differs in nearly every window that holds tuned weights.
+        costs the reading of 64 MB a file; a fine-tuned copy differs in nearly every window that holds tuned weights.
         """
         digest = hashlib.sha256()
         for path in self._content_files():

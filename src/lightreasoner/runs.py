@@ -213,7 +213,7 @@ def open_stage(
 
     Args:
         run: run folder; made if absent.
-        stage: name of its subfolder; empty for the run folder itself.
+        stage: name of its subfolder.
         fingerprint: everything that decides what the stage writes, JSON values.
         report: called with a line about damage that was found and set aside.
 
