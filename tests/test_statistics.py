@@ -1,13 +1,31 @@
-"""Intervals and paired tests against formulas worked by hand and against SciPy."""
+"""Intervals and paired tests against formulas worked by hand, SciPy, statsmodels and simulations."""
 
+import itertools
 import math
+import tracemalloc
+from fractions import Fraction
+from random import Random
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, bootstrap, norm, ttest_rel
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
-from lightreasoner.statistics import Accuracy, mcnemar
+from lightreasoner.statistics import (
+    Accuracy,
+    compare_overall,
+    compare_pairs,
+    holm,
+    majority,
+    mcnemar,
+    mean_interval,
+    minimal_detectable_difference,
+    pass_at_k,
+)
 
 
 def test_the_wilson_interval_of_eight_in_ten_is_the_one_worked_by_hand() -> None:
@@ -107,3 +125,417 @@ def test_comparing_nothing_is_refused() -> None:
 def test_systems_with_different_numbers_of_answers_are_refused(before: list[bool], after: list[bool]) -> None:
     with pytest.raises(ValueError, match="zip"):
         mcnemar(before, after)
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 7), (7, 7), (1, 3), (560, 1319), (999, 1000)])
+def test_the_wilson_interval_is_the_one_of_statsmodels(correct: int, total: int) -> None:
+    accuracy = Accuracy.of(correct, total)
+    expected = proportion_confint(correct, total, method="wilson")
+    assert (accuracy.low, accuracy.high) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (8, 2), (5, 5), (40, 41), (200, 120)])
+def test_mcnemars_p_value_is_the_one_of_statsmodels(gained: int, lost: int) -> None:
+    expected = statsmodels_mcnemar([[11, lost], [gained, 13]], exact=True).pvalue
+    before, after = answers(11, gained, lost, 13)
+    assert mcnemar(before, after).p_value == pytest.approx(expected, abs=1e-9)
+    assert compare_pairs(before, after, resamples=1).p_value == pytest.approx(expected, abs=1e-9)
+
+
+# Several samples per item.
+
+
+def test_pass_at_two_of_one_in_four_is_the_fraction_worked_by_hand() -> None:
+    assert pass_at_k(1, 4, 2) == 0.5  # 1 − C(3,2)/C(4,2) = 1 − 3/6
+
+
+@pytest.mark.parametrize("samples", range(1, 8))
+def test_pass_at_k_is_the_share_of_draws_that_hold_a_correct_sample(samples: int) -> None:
+    for correct, k in itertools.product(range(samples + 1), range(1, samples + 1)):
+        draws = list(itertools.combinations([True] * correct + [False] * (samples - correct), k))
+        assert pass_at_k(correct, samples, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-15)
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n), st.integers(1, n))))
+def test_pass_at_k_is_a_chance_and_at_one_the_accuracy(counts: tuple[int, int, int]) -> None:
+    correct, samples, k = counts
+    assert pass_at_k(correct, samples, 1) == correct / samples <= pass_at_k(correct, samples, k) <= 1
+    assert (pass_at_k(correct, samples, k) == 0) == (correct == 0)
+
+
+def test_pass_at_k_keeps_its_digits_where_the_plain_formula_loses_them() -> None:
+    # With c = 1 the chance is k/n, here 10⁻¹²: 1 − (1 − 10⁻¹²) has four digits left.
+    assert pass_at_k(1, 10**12, 1) == 1e-12
+    assert pass_at_k(3, 10**6, 2) == pytest.approx(float(1 - Fraction(999_997 * 999_996, 10**6 * 999_999)), rel=1e-15)
+
+
+@pytest.mark.parametrize(("correct", "samples", "k"), [(-1, 4, 1), (5, 4, 1), (1, 4, 0), (1, 4, 5), (0, 0, 0)])
+def test_pass_at_k_of_impossible_counts_is_refused(correct: int, samples: int, k: int) -> None:
+    with pytest.raises(ValueError, match="pass@"):
+        pass_at_k(correct, samples, k)
+
+
+@pytest.mark.parametrize(
+    ("keys", "index"),
+    [
+        (["7", "8", "8"], 1),
+        (["7", "8", "8", "7"], 0),  # a tie goes to the key that came first …
+        (["9", "8", "7", "8", "7"], 1),  # … not to the one that reached its count first
+        (["7", "9", "8", "8", "9"], 1),
+        ([None, None, None, "7"], 3),  # no answer, no vote
+        (["", None, None], 0),
+        ([None, None], None),
+        ([], None),
+    ],
+)
+def test_the_majority_is_the_first_sample_with_the_most_frequent_key(keys: list[str | None], index: int | None) -> None:
+    assert majority(keys) == index
+
+
+@given(st.lists(st.sampled_from(["1", "2", "3", None])))
+def test_no_key_is_more_frequent_than_the_majoritys_and_none_as_frequent_came_before(keys: list[str | None]) -> None:
+    index = majority(keys)
+    if index is None:
+        assert set(keys) <= {None}
+    else:
+        assert keys[index] is not None
+        assert all(keys.count(key) < keys.count(keys[index]) for key in keys[:index] if key is not None)
+        assert all(keys.count(key) <= keys.count(keys[index]) for key in keys if key is not None)
+
+
+# Bootstrap intervals. An end of one of 10,000 resamples has a standard error of √(0.025 · 0.975/10⁴)/φ(1.96) =
+# 0.027 standard errors of the mean; two independent ones differ by 0.038, and 0.16 is more than four of these.
+
+
+def close(found: tuple[float, float], expected: tuple[float, float], standard_error: float, step: float = 0) -> bool:
+    return bool(np.abs(np.subtract(found, expected)).max() <= 0.16 * standard_error + step + 1e-12)
+
+
+def shares(items: int, samples: int, skill: float, seed: int) -> list[float]:
+    """Scores of items of different difficulty, with this many samples each."""
+    rng = np.random.default_rng(seed)
+    return (rng.binomial(samples, rng.beta(skill, 1, items)) / samples).tolist()
+
+
+def test_an_estimate_reads_like_an_accuracy() -> None:
+    estimate = mean_interval([0.5, 0.5, 0.5])
+    assert (estimate.value, estimate.low, estimate.high, estimate.total) == (0.5, 0.5, 0.5, 3)
+    assert str(estimate) == "50.0 % (50.0 – 50.0, n = 3)"
+
+
+def test_the_bootstrap_of_two_items_is_the_one_worked_by_hand() -> None:
+    # Four equally likely resamples of 0 and 1: means 0, ½, ½, 1. So 2.5 % and 97.5 % lie in the atoms at 0 and 1.
+    estimate = mean_interval([0.0, 1.0])
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("samples", [1, 8, 1000])
+def test_multinomial_counts_resample_like_items_do(samples: int) -> None:
+    values = np.array(shares(300, samples, 1.5, seed=5))
+    rng = np.random.default_rng(6)
+    naive = values[rng.integers(0, 300, (10_000, 300))].mean(axis=1)
+    estimate = mean_interval(values.tolist())
+    expected = tuple(np.quantile(naive, (0.025, 0.975)))
+    step = 1 / (300 * samples)  # the means have steps of this size, and a quantile may fall to either side of one
+    assert close((estimate.low, estimate.high), expected, values.std() / math.sqrt(300), step)
+    assert estimate.value == pytest.approx(values.mean(), abs=1e-12)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 2**32))
+@settings(max_examples=50)
+def test_an_interval_contains_its_mean_stays_in_bounds_and_repeats(fourths: list[int], seed: int) -> None:
+    scores = [fourth / 4 for fourth in fourths]
+    estimate = mean_interval(scores, 1000, seed)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    assert mean_interval(scores, 1000, seed) == estimate
+
+
+@pytest.mark.parametrize("scores", [[], [0.5, 1.5], [-0.1], [math.nan], [[0.5, 0.5]]])
+def test_scores_that_cannot_be_are_refused(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="no items|between 0 and 1"):
+        mean_interval(scores)
+    with pytest.raises(ValueError, match="no items|between 0 and 1"):
+        compare_pairs(scores, scores)
+
+
+def test_no_resamples_are_refused() -> None:
+    with pytest.raises(ValueError, match="resample"):
+        mean_interval([0.5], resamples=0)
+    with pytest.raises(ValueError, match="resample"):
+        compare_pairs([0.5], [0.5], resamples=0)
+
+
+def test_resampling_and_permuting_thousands_of_items_takes_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.random(5000).tolist(), rng.random(5000).tolist()
+    tracemalloc.start()
+    try:
+        compare_pairs(before, after, resamples=600)  # 100 resamples at a time; all at once: above 24 MB per array
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+# Paired comparisons.
+
+
+def test_a_comparison_counts_and_averages_what_was_worked_by_hand() -> None:
+    found = compare_pairs([0.5, 0.0, 1.0, 0.25], [1.0, 0.5, 0.75, 0.25])
+    assert (found.before, found.after, found.gained, found.lost, found.total) == (0.4375, 0.625, 2, 1, 4)
+    assert found.gain == 0.1875
+    # Differences ½, ½, −¼: |±½ ±½ ±¼| reaches ¾ in 4 of 8 sign patterns (1¼ and ¾, and their negatives).
+    assert found.p_value == 0.5
+
+
+def test_comparing_zeros_and_ones_counts_and_tests_as_mcnemar_does() -> None:
+    before, after = answers(both=50, gained=30, lost=12, neither=40)
+    found, test = compare_pairs(before, after), mcnemar(before, after)
+    assert (found.gained, found.lost, found.total, found.p_value) == (test.gained, test.lost, test.total, test.p_value)
+    assert found.gain == pytest.approx(test.gain, abs=1e-12)
+    assert found.minimal_detectable == pytest.approx(minimal_detectable_difference(132, 42 / 132), abs=1e-12)
+    as_numbers = compare_pairs([float(right) for right in before], [int(right) for right in after])
+    assert as_numbers == found
+
+
+@pytest.mark.parametrize("samples", [1, 16])
+def test_the_interval_of_a_gain_is_scipys_paired_percentile_interval(samples: int) -> None:
+    before, after = shares(250, samples, 1.0, seed=1), shares(250, samples, 1.4, seed=2)
+    found = compare_pairs(before, after)
+    expected = bootstrap(
+        (before, after),
+        lambda before, after, axis: np.mean(after, axis=axis) - np.mean(before, axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=10_000,
+        batch=1000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    )
+    limits = (expected.confidence_interval.low, expected.confidence_interval.high)
+    assert close((found.low, found.high), limits, expected.standard_error, step=1 / (250 * samples))
+
+
+def test_a_gain_on_every_item_alike_is_certain_however_different_the_items() -> None:
+    before = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7]  # unpaired, these would leave the gain of 0.1 very uncertain
+    found = compare_pairs(before, [0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1), abs=1e-12)
+    assert found.p_value == 2 / 2**6
+
+
+def test_rounding_errors_are_no_gains() -> None:
+    found = compare_pairs([0.1 + 0.2, 0.5], [0.3, 0.5])
+    assert (found.gained, found.lost, found.p_value, found.minimal_detectable) == (0, 0, 1.0, None)
+
+
+def test_rounding_errors_do_not_break_ties_of_sign_patterns() -> None:
+    # The differences 0.1, 0.2 and −0.3 add to nothing, in floats to 5.6e-17: no pattern is less extreme.
+    assert compare_pairs([0.0, 0.0, 0.3] * 3, [0.1, 0.2, 0.0] * 3).p_value == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=7))
+@settings(max_examples=40, deadline=None)
+def test_the_permutation_test_of_few_items_counts_all_sign_patterns(pairs: list[tuple[int, int]]) -> None:
+    found = compare_pairs([before / 3 for before, _ in pairs], [after / 3 for _, after in pairs], resamples=128)
+    differences = [after - before for before, after in pairs]
+    patterns = itertools.product((-1, 1), repeat=len(pairs))
+    sums = [sum(sign * size for sign, size in zip(signs, differences, strict=True)) for signs in patterns]
+    extreme = sum(abs(total) >= abs(sum(differences)) for total in sums)
+    if all(score in (0, 3) for pair in pairs for score in pair):
+        assert found.p_value == mcnemar(*([score == 3 for score in side] for side in zip(*pairs, strict=True))).p_value
+    assert found.p_value == pytest.approx(extreme / len(sums), abs=1e-12)
+
+
+def test_the_permutation_test_of_many_items_agrees_with_the_t_test() -> None:
+    before, after = shares(300, 8, 1.0, seed=3), shares(300, 8, 1.18, seed=4)
+    expected = ttest_rel(after, before).pvalue
+    assert 0.05 < expected < 0.4
+    # Standard error of 10,000 permutations: √(0.2 · 0.8/10⁴) = 0.004, doubled for two sides.
+    assert compare_pairs(before, after).p_value == pytest.approx(expected, abs=0.03)
+
+
+scores = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+@given(st.lists(st.tuples(scores, scores), min_size=1, max_size=30), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_swapping_the_systems_turns_a_comparison_round(pairs: list[tuple[float, float]], seed: int) -> None:
+    before, after = map(list, zip(*pairs, strict=True))
+    there, back = compare_pairs(before, after, 1000, seed), compare_pairs(after, before, 1000, seed)
+    assert compare_pairs(before, after, 1000, seed) == there
+    assert (there.gained, there.lost, there.before, there.after) == (back.lost, back.gained, back.after, back.before)
+    assert (there.gain, there.p_value) == (-back.gain, pytest.approx(back.p_value, abs=1e-12))
+    assert there.minimal_detectable == back.minimal_detectable
+    assert -1 <= there.low <= there.gain <= there.high <= 1
+    assert 0 < there.p_value <= 1
+    spread = float(np.std(np.subtract(after, before)) / math.sqrt(len(pairs)))
+    # Of 1000 resamples, the ends are √10 times less sure than `close` takes them to be; the means have steps.
+    assert close((there.low, there.high), (-back.high, -back.low), 4 * spread, step=1 / len(pairs))
+
+
+@pytest.mark.parametrize(("before", "after"), [([0.5], [0.5, 1.0]), ([1.0, 0.0], [1.0])])
+def test_comparing_different_numbers_of_scores_is_refused(before: list[float], after: list[float]) -> None:
+    with pytest.raises(ValueError, match="one score for each item"):
+        compare_pairs(before, after)
+
+
+# Several benchmarks.
+
+
+def test_the_overall_gain_counts_benchmarks_alike_and_the_p_value_items() -> None:
+    small, large = answers(both=0, gained=2, lost=0, neither=2), answers(both=10, gained=10, lost=30, neither=50)
+    found = compare_overall([small, large])
+    assert (found.before, found.after) == pytest.approx((0.2, 0.35))  # (0 + 40 %)/2 and (50 % + 20 %)/2
+    assert found.gain == pytest.approx(0.15)  # pooled, it would be −18/104
+    assert (found.gained, found.lost, found.total) == (12, 30, 104)
+    assert found.p_value == pytest.approx(binomtest(12, 42).pvalue, abs=1e-12)
+
+
+def test_the_overall_interval_resamples_within_each_benchmark() -> None:
+    sizes = (40, 400, 90)
+    pairs = [(shares(size, 4, 1.0, seed=size), shares(size, 4, 1.5, seed=size + 1)) for size in sizes]
+    rng = np.random.default_rng(9)
+    gains, variance = np.zeros(10_000), 0.0
+    for size, (before, after) in zip(sizes, pairs, strict=True):
+        differences = np.subtract(after, before)
+        gains += differences[rng.integers(0, size, (10_000, size))].mean(axis=1) / 3
+        variance += differences.var() / size / 9
+    found = compare_overall(pairs)
+    assert found.gain == pytest.approx(np.mean([np.subtract(after, before).mean() for before, after in pairs]))
+    assert close((found.low, found.high), tuple(np.quantile(gains, (0.025, 0.975))), math.sqrt(variance))
+
+
+def test_benchmarks_that_differ_from_each_other_but_not_within_leave_nothing_uncertain() -> None:
+    found = compare_overall([([False] * 5, [True] * 5), ([True] * 3, [True] * 3)])
+    assert (found.gain, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_one_benchmark_overall_is_that_benchmark() -> None:
+    before, after = shares(50, 4, 1.0, seed=1), shares(50, 4, 2.0, seed=2)
+    assert (
+        vars(compare_overall([(before, after)], 500, 7)).items() <= vars(compare_pairs(before, after, 500, 7)).items()
+    )
+
+
+def test_one_benchmark_with_fractions_makes_the_pooled_test_a_permutation() -> None:
+    found = compare_overall([([0, 0, 0], [1, 1, 1]), ([0.5], [0.75])])
+    assert found.p_value == 2 / 2**4  # McNemar's test of four gains has the same: both count sign patterns …
+    found = compare_overall([([0, 0, 0], [1, 1, 1]), ([0.75], [0.5])])
+    assert found.p_value == 4 / 2**4  # … but here losing ¼ is as good as gaining it is better: 2¾ and 3¼, and negatives
+
+
+def test_comparing_no_benchmarks_is_refused() -> None:
+    with pytest.raises(ValueError, match="no benchmarks"):
+        compare_overall([])
+
+
+# What a test can detect, and many tests at once.
+
+
+@given(st.integers(4, 20_000), st.floats(1e-4, 1), st.floats(0.5, 0.999), st.floats(1e-4, 0.2))
+def test_the_minimal_difference_put_back_into_connors_formula_gives_the_items(
+    total: int, discordant: float, power: float, alpha: float
+) -> None:
+    delta = minimal_detectable_difference(total, discordant, power, alpha)
+    z_alpha, z_power = norm.ppf(1 - alpha / 2), norm.ppf(power)
+    if delta is None:  # then even δ = ψ needs more items
+        needed = z_alpha * math.sqrt(discordant) + z_power * math.sqrt(discordant - discordant**2)
+        assert (needed / discordant) ** 2 > total * (1 - 1e-9)
+    else:
+        assert 0 < delta <= discordant
+        needed = z_alpha * math.sqrt(discordant) + z_power * math.sqrt(discordant - delta**2)
+        assert (needed / delta) ** 2 == pytest.approx(total, rel=1e-9)
+
+
+def test_the_minimal_difference_turns_round_a_published_sample_size() -> None:
+    # powersamplesize.com, McNemar's test, two-sided: p01 = 0.45, p10 = 0.05, α = 0.05, power 0.8 need 23 pairs (22.01).
+    above, below = minimal_detectable_difference(22, 0.5), minimal_detectable_difference(23, 0.5)
+    assert above is not None
+    assert below is not None
+    assert below < 0.4 < above
+
+
+@pytest.mark.parametrize(("total", "discordant"), [(600, 0.2), (1319, 0.1), (5000, 0.3)])
+def test_mcnemars_test_finds_the_minimal_difference_with_the_power_promised(total: int, discordant: float) -> None:
+    delta = minimal_detectable_difference(total, discordant)
+    assert delta is not None
+    parts = [(discordant + delta) / 2, (discordant - delta) / 2, 1 - discordant]
+    gained, lost, _ = np.random.default_rng(0).multinomial(total, parts, 20_000).T
+    p_values = 2 * binom.cdf(np.minimum(gained, lost), gained + lost, 0.5)
+    assert (p_values < 0.05).mean() == pytest.approx(0.8, abs=0.03)  # the exact test is a little conservative
+
+
+def test_the_sign_flip_test_finds_the_minimal_difference_of_fractions_with_the_power_promised() -> None:
+    sizes = np.repeat([0.0, 0.125, 0.25, 0.75], [300, 150, 100, 50])
+    found = compare_pairs([0.0] * 600, sizes.tolist(), resamples=1)
+    delta = found.minimal_detectable
+    assert delta is not None
+    signs = np.where(np.random.default_rng(0).random((10_000, 600)) < (1 + delta / sizes.mean()) / 2, 1, -1)
+    scores = (signs * sizes).sum(axis=1) / np.linalg.norm(sizes)  # normal under sign flips, nearly
+    assert (np.abs(scores) > 1.959964).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_small_differences_of_many_samples_can_be_detected_where_whole_answers_could_not() -> None:
+    found = compare_pairs([0.5] * 30, [0.375, 0.625, 0.5] * 10, resamples=1)  # ψ = 20/30 · ⅛², mean |d| = 1/12
+    a, b = norm.ppf(0.975), norm.ppf(0.8)
+    square = 2 / 3 / 64
+    assert minimal_detectable_difference(30, square) is None
+    assert found.minimal_detectable is not None
+    put_back = a * math.sqrt(square) + b * math.sqrt(square - found.minimal_detectable**2)
+    assert (put_back / found.minimal_detectable) ** 2 == pytest.approx(30, rel=1e-9)
+    assert found.minimal_detectable < 1 / 12
+
+
+@pytest.mark.parametrize(("total", "discordant"), [(1000, 0.0), (3, 1.0), (100, 0.05), (1, 1.0)])
+def test_a_difference_that_cannot_be_detected_has_no_minimum(total: int, discordant: float) -> None:
+    assert minimal_detectable_difference(total, discordant) is None
+
+
+@pytest.mark.parametrize(
+    ("total", "discordant", "power", "alpha"),
+    [
+        (0, 0.1, 0.8, 0.05),
+        (9, -0.1, 0.8, 0.05),
+        (9, 1.1, 0.8, 0.05),
+        (9, math.nan, 0.8, 0.05),
+        (9, 0.1, 1.0, 0.05),
+        (9, 0.1, 0.4, 0.05),
+        (9, 0.1, 0.8, 0.0),
+        (9, 0.1, 0.8, 1.0),
+    ],
+)
+def test_impossible_tests_are_refused(total: int, discordant: float, power: float, alpha: float) -> None:
+    with pytest.raises(ValueError, match="impossible test"):
+        minimal_detectable_difference(total, discordant, power, alpha)
+
+
+def test_holms_p_values_are_those_worked_by_hand() -> None:
+    # Sorted: 0.01·4 = 0.04, 0.02·3 = 0.06, 0.025·2 = 0.05 → 0.06 (never below the one before), 0.9·1.
+    assert holm([0.02, 0.9, 0.01, 0.025]) == pytest.approx([0.06, 0.9, 0.04, 0.06], abs=1e-15)
+    assert holm([]) == []
+
+
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+
+
+@given(p_values)
+@settings(max_examples=10, deadline=None)  # statsmodels collects garbage in every call
+def test_holms_p_values_are_those_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-9)
+
+
+@given(p_values, st.randoms(use_true_random=False))
+def test_holm_keeps_the_order_lowers_nothing_and_does_not_mind_the_sequence(
+    p_values: list[float], random: Random
+) -> None:
+    adjusted = holm(p_values)
+    assert all(plain <= more <= 1 for plain, more in zip(p_values, adjusted, strict=True))
+    ranked = sorted(zip(p_values, adjusted, strict=True))
+    assert [more for _, more in ranked] == sorted(adjusted)
+    shuffled = random.sample(range(len(p_values)), len(p_values))
+    assert holm([p_values[index] for index in shuffled]) == [adjusted[index] for index in shuffled]
+
+
+@pytest.mark.parametrize("p_value", [-0.1, 1.1, math.nan])
+def test_p_values_that_cannot_be_are_refused(p_value: float) -> None:
+    with pytest.raises(ValueError, match="p-values"):
+        holm([0.5, p_value])
