@@ -21,6 +21,12 @@ COMMANDS = [
     "finetune",
     "merge",
     "evaluate",
+    "answers",
+    "answers import",
+    "answers export",
+    "compare",
+    "grade",
+    "benchmarks",
     "samples",
     "samples import",
     "samples export",
@@ -399,3 +405,33 @@ def test_copying_an_unknown_recipe_makes_no_file(tmp_path: Path) -> None:
 
 def test_copying_a_recipe_into_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "absent" in usage_error("recipes", "copy", "miniature", "absent/mine.yaml", cwd=tmp_path)
+
+
+# --- Evaluations ---
+
+
+def test_benchmarks_are_listed_for_people_and_machines() -> None:
+    rows = data_of("benchmarks", "--json")
+    assert (rows["gsm8k"]["items"], rows["gsm8k"]["verified"]) == (1319, False)
+    listed = lightr("benchmarks")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert all(f"| {name} " in listed.stdout for name in rows)
+
+
+def test_evaluate_and_compare_print_tables(tmp_path: Path) -> None:
+    common = ["--benchmarks", "arithmetic", "--max-items", "16", "--max-answer-tokens", "48", "--prompts", "both"]
+    for name in ("base", "expert"):
+        done = lightr("evaluate", "--model", f"miniature/{name}", *common, "--out", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("| prompt | Arithmetic ")
+        assert "chat/arithmetic: n = 16, acc, " in done.stdout
+    found = lightr("compare", "base", "expert", cwd=tmp_path)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert [line.split("|")[1].strip() for line in found.stdout.splitlines()[2:4]] == ["chat", "plain"]
+    assert [row["prompt"] for row in data_of("compare", "base", "expert", "--json", cwd=tmp_path)["benchmarks"]] == [
+        "chat",
+        "plain",
+    ]
+    lost = lightr("compare", "base", "absent", cwd=tmp_path)
+    assert (lost.returncode, lost.stdout) == (1, "")
+    assert "absent holds no evaluation" in lost.stderr

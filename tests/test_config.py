@@ -273,7 +273,21 @@ EVERYTHING: dict[str, Any] = {
         "report_to": ["trackio"],
     },
     "merge": {"merge_dtype": "bfloat16"},
-    "evaluate": {"benchmarks": ["svamp"], "max_items": 31, "max_answer_tokens": 32, "answer_batch_size": 33},
+    "evaluate": {
+        "benchmarks": ["svamp"],
+        "prompts": "both",
+        "judge": "toolkit",
+        "max_items": 31,
+        "max_answer_tokens": 32,
+        "stop_strings": ["Stop!"],
+        "samples_per_problem": 34,
+        "temperature": 0.35,
+        "top_p": 0.36,
+        "answer_batch_size": 33,
+        "grading_seconds": 37.5,
+        "grading_megabytes": 380,
+        "grading_workers": 39,
+    },
 }
 
 

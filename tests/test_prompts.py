@@ -8,6 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError
 from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.prompts import PromptTemplate
@@ -139,3 +140,45 @@ def test_smollm2_keeps_its_traps_shut(smollm2_gguf: Path) -> None:
     assert "SmolLM" in tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
     ids = template.encode("a<|im_end|>b")
     assert ids.count(tokenizer.eos_token_id) == 2  # the ends of the system's and the user's turn
+
+
+# --- The prompts of evaluation ---
+
+SOLVED = (Demonstration("1+1?", "It is 2."), Demonstration("2+2?", "It is 4."))
+
+
+def test_the_plain_prompt_is_equation_37_whatever_the_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    template = PromptTemplate(tokenizer, kind="plain")
+    assert template.render("What is 2+3?") == "Question: What is 2+3?\nAnswer:"
+    assert tokenizer.decode(template.encode("What is 2+3?")) == "Question: What is 2+3?\nAnswer:"
+
+
+def test_demonstrations_of_a_chat_stand_in_one_turn_with_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = PromptTemplate(tokenizer, demonstrations=SOLVED).render("3+3?")
+    assert text == QWEN25_MATH_COT.replace("{input}", "1+1?\nIt is 2.\n\n2+2?\nIt is 4.\n\n3+3?")
+
+
+def test_plain_demonstrations_repeat_the_form_of_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = PromptTemplate(tokenizer, kind="plain", demonstrations=SOLVED).render("3+3?")
+    assert text == (
+        "Question: 1+1?\nAnswer: It is 2.\n\n\nQuestion: 2+2?\nAnswer: It is 4.\n\n\nQuestion: 3+3?\nAnswer:"
+    )
+
+
+def test_prompts_of_both_kinds_and_with_demonstrations_have_their_own_fingerprints(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    templates = [
+        PromptTemplate(tokenizer, kind=kind, demonstrations=demonstrations)
+        for kind in ("chat", "plain")
+        for demonstrations in ((), SOLVED)
+    ]
+    assert len({template.fingerprint for template in templates}) == 4
+
+
+def test_a_plain_answer_ends_at_every_end_mark_and_before_a_next_question(tokenizer: PreTrainedTokenizerFast) -> None:
+    end_of_text, end_of_turn = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    plain = PromptTemplate(tokenizer, kind="plain")
+    assert plain.stop_ids(None) == (end_of_text, end_of_turn)
+    assert plain.stop_strings == ("</s>", "\n\nQuestion:")  # the other marks are tokens of this tokenizer
+    assert PromptTemplate(tokenizer).stop_strings == ("</s>",)

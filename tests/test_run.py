@@ -35,7 +35,7 @@ def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Pat
     summary = json.loads(first.stdout)
     assert summary["sample"]["questions"] == 24
     assert summary["finetune"]["labels_trained"] == 6 * 16
-    assert summary["comparison"]["arithmetic"]["total"] == 24
+    assert summary["comparison"]["benchmarks"][0]["total"] == 24
     assert RunConfig.checked(yaml.safe_load((out / "config.yaml").read_text())).sample.max_questions == 24
     assert json.loads((out / "environment.json").read_text())["torch"] == torch.__version__
     AutoModelForCausalLM.from_pretrained(out / "merged")
@@ -43,8 +43,8 @@ def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Pat
 
     second = lightr("run", *SMALL, "--out", out)
     assert second.returncode == 0, second.stderr
-    assert "gain" in second.stdout
-    assert "paired p =" in second.stdout
+    assert "| chat   | Arithmetic | 24 |" in second.stdout
+    assert "gain (95 %)" in second.stdout
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == stamps
 
     recipe = lightr("run", "--config", out / "config.yaml", "--json")
@@ -77,8 +77,8 @@ def test_the_stages_by_hand_give_what_run_gives(tmp_path: Path) -> None:
     assert evaluated.returncode == 0, evaluated.stderr
     weights = [(folder / "merged" / "model.safetensors").read_bytes() for folder in (whole, hand)]
     assert weights[0] == weights[1]
-    found = json.loads(evaluated.stdout)["arithmetic"]
-    expected = json.loads((whole / "summary.json").read_text())["evaluate_after"]["arithmetic"]
+    found = json.loads(evaluated.stdout)["chat/arithmetic"]
+    expected = json.loads((whole / "summary.json").read_text())["evaluate_after"]["chat/arithmetic"]
     assert found == expected
 
 
@@ -111,7 +111,7 @@ def test_three_seeds_gain(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         found = lightr("run", "--seed", seed, "--out", tmp_path / str(seed), "--json", timeout=900)
         assert found.returncode == 0, found.stderr
-        test = json.loads(found.stdout)["comparison"]["arithmetic"]
+        test = json.loads(found.stdout)["comparison"]["benchmarks"][0]
         assert test["gain"] > 0
         gained, lost = gained + test["gained"], lost + test["lost"]
     from scipy.stats import binomtest

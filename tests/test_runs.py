@@ -16,7 +16,17 @@ import pyarrow as pa
 import pytest
 
 from lightreasoner.errors import Interrupted, LightReasonerError, RunCorrupted, RunLocked, RunMismatch
-from lightreasoner.records import SCHEMA_VERSION, Answer, Problem, Record, Rollout, StepSample
+from lightreasoner.records import (
+    SCHEMA_VERSION,
+    Answer,
+    ChoiceProblem,
+    JudgedAnswer,
+    Problem,
+    Record,
+    Rollout,
+    ScoredChoices,
+    StepSample,
+)
 from lightreasoner.runs import (
     StageFolder,
     file_hash,
@@ -33,7 +43,9 @@ FINGERPRINT = {"model": "m", "beta": 0.4, "nested": {"a": [1, None]}}
 
 STEP = StepSample("q1", 3, [5, 9], [0.25, 0.75], [-0.5, -1.0], [-1.5, -2.0], 0.5, 1.0, 2.0, 9, -1.0, -2.0)
 ROLLOUT = Rollout("q1", "How many?", [1, 2], [3], True, [0.5], [1.0], [2.0], [-0.5], [-1.5], [3], [4])
-ANSWER = Answer("q1", "gsm8k", "How many?", "4", [3, 4], "\\boxed{4} café\x00", None, "no_answer", False)
+ANSWER = Answer("q1", 0, "gsm8k", "How many?", "4", [1, 2], [3, 4], "\\boxed{4} café\x00", "stop")
+JUDGED = JudgedAnswer("q1", 0, None, None, "no_answer")
+CHOICES = ScoredChoices("q1", "Which?", ["this", "that"], 1, [-1.5, -2.0])
 
 
 def rows(*values: int) -> pa.Table:
@@ -68,14 +80,14 @@ def flip_bit(path: Path, position: int) -> None:
 # --- Records ---
 
 
-@pytest.mark.parametrize("record", [STEP, ROLLOUT, ANSWER, Problem("id", "question", None)])
+@pytest.mark.parametrize("record", [STEP, ROLLOUT, ANSWER, JUDGED, CHOICES, Problem("id", "question", None)])
 def test_a_record_comes_back_from_its_table_as_it_went_in(record: Record) -> None:
     table = type(record).table([record, record])
     assert table.schema == type(record).schema
     assert list(type(record).rows(table)) == [record, record]
 
 
-@pytest.mark.parametrize("kind", [Problem, Rollout, StepSample, Answer])
+@pytest.mark.parametrize("kind", [Problem, ChoiceProblem, Rollout, StepSample, Answer, JudgedAnswer, ScoredChoices])
 def test_a_table_without_rows_keeps_its_columns(kind: type[Record]) -> None:
     table = kind.table([])
     assert table.schema == kind.schema

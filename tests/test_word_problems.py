@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from lightreasoner.grading import grade_number
+from lightreasoner.grading.mathematical import judge
 from lightreasoner.miniature.corpus import (
     AMATEUR_CORPUS,
     EXPERT_CORPUS,
@@ -159,12 +159,13 @@ def test_about_a_tenth_of_all_chains_belongs_to_the_test_split() -> None:
 def test_worked_and_blurted_solutions_are_graded_correct(problems: list[WordProblem]) -> None:
     for problem in problems:
         for solution in (worked_solution(problem), blurted_solution(problem)):
-            assert grade_number(solution, str(problem.answer)) == (str(problem.answer), "correct")
+            found = judge(solution, str(problem.answer), "number")
+            assert (found.extracted, found.verdict) == (str(problem.answer), "correct")
 
 
 def test_a_solution_of_another_answer_is_graded_wrong(problems: list[WordProblem]) -> None:
     for problem in problems[:200]:
-        assert grade_number(worked_solution(problem), str(problem.answer + 1))[1] == "wrong"
+        assert judge(worked_solution(problem), str(problem.answer + 1), "number").verdict == "wrong"
 
 
 def test_a_worked_solution_shows_every_step_in_order_before_the_answer(problems: list[WordProblem]) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lightreasoner.config import EvaluateConfig, FinetuneConfig, MergeConfig, RunConfig, SampleConfig
 
 if TYPE_CHECKING:
-    from lightreasoner.evaluation import compare, evaluate
+    from lightreasoner.comparison import compare
+    from lightreasoner.evaluation import evaluate
     from lightreasoner.exchange import export_samples, import_samples
     from lightreasoner.merging import merge
     from lightreasoner.pipeline import run
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lightreasoner.training import finetune
 
 _HOMES = {
-    "compare": "evaluation",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "export_samples": "exchange",
     "finetune": "training",

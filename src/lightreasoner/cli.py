@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from lightreasoner.config import (
+    BenchmarkName,
     Config,
     EvaluateConfig,
     FinetuneConfig,
+    JudgeName,
     MergeConfig,
+    PromptKind,
     RunConfig,
     SampleConfig,
     explain,
@@ -44,8 +47,10 @@ app = App(
     default_parameter=Parameter(consume_multiple=True, negative=()),
 )
 samples_app = App(name="samples", help="Exchange samples with other tools as JSONL.")
+answers_app = App(name="answers", help="Exchange evaluation answers with other tools.")
 recipes_app = App(name="recipes", help="Bundled recipes.")
 app.command(samples_app)
+app.command(answers_app)
 app.command(recipes_app)
 
 
@@ -133,8 +138,58 @@ def merge(*, flags: Annotated[MergeFlags | None, Flat] = None, options: Annotate
 def evaluate(
     *, flags: Annotated[EvaluateFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS
 ) -> None:
-    """Stage 4: zero-shot greedy pass@1 with 95 % intervals."""
-    _do("evaluation", "evaluate", _resolve(EvaluateConfig, flags, options.recipe), options, _accuracy_lines)
+    """Stage 4: accuracy on benchmarks with 95 % intervals; by default greedy pass@1."""
+    _do("evaluation", "evaluate", _resolve(EvaluateConfig, flags, options.recipe), options, _evaluation_lines)
+
+
+@app.command
+def compare(before: Path, after: Path, *, judge: JudgeName | None = None, as_json: Json = False) -> None:
+    """Compare two evaluations item by item: gains with intervals, exact McNemar tests with Holm's correction.
+
+    Args:
+        before: --out folder of the first evaluation.
+        after: --out folder of the second one.
+        judge: whose verdicts; by default those of math-verify where there are any.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.comparison import compare as do_compare
+    from lightreasoner.tables import comparison_lines
+
+    _print(do_compare(before, after, judge=judge), as_json, comparison_lines)
+
+
+@app.command
+def grade(
+    file: Path,
+    *,
+    judge: JudgeName = "math-verify",
+    out: Path | None = None,
+    seconds: float = 10.0,
+    megabytes: int = 1024,
+    workers: int | None = None,
+) -> None:
+    """Judge outputs that came from anywhere, one verdict a line.
+
+    Args:
+        file: JSONL file with the fields gold and text, and optionally benchmark, in each line.
+        judge: math-verify compares answers as mathematics; toolkit decides as the paper's evaluation toolkit.
+        out: JSONL file to write, which must not exist; by default the verdicts go to stdout.
+        seconds: time that the judge has for one answer.
+        megabytes: memory that one of the judge's processes may take.
+        workers: processes that judge; by default one for each processor core.
+    """
+    from lightreasoner.grade_file import grade_file
+
+    counts = grade_file(file, out, judge=judge, seconds=seconds, megabytes=megabytes, workers=workers)
+    _say(", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items()))
+
+
+@app.command(name="benchmarks")
+def list_benchmarks(*, as_json: Json = False) -> None:
+    """The benchmarks: size, metric, source, and whether a published figure has been reproduced."""
+    from lightreasoner.tables import benchmark_lines, benchmark_rows
+
+    _print({row["name"]: row for row in benchmark_rows()}, as_json, benchmark_lines)
 
 
 @samples_app.command(name="import")
@@ -193,6 +248,46 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
     from lightreasoner.exchange import export_samples as do_export
 
     _print(do_export(run_folder, file, trust_remote_code=trust_remote_code), as_json)
+
+
+@answers_app.command(name="import")
+def import_answers(
+    file: Path,
+    out: Path,
+    *,
+    benchmark: BenchmarkName,
+    prompt: PromptKind = "chat",
+    model: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """Turn an output file of the Qwen2.5-Math toolkit into an evaluation folder that `lightr compare` takes.
+
+    Args:
+        file: JSONL file that the toolkit wrote with --save_outputs.
+        out: evaluation folder to write into.
+        benchmark: which benchmark the file answers.
+        prompt: which kind the toolkit's prompts are like; qwen25-math-cot is chat, cot and direct are plain.
+        model: name of the model, which the file does not tell.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.answer_files import import_toolkit
+
+    _print(import_toolkit(file, out, benchmark=benchmark, prompt=prompt, model=model), as_json)
+
+
+@answers_app.command(name="export")
+def export_answers(evaluation: Path, out: Path, *, to: Literal["lm-eval", "hub"], as_json: Json = False) -> None:
+    """Write an evaluation in the form of another tool.
+
+    Args:
+        evaluation: --out folder of `lightr evaluate`.
+        out: folder to write into; no file is overwritten.
+        to: lm-eval for the logs of lm-evaluation-harness, hub for the evaluation results of a model's repository.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.answer_files import export_answers as do_export
+
+    _print(do_export(evaluation, out, to=to), as_json)
 
 
 @recipes_app.command(name="ls")
@@ -298,31 +393,23 @@ def _print(result: Mapping[str, Any], as_json: bool, lines: Lines | None = None)
         print("\n".join(lines(result) if lines else (f"{key}: {value}" for key, value in result.items())))
 
 
-def _accuracy_lines(result: Mapping[str, Any]) -> list[str]:
-    return [f"{name}: {_accuracy(values)}" for name, values in result.items()]
+def _evaluation_lines(result: Mapping[str, Any]) -> list[str]:
+    from lightreasoner.tables import evaluation_lines
 
-
-def _accuracy(values: Mapping[str, Any]) -> str:
-    low, high = 100 * values["low"], 100 * values["high"]
-    return f"{100 * values['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f}, n = {values['total']})"
+    return evaluation_lines(result)
 
 
 def _run_lines(result: Mapping[str, Any]) -> list[str]:
+    from lightreasoner.tables import comparison_lines
+
     sampled, tuned = result["sample"], result["finetune"]
     lines = [
         f"expert {result['expert']}, amateur {result['amateur']}, "
         f"{sampled['questions']} questions of {result['dataset']}",
         f"kept {sampled['kept_steps']} of {sampled['steps']} steps; trained on {tuned['labels_trained']} labels",
     ]
-    for name, test in result["comparison"].items():
-        lines += [
-            f"{name}",
-            f"  before  {_accuracy(result['evaluate_before'][name])}",
-            f"  after   {_accuracy(result['evaluate_after'][name])}",
-            f"  gain    {100 * test['gain']:+.1f} points ({test['gained']} items gained, {test['lost']} lost), "
-            f"paired p = {test['p_value']:.2g}",
-        ]
-    lines.append("time    " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items()))
+    lines += ["", *comparison_lines(result["comparison"]), ""]
+    lines.append("time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items()))
     return lines
 
 

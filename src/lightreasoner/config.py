@@ -13,7 +13,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from lightreasoner.errors import ConfigError
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-BenchmarkName = Literal["arithmetic", "gsm8k", "svamp"]
+BenchmarkName = Literal[
+    "arithmetic",
+    "gsm8k",
+    "math",
+    "math500",
+    "svamp",
+    "asdiv",
+    "minerva_math",
+    "olympiadbench",
+    "mmlu_stem",
+    "commonsense_qa",
+    "hellaswag",
+    "arc_challenge",
+]
+JudgeName = Literal["math-verify", "toolkit"]
+PromptKind = Literal["chat", "plain"]
 
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
@@ -167,16 +182,46 @@ class MergeSettings(Config):
 
 
 class EvaluateSettings(Config):
-    """Stage 4: zero-shot greedy pass@1."""
+    """Stage 4: accuracy on benchmarks; by default greedy pass@1."""
 
     benchmarks: tuple[BenchmarkName, ...] = ("gsm8k",)
     """What is asked."""
+    prompts: Literal["chat", "plain", "both"] = "chat"
+    """chat: cue and chat template (the paper's Eq 36); plain: "Question: … Answer:" (its Eq 37, used there for base
+    models); both evaluates and reports both, so that models can be compared under the same prompt."""
+    judge: JudgeName = "math-verify"
+    """math-verify compares answers as mathematics; toolkit decides as the evaluation toolkit of the paper."""
     max_items: Annotated[int, Field(ge=1)] | None = None
     """Use only the first N items of each benchmark; none uses all."""
     max_answer_tokens: Annotated[int, Field(ge=1)] = 2048
     """Length at which an answer is cut off (the Qwen toolkit's default: 2048)."""
+    stop_strings: tuple[str, ...] = ()
+    """Further texts that end an answer."""
+    samples_per_problem: Annotated[int, Field(ge=1)] = 1
+    """Answers to each question, for pass@k and majority votes; more than one needs a temperature."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Of the answers' decoding; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus of the answers' decoding; needs a temperature."""
     answer_batch_size: Annotated[int, Field(ge=1)] = 32
     """Answers generated at a time; halved by itself when memory runs out."""
+    grading_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Time that the judge has for one answer; after it the verdict is timeout."""
+    grading_megabytes: Annotated[int, Field(ge=256)] = 1024
+    """Memory that one of the judge's processes may take; above it the verdict is grader_error."""
+    grading_workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that judge; none takes one for each processor core."""
+
+    @model_validator(mode="after")
+    def _several_samples_need_temperature(self) -> Self:
+        if self.top_p < 1 and self.temperature == 0:
+            raise ValueError(f"top_p = {self.top_p} needs a temperature above 0; at 0, decoding is greedy")
+        if self.samples_per_problem > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples_per_problem = {self.samples_per_problem} needs a temperature above 0; at 0, "
+                "decoding is greedy and all samples are the same"
+            )
+        return self
 
 
 class SampleConfig(SampleSettings, MachineSettings, PromptSettings, ProblemSettings, PairSettings):
@@ -227,6 +272,8 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
     """Folder with BENCHMARK/SPLIT.jsonl files to use instead of the Hub."""
     out: Path
     """Folder for the answers and metrics."""
+    seed: int = 42
+    """Of sampling with a temperature."""
 
 
 class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):

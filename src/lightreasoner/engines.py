@@ -1,13 +1,14 @@
 """How responses are generated: token ids in, token ids out."""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.errors import ModelError
 
@@ -23,6 +24,7 @@ class Decoding:
     Attributes:
         max_new_tokens: length at which a response is cut off.
         stop_ids: tokens that end a response; the response keeps the one that ended it.
+        stop_strings: texts that end a response; the response keeps the token that completed it.
         temperature: 0 is greedy.
         top_p: nucleus, with a temperature only.
         seed: with a temperature only; each prompt list has its own stream of it.
@@ -33,6 +35,7 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 42
+    stop_strings: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -44,10 +47,16 @@ class Engine(Protocol):
 
 
 class TransformersEngine:
-    """`generate` of transformers, all prompts as one left-padded batch."""
+    """`generate` of transformers, all prompts as one left-padded batch.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Args:
+        model: the model.
+        tokenizer: its tokenizer; needed for stop strings only.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         self._model = model
+        self._tokenizer = tokenizer
 
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
         """See `Engine.generate`."""
@@ -61,6 +70,7 @@ class TransformersEngine:
             max_new_tokens=decoding.max_new_tokens,
             eos_token_id=list(decoding.stop_ids) or None,
             pad_token_id=pad,
+            stop_strings=list(decoding.stop_strings) or None,
             do_sample=decoding.temperature > 0,
             **(
                 {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
@@ -75,8 +85,25 @@ class TransformersEngine:
                 input_ids.to(self._model.device),
                 attention_mask=mask.to(self._model.device),
                 generation_config=settings,
+                **({"tokenizer": self._tokenizer} if decoding.stop_strings else {}),
             )
-        return [_until_stop(ids, decoding.stop_ids) for ids in output[:, width:].tolist()]
+        responses = (_until_stop(ids, decoding.stop_ids) for ids in output[:, width:].tolist())
+        return [self._until_stop_string(ids, decoding.stop_strings) for ids in responses]
+
+    def _until_stop_string(self, ids: TokenIds, stop_strings: tuple[str, ...]) -> TokenIds:
+        """The shortest beginning of the response that spells out a stop string, or all of it."""
+        if not stop_strings:
+            return ids
+        tokenizer = self._tokenizer
+        assert tokenizer is not None
+
+        def spells_one(length: int) -> bool:
+            text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
+            return any(stop in text for stop in stop_strings)
+
+        lengths = range(1, len(ids) + 1)
+        place = bisect_left(lengths, True, key=spells_one)  # longer beginnings spell out what shorter ones do
+        return ids[: lengths[place]] if place < len(lengths) else ids
 
 
 def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:

@@ -243,6 +243,11 @@ def logit_width(model: PreTrainedModel) -> int:
     return int(head.weight.shape[0])
 
 
+def context_length(model: PreTrainedModel) -> float:
+    """Tokens that the model was made for; infinite where it does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+
+
 @dataclass(frozen=True)
 class Pair:
     """Expert and amateur, loaded, with the tokens they share."""
@@ -254,8 +259,7 @@ class Pair:
     @property
     def context_length(self) -> float:
         """Tokens that both models were made for; infinite where neither says."""
-        configs = (model.config.get_text_config() for model in (self.expert, self.amateur))
-        return min(getattr(config, "max_position_embeddings", None) or math.inf for config in configs)
+        return min(context_length(self.expert), context_length(self.amateur))
 
 
 def load_pair(

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from lightreasoner.comparison import compare
 from lightreasoner.config import RunConfig
-from lightreasoner.evaluation import compare, evaluate
+from lightreasoner.evaluation import evaluate
 from lightreasoner.merging import merge
 from lightreasoner.progress import say
 from lightreasoner.runs import environment, locked, now, write_atomically, write_json
@@ -42,9 +43,7 @@ def run(config: RunConfig) -> dict[str, Any]:
             summary[name] = stage()
             seconds[name] = round(time.perf_counter() - started, 1)
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
-        summary["comparison"] = {
-            benchmark: compare(*(folder / benchmark for folder in folders)) for benchmark in config.evaluate.benchmarks
-        }
+        summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         summary["seconds"] = seconds
         write_json(config.out / "summary.json", summary)
         return summary

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,9 +90,9 @@ def make_problem(question: str, answer: str | None = None) -> Problem:
 def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Row]:
     """Rows of a file, of `data_dir/DATASET/SPLIT.jsonl`, or of a Hub data set."""
     if Path(dataset).suffix in READERS:
-        return _read_file(Path(dataset))
+        return read_file(Path(dataset))
     if data_dir is not None:
-        return _read_file(data_dir / dataset / f"{split}.jsonl")
+        return read_file(data_dir / dataset / f"{split}.jsonl")
     name, configuration = HUB_DATASETS.get(dataset, (None, None))
     if name is None:
         name, _, configuration = dataset.partition(":")
@@ -99,7 +101,7 @@ def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Ro
             f"no data set {dataset!r}: known names are arithmetic, {', '.join(HUB_DATASETS)}; "
             "otherwise give a .jsonl, .json or .parquet file, or a Hub id such as openai/gsm8k:main"
         )
-    return _read_hub(name, configuration or None, split)
+    return read_hub(name, configuration or None, split)
 
 
 def question_of(row: Row, field: str | None = None) -> str:
@@ -147,7 +149,8 @@ def _distinct(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
     return ProblemSet(list(seen.values()), duplicates)
 
 
-def _read_file(path: Path) -> Iterator[Row]:
+def read_file(path: Path) -> Iterator[Row]:
+    """Rows of a .jsonl, .json or .parquet file."""
     if not path.is_file():
         raise DataError(f"no file {path}; check the path, or give another --dataset or --data-dir")
     return READERS[path.suffix](path)
@@ -155,14 +158,18 @@ def _read_file(path: Path) -> Iterator[Row]:
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError):
-                reason = "empty" if not line.strip() else "not JSON in UTF-8"
-                raise DataError(f"{where}: {reason}; every line must be one JSON object. Remove or mend it") from None
-            yield _checked_row(where, fields)
+        yield from _rows_of_lines(str(path), file)
+
+
+def _rows_of_lines(name: str, lines: Iterable[bytes]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        where = f"{name}, line {number}"
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            reason = "empty" if not line.strip() else "not JSON in UTF-8"
+            raise DataError(f"{where}: {reason}; every line must be one JSON object. Remove or mend it") from None
+        yield _checked_row(where, fields)
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -200,7 +207,24 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _read_hub(name: str, configuration: str | None, split: str) -> Iterator[Row]:
+def read_url(url: str) -> Iterator[Row]:
+    """Rows of a JSONL file behind an address; fails in seconds where there is no network."""
+    where = urlsplit(url)
+    try:
+        if where.scheme != "https":
+            raise ValueError("not https")
+        with urlopen(url, timeout=hub.TIMEOUT) as answer:  # noqa: S310 - https only, see above
+            lines = answer.read().splitlines()
+    except (OSError, ValueError) as error:
+        raise HubUnreachable(
+            f"cannot read {url} ({error}). Check the network, or put the file in a folder of its own and name that "
+            "folder's parent with --data-dir"
+        ) from None
+    return _rows_of_lines(url, lines)
+
+
+def read_hub(name: str, configuration: str | None, split: str, revision: str | None = None) -> Iterator[Row]:
+    """Rows of a data set on the Hub, at a commit or as it is now."""
     # Imported here: these are slow, and most commands never need them.
     import datasets
     from huggingface_hub import HfApi
@@ -208,7 +232,7 @@ def _read_hub(name: str, configuration: str | None, split: str) -> Iterator[Row]
 
     if not hub.is_offline():
         try:
-            HfApi().dataset_info(name, timeout=hub.TIMEOUT)
+            HfApi().dataset_info(name, revision=revision, timeout=hub.TIMEOUT)
         except HfHubHTTPError as error:
             raise DataError(f"the Hub refuses data set {name}: {error}") from None
         except Exception as error:  # every client library has its own idea of "no connection"
@@ -218,7 +242,7 @@ def _read_hub(name: str, configuration: str | None, split: str) -> Iterator[Row]
                 "--dataset or --data-dir"
             ) from None
     try:
-        rows = datasets.load_dataset(name, configuration, split=split)
+        rows = datasets.load_dataset(name, configuration, split=split, revision=revision)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load data set {name} ({configuration or 'default'}, {split}): {error}") from None
     for number, fields in enumerate(rows, 1):

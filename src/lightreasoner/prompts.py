@@ -6,19 +6,26 @@ identical ids.
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.config import DEFAULT_CUE, PromptKind
+from lightreasoner.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError, DataError
 
 __all__ = ["DEFAULT_CUE", "PLAIN_TEMPLATE", "PromptTemplate"]
 
-# For tokenizers without a chat template: the plain form of the Qwen2.5-Math toolkit (Eq 37) under the cue.
-PLAIN_TEMPLATE = "{cue}\n\nQuestion: {question}\nAnswer:"
+# Eq 37, the plain form in which the paper asks base models. It ends without a space: tokens begin with one.
+PLAIN_TEMPLATE = "Question: {question}\nAnswer:"
+DEMONSTRATION_GAP = "\n\n\n"  # between plain demonstrations; in a chat they stand in one turn, two lines apart
+
+# End-of-text marks that models spell out where their tokenizer has no such token (those of the Qwen2.5-Math toolkit).
+END_MARKS = ("</s>", "<|im_end|>", "<|endoftext|>")
+NEXT_QUESTION = "\n\nQuestion:"  # a base model that has answered a plain question goes on to ask the next one
 
 
 class PromptTemplate:
@@ -30,19 +37,31 @@ class PromptTemplate:
 
     Args:
         tokenizer: the expert's.
-        cue: instruction before every question.
+        cue: instruction before every question of a chat.
         chat_template: Jinja file to use instead of the tokenizer's template.
+        kind: `chat` (Eq 36; without any template the plain form under the cue), or `plain` (Eq 37: no cue, no
+            template), which evaluation knows beside it.
+        demonstrations: solved examples before every question.
 
     Raises:
         ConfigError: the file cannot be read, or the template cannot render a question.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, cue: str = DEFAULT_CUE, chat_template: Path | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        cue: str = DEFAULT_CUE,
+        chat_template: Path | None = None,
+        *,
+        kind: PromptKind = "chat",
+        demonstrations: Sequence[Demonstration] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.cue = cue
-        self._jinja = _read(chat_template) if chat_template else tokenizer.chat_template
+        self.kind = kind
+        self._demonstrations = tuple(demonstrations)
+        template = _read(chat_template) if chat_template else tokenizer.chat_template
+        self._jinja = template if kind == "chat" else None
         self._cue_in_system = self._jinja is not None and self._accepts_system_message()
         if self._jinja is not None:
             self._check_renders()
@@ -56,7 +75,9 @@ class PromptTemplate:
     def render(self, question: str) -> str:
         """The prompt's text."""
         if self._jinja is None:
-            return PLAIN_TEMPLATE.format(cue=self.cue, question=question).lstrip()
+            solved = (f"{PLAIN_TEMPLATE.format(question=asked)} {answer}" for asked, answer in self._demonstrations)
+            asked = DEMONSTRATION_GAP.join([*solved, PLAIN_TEMPLATE.format(question=question)])
+            return asked if self.kind == "plain" else f"{self.cue}\n\n{asked}".lstrip()
         return self._render_chat(self._messages(question))
 
     def encode(self, question: str) -> list[int]:
@@ -92,6 +113,10 @@ class PromptTemplate:
         the `<|im_end|>` that its chat template ends a turn with.
         """
         stops = {self.tokenizer.eos_token_id, self._end_of_turn()}
+        if self.kind == "plain":  # without a template nothing says which token ends a turn
+            stops.update(
+                id_ for id_, token in self.tokenizer.added_tokens_decoder.items() if token.content in END_MARKS
+            )
         configured = generation_config.eos_token_id if generation_config else None
         stops.update(configured if isinstance(configured, list) else [configured])
         return tuple(sorted(stop for stop in stops if stop is not None))
@@ -108,7 +133,14 @@ class PromptTemplate:
         following = self._ids(text.rpartition(mark)[2].lstrip(), add_special_tokens=False)
         return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
 
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end a response where no stop token does."""
+        marks = tuple(mark for mark in END_MARKS if mark not in self._control_tokens)
+        return marks if self.kind == "chat" else (*marks, NEXT_QUESTION)
+
     def _messages(self, question: str) -> list[dict[str, str]]:
+        question = "\n\n".join([*(f"{asked}\n{answer}" for asked, answer in self._demonstrations), question])
         if self._cue_in_system:
             return [{"role": "system", "content": self.cue}, {"role": "user", "content": question}]
         return [{"role": "user", "content": f"{self.cue}\n\n{question}".lstrip()}]

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int32(), pa.float32(), pa.bool_()
-_INTS, _FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
+_INTS, _FLOATS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,41 +162,131 @@ class StepSample(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceProblem(Record):
+    """A question that is answered by the likelihood of given choices.
+
+    Attributes:
+        id: place in the benchmark and hash of the context.
+        context: text before the choices.
+        choices: texts that may follow the context, after a space.
+        gold: index of the right choice.
+    """
+
+    id: str
+    context: str
+    choices: list[str]
+    gold: int
+
+    schema: ClassVar[pa.Schema] = pa.schema([("id", _TEXT), ("context", _TEXT), ("choices", _TEXTS), ("gold", _INT)])
+
+
+@dataclass(frozen=True, slots=True)
 class Answer(Record):
-    """A model's answer to one benchmark item and what the grader made of it.
+    """A model's answer to one benchmark item. What a judge makes of it is a `JudgedAnswer`.
 
     Attributes:
         question_id: `Problem.id`.
+        sample: 0 … samples_per_problem − 1.
         benchmark: name of the benchmark.
         question: the question's text.
         gold: gold answer.
+        prompt_ids: token ids of the whole prompt.
         output_ids: generated token ids.
-        output: generated text without special tokens.
-        extracted: the answer found in the output, None if there is none.
-        verdict: one of `grading.VERDICTS`.
-        truncated: generation ended at the length limit.
+        output: generated text without special tokens, up to the first stop string.
+        finish: why it ended: `stop` (stop token or string), `length` (cut off at the limit), `prompt_too_long`
+            (the prompt leaves no room in the model's context, and nothing was generated), or `unknown` (another tool
+            made the answer and did not say; it has no token ids then).
     """
 
     question_id: str
+    sample: int
     benchmark: str
     question: str
     gold: str
+    prompt_ids: list[int]
     output_ids: list[int]
     output: str
-    extracted: str | None
-    verdict: str
-    truncated: bool
+    finish: str
 
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("question_id", _TEXT),
+            ("sample", _INT),
             ("benchmark", _TEXT),
             ("question", _TEXT),
             ("gold", _TEXT),
+            ("prompt_ids", _INTS),
             ("output_ids", _INTS),
             ("output", _TEXT),
-            ("extracted", _TEXT),
-            ("verdict", _TEXT),
-            ("truncated", _BOOL),
+            ("finish", _TEXT),
         ]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedAnswer(Record):
+    """What a judge made of an `Answer`.
+
+    Attributes:
+        question_id: `Answer.question_id`.
+        sample: `Answer.sample`.
+        extracted: the answer found in the output, None if there is none.
+        canonical: a form in which equal answers are mostly the same text, for majority votes.
+        verdict: one of `grading.verdicts.VERDICTS`.
+    """
+
+    question_id: str
+    sample: int
+    extracted: str | None
+    canonical: str | None
+    verdict: str
+
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("question_id", _TEXT),
+            ("sample", _INT),
+            ("extracted", _TEXT),
+            ("canonical", _TEXT),
+            ("verdict", _TEXT),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChoices(Record):
+    """How likely a model finds each choice of a `ChoiceProblem`.
+
+    Attributes:
+        question_id: `ChoiceProblem.id`.
+        context: `ChoiceProblem.context`.
+        choices: `ChoiceProblem.choices`.
+        gold: `ChoiceProblem.gold`.
+        logprobs: log-probability of each choice after the context, nats.
+    """
+
+    question_id: str
+    context: str
+    choices: list[str]
+    gold: int
+    logprobs: list[float]
+
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("question_id", _TEXT),
+            ("context", _TEXT),
+            ("choices", _TEXTS),
+            ("gold", _INT),
+            ("logprobs", _FLOATS),
+        ]
+    )
+
+    def is_right(self, metric: str) -> bool:
+        """Whether the right choice is the likeliest: as it is (`acc`) or per character (`acc_norm`).
+
+        Of equally likely choices the first counts.
+        """
+        scores = [
+            logprob / (len(choice) if metric == "acc_norm" else 1)
+            for logprob, choice in zip(self.logprobs, self.choices, strict=True)
+        ]
+        return scores.index(max(scores)) == self.gold

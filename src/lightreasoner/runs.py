@@ -125,6 +125,12 @@ class StageFolder:
                 totals[name] = totals.get(name, 0) + count
         return totals
 
+    @property
+    def digest(self) -> str:
+        """Hash of all committed files: two stages with the same digest hold the same rows."""
+        hashes = [facts["sha256"] for entry in self._entries for facts in entry["files"].values()]
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
     def commit(self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int]) -> None:
         """Settle these ids: write one shard per table, then the ledger line.
 

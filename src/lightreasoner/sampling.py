@@ -20,9 +20,8 @@ from lightreasoner.progress import progress, say
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.records import Problem, Rollout, StepSample
 from lightreasoner.runs import StageFolder, open_stage, stop_signals
-from lightreasoner.scoring import ResponseStates, response_states
+from lightreasoner.scoring import ROW_CHUNK_ELEMENTS, ResponseStates, response_states
 
-ROW_CHUNK_ELEMENTS = 1 << 26  # logits held at a time, per model: 256 MiB in float32
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
 
 

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
 
+ROW_CHUNK_ELEMENTS = 1 << 26  # logits held at a time, per model: 256 MiB in float32
+
 
 @contextmanager
 def head_rows(head: nn.Module, rows: Tensor, seen: list[Tensor] | None = None) -> Iterator[None]:

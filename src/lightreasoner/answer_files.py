@@ -1,0 +1,122 @@
+"""Evaluations to and from other tools. `toolkit_file` reads what comes in, `harness_files` says what lm-eval gets.
+
+The Hub gets, to be put into a model's repository:
+
+    .eval_results/gsm8k_chat.yaml    one file for each benchmark that is a data set on the Hub. The Hub shows those
+                                     whose data set has an eval.yaml with our `task_id`, the name of the benchmark
+    model-index.yaml                 all figures in the older form, for the head of README.md
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lightreasoner.errors import DataError
+from lightreasoner.evaluation_folder import Evaluated, read_evaluation
+from lightreasoner.harness_files import harness_files
+from lightreasoner.progress import say
+from lightreasoner.runs import write_atomically
+from lightreasoner.toolkit_file import import_toolkit
+
+__all__ = ["ExportFormat", "export_answers", "import_toolkit"]
+
+ExportFormat = Literal["lm-eval", "hub"]
+
+
+def export_answers(evaluation: Path, out: Path, *, to: ExportFormat) -> dict[str, Any]:
+    """Write an evaluation in the form of another tool.
+
+    Args:
+        evaluation: `--out` folder of `lightr evaluate`, or of `import_toolkit`.
+        out: folder to write into; none of the files may be there.
+        to: whose form.
+
+    Returns:
+        Numbers of `benchmarks` (each kind of prompt counts) and of `items` in them, and the `files` written.
+
+    Raises:
+        DataError: there is no evaluation, it is of several models, or a file is there or cannot be written.
+        RunCorrupted: the evaluation is unfinished or damaged.
+    """
+    tasks = read_evaluation(evaluation)
+    models = {(task.model, task.settings.get("model_sha256")): task.stage.path.parent for task in tasks}
+    if len(models) > 1:
+        named = ", ".join(f"{model} in {place}" for (model, _), place in models.items())
+        raise DataError(
+            f"{evaluation} has answers of several models ({named}), and these files speak of one. Give each model's "
+            "answers a folder of their own"
+        )
+    files = []
+    for name, content in harness_files(tasks) if to == "lm-eval" else hub_files(tasks):
+        file = out / name
+        if file.exists():
+            raise DataError(f"{file} exists already, and is not overwritten. Remove it, or give another folder")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, content)
+        except OSError as error:
+            raise DataError(f"cannot write {file}: {error.strerror or error}. Give another folder") from None
+        files.append(str(file))
+    return {"benchmarks": len(tasks), "items": sum(task.figures["total"] for task in tasks), "files": files}
+
+
+def hub_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file, the model index first."""
+    # Imported here: slow, and only this needs it.
+    from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=task.data_set.path,
+            dataset_name=task.benchmark.title,
+            dataset_config=task.data_set.configuration,
+            dataset_split=task.data_set.split,
+            dataset_revision=task.data_set.revision,
+            metric_type="accuracy" if task.benchmark.metric == "acc" else task.benchmark.metric,
+            metric_value=_percent(task),
+            metric_name=_notes(task),
+        )
+        for task in tasks
+    ]
+    yield "model-index.yaml", _yaml({"model-index": eval_results_to_model_index(tasks[0].model, results)})
+    for task in tasks:
+        if not task.is_on_hub:
+            say(f"{task.label}: {task.benchmark.title} is no data set on the Hub, so only model-index.yaml has it")
+            continue
+        entry = EvalResultEntry(
+            dataset_id=task.data_set.path,
+            task_id=task.benchmark.name,
+            value=_percent(task),
+            dataset_revision=task.data_set.revision,
+            date=None if task.is_imported else task.time.isoformat(),
+            notes=_notes(task),
+        )
+        yield f".eval_results/{task.label}.yaml", _yaml(eval_result_entries_to_yaml([entry]))
+
+
+def _percent(task: Evaluated) -> float:
+    return round(100 * float(task.figures["accuracy"]), 2)
+
+
+def _notes(task: Evaluated) -> str:
+    """What the figure means: metric and prompt, decoding, judge, items and interval."""
+    settings, figures = task.settings, task.figures
+    parts = [f"{figures['metric']}, {task.prompt}" + (" prompt" if task.judged else " of the choices")]
+    if task.is_imported:
+        parts.append(f"answers from {settings['imported_from']['file']}")
+    elif task.judged:
+        temperature = settings["temperature"]
+        how = f"temperature {temperature:g}, top_p {settings['top_p']:g}" if temperature else "greedy decoding"
+        parts.append(f"{how}, at most {settings['max_answer_tokens']} tokens")
+    parts += [f"judged by {judge}" for judge in list(task.judged)[:1]]
+    interval = f"{100 * figures['low']:.1f} to {100 * figures['high']:.1f}"
+    parts.append(f"{figures['total']} of {task.benchmark.size} items, 95 % interval {interval}")
+    return "; ".join(parts)
+
+
+def _yaml(content: Any) -> bytes:
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)).encode()

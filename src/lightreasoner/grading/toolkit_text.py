@@ -1,0 +1,117 @@
+r"""The text side of the Qwen2.5-Math toolkit's judge: `strip_string`, last paragraph of section 3.4.
+
+Both the answer and the gold answer go through it, so that most pairs that mean the same are the same text before any
+mathematics begins. Much of what it drops carries meaning ("1 and 2" becomes "12", "5a" written "5 a" becomes "5"). That
+is the toolkit's leniency, kept for comparable numbers; `lightreasoner.grading` has a stricter judge.
+"""
+
+import re
+
+_Rewrites = tuple[tuple[re.Pattern[str], str], ...]
+
+# Applied top to bottom while spaces still separate words.
+_DECORATION: _Rewrites = (
+    (re.compile(r"\n"), ""),
+    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\begin\{array\}(?:\{[^{}]*\})?|\\begin\{bmatrix\}"), r"\\begin{pmatrix}"),
+    (re.compile(r"\\end\{(?:array|bmatrix)\}"), r"\\end{pmatrix}"),
+    (re.compile(r"\\[td]frac"), r"\\frac"),
+    (re.compile(r"\\(?:left|right)(?![A-Za-z])"), ""),  # \leftarrow is an arrow
+    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°"), ""),
+    (re.compile(r"\\mbox\s*\{[^{}]*\}"), ""),
+    (re.compile(r"\\mathbf"), ""),
+    (re.compile(r"\\?[$%]|(?<!\\)\\[()]"), ""),
+    (re.compile(r"(?<=[^\s{])\s*\\text\s*\{[^{}]*\}\s*\Z"), ""),  # a unit; with nothing before it, it is the answer …
+    (re.compile(r"\\text\s*\{([^{}]*)\}"), r"\1"),  # … and says what is inside
+    (re.compile(r"\band\b"), ""),  # a whole word, or "thousand" were no number
+)
+
+# Applied top to bottom once the spaces are gone.
+_NOTATION: _Rewrites = (
+    (re.compile(r"\A(?:[^=<>!]{1,2}=|[A-Za-z]\\in(?![a-z]))(?=[^=]+\Z)"), ""),  # x=5, k=n+1, x\in[0,1]
+    (re.compile(r"(?<=\d)\.0*(?!\d)"), ""),
+    (re.compile(r"(?<![\d.])\.(?=\d)"), "0."),
+    (re.compile(r"\\sqrt(\d+|[A-Za-z])"), r"\\sqrt{\1}"),
+    (re.compile(r"\\frac([A-Za-z\d])"), r"\\frac{\1}"),
+    (re.compile(r"(\\frac\{(?:[^{}]|\{[^{}]*\})*\})([A-Za-z\d])"), r"\1{\2}"),
+    (re.compile(r"\A(-?)(\d+)/(\d+)\Z"), r"\1\\frac{\2}{\3}"),
+)
+
+_UNITS = (
+    # length, area, volume
+    "millimeter millimetre centimeter centimetre decimeter meter metre kilometer kilometre mile yard foot feet inch "
+    "inches mm cm dm km ft yd mi square sq cubic cu acre hectare liter litre milliliter millilitre gallon quart pint "
+    "ml gal cc "
+    # mass and time
+    "milligram gram kilogram ton tonne ounce pound mg kg oz lb "
+    "second minute hour day week month year decade century centuries noon sec min hr yr am pm "
+    # speed, temperature, angle, electricity, work
+    "mph kmh kph knot celsius fahrenheit kelvin degree deg radian rad volt watt joule newton pascal ohm amp hertz hz "
+    # money and counting
+    "dollar cent euro rupee rs pence penny pennies buck usd percent percentage per unit piece item pair dozen time way "
+    "number point ratio th st nd "
+    # what word problems count
+    "people person man men woman women child children boy girl student soldier apple orange egg book toy coin ticket "
+    "tile page box boxes cookie pie monkey animal bird fish tree flower round mark more less loss profit gain increase "
+    "decrease"
+).split()
+# Whole words only, and not the names of LaTeX commands: \min and \deg are no minutes and degrees.
+_UNIT = re.compile(rf"(?<![\w\\])(?:km/h|m/s|[ap]\.m|(?:{'|'.join(_UNITS)})s?|[acdghlmost])(?!\w)")
+
+_SMALL_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBERS = {word: value for value, word in enumerate(_SMALL_NUMBERS)}
+_NUMBERS |= {word: 10 * tens for tens, word in enumerate(_TENS, start=2)}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+LONGEST_NUMBER_IN_WORDS = 200  # characters
+
+
+def strip_string(text: str, *, strip_units: bool = True) -> str:
+    """The normal form of an answer: section 3.4, last paragraph.
+
+    An answer that is nothing but a unit word ("m", "feet") keeps it: it is the answer, not the unit of one.
+
+    Args:
+        text: an answer, or a gold answer.
+        strip_units: whether unit words go; minerva_math keeps them, where `m` is a mass and `c` the speed of light.
+    """
+    text = _rewrite(text.rstrip(" \n."), _DECORATION)
+    if strip_units:
+        text = _without_units(text)
+    text = _number_from_words(text) or text
+    if "j" in text and "i" not in text:
+        text = text.replace("j", "i")  # the engineers' imaginary unit
+    return _rewrite("".join(text.split()), _NOTATION)
+
+
+def _rewrite(text: str, rewrites: _Rewrites) -> str:
+    for pattern, replacement in rewrites:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _without_units(text: str) -> str:
+    """The text without unit words, in two passes as the toolkit makes them."""
+    for _ in range(2):
+        text = _UNIT.sub("", text).strip() or text
+    return text
+
+
+def _number_from_words(text: str) -> str | None:
+    """The digits for a text that is a number in English words from end to end; None if it is not."""
+    words = text.lower().replace("-", " ").split() if len(text) <= LONGEST_NUMBER_IN_WORDS else []
+    total = group = 0  # a group is what a "thousand" multiplies
+    for word in words:
+        value = _NUMBERS.get(word)
+        if word in _SCALES:
+            total, group = total + max(group, 1) * _SCALES[word], 0
+        elif word == "hundred" and group < 10:
+            group = max(group, 1) * 100
+        elif value is not None and (group % 100 == 0 or (group % 100 >= 20 and group % 10 == 0 and value < 10)):
+            group += value
+        else:
+            return None
+    return str(total + group) if words else None

@@ -1,0 +1,205 @@
+"""An evaluation as lm-evaluation-harness logs its own (layout of 0.4.13).
+
+    samples_gsm8k_chat_TIME.jsonl    one line for each judge and item; TIME is when the last benchmark was judged
+    samples_hellaswag_TIME.jsonl     likelihood benchmarks have the names that lm-eval gives them
+    results_TIME.json                the figures of all
+
+A judge is what lm-eval calls a filter: it takes the answer out of the response. So the metric is `acc,math-verify`,
+and `acc,none` for likelihoods. `arg_0` holds the question, not the whole prompt, of which an evaluation keeps the
+token ids only; `prompt_hash` is the hash of these where they are known, so that it still tells prompts apart. Of a
+choice the log-probability is known, and `None` stands for whether greedy decoding would have taken it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from lightreasoner.benchmarks import Benchmark
+from lightreasoner.evaluation_folder import Evaluated
+from lightreasoner.judging import read_judged
+from lightreasoner.records import Answer, ScoredChoices
+
+NO_FILTER = "none"
+NO_ANSWER = "[invalid]"  # lm-eval's word for a response in which a filter finds nothing
+
+
+def harness_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file, the results last."""
+    time = max(task.time for task in tasks)
+    stamp = time.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "-")
+    results: dict[str, dict[str, Any]] = {}
+    hashes = {}
+    for task in tasks:
+        samples = list(_answered(task) if task.judged else _scored(task))
+        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        yield f"samples_{task.label}_{stamp}.jsonl", lines.encode()
+        results[task.label] = {
+            "name": task.label,
+            "alias": task.label,
+            "sample_len": task.figures["total"],
+            **_means(samples),
+        }
+        parts = [sample[part] for sample in samples for part in ("doc_hash", "prompt_hash", "target_hash")]
+        hashes[task.label] = _hash("".join(parts))
+    content = {"results": results, **_about(tasks, time), "task_hashes": hashes}
+    yield f"results_{stamp}.json", (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _answered(task: Evaluated) -> Iterator[dict[str, Any]]:
+    """Judge by judge and item by item: all samples, the answers found in them, and the share that is right."""
+    by_item: dict[str, list[Answer]] = {}
+    for table in task.stage.tables("answers"):
+        for row in Answer.rows(table):
+            by_item.setdefault(row.question_id, []).append(row)
+    decoding = _decoding(task)
+    for judge, (_, stage) in task.judged.items():
+        judged = {(row.question_id, row.sample): row for row in read_judged(stage)}
+        for item in sorted(by_item):
+            answers = sorted(by_item[item], key=lambda row: row.sample)
+            verdicts = [judged[item, row.sample] for row in answers]
+            first = answers[0]
+            found = [NO_ANSWER if row.extracted is None else row.extracted for row in verdicts]
+            yield _sample(
+                item,
+                doc={"question": first.question, "answer": first.gold},
+                target=first.gold,
+                arguments=[(first.question, decoding)],
+                resps=[[row.output for row in answers]],
+                filtered_resps=found if len(found) == 1 else [found],
+                filter_name=judge,
+                prompt=" ".join(map(str, first.prompt_ids)) or first.question,
+                metrics={"acc": sum(row.verdict == "correct" for row in verdicts) / len(verdicts)},
+            )
+
+
+def _scored(task: Evaluated) -> Iterator[dict[str, Any]]:
+    """Item by item: the log-probabilities of the choices, and whether the likeliest is right."""
+    rows = [row for table in task.stage.tables("choices") for row in ScoredChoices.rows(table)]
+    for row in sorted(rows, key=lambda row: row.question_id):
+        pairs = [[str(logprob), "None"] for logprob in row.logprobs]
+        yield _sample(
+            row.question_id,
+            doc={"query": row.context, "choices": row.choices, "gold": row.gold},
+            target=str(row.gold),
+            arguments=[(row.context, f" {choice}") for choice in row.choices],
+            resps=[[pair] for pair in pairs],
+            filtered_resps=pairs,
+            filter_name=NO_FILTER,
+            prompt=row.context,
+            metrics={metric: float(row.is_right(metric)) for metric in _metrics(task)},
+        )
+
+
+def _sample(
+    item: str,
+    *,
+    doc: Mapping[str, Any],
+    target: str,
+    arguments: Sequence[tuple[Any, ...]],
+    resps: list[Any],
+    filtered_resps: list[Any],
+    filter_name: str,
+    prompt: str,
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
+    """A line in lm-eval's own words; `item` is an id of ours, which begins with the place in the benchmark."""
+    return {
+        "doc_id": int(item.partition("-")[0]),
+        "doc": doc,
+        "target": target,
+        "arguments": {
+            f"gen_args_{place}": {f"arg_{number}": value for number, value in enumerate(values)}
+            for place, values in enumerate(arguments)
+        },
+        "resps": resps,
+        "filtered_resps": filtered_resps,
+        "filter": filter_name,
+        "metrics": list(metrics),
+        "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
+        "prompt_hash": _hash(prompt),
+        "target_hash": _hash(target),
+        **metrics,
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _means(samples: Sequence[Mapping[str, Any]]) -> dict[str, float | str]:
+    """Mean and standard error of each metric behind each filter."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for sample in samples:
+        for metric in sample["metrics"]:
+            values.setdefault((metric, sample["filter"]), []).append(sample[metric])
+    means: dict[str, float | str] = {}
+    for (metric, name), scores in values.items():
+        error = float(np.std(scores, ddof=1)) / len(scores) ** 0.5 if len(scores) > 1 else "N/A"
+        means |= {f"{metric},{name}": float(np.mean(scores)), f"{metric}_stderr,{name}": error}
+    return means
+
+
+def _metrics(task: Evaluated) -> tuple[str, ...]:
+    return ("acc",) if task.judged else ("acc", "acc_norm")
+
+
+def _decoding(task: Evaluated) -> dict[str, Any]:
+    """Settings of decoding, as far as they are known."""
+    words = {"max_answer_tokens": "max_gen_toks", "temperature": "temperature", "top_p": "top_p"}
+    known = {word: task.settings[name] for name, word in words.items() if name in task.settings}
+    sampled = {"do_sample": known["temperature"] > 0} if "temperature" in known else {}
+    return {"until": task.settings.get("stop_strings", []), **known, **sampled}
+
+
+def _config(task: Evaluated) -> dict[str, Any]:
+    """A task's part of `configs`: lm-eval's fields, and all that decided answers and verdicts as `metadata`."""
+    data = task.data_set
+    samples = task.settings.get("samples_per_problem", 1)
+    return {
+        "task": task.label,
+        "dataset_path": data.path,
+        "dataset_name": data.configuration,
+        "test_split": data.split,
+        "output_type": "generate_until" if task.judged else "multiple_choice",
+        **({"generation_kwargs": _decoding(task), "repeats": samples} if task.judged else {}),
+        "filter_list": [{"name": judge, "filter": [{"function": judge}]} for judge in task.judged],
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in _metrics(task)
+        ],
+        "metadata": {"answers": task.settings, "verdicts": {judge: facts for judge, (facts, _) in task.judged.items()}},
+    }
+
+
+def _about(tasks: Sequence[Evaluated], time: datetime) -> dict[str, Any]:
+    """Everything in a results file beside figures and hashes."""
+    version, model, settings = metadata.version("lightreasoner"), tasks[0].model, tasks[0].settings
+    sizes = {task.label: {"original": task.benchmark.size, "effective": task.figures["total"]} for task in tasks}
+    return {
+        "group_subtasks": {task.label: [] for task in tasks},
+        "configs": {task.label: _config(task) for task in tasks},
+        "versions": {task.label: version for task in tasks},
+        "n-shot": {
+            task.label: len(task.benchmark.demonstrations) if isinstance(task.benchmark, Benchmark) else 0
+            for task in tasks
+            if not task.is_imported
+        },
+        "higher_is_better": {task.label: dict.fromkeys(_metrics(task), True) for task in tasks},
+        "n-samples": sizes,
+        "config": {
+            "model": "lightreasoner",
+            "model_args": f"pretrained={model}",
+            "model_sha256": settings.get("model_sha256"),
+            "model_dtype": settings.get("dtype"),
+        },
+        "date": time.timestamp(),
+        "lightreasoner_version": version,
+        "model_source": "lightreasoner",
+        "model_name": model,
+        "model_name_sanitized": re.sub(r'["<>:/|\\?*\[\]]+', "__", model),
+    }

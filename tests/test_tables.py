@@ -1,0 +1,66 @@
+"""What people read: the tables say what the results say."""
+
+from typing import Any
+
+from lightreasoner.tables import benchmark_lines, benchmark_rows, comparison_lines, evaluation_lines, table
+
+FIGURES: dict[str, Any] = {
+    "correct": 11, "wrong": 6, "no_answer": 1, "timeout": 1, "grader_error": 1, "truncated": 2, "prompt_too_long": 0,
+    "total": 20, "metric": "acc", "accuracy": 0.55, "low": 0.3421, "high": 0.7418, "verified": False,
+}  # fmt: skip
+
+
+def test_columns_are_aligned_and_the_table_is_markdown() -> None:
+    assert table(["a", "long"], [["1", "2"], ["333", "4"]]) == [
+        "| a   | long |",
+        "| --- | ---- |",
+        "| 1   | 2    |",
+        "| 333 | 4    |",
+    ]
+
+
+def test_an_evaluation_reads_like_table_1_with_intervals_and_all_verdicts() -> None:
+    other = {**FIGURES, "accuracy": 0.25, "pass_at": {"1": 0.25, "4": 0.5}, "majority": 0.3}
+    lines = evaluation_lines({"chat/gsm8k": FIGURES, "plain/gsm8k": other, "chat/svamp": other})
+    assert lines[0].split() == "| prompt | GSM8K | SVAMP | AVG |".split()
+    assert lines[2].split("|")[1:-1][0].strip() == "chat"
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
+        "chat", "55.0 (34.2 to 74.2)", "25.0 (34.2 to 74.2)", "40.0",
+    ]  # fmt: skip
+    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == ["plain", "25.0 (34.2 to 74.2)", "", ""]
+    (first,) = [line for line in lines if line.startswith("chat/gsm8k")]
+    assert "n = 20, acc, 11 correct, 6 wrong, 1 no answer, 1 timeout, 1 grader error, 2 cut off" in first
+    assert "not verified against a published figure" in first
+    assert "too long" not in first
+    (second,) = [line for line in lines if line.startswith("plain/gsm8k")]
+    assert "pass@1 25.0, pass@4 50.0, majority vote 30.0" in second
+
+
+def test_a_comparison_shows_deltas_intervals_tests_and_warnings() -> None:
+    row = {
+        "prompt": "chat", "benchmark": "gsm8k", "total": 1319, "before": 0.425, "after": 0.706, "gain": 0.281,
+        "low": 0.25, "high": 0.31, "gained": 400, "lost": 30, "p_value": 1.2e-30, "p_holm": 2.4e-30,
+        "minimal_detectable": 0.0321,
+    }  # fmt: skip
+    blind = {**row, "benchmark": "svamp", "minimal_detectable": None}
+    result = {"benchmarks": [row, blind], "overall": [{**row, "benchmarks": 2}], "warnings": ["gsm8k: different judge"]}
+    lines = comparison_lines(result)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:5]]
+    assert cells[2] == [
+        "chat", "GSM8K", "1319", "42.5", "70.6", "+28.1 (+25.0 to +31.0)", "400 / 30", "1.2e-30", "2.4e-30", "3.2",
+    ]  # fmt: skip
+    assert cells[3][-1] == ""
+    assert cells[4][1] == "AVG of 2"
+    assert lines[-1] == "warning: gsm8k: different judge"
+
+
+def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:
+    rows = {row["name"]: row for row in benchmark_rows()}
+    assert rows["mmlu_stem"] | {"source": "", "items_sha256": ""} == {
+        "name": "mmlu_stem", "title": "MMLU-STEM", "items": 3018, "answers": "choice", "shots": 5, "metric": "acc",
+        "source": "", "file": "mmlu_stem/test.jsonl", "items_sha256": "", "verified": False,
+    }  # fmt: skip
+    assert rows["hellaswag"]["file"] == "hellaswag/validation.jsonl"
+    lines = benchmark_lines(rows)
+    assert len(lines) == 2 + len(rows) + 2
+    assert "openai/gsm8k@740312add88f" in lines[2]
