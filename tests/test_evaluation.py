@@ -393,6 +393,15 @@ def test_unknown_benchmarks_are_named(tmp_path: Path) -> None:
         EvaluateConfig.checked({"model": "miniature/expert", "out": tmp_path, "benchmarks": ["gsm9k"]})
 
 
+def test_the_papers_seven_have_one_name(data_dir: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_items": 1, "max_answer_tokens": 4, "data_dir": tmp_path}
+    for name in PAPER_SET:
+        source = data_dir / ("math500" if name == "math" else name)
+        (tmp_path / name).symlink_to(source)
+    found = evaluate(config_for(tmp_path / "out", benchmarks=("paper", "arithmetic", "gsm8k"), **settings))
+    assert list(found) == [f"chat/{name}" for name in (*PAPER_SET, "arithmetic")]
+
+
 def test_evaluation_is_reached_from_the_package() -> None:
     import lightreasoner
 

@@ -184,8 +184,8 @@ class MergeSettings(Config):
 class EvaluateSettings(Config):
     """Stage 4: accuracy on benchmarks; by default greedy pass@1."""
 
-    benchmarks: tuple[BenchmarkName, ...] = ("gsm8k",)
-    """What is asked."""
+    benchmarks: tuple[BenchmarkName | Literal["paper"], ...] = ("gsm8k",)
+    """What is asked; paper stands for the seven of its Table 1. `lightr benchmarks` lists them."""
     prompts: Literal["chat", "plain", "both"] = "chat"
     """chat: cue and chat template (the paper's Eq 36); plain: "Question: … Answer:" (its Eq 37, used there for base
     models); both evaluates and reports both, so that models can be compared under the same prompt."""

@@ -10,11 +10,12 @@ Answers are made and judged as separate stages: each resumes by itself, and anot
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from lightreasoner import answering, choices, judging
 from lightreasoner.answering import ModelUnderTest
-from lightreasoner.benchmarks import BENCHMARKS, Benchmark, items_hash, load_benchmark, load_choices
+from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.config import BenchmarkName, EvaluateConfig, PromptKind
 from lightreasoner.models import dtype_name, find_model, load_tokenizer
 from lightreasoner.progress import say
@@ -39,7 +40,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     evaluator = _Evaluator(config, ModelUnderTest(config, source, tokenizer), source.fingerprint())
     kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
     results = {}
-    for name in config.benchmarks:
+    wanted = (PAPER_SET if name == "paper" else (name,) for name in config.benchmarks)
+    for name in dict.fromkeys(chain.from_iterable(wanted)):
         if isinstance(BENCHMARKS[name], Benchmark):
             results.update({f"{kind}/{name}": evaluator.answer_and_judge(name, kind) for kind in kinds})
         else:
