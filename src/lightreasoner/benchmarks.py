@@ -175,7 +175,7 @@ def _olympiad_gold(row: Row) -> str:
     answers = _field(row, "final_answer")
     if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
         raise DataError(f"{row[0]}: final_answer is {answers!r}, not a list of texts")
-    return answers[0].strip().strip("$")
+    return answers[0].replace("$", "").strip().removesuffix(".")
 
 
 def _mmlu_question(row: Row) -> str:
@@ -288,7 +288,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
             title="Olympiad",
             source=UrlSource(f"{TOOLKIT}/olympiadbench/test.jsonl"),
             size=675,
-            items_sha256="3319ff33c627babb48f0eabcb9d42cee8eb3ef88fb2f25c460a9c38835288211",
+            items_sha256="920419a779dc07c01aca909f3a49139a4fe2c2b506a073614c98498332cc802d",
             question=lambda row: text_of(row, "question"),
             gold=_olympiad_gold,
             kind="expression",

@@ -39,8 +39,8 @@ def grade_file(
     total = sum(1 for _ in map(_case, read_file(file)))
     counts: dict[str, int] = dict.fromkeys(VERDICTS, 0)
     with (
-        _writer(out) as writer,
         GradingPool(judge, workers=workers, seconds=seconds, megabytes=megabytes) as pool,
+        _writer(out) as writer,
         progress(f"judging {file.name}", total) as advance,
     ):
         cases, asked = tee(_case(row) for row in read_file(file))
@@ -73,7 +73,7 @@ def _case(row: Row) -> Case:
     for name, value in (("gold", gold), ("text", text)):
         if not isinstance(value, str):
             raise DataError(f"{where}: {name} is {value!r}, not a text; every row needs gold and text")
-    if benchmark is not None and not isinstance(BENCHMARKS.get(benchmark), Benchmark):
+    if benchmark is not None and not (isinstance(benchmark, str) and isinstance(BENCHMARKS.get(benchmark), Benchmark)):
         known = ", ".join(name for name, entry in BENCHMARKS.items() if isinstance(entry, Benchmark))
         raise DataError(f"{where}: benchmark is {benchmark!r}; leave it out, or use one of {known}")
     assert isinstance(gold, str)

@@ -9,7 +9,7 @@ import re
 # A sentence ends with a full stop and a space, but not the one of an abbreviation: "Mrs. Hilt", "3:30 p.m. today".
 _SENTENCE_END = r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\b[ap]\.m)\.\s"
 _PHRASES = (
-    re.compile(rf"(?:final )?answer is:?\s*(.+?)(?:{_SENTENCE_END}|$)", re.IGNORECASE | re.MULTILINE),
+    re.compile(rf"(?:final )?answer(?: is\b:?|:)\s*(.+?)(?:{_SENTENCE_END}|$)", re.IGNORECASE | re.MULTILINE),
     re.compile(r"^####\s*(.+)$", re.MULTILINE),
 )
 # Markdown's bold marks, but not the double asterisks that mean a power: "x**2", "(x+1)**2".
@@ -26,7 +26,7 @@ _CLOSING_LETTER = re.compile(
 
 
 def extract_answer(text: str) -> str | None:
-    """The answer that a text ends up with, as text: last box, else "answer is …", else `#### …`, else last number."""
+    """The answer that a text ends up with, as text: what it marks as such, else its last number."""
     stated = stated_answer(text)
     if stated is not None:
         return stated or None
@@ -35,7 +35,7 @@ def extract_answer(text: str) -> str | None:
 
 
 def stated_answer(text: str) -> str | None:
-    """The answer that a text marks as such: last box, else "answer is …", else `#### …`.
+    """The answer that a text marks as such: last box, else "answer is …" or "Answer: …", else `#### …`.
 
     Returns:
         The answer; an empty text where a box is there and empty; None where nothing is marked.

@@ -57,7 +57,7 @@ class GradingPool:
                 f"{seconds} seconds, {megabytes} megabytes, {workers} workers: a judge needs more than 0 seconds, "
                 f"{LEAST_MEGABYTES} megabytes and 1 worker"
             )
-        count = workers or os.cpu_count() or 1
+        count = workers or _cores()
         # -P: a json.py that lies in the user's folder is not imported in place of Python's own.
         self._command = [sys.executable, "-P", "-m", "lightreasoner.grading.worker", judge, str(seconds)]
         self._command.append("prepare" if symbolic else "lazy")
@@ -122,6 +122,11 @@ class GradingPool:
             for worker in list(self._living):
                 if worker.memory() > self._bytes:
                     worker.end()
+
+
+def _cores() -> int:
+    """Processor cores that this process may use, which on a cluster are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:

@@ -1,0 +1,183 @@
+"""Both judges on the gold answers of all benchmarks: each is right for itself, in whatever form, and for no other."""
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from lightreasoner.benchmarks import BENCHMARKS, Benchmark, load_benchmark
+from lightreasoner.config import BenchmarkName, JudgeName
+from lightreasoner.grading.numbers import parse_quantity
+from lightreasoner.grading.pool import GradingPool
+from lightreasoner.grading.verdicts import Case
+from lightreasoner.records import Problem
+
+NAMES: tuple[BenchmarkName, ...] = (
+    "gsm8k",
+    "svamp",
+    "asdiv",
+    "math500",
+    "minerva_math",
+    "olympiadbench",
+    "mmlu_stem",
+)
+
+# Items whose gold answer in a box is not correct, and why.
+NOT_ITSELF: dict[JudgeName, dict[str, str]] = {"math-verify": {}, "toolkit": {}}
+# Items for which the next item's gold answer is correct, and why. Kept small, for each is a wrong answer accepted.
+SAME_AS_NEXT: dict[JudgeName, dict[str, str]] = {
+    "math-verify": {"00022-8e69fc01349a975d": "5 and x=5 are the same value"},
+    "toolkit": {"00022-8e69fc01349a975d": "5 and x=5 are the same value"},
+}
+Form = Callable[[str, Fraction], str | None]
+
+
+@pytest.fixture(scope="module", params=["math-verify", "toolkit"])
+def judge(request: pytest.FixtureRequest) -> JudgeName:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pool(judge: JudgeName) -> Iterator[GradingPool]:
+    with GradingPool(judge, workers=2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def main_pool() -> Iterator[GradingPool]:
+    with GradingPool(workers=2) as pool:
+        yield pool
+
+
+def gold_of(problem: Problem) -> str:
+    assert problem.answer is not None
+    return problem.answer
+
+
+def case_of(name: BenchmarkName, text: str, gold: str) -> Case:
+    benchmark = BENCHMARKS[name]
+    assert isinstance(benchmark, Benchmark)
+    return Case(text, gold, benchmark.kind, name)
+
+
+def boxed(answer: str) -> str:
+    return f"So the answer is \\boxed{{{answer}}}."
+
+
+def same_to_the_toolkit(answer: str, gold: str) -> bool:
+    """Whether two answers are numbers that the toolkit takes for one: up to a factor of 100, and 1e-4 beside it."""
+    left, right = parse_quantity(answer), parse_quantity(gold)
+    if left is None or right is None:
+        return False
+    return any(abs(left - target) <= abs(target) / 10_000 for target in (right, right / 100, right * 100))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gold_answer_in_a_box_is_correct(
+    name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path
+) -> None:
+    problems = load_benchmark(name, limit=None, data_dir=data_dir)
+    found = list(pool.judge(case_of(name, boxed(gold_of(problem)), gold_of(problem)) for problem in problems))
+    not_correct = [problem.id for problem, one in zip(problems, found, strict=True) if one.verdict != "correct"]
+    assert set(not_correct) <= set(NOT_ITSELF[judge])
+    assert len(not_correct) <= len(problems) / 1000
+
+
+def wrongly_accepted(
+    name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path, every: int = 1
+) -> list[str]:
+    """Items for which the gold answer of the next item is correct although it is another text, unexplained."""
+    problems = load_benchmark(name, limit=None, data_dir=data_dir)
+    pairs = [
+        (problem, gold_of(following))
+        for problem, following in zip(problems, problems[1:] + problems[:1], strict=True)
+        if gold_of(problem) != gold_of(following)
+    ][::every]
+    assert len(pairs) >= 80
+    found = pool.judge(case_of(name, boxed(other), gold_of(problem)) for problem, other in pairs)
+    return [
+        problem.id
+        for (problem, other), one in zip(pairs, found, strict=True)
+        if one.verdict == "correct"
+        and problem.id not in SAME_AS_NEXT[judge]
+        and not (judge == "toolkit" and same_to_the_toolkit(other, gold_of(problem)))
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gold_answer_of_another_item_is_not_correct(
+    name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path
+) -> None:
+    # The toolkit simplifies whatever it is given, which takes half a minute for all of Minerva.
+    every = 3 if (judge, name) == ("toolkit", "minerva_math") else 1
+    assert wrongly_accepted(name, judge, pool, data_dir, every) == []
+
+
+@pytest.mark.slow
+def test_no_gold_answer_of_another_item_of_minerva_is_correct_to_the_toolkit(data_dir: Path) -> None:
+    with GradingPool("toolkit", workers=2) as pool:
+        assert wrongly_accepted("minerva_math", "toolkit", pool, data_dir) == []
+
+
+# --- Other forms, which the main judge must know ---
+
+
+def is_decimal(number: Fraction) -> bool:
+    """Whether a number has finitely many decimals."""
+    return 10**30 % number.denominator == 0
+
+
+def decimal(number: Fraction) -> str:
+    """All decimals of a number."""
+    digits = str(abs(number.numerator) * 10**30 // number.denominator).rjust(31, "0")
+    return f"{'-' if number < 0 else ''}{digits[:-30]}.{digits[-30:]}".rstrip("0")
+
+
+PROSE: dict[str, Callable[[str], str]] = {
+    "a sentence": lambda gold: f"We add these up.\nThe answer is {gold}.",
+    "a sentence in bold": lambda gold: f"**The answer is {gold}.**",
+    "a formula": lambda gold: f"Therefore the answer is ${gold}$.",
+}
+NUMBERS: dict[str, Callable[[str, Fraction], str]] = {
+    "a unit in the box": lambda gold, number: f"\\boxed{{{gold}\\text{{ apples}}}}",
+    "a unit in a sentence": lambda gold, number: f"The answer is {gold} apples.",
+    "a decimal": lambda gold, number: boxed(decimal(number)),
+    "a fraction": lambda gold, number: boxed(f"\\frac{{{3 * number.numerator}}}{{{3 * number.denominator}}}"),
+    "a percentage": lambda gold, number: boxed(f"{decimal(100 * number)}\\%"),
+}
+
+
+def share_correct(pool: GradingPool, cases: list[Case]) -> float:
+    return sum(found.verdict == "correct" for found in pool.judge(cases)) / len(cases)
+
+
+def test_the_decimals_of_these_tests_are_right() -> None:
+    numbers = [Fraction(5), Fraction(-7, 4), Fraction(1, 1000), Fraction(45, 10) * 10**33]
+    assert [decimal(number) for number in numbers] == ["5.", "-1.75", "0.001", f"45{'0' * 32}."]
+    assert not is_decimal(Fraction(1, 3))
+
+
+@pytest.mark.parametrize("form", PROSE)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gold_answer_in_prose_is_correct(
+    name: BenchmarkName, form: str, main_pool: GradingPool, data_dir: Path
+) -> None:
+    golds = [gold_of(problem) for problem in load_benchmark(name, limit=None, data_dir=data_dir)]
+    letters = "({})" if name == "mmlu_stem" else "{}"
+    cases = [case_of(name, PROSE[form](letters.format(gold)), gold) for gold in golds]
+    assert share_correct(main_pool, cases) >= 0.99
+
+
+@pytest.mark.parametrize("form", NUMBERS)
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_a_gold_number_in_another_form_is_correct(
+    name: BenchmarkName, form: str, main_pool: GradingPool, data_dir: Path
+) -> None:
+    golds = [gold_of(problem) for problem in load_benchmark(name, limit=None, data_dir=data_dir)]
+    numbers = [(gold, number) for gold in golds if (number := parse_quantity(gold)) is not None and is_decimal(number)]
+    if form == "a percentage":
+        numbers = [(gold, number) for gold, number in numbers if "%" not in gold]
+    assert len(numbers) >= 150
+    cases = [case_of(name, NUMBERS[form](gold, number), gold) for gold, number in numbers]
+    assert share_correct(main_pool, cases) >= 0.99
