@@ -77,6 +77,20 @@ def test_batches_of_one_and_of_sixteen_give_the_same_answers(tmp_path: Path) -> 
         assert [one[item].output_ids for item in one] == [many[item].output_ids for item in one]
 
 
+@pytest.mark.slow
+def test_a_real_small_model_answers_alone_as_in_a_batch(smollm2_gguf: Path, data_dir: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "benchmarks": ("gsm8k",),
+        "data_dir": data_dir,
+        "max_items": 16,
+        "max_answer_tokens": 48,
+    }
+    for size in (1, 16):
+        evaluate(config_for(tmp_path / str(size), str(smollm2_gguf), answer_batch_size=size, **settings))
+    one, many = (answers(tmp_path / size, "chat/gsm8k") for size in ("1", "16"))
+    assert [one[item].output_ids for item in one] == [many[item].output_ids for item in one]
+
+
 def test_every_answer_is_stored_with_what_was_asked_and_why_it_ended(expert: Path) -> None:
     rows = answers(expert)
     items = {item.id: item for item in load_benchmark("arithmetic", limit=60, data_dir=None)}

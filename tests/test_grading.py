@@ -474,6 +474,7 @@ def test_a_verdict_comes_with_the_text_that_was_judged() -> None:
     assert judge("so what", "42", "number") == Judgement(None, None, "no_answer")
     assert judge(r"so \boxed{x + 1}", "1+x", "expression") == Judgement("x + 1", "x+1", "correct")
     assert judge("so (B)", "C", "choice") == Judgement("B", "B", "wrong")
+    assert judge(r"**Answer:** $\frac12$", "1/2", "expression").extracted == r"$\frac12$"
 
 
 @pytest.mark.parametrize(

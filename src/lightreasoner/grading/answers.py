@@ -9,7 +9,7 @@ import re
 # A sentence ends with a full stop and a space, but not the one of an abbreviation: "Mrs. Hilt", "3:30 p.m. today".
 _SENTENCE_END = r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\b[ap]\.m)\.\s"
 _PHRASES = (
-    re.compile(rf"(?:final )?answer(?: is\b:?|:)\s*(.+?)(?:{_SENTENCE_END}|$)", re.IGNORECASE | re.MULTILINE),
+    re.compile(rf"(?:final )?answer(?: is\b:?|:)(?:\*\*)?\s*(.+?)(?:{_SENTENCE_END}|$)", re.IGNORECASE | re.MULTILINE),
     re.compile(r"^####\s*(.+)$", re.MULTILINE),
 )
 # Markdown's bold marks, but not the double asterisks that mean a power: "x**2", "(x+1)**2".
