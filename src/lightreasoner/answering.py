@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.engines import Decoding, Engine, TransformersEngine, in_halves
+from lightreasoner.decoding import engine_for
+from lightreasoner.engines import Decoding, Engine, in_halves
 from lightreasoner.models import ModelSource, context_length, load_model
 from lightreasoner.progress import progress
 from lightreasoner.prompts import PromptTemplate
@@ -91,7 +92,7 @@ class _Answering:
     def __init__(self, under_test: ModelUnderTest, config: EvaluateConfig, name: str, template: PromptTemplate) -> None:
         self._tokenizer = under_test.tokenizer
         self._name = name
-        self._engine: Engine = TransformersEngine(under_test.model, under_test.tokenizer)
+        self._engine: Engine = engine_for(under_test.model, under_test.tokenizer)
         self._decoding = Decoding(
             max_new_tokens=config.max_answer_tokens,
             stop_ids=template.stop_ids(under_test.model.generation_config),
@@ -106,7 +107,7 @@ class _Answering:
         if limit <= 0:
             return [self._answer(asked, [], "prompt_too_long") for asked in batch]
         decoding = replace(self._decoding, max_new_tokens=limit, seed=_seed(self._decoding.seed, batch))
-        outputs = self._engine.generate([asked.prompt_ids for asked in batch], decoding)
+        outputs = self._engine.generate([asked.prompt_ids for asked in batch], decoding).responses
         return [self._answer(asked, ids) for asked, ids in zip(batch, outputs, strict=True)]
 
     def _answer(self, asked: Asked, output_ids: list[int], finish: str | None = None) -> Answer:

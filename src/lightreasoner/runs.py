@@ -117,6 +117,11 @@ class StageFolder:
         return {item for entry in self._entries for item in entry["ids"]}
 
     @property
+    def first_ids(self) -> list[str]:
+        """Ids of the first commit: as many as the size of a batch, if there were so many."""
+        return list(self._entries[0]["ids"]) if self._entries else []
+
+    @property
     def counts(self) -> dict[str, int]:
         """Sums of the counters of all commits."""
         totals: dict[str, int] = {}

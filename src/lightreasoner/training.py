@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ from transformers import (
 from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, TrainingDiverged
-from lightreasoner.labels import Collator, LabelSchedule, LabelSet, epochs, load_labels, micro_batches_per_step
+from lightreasoner.labels import (
+    Collator,
+    LabelSchedule,
+    LabelSet,
+    MicroBatch,
+    epochs,
+    load_labels,
+    share_of_step,
+)
 from lightreasoner.models import (
     ModelSource,
     SharedVocabulary,
@@ -44,13 +53,23 @@ from lightreasoner.models import (
     pick_dtype,
     vocabulary_of,
 )
+from lightreasoner.packing import attention_by, packs
 from lightreasoner.progress import Advance, progress, say
 from lightreasoner.runs import StopRequest, file_hash, open_stage, publish_folder, stop_signals, write_json
 from lightreasoner.scoring import head_rows
 
 ADAPTER = "adapter"
 # Settings that change what is seen and kept on the way, never the result.
-NOT_IN_FINGERPRINT = ("save_steps", "keep_checkpoints", "logging_steps", "report_to", "trust_remote_code")
+NOT_IN_FINGERPRINT = (
+    "tokens_per_micro_batch",
+    "save_steps",
+    "keep_checkpoints",
+    "logging_steps",
+    "report_to",
+    "trust_remote_code",
+)
+# Tokens of a forward and backward pass, whose activations take memory; a CPU is busy with few.
+TOKENS_PER_MICRO_BATCH = {"cpu": 768}
 COMPLETE = "complete.json"  # written into a checkpoint after everything else
 
 
@@ -93,16 +112,15 @@ def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelS
 def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     arguments = _training_arguments(config, folder)
-    arguments.gradient_accumulation_steps = micro_batches_per_step(
-        config.labels_per_step, config.labels_per_micro_batch, arguments.world_size
-    )
+    share = share_of_step(config.labels_per_step, arguments.world_size)
     tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
     model = load_model(
         source, dtype=config.dtype, device=str(arguments.device), trust_remote_code=config.trust_remote_code
     )
     vocabulary = vocabulary_of(tokenizer, logit_width(model))
-    count = config.steps * config.labels_per_step // config.labels_per_micro_batch
-    schedule = LabelSchedule(labels, config.labels_per_micro_batch, count, config.labels_per_forward, config.seed)
+    count = config.steps * arguments.world_size
+    schedule = LabelSchedule(labels, share, count, config.labels_per_forward, config.seed)
+    tokens = config.tokens_per_micro_batch or TOKENS_PER_MICRO_BATCH.get(arguments.device.type, 16384)
     checkpoint = newest_complete_checkpoint(folder)
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     with progress("fine-tuning", config.steps, done) as advance, stop_signals() as stop:
@@ -110,7 +128,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
             model=attach_lora(model, config),
             args=arguments,
             train_dataset=schedule,
-            data_collator=Collator(labels, config.padding_free),
+            data_collator=Collator(labels, packs(model), tokens),
             callbacks=[_Watcher(folder, advance, stop)],
             objective=LabelObjective(model, vocabulary, config.labels_per_step, arguments.world_size),
         )
@@ -176,22 +194,22 @@ class LabelObjective:
     processes: int = 1
     sums: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 0.0, "entropy": 0.0, "labels": 0.0})
 
-    def __call__(self, forward: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    def __call__(self, forward: nn.Module, batch: MicroBatch) -> Tensor:
         """This micro-batch's share of its step's mean loss (Eq 8).
 
         Args:
             forward: the model, perhaps wrapped for several processes.
-            inputs: what `labels.Collator` gives.
+            batch: texts and labels.
 
         Raises:
             TrainingDiverged: the loss is NaN or infinite.
         """
-        inputs = dict(inputs)
-        rows, label_ids, weights = (inputs.pop(name) for name in ("rows", "label_ids", "label_weights"))
         head: Any = self.model.get_output_embeddings()
-        with head_rows(head, rows):
-            logits = forward(**inputs, use_cache=False).logits[0]
-        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(label_ids))
+        attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
+        with head_rows(head, batch.rows), attending:
+            logits = forward(**batch.inputs, use_cache=False).logits[0]
+        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
+        weights = batch.label_weights
         cross_entropy = contrast.label_cross_entropy(weights, log_expert)
         total = cross_entropy.sum()
         # One transfer for all figures: each costs a wait for the GPU.
@@ -203,7 +221,7 @@ class LabelObjective:
             )
         self.sums["cross_entropy"] += cross_entropy_sum
         self.sums["entropy"] += entropy_sum
-        self.sums["labels"] += len(rows)
+        self.sums["labels"] += len(batch.rows)
         return total / self.labels_per_step * self.processes
 
     def flush(self) -> Tensor:
@@ -214,18 +232,25 @@ class LabelObjective:
 
 
 class LabelTrainer(Trainer):
-    """transformers' Trainer with `LabelObjective` as its loss and micro-batches in the order of their schedule."""
+    """transformers' Trainer with `LabelObjective` as its loss, steps in the order of their schedule."""
 
     def __init__(self, *, objective: LabelObjective, **options: Any) -> None:
         super().__init__(**options)
         self._objective = objective
         self._last_log = time.perf_counter()
-        # The objective divides by the labels of the whole step: nothing is left for the Trainer to divide.
-        self.loss_is_scaled_for_ga = True
 
-    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Any:
-        """The micro-batch's share of the step's loss."""
-        return self._objective(model, inputs)
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Tensor:
+        """Gradients of one step's labels, micro-batch by micro-batch; processes meet at the last one."""
+        model.train()
+        batches: Any = self._prepare_inputs(inputs)["micro_batches"]
+        losses = []
+        for batch in batches:
+            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = self._objective(model, batch)
+                self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     def _get_train_sampler(self, *args: Any) -> SequentialSampler:
         assert isinstance(self.train_dataset, LabelSchedule)
@@ -309,7 +334,7 @@ def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArgumen
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
-        per_device_train_batch_size=1,  # one item of the schedule is one micro-batch
+        per_device_train_batch_size=1,  # one item of the schedule is a whole step, or a process's share of it
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=0,
