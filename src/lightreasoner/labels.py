@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
 from lightreasoner.packing import Layout, cut_by_tokens, lay_out
-from lightreasoner.runs import StageFolder, read_stage
+from lightreasoner.runs import read_stage
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def load_labels(data: Path, max_length: int) -> tuple[dict[str, Any], LabelSet]:
             "a JSONL file of the authors' format becomes one with `lightr samples import`"
         )
     fingerprint, stage = read_stage(folder)
-    labels = _flatten(stage, max_length)
+    rollouts, steps = (pa.concat_tables(stage.tables(kind)) for kind in ("rollouts", "steps"))
+    labels = flatten(rollouts, steps, max_length)
     if len(labels) == 0:
         raise DataError(f"{data}: no label to train on ({labels.skipped} skipped as longer than {max_length} tokens)")
     return fingerprint, labels
@@ -220,9 +221,8 @@ def _padded(values: Sequence[NDArray[Any]]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(value) for value in values], batch_first=True)
 
 
-def _flatten(stage: StageFolder, max_length: int) -> LabelSet:
-    rollouts = pa.concat_tables(stage.tables("rollouts"))
-    steps = pa.concat_tables(stage.tables("steps"))
+def flatten(rollouts: pa.Table, steps: pa.Table, max_length: int) -> LabelSet:
+    """Rows of `records.Rollout` and `records.StepSample` as arrays; labels of longer prefixes are left out."""
     prompts, responses = rollouts["prompt_ids"].to_pylist(), rollouts["response_ids"].to_pylist()
     texts = [np.array(prompt + response, np.int64) for prompt, response in zip(prompts, responses, strict=True)]
     index = {question: text for text, question in enumerate(rollouts["question_id"].to_pylist())}
