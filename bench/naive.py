@@ -48,19 +48,21 @@ def sample_question(
         output_logits=True,
     )
     response = output.sequences[0, len(prompt) :].tolist()
-    log_expert = torch.cat(output.logits).float().log_softmax(-1)
+    log_expert = torch.cat(output.logits)
     prefixes = [prompt + response[:length] for length in range(len(response))]
     log_amateur = torch.cat(
         [
-            last_logits(amateur, prefixes[start : start + PREFIXES_AT_A_TIME]).float().log_softmax(-1)
+            last_logits(amateur, prefixes[start : start + PREFIXES_AT_A_TIME])
             for start in range(0, len(prefixes), PREFIXES_AT_A_TIME)
         ]
     ).to(log_expert.device)
     steps = []
+    # In float32 the sum over a large vocabulary costs a divergence 1e-4; a yardstick should not be off by that.
+    log_expert, log_amateur = log_expert.double().log_softmax(-1), log_amateur.double().log_softmax(-1)
     for prefix, e, a in zip(prefixes, log_expert, log_amateur, strict=True):
         kl = float((e.exp() * (e - a)).sum())
         plausible = e.exp() >= alpha * e.exp().max()
-        label = torch.where(plausible, e - a, -torch.inf).softmax(-1) if kl > beta else None
+        label = torch.where(plausible, e - a, -torch.inf).softmax(-1).float() if kl > beta else None
         steps.append(NaiveStep(prefix, kl, label))
     return steps
 

@@ -23,12 +23,14 @@ from typing import Any
 
 import models
 import naive
+import numpy as np
 import torch
 
 from lightreasoner.config import FinetuneConfig, SampleConfig
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
+from lightreasoner.models import logit_width
 from lightreasoner.packing import packs
 from lightreasoner.records import Problem, Rollout, StepSample
 from lightreasoner.sampling import Prompted, Sampler
@@ -128,8 +130,13 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
     ordered = sorted(measured.prompts, key=len)
     batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)][: options.runs]
     ours(batches[0][:2])
+    body, head = linear_weights(pair.expert)
+    amateur_body, _ = linear_weights(pair.amateur)
     plain_seconds, our_seconds, results = [], [], []
-    difference, flips, compared = 0.0, 0, 0
+    parts: dict[str, list[float]] = {
+        name: [] for name in ("decoding", "scoring", "contrast", "decoding_of_gemm", "scoring_of_gemm")
+    }
+    difference, flips, compared, response_tokens = 0.0, 0, 0, 0
     for prompts in batches:
         seconds, rows = timed(lambda prompts=prompts: ours(prompts))
         our_seconds.append(seconds / len(prompts))
@@ -147,20 +154,20 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
             difference = max(difference, *(abs(a - step.kl) for a, step in zip(found, steps, strict=True)))
             flips += sum((a > BETA) != (step.kl > BETA) for a, step in zip(found, steps, strict=True))
             compared += len(steps)
-    prompts = batches[len(batches) // 2]
-    body, head = linear_weights(pair.expert)
-    amateur_body, _ = linear_weights(pair.amateur)
-    decoding_seconds, generation = timed(lambda: ours.engine.generate(prompts, ours.decoding))
-    tokens = sum(map(len, generation.responses))
-    read = sum(map(len, prompts))
-    scoring_seconds, _ = timed(lambda: response_states(pair.amateur, prompts, generation.responses))
-    contrast_seconds = timed(lambda: ours.sampler.score(prompts, generation))[0] - scoring_seconds
-    # Shares of the machine's speed: what the linear layers alone would take on as many rows, over what it took.
-    gemm_decode = gemm_rate(pair.expert, batch, batch)
-    gemm_pass = gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
-    gemm_read = gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
-    ideal_decoding = 2 * (body + head) * (tokens - len(prompts)) / gemm_decode + 2 * body * read / gemm_read
-    scored = read + tokens - len(prompts)
+        decoding, generation = timed(lambda prompts=prompts: ours.engine.generate(prompts, ours.decoding))
+        responses = generation.responses
+        scoring, _ = timed(lambda prompts=prompts, r=responses: response_states(pair.amateur, prompts, r))
+        both, _ = timed(lambda prompts=prompts, g=generation: ours.sampler.score(prompts, g))
+        read, new = sum(map(len, prompts)), sum(map(len, responses)) - len(prompts)
+        response_tokens += new + len(prompts)
+        # What the linear layers alone would take on as many rows, at this very time, over what all of it took.
+        reading = 2 * body * read / gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
+        stepping = 2 * (body + head) * new / gemm_rate(pair.expert, len(prompts), len(prompts))
+        passing = 2 * amateur_body * (read + new) / gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
+        parts["decoding_of_gemm"].append((reading + stepping) / decoding)
+        parts["scoring_of_gemm"].append(passing / scoring)
+        for name, value in (("decoding", decoding), ("scoring", scoring), ("contrast", both - scoring)):
+            parts[name].append(value / len(prompts))
     row = {
         "naive_seconds_per_question": plain_seconds,
         "our_seconds_per_question": our_seconds,
@@ -168,15 +175,8 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         "questions_ours": len(results),
         "questions_naive": len(plain_seconds),
         "batch": batch,
-        "decoding_seconds": decoding_seconds,
-        "scoring_seconds": scoring_seconds,
-        "contrast_seconds": contrast_seconds,
-        "response_tokens": tokens,
-        "prompt_tokens": read,
-        "gemm_gflops_decoding": gemm_decode / 1e9,
-        "gemm_gflops_pass": gemm_pass / 1e9,
-        "decoding_of_gemm": ideal_decoding / decoding_seconds,
-        "scoring_of_gemm": 2 * amateur_body * scored / gemm_pass / scoring_seconds,
+        "response_tokens": response_tokens,
+        "parts": parts,
         "largest_kl_difference": difference,
         "kept_differently": flips,
         "steps_compared": compared,
@@ -193,18 +193,10 @@ def measure_training(measured: models.Measured, results: list[Any], options: arg
     optimizer = torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad], lr=config.learning_rate)
     body, head = linear_weights(pair.expert)
     generator = torch.Generator().manual_seed(0)
-    width = pair.expert.get_output_embeddings().weight.shape[0]
 
     def naive_labels() -> list[naive.NaiveStep]:
         chosen = torch.randint(len(labels), (LABELS_PER_STEP,), generator=generator).tolist()
-        steps = []
-        for label in chosen:
-            ids, weights = labels.label(label)
-            dense = torch.zeros(width)
-            dense[torch.from_numpy(ids)] = torch.from_numpy(weights)
-            prefix = labels.prefix(label, int(labels.prefix_length[label])).tolist()
-            steps.append(naive.NaiveStep(prefix, 0.0, dense))
-        return steps
+        return [dense_label(labels, label, logit_width(pair.expert)) for label in chosen]
 
     sizes = {"1": 1, str(options.labels_per_forward): options.labels_per_forward, "all": 10**6}
     ours = {name: OurTraining(pair.expert, pair.vocabulary, labels, size) for name, size in sizes.items()}
@@ -213,15 +205,20 @@ def measure_training(measured: models.Measured, results: list[Any], options: arg
         training.tokens = 0
     seconds: dict[str, list[float]] = {name: [] for name in ["naive", *ours]}
     per_turn = -(-options.steps // options.runs)
+    tokens = TOKENS_PER_MICRO_BATCH.get(pair.expert.device.type, 16384)
+    gemm: list[float] = []
     for _ in range(options.runs):
+        gemm.append(gemm_rate(pair.expert, tokens, 0, backward=True))
         chosen = naive_labels()
         seconds["naive"].append(timed(lambda chosen=chosen: naive.train_step(with_lora, optimizer, chosen))[0])
         for name, training in ours.items():
             for _ in range(per_turn):
                 seconds[name].append(timed(lambda training=training: training(with_lora, optimizer))[0])
-    tokens = TOKENS_PER_MICRO_BATCH.get(pair.expert.device.type, 16384)
-    gemm = gemm_rate(pair.expert, tokens, 0, backward=True)
-    row: dict[str, Any] = {"labels": len(labels), "gemm_gflops": gemm / 1e9, "naive_seconds_per_step": seconds["naive"]}
+    row: dict[str, Any] = {
+        "labels": len(labels),
+        "gemm_gflops": [rate / 1e9 for rate in gemm],
+        "naive_seconds_per_step": seconds["naive"],
+    }
     for name, training in ours.items():
         steps = len(seconds[name])
         flop = 4 * (body * training.tokens / steps + head * LABELS_PER_STEP)
@@ -230,7 +227,7 @@ def measure_training(measured: models.Measured, results: list[Any], options: arg
             "seconds_per_step": seconds[name],
             "ratio": statistics.median(seconds["naive"]) / middle,
             "tokens_per_label": training.tokens / steps / LABELS_PER_STEP,
-            "of_gemm": flop / statistics.fmean(seconds[name]) / gemm,
+            "of_gemm": flop / statistics.fmean(seconds[name]) / statistics.fmean(gemm),
         }
     return row
 
@@ -244,33 +241,49 @@ def peak_memory(task: str, arguments: list[str]) -> float:
 def _peak(task: str, arguments: list[str]) -> float:
     options = parsed(arguments)
     measured = prepared(options)
+    pair = measured.pair
     longest = sorted(measured.prompts, key=len)[-options.batch :]
     if task == "sampling, naive":
-        pair = measured.pair
         naive.sample_question(
-            pair.expert, pair.amateur, longest[0], measured.max_new_tokens, measured.stop_ids, BETA, ALPHA
+            pair.expert, pair.amateur, longest[-1], measured.max_new_tokens, measured.stop_ids, BETA, ALPHA
         )
     elif task == "sampling, ours":
         Ours(measured)(longest)
     else:
-        results = Ours(models.Measured(**{**vars(measured), "max_new_tokens": 16}))(longest[:8])
-        labels = labels_of(results)
-        config = FinetuneConfig(model="e", data=Path("unused"), out=Path("unused"))
-        with_lora = attach_lora(measured.pair.expert, config)
+        object.__setattr__(pair, "amateur", None)  # fine-tuning needs the expert alone
+        labels = some_labels(longest, measured.max_new_tokens)
+        with_lora = attach_lora(pair.expert, FinetuneConfig(model="e", data=Path("unused"), out=Path("unused")))
         optimizer = torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad])
         if task == "fine-tuning, ours":
-            OurTraining(measured.pair.expert, measured.pair.vocabulary, labels, 1)(with_lora, optimizer)
+            OurTraining(pair.expert, pair.vocabulary, labels, 1)(with_lora, optimizer)
         else:
-            width = measured.pair.expert.get_output_embeddings().weight.shape[0]
-            steps = []
-            for label in range(LABELS_PER_STEP):
-                ids, weights = labels.label(label)
-                dense = torch.zeros(width)
-                dense[torch.from_numpy(ids)] = torch.from_numpy(weights)
-                prefix = labels.prefix(label, int(labels.prefix_length[label])).tolist()
-                steps.append(naive.NaiveStep(prefix, 0.0, dense))
-            naive.train_step(with_lora, optimizer, steps)
+            chosen = range(len(labels) - LABELS_PER_STEP, len(labels))
+            naive.train_step(with_lora, optimizer, [dense_label(labels, i, logit_width(pair.expert)) for i in chosen])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def some_labels(prompts: Sequence[list[int]], length: int) -> LabelSet:
+    """Labels that nobody sampled, one in the middle of each text and one at its end: for memory, not for learning."""
+    texts = [np.array([*prompt, *prompt * (length // len(prompt) + 1)], np.int64) for prompt in prompts]
+    ends = [len(prompt) + length for prompt in prompts]
+    places = [place for end in ends for place in (end - length // 2, end)]
+    return LabelSet(
+        text_ids=np.concatenate(texts),
+        text_starts=np.cumsum([0, *map(len, texts)]),
+        text_of=np.repeat(np.arange(len(texts)), 2),
+        prefix_length=np.array(places),
+        token_ids=np.tile([1, 2, 3], len(places)),
+        weights=np.tile(np.float32([0.5, 0.25, 0.25]), len(places)),
+        label_starts=3 * np.arange(len(places) + 1),
+        skipped=0,
+    )
+
+
+def dense_label(labels: LabelSet, label: int, width: int) -> naive.NaiveStep:
+    ids, weights = labels.label(label)
+    dense = torch.zeros(width)
+    dense[torch.from_numpy(ids)] = torch.from_numpy(weights)
+    return naive.NaiveStep(labels.prefix(label, int(labels.prefix_length[label])).tolist(), 0.0, dense)
 
 
 def prepared(options: argparse.Namespace) -> models.Measured:
@@ -365,8 +378,8 @@ def show(report: dict[str, Any], default: str) -> None:
             plain, ours = memory[f"{part}, naive"], memory[f"{part}, ours"]
             print(f"| {part}, peak memory, GiB | {plain:.2f} | {ours:.2f} | {plain / ours:.1f} | 1, 1 |")
     print("\n| | of GEMM | tokens a label |\n|---|--:|--:|")
-    print(f"| decoding ({sampling['batch']} rows) | {sampling['decoding_of_gemm']:.0%} | |")
-    print(f"| scoring | {sampling['scoring_of_gemm']:.0%} | |")
+    print(f"| decoding ({sampling['batch']} rows) | {statistics.median(sampling['parts']['decoding_of_gemm']):.0%} | |")
+    print(f"| scoring | {statistics.median(sampling['parts']['scoring_of_gemm']):.0%} | |")
     for name in [key for key in training if key.startswith("m=")]:
         print(f"| fine-tuning, {name} | {training[name]['of_gemm']:.0%} | {training[name]['tokens_per_label']:.0f} |")
     print(
