@@ -36,7 +36,7 @@ def accuracy(root: Path, seed: int, size: int) -> dict[str, Any]:
     tuned = finetune(block.for_finetune().model_copy(update={"data": base.out}))
     merge(block.for_merge())
     result = evaluate(block.for_evaluate(str(block.out / "merged"), None, "merged"))
-    return {"seed": seed, "m": size, "seconds": tuned["seconds"], **result["benchmarks"]["chat/arithmetic"]}
+    return {"seed": seed, "m": size, "seconds": tuned["seconds"], **result["chat/arithmetic"]}
 
 
 def main() -> None:
@@ -48,9 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = [accuracy(options.out, seed, size) for seed in options.seeds for size in options.sizes]
     at = {(row["seed"], row["m"]): row for row in rows}
-    print(
-        f"| m | {' | '.join(f'seed {seed}' for seed in options.seeds)} | mean | SD | mean difference to m = 1 | p by seed |"
-    )
+    heading = [f"seed {seed}" for seed in options.seeds]
+    print(f"| m | {' | '.join(heading)} | mean | SD | mean difference to m = {options.sizes[0]} | p by seed |")
     print("|--:|" + "--:|" * (len(options.seeds) + 4))
     for size in options.sizes:
         found = [100 * at[seed, size]["accuracy"] for seed in options.seeds]
@@ -59,7 +58,7 @@ def main() -> None:
             compare(*(options.out / f"seed-{seed}-m-{m}" / "evaluate" / "merged" for m in (options.sizes[0], size)))
             for seed in options.seeds
         ]
-        p_values = [f"{pair['benchmarks'][0]['p']:.2g}" if size != options.sizes[0] else "" for pair in pairs]
+        p_values = [f"{pair['benchmarks'][0]['p_value']:.2g}" if size != options.sizes[0] else "" for pair in pairs]
         difference = statistics.fmean(b - a for a, b in zip(first, found, strict=True))
         deviation = statistics.stdev(found) if len(found) > 1 else float("nan")
         figures = " | ".join(f"{value:.1f}" for value in found)
