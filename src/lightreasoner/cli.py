@@ -1,12 +1,13 @@
 """The command line: a thin skin over the stages, which are imported only when they run.
 
 Data goes to stdout (JSON with `--json`), everything else to stderr. Exit code 0 only if the promise was kept, 1 for
-a failure, 2 for wrong usage, 130 or 143 when stopped by a signal.
+a failure, 2 for wrong usage, 128 + its number (130, 138, 143) when stopped by a signal.
 """
 
 import io
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -32,13 +34,15 @@ from lightreasoner.config import (
     SampleConfig,
     explain,
 )
-from lightreasoner.errors import ConfigError, LightReasonerError
+from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
 C = TypeVar("C", bound=Config)
 Lines = Callable[[Mapping[str, Any]], list[str]]  # a result as lines for a person
 
 DEFAULT_RECIPE = "miniature"
+
+STOPPED = "stopped; what was committed stays, and the same command continues from there"
 
 app = App(
     name="lightr",
@@ -321,6 +325,8 @@ def main() -> None:
     if not sys.warnoptions:
         # What one library will change for another is no business of the person at the terminal.
         warnings.simplefilter("ignore", FutureWarning)
+    for number in set(STOP_SIGNALS) - {signal.SIGINT}:  # which Python turns into KeyboardInterrupt by itself
+        signal.signal(number, _leave)
     try:
         app(exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -330,7 +336,7 @@ def main() -> None:
         cause = error.__cause__ or error.__context__
         _fail(explain(RunFlags, cause) if isinstance(cause, ValidationError) else str(error), 2)
     except KeyboardInterrupt:
-        _fail("stopped; what was committed stays, and the same command continues from there", 130)
+        _fail(STOPPED, 130)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or closing stdout fails once more, if it was stdout
         if isinstance(error, BrokenPipeError):
@@ -341,6 +347,12 @@ def main() -> None:
 def _fail(message: str, exit_code: int) -> None:
     _say(f"lightr: {' '.join(message.split())}")
     sys.exit(exit_code)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Signal handler for where no stage has its own. No `print`: the signal may have come in the middle of one."""
+    os.write(2, f"lightr: {STOPPED}\n".encode())
+    sys.exit(128 + number)
 
 
 def _say(line: str) -> None:
@@ -382,6 +394,11 @@ def _do(module: str, function: str, config: Config, options: Options, lines: Lin
     if options.dry_run:
         print(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return
+    if os.environ.get("RANK", "0") == "0":  # the other processes of torchrun work in the folder that it holds
+        from lightreasoner.runs import refuse_if_held
+
+        folder: Path = config.out  # type: ignore[attr-defined]
+        refuse_if_held(folder.parent if isinstance(config, MergeConfig) else folder)
     stage = getattr(import_module(f"lightreasoner.{module}"), function)
     _print(stage(config), options.as_json, lines)
 

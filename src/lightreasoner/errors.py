@@ -11,12 +11,18 @@
     ├── RunError                  a run folder that cannot be used
     │   ├── RunLocked             another process works in it
     │   ├── RunMismatch           it was made with other settings
-    │   └── RunCorrupted          a file in it is not what was committed
+    │   ├── RunCorrupted          a file in it is not what was committed
+    │   └── DiskFull              there is no room for what is to be written
     ├── TrainingDiverged          the loss is no longer a number
-    └── Interrupted               asked to stop; everything committed stays (exit code 130 or 143)
+    └── Interrupted               asked to stop; everything committed stays (exit code 128 + signal)
 
 A message says what is wrong with its values, why it matters, and what to do.
 """
+
+import signal
+
+# What asks a process to stop: Ctrl-C, a scheduler's stop, and Slurm's warning before it takes the machine away.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class LightReasonerError(Exception):
@@ -69,6 +75,10 @@ class RunMismatch(RunError):
 
 class RunCorrupted(RunError):
     """A file in the run folder is not what was committed."""
+
+
+class DiskFull(RunError):
+    """There is no room on the disk for what is to be written."""
 
 
 class TrainingDiverged(LightReasonerError):

@@ -126,13 +126,14 @@ class Sampler:
             for start in range(0, len(waiting), size):
                 stop.check()
                 batch = waiting[start : start + size]
-                scored = in_halves(batch, self.sample_batch)
+                halved: list[int] = []
+                scored = in_halves(batch, self.sample_batch, halved)
                 rollouts = [rollout for rollout, _ in scored]
                 steps = [step for _, kept in scored for step in kept]
                 stage.commit(
                     [rollout.question_id for rollout in rollouts],
                     {"rollouts": Rollout.table(rollouts), "steps": StepSample.table(steps)},
-                    _counts(rollouts, steps),
+                    _counts(rollouts, steps) | {"halved_batches": len(halved)},
                 )
                 _check_finite(stage.counts)
                 advance(len(batch), f"{stage.counts['kept_steps']} steps kept")
@@ -159,7 +160,7 @@ class Sampler:
         chunk = max(1, ROW_CHUNK_ELEMENTS // len(vocabulary.token_ids))
         chunks = [
             self._score_rows(expert, amateur, taken, slice(start, min(start + chunk, len(taken))), start)
-            for start in range(0, len(taken), chunk)
+            for start in range(0, max(1, len(taken)), chunk)  # once even if all responses are empty
         ]
         return Scores.concatenated(chunks)
 
@@ -201,7 +202,7 @@ class Sampler:
             question=item.problem.question,
             prompt_ids=item.prompt_ids,
             response_ids=response,
-            finished=response[-1] in self._decoding.stop_ids,
+            finished=bool(response) and response[-1] in self._decoding.stop_ids,
             **columns,
         )
 
