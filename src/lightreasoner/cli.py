@@ -49,6 +49,7 @@ app = App(
     help="Make a language model reason better without labels, by what it knows and a weaker model does not.",
     version=lambda: metadata.version("lightreasoner"),
     default_parameter=Parameter(consume_multiple=True, negative=()),
+    suppress_keyboard_interrupt=False,  # `main` says what stays
 )
 samples_app = App(name="samples", help="Exchange samples with other tools as JSONL.")
 answers_app = App(name="answers", help="Exchange evaluation answers with other tools.")
@@ -328,7 +329,7 @@ def main() -> None:
     for number in set(STOP_SIGNALS) - {signal.SIGINT}:  # which Python turns into KeyboardInterrupt by itself
         signal.signal(number, _leave)
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except LightReasonerError as error:
         _fail(str(error), error.exit_code)

@@ -1,9 +1,10 @@
 """Faults on demand, so that tests can break a stage at an exact moment. Without the variable nothing happens.
 
     LIGHTREASONER_FAILPOINTS="after-shard-rename:kill"       at the first time that this point is reached
-    LIGHTREASONER_FAILPOINTS="before-ledger:kill@3"          at the third time
-    LIGHTREASONER_FAILPOINTS="in-merge:hang=/path/of/file"   waits until that file is there
-    LIGHTREASONER_FAILPOINTS="in-shard:enospc,loss:nan"      the disk is full; the loss is no number
+    LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"          at the third time
+    LIGHTREASONER_FAILPOINTS="in-merge:hang=/path/of/file"   waits until that file is there; makes FILE.reached
+    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"      the disk is full; the loss is no number
+    LIGHTREASONER_FAILPOINTS="in-batch:memory"               memory runs out
 
 `docs/reliability.md` lists the points.
 """
@@ -41,6 +42,7 @@ def reach(name: str) -> bool:
     elif action == "memory":
         raise MemoryError("a fault that a test asked for")
     elif action == "hang":
+        Path(f"{value}.reached").touch()
         while not Path(value).exists():
             time.sleep(0.01)
     return action == "nan"

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from lightreasoner import hub
 from lightreasoner.config import DType
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
+from lightreasoner.failpoints import reach
 from lightreasoner.miniature import MODELS, model_path
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
@@ -110,6 +111,7 @@ def load_model(
     Raises:
         ModelError: it cannot be loaded, or needs code that may not run.
     """
+    reach("in-load")
     target = pick_device(device)
     if not sys.stderr.isatty():
         disable_progress_bar()  # of loading weights: a log file wants lines

@@ -171,8 +171,8 @@ class StageFolder:
 
     @property
     def digest(self) -> str:
-        """Hash of all committed files: two stages with the same digest hold the same rows."""
-        hashes = [facts["sha256"] for entry in self._entries for facts in entry["files"].values()]
+        """Hash of all committed files: two stages with the same digest hold the same rows, whatever their order."""
+        hashes = sorted(facts["sha256"] for entry in self._entries for facts in entry["files"].values())
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
     def commit(self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int]) -> None:
@@ -195,7 +195,6 @@ class StageFolder:
             reach("after-shard")
             files[path.name] = {"rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
         entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts)}
-        reach("before-ledger")
         self._append(json.dumps(entry).encode() + b"\n")
         self._entries.append(entry)
         reach("after-ledger")
@@ -205,6 +204,7 @@ class StageFolder:
         with room_for(self._ledger, len(line)), self._ledger.open("ab", buffering=0) as ledger:
             before = ledger.tell()
             try:
+                reach("in-ledger")
                 if ledger.write(line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(ledger.fileno())
@@ -414,6 +414,7 @@ def _commit_of(line: bytes) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     sound = isinstance(entry.get("shard"), int) and all(isinstance(value, str) for value in hashes)
+    sound = sound and all(name == Path(name).name for name in entry["files"])  # nothing outside the folder
     return entry if sound and "ids" in entry and "counts" in entry else None
 
 
