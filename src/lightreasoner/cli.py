@@ -34,7 +34,7 @@ from lightreasoner.config import (
     SampleConfig,
     explain,
 )
-from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError
+from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError, visible
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
 C = TypeVar("C", bound=Config)
@@ -357,7 +357,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def _given(flags: Config | None) -> dict[str, Any]:
@@ -393,7 +393,7 @@ _SHARED = {"expert", "amateur", "dataset"}
 def _do(module: str, function: str, config: Config, options: Options, lines: Lines | None = None) -> None:
     """Run a stage, imported only now, and print its result; or print its settings on a dry run."""
     if options.dry_run:
-        print(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        print(visible(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)))
         return
     if os.environ.get("RANK", "0") == "0":  # the other processes of torchrun work in the folder that it holds
         from lightreasoner.runs import refuse_if_held
@@ -406,9 +406,9 @@ def _do(module: str, function: str, config: Config, options: Options, lines: Lin
 
 def _print(result: Mapping[str, Any], as_json: bool, lines: Lines | None = None) -> None:
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(visible(json.dumps(result, indent=2, ensure_ascii=False)))
     else:
-        print("\n".join(lines(result) if lines else (f"{key}: {value}" for key, value in result.items())))
+        print(visible("\n".join(lines(result) if lines else (f"{key}: {value}" for key, value in result.items()))))
 
 
 def _evaluation_lines(result: Mapping[str, Any]) -> list[str]:
