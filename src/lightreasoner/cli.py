@@ -204,6 +204,7 @@ def import_samples(
     *,
     expert: str,
     expert_revision: str | None = None,
+    member: str | None = None,
     questions: Path | None = None,
     question_field: str | None = None,
     cue: str | None = None,
@@ -213,10 +214,11 @@ def import_samples(
     """Turn a sample file of the authors' JSONL format into a folder that `lightr finetune --data` takes.
 
     Args:
-        file: JSONL file of samples.
+        file: JSONL file of samples, or a .zip that holds one.
         out: folder to write.
         expert: model that was sampled; its tokenizer and chat template make the token ids.
         expert_revision: branch, tag or commit of a Hub expert.
+        member: which file of a .zip; by default the only one that ends like a text file.
         questions: file with the questions, where the samples' prompt_id is not the question itself but its id.
         question_field: field of that file that holds the question.
         cue: system message that the samples were made with; the authors' script used "Please reason step by step."
@@ -231,6 +233,7 @@ def import_samples(
             out,
             expert=expert,
             expert_revision=expert_revision,
+            member=member,
             questions=questions,
             question_field=question_field,
             cue=cue,

@@ -155,7 +155,8 @@ class Sampler:
         """Both models on identical prefixes: one teacher-forced pass each, then the contrast in row chunks."""
         expert = response_states(self._pair.expert, prompts, responses)
         amateur = response_states(self._pair.amateur, prompts, responses)
-        taken = torch.tensor([token for response in responses for token in response], device=expert.hidden.device)
+        tokens = [token for response in responses for token in response]
+        taken = torch.tensor(tokens, dtype=torch.long, device=expert.hidden.device)
         vocabulary = self._pair.vocabulary
         chunk = max(1, ROW_CHUNK_ELEMENTS // len(vocabulary.token_ids))
         chunks = [

@@ -87,6 +87,7 @@ def response_states(
             for text, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
             for step in range(len(response))
         ],
+        dtype=torch.long,
         device=model.device,
     )
     seen: list[Tensor] = []

@@ -23,7 +23,7 @@ import pytest
 from lightreasoner.failpoints import VARIABLE
 
 TALLY = "LIGHTREASONER_FAULT_TALLY"  # file that gets one line for each thing that is counted
-HANG = 120.0  # seconds after which a command hangs; the longest takes a tenth of it on an idle machine
+HANG = 60.0  # seconds after which a command hangs; the longest takes a tenth of it on an idle machine
 
 _server = None
 if "forkserver" in multiprocessing.get_all_start_methods():
