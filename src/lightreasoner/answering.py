@@ -82,9 +82,14 @@ def answer_all(
         answering = _Answering(under_test, config, name, template)
         for limit, batch in _batches(waiting, config, context_length(under_test.model)):
             stop.check()
-            answers = in_halves(batch, lambda part, limit=limit: answering.answer(part, limit))  # type: ignore[misc]
+            halved: list[int] = []
+            answers = in_halves(
+                batch,
+                lambda part, limit=limit: answering.answer(part, limit),  # type: ignore[misc]
+                halved,
+            )
             ids = list(dict.fromkeys(asked.item.id for asked in batch))
-            stage.commit(ids, {"answers": Answer.table(answers)}, _counts(answers))
+            stage.commit(ids, {"answers": Answer.table(answers)}, _counts(answers) | {"halved_batches": len(halved)})
             advance(len(ids))
 
 

@@ -100,7 +100,8 @@ class MachineSettings(Config):
     device: str = "auto"
     """cuda, cuda:1, mps, cpu; auto takes the first that is there."""
     trust_remote_code: bool = False
-    """Run Python code that a model repository ships. Off: such a model is refused."""
+    """Run Python code that a model repository ships, with all your rights. Off: such a model is refused. From the Hub
+    only at a commit that is given as revision."""
 
 
 class SampleSettings(Config):

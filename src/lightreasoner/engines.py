@@ -11,6 +11,8 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.errors import ModelError
+from lightreasoner.failpoints import reach
+from lightreasoner.progress import say
 from lightreasoner.scoring import ResponseStates
 
 TokenIds = list[int]
@@ -105,13 +107,21 @@ class PaddedEngine:
         return Generation([until_stop(ids, decoding, self._tokenizer) for ids in rows])
 
 
-def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+def in_halves(
+    items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], halved: list[int] | None = None
+) -> list[Result]:
     """`work(items)`; when memory runs out, the two halves one after the other, and so on.
+
+    Args:
+        items: a batch.
+        work: what is done with it.
+        halved: gets the size of each batch that did not fit.
 
     Raises:
         ModelError: memory runs out with a single item.
     """
     try:
+        reach("in-batch")
         return work(items)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
@@ -123,8 +133,11 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
             ) from None
     # Outside the except block: there the traceback would keep the failed batch's tensors alive.
     clear_device_cache(garbage_collection=True)
+    say(f"out of memory with a batch of {len(items)}: done again in halves")
+    if halved is not None:
+        halved.append(len(items))
     middle = len(items) // 2
-    return in_halves(items[:middle], work) + in_halves(items[middle:], work)
+    return in_halves(items[:middle], work, halved) + in_halves(items[middle:], work, halved)
 
 
 def until_stop(ids: TokenIds, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None) -> TokenIds:

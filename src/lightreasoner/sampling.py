@@ -128,13 +128,14 @@ class Sampler:
             for start in range(0, len(waiting), size):
                 stop.check()
                 batch = waiting[start : start + size]
-                scored = in_halves(batch, self.sample_batch)
+                halved: list[int] = []
+                scored = in_halves(batch, self.sample_batch, halved)
                 rollouts = [rollout for rollout, _ in scored]
                 steps = [step for _, kept in scored for step in kept]
                 stage.commit(
                     [rollout.question_id for rollout in rollouts],
                     {"rollouts": Rollout.table(rollouts), "steps": StepSample.table(steps)},
-                    _counts(rollouts, steps),
+                    _counts(rollouts, steps) | {"halved_batches": len(halved)},
                 )
                 _check_finite(stage.counts)
                 advance(len(batch), f"{stage.counts['kept_steps']} steps kept")
@@ -163,7 +164,8 @@ class Sampler:
         expert = generation.states or response_states(self._pair.expert, prompts, responses)
         amateur = response_states(self._pair.amateur, prompts, responses)
         device = expert.hidden.device
-        taken = torch.tensor([token for response in responses for token in response], device=device)
+        tokens = [token for response in responses for token in response]
+        taken = torch.tensor(tokens, dtype=torch.long, device=device)
         width = len(self._pair.vocabulary.token_ids)
         chunks = []
         # The LM head is fastest on many rows at once, what follows on as few as fit the processor's cache.
@@ -218,7 +220,7 @@ class Sampler:
             question=item.problem.question,
             prompt_ids=item.prompt_ids,
             response_ids=response,
-            finished=response[-1] in self._decoding.stop_ids,
+            finished=bool(response) and response[-1] in self._decoding.stop_ids,
             **columns,
         )
 

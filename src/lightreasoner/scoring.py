@@ -94,10 +94,10 @@ def response_states(
 
 
 def row_chunks(rows: int, width: int, device: torch.device, for_head: bool = False) -> Iterator[slice]:
-    """Cut N rows of logits, [N, width], into chunks of a size that suits the device."""
+    """Cut N rows of logits, [N, width], into chunks of a size that suits the device; no rows make one empty chunk."""
     elements = (HEAD_ELEMENTS if for_head else CONTRAST_ELEMENTS).get(device.type, ON_ACCELERATORS)
     chunk = max(1, elements // width)
-    return (slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk))
+    return (slice(start, min(start + chunk, rows)) for start in range(0, max(1, rows), chunk))
 
 
 def tokens_per_pass(model: PreTrainedModel) -> int:

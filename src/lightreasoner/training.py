@@ -31,7 +31,8 @@ from transformers import (
 
 from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig
-from lightreasoner.errors import DataError, Interrupted, ModelError, TrainingDiverged
+from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
+from lightreasoner.failpoints import reach
 from lightreasoner.labels import (
     Collator,
     LabelSchedule,
@@ -55,7 +56,15 @@ from lightreasoner.models import (
 )
 from lightreasoner.packing import attention_by, packs
 from lightreasoner.progress import Advance, progress, say
-from lightreasoner.runs import StopRequest, file_hash, open_stage, publish_folder, stop_signals, write_json
+from lightreasoner.runs import (
+    StopRequest,
+    file_hash,
+    open_stage,
+    publish_folder,
+    room_for,
+    stop_signals,
+    write_json,
+)
 from lightreasoner.scoring import head_rows
 
 ADAPTER = "adapter"
@@ -71,6 +80,7 @@ NOT_IN_FINGERPRINT = (
 # Tokens of a forward and backward pass, whose activations take memory; a CPU is busy with few.
 TOKENS_PER_MICRO_BATCH = {"cpu": 768}
 COMPLETE = "complete.json"  # written into a checkpoint after everything else
+OTHER_CHECKPOINT_BYTES = 100_000  # what a checkpoint holds beside weights and moments, about
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -97,10 +107,19 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         return _train_as_worker(config, source, labels)
     with open_stage(config.out, "finetune", fingerprint, report=say) as stage:
         if stage.result is not None:
+            _check_adapter(stage.path / ADAPTER / "adapter_model.safetensors", stage.result["adapter_sha256"])
             return stage.result
         result = _train(config, source, labels, stage.path)
         stage.finish(result)
         return result
+
+
+def _check_adapter(weights: Path, sha256: str) -> None:
+    if not weights.is_file() or file_hash(weights) != sha256:
+        raise RunCorrupted(
+            f"{weights} is not the file that fine-tuning wrote (missing or damaged), and is not silently made again. "
+            f"Remove {weights.parents[1]} and fine-tune again"
+        )
 
 
 def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelSet) -> dict[str, Any]:
@@ -129,7 +148,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
             args=arguments,
             train_dataset=schedule,
             data_collator=Collator(labels, packs(model), tokens),
-            callbacks=[_Watcher(folder, advance, stop)],
+            callbacks=[_Watcher(folder, advance, stop, config.keep_checkpoints)],
             objective=LabelObjective(model, vocabulary, config.labels_per_step, arguments.world_size),
         )
         trainer.remove_callback(PrinterCallback)  # stdout is for data
@@ -211,6 +230,8 @@ class LabelObjective:
         log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
         weights = batch.label_weights
         cross_entropy = contrast.label_cross_entropy(weights, log_expert)
+        if reach("loss"):
+            cross_entropy = cross_entropy * math.nan
         total = cross_entropy.sum()
         # One transfer for all figures: each costs a wait for the GPU.
         cross_entropy_sum, entropy_sum = torch.stack([total.detach(), contrast.entropy(weights.log()).sum()]).tolist()
@@ -252,6 +273,16 @@ class LabelTrainer(Trainer):
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        weights = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        with room_for(folder, 12 * weights + OTHER_CHECKPOINT_BYTES, folder):  # float32, with Adam's two moments
+            super()._save_checkpoint(model, trial)
+
+    def _save_optimizer_and_scheduler(self, *args: Any) -> None:
+        reach("in-checkpoint")
+        super()._save_optimizer_and_scheduler(*args)
+
     def _get_train_sampler(self, *args: Any) -> SequentialSampler:
         assert isinstance(self.train_dataset, LabelSchedule)
         return SequentialSampler(self.train_dataset)
@@ -272,8 +303,9 @@ class LabelTrainer(Trainer):
 class _Watcher(TrainerCallback):
     """Shows progress, keeps the log file, marks checkpoints complete, and stops on request."""
 
-    def __init__(self, folder: Path, advance: Advance, stop: StopRequest) -> None:
+    def __init__(self, folder: Path, advance: Advance, stop: StopRequest, keep: int) -> None:
         self._folder = folder
+        self._keep = keep
         self._advance = advance
         self._stop = stop
         self._note = ""
@@ -298,7 +330,12 @@ class _Watcher(TrainerCallback):
         if state.is_world_process_zero:
             folder = self._folder / f"checkpoint-{state.global_step}"
             files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != COMPLETE)
+            reach("before-checkpoint-complete")
             write_json(folder / COMPLETE, {path.name: file_hash(path) for path in files})
+            # Only now that the newest is complete, which the Trainer's own rotation does not wait for.
+            checkpoints = _checkpoints(self._folder)
+            for old in checkpoints[checkpoints.index(folder) + self._keep :] + checkpoints[: checkpoints.index(folder)]:
+                shutil.rmtree(old)
 
 
 def _on_any_process(flag: bool, arguments: TrainingArguments) -> bool:
@@ -312,8 +349,16 @@ def _on_any_process(flag: bool, arguments: TrainingArguments) -> bool:
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint whose files are all there and intact."""
-    numbered = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((path for path in numbered if _is_complete(path)), None)
+    for path in _checkpoints(folder):
+        if _is_complete(path):
+            return path
+        say(f"{path}: torn by an earlier stop, or damaged; passed over")
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The newest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def _is_complete(checkpoint: Path) -> bool:
@@ -349,7 +394,6 @@ def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArgumen
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         save_steps=config.save_steps,
-        save_total_limit=config.keep_checkpoints,
         report_to=list(config.report_to) or "none",
         remove_unused_columns=False,
         disable_tqdm=True,
