@@ -30,6 +30,8 @@ from lightreasoner.config import (
     PromptKind,
     RunConfig,
     SampleConfig,
+    SelectConfig,
+    SelectSettings,
     explain,
 )
 from lightreasoner.errors import ConfigError, LightReasonerError
@@ -75,9 +77,10 @@ if TYPE_CHECKING:
     from lightreasoner.config import MergeConfig as MergeFlags
     from lightreasoner.config import RunConfig as RunFlags
     from lightreasoner.config import SampleConfig as SampleFlags
+    from lightreasoner.config import SelectSettings as SelectFlags
 else:
     SampleFlags, FinetuneFlags, MergeFlags = _flags(SampleConfig), _flags(FinetuneConfig), _flags(MergeConfig)
-    EvaluateFlags, RunFlags = _flags(EvaluateConfig), _flags(RunConfig)
+    EvaluateFlags, RunFlags, SelectFlags = _flags(EvaluateConfig), _flags(RunConfig), _flags(SelectSettings)
 
 Flat = Parameter(name="*")
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
@@ -190,6 +193,29 @@ def list_benchmarks(*, as_json: Json = False) -> None:
     from lightreasoner.tables import benchmark_lines, benchmark_rows
 
     _print({row["name"]: row for row in benchmark_rows()}, as_json, benchmark_lines)
+
+
+@samples_app.command(name="select")
+def select_samples(
+    source: Path,
+    out: Path,
+    *,
+    flags: Annotated[SelectFlags | None, Flat] = None,
+    seed: int = 42,
+    as_json: Json = False,
+) -> None:
+    """Keep other steps or make other labels of the same samples: selection rules, labels without contrast.
+
+    Args:
+        source: run folder of `lightr sample --divergence-beta none`, which holds every step.
+        out: run folder for the selection, which `lightr finetune --data` takes.
+        flags: the rule and the labels.
+        seed: of what is drawn at random: the random rule, and which of equal scores are kept.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.selecting import select
+
+    _print(select(SelectConfig.checked({**_given(flags), "source": source, "out": out, "seed": seed})), as_json)
 
 
 @samples_app.command(name="import")

@@ -27,6 +27,8 @@ BenchmarkName = Literal[
     "hellaswag",
     "arc_challenge",
 ]
+Selection = Literal["divergence", "label_surprise", "top1_flip", "expert_entropy", "random", "none"]
+Contrast = Literal["amateur", "own_token", "own_distribution"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
 
@@ -125,6 +127,43 @@ class SampleSettings(Config):
     def _nucleus_needs_temperature(self) -> Self:
         if self.top_p < 1 and self.temperature == 0:
             raise ValueError(f"top_p = {self.top_p} needs a temperature above 0; at 0, decoding is greedy")
+        return self
+
+
+class SelectSettings(Config):
+    """Which of the sampled steps are kept, and what their labels are: the paper's rule and its alternatives."""
+
+    selection: Selection = "divergence"
+    """What a step is kept for: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E): how much its
+    label would change the expert), top1_flip (the models' favourite tokens differ), expert_entropy, random, none (every
+    step)."""
+    threshold: float | None = None
+    """Keep steps whose score exceeds it, in nats; with divergence this is β (paper: 0.4)."""
+    keep_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Keep the steps of the highest scores, this share of all steps; no threshold needs tuning then."""
+    keep_labels: Annotated[int, Field(ge=1)] | None = None
+    """Keep the steps of the highest scores, this many; compares rules at equal numbers of labels."""
+    contrast: Contrast = "amateur"
+    """What the label is: amateur (Eq 5 and 6), own_token (the token that the rollout took, alone), own_distribution
+    (the expert's own distribution over the plausible tokens)."""
+    plausibility_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """α of Eq 4, not below that of the samples; none keeps theirs."""
+    label_temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Divides the log-ratio of Eq 5 before the softmax; below 1 labels are sharper (paper: 1)."""
+
+    @model_validator(mode="after")
+    def _rule_fits_its_cut(self) -> Self:
+        cuts = [name for name in ("threshold", "keep_share", "keep_labels") if getattr(self, name) is not None]
+        if self.selection in ("divergence", "label_surprise", "expert_entropy") and not cuts:
+            raise ValueError(f"selection = {self.selection} needs threshold, keep_share or keep_labels")
+        if self.selection == "random" and not {"keep_share", "keep_labels"} & set(cuts):
+            raise ValueError("selection = random needs keep_share or keep_labels")
+        if self.selection in ("random", "none", "top1_flip") and "threshold" in cuts:
+            raise ValueError(f"selection = {self.selection} has no score that a threshold could cut")
+        if self.selection == "none" and cuts:
+            raise ValueError(f"selection = none keeps every step, so {cuts[0]} means nothing; random keeps some")
+        if {"keep_share", "keep_labels"} <= set(cuts):
+            raise ValueError("keep_share and keep_labels both say how many; give one")
         return self
 
 
@@ -231,6 +270,17 @@ class SampleConfig(SampleSettings, MachineSettings, PromptSettings, ProblemSetti
     """Run folder; the samples go to its subfolder sample."""
     seed: int = 42
     """Of sampling with a temperature and of generated problems."""
+
+
+class SelectConfig(SelectSettings):
+    """`lightr samples select`."""
+
+    source: Path
+    """Run folder of `lightr sample`; with --divergence-beta none there it holds every step to choose from."""
+    out: Path
+    """Run folder for the selection; it goes to its subfolder sample."""
+    seed: int = 42
+    """Of what is drawn at random: the random rule, and which of equal scores are kept."""
 
 
 class FinetuneConfig(FinetuneSettings, MachineSettings):
