@@ -21,6 +21,8 @@ from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from lightreasoner.config import (
+    BaselineConfig,
+    BaselineKind,
     BenchmarkName,
     Config,
     EvaluateConfig,
@@ -72,6 +74,7 @@ def _flags(config: type[Config]) -> Any:
 
 
 if TYPE_CHECKING:
+    from lightreasoner.config import BaselineConfig as BaselineFlags
     from lightreasoner.config import EvaluateConfig as EvaluateFlags
     from lightreasoner.config import FinetuneConfig as FinetuneFlags
     from lightreasoner.config import MergeConfig as MergeFlags
@@ -81,6 +84,7 @@ if TYPE_CHECKING:
 else:
     SampleFlags, FinetuneFlags, MergeFlags = _flags(SampleConfig), _flags(FinetuneConfig), _flags(MergeConfig)
     EvaluateFlags, RunFlags, SelectFlags = _flags(EvaluateConfig), _flags(RunConfig), _flags(SelectSettings)
+    BaselineFlags = _flags(BaselineConfig)
 
 Flat = Parameter(name="*")
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
@@ -129,6 +133,24 @@ def finetune(
 ) -> None:
     """Stage 2: LoRA fine-tuning of the expert on the stored labels."""
     _do("training", "finetune", _resolve(FinetuneConfig, flags, options.recipe), options)
+
+
+@app.command
+def baseline(
+    kind: BaselineKind,
+    *,
+    flags: Annotated[BaselineFlags | None, Flat] = None,
+    options: Annotated[Options, Flat] = NO_OPTIONS,
+) -> None:
+    """A rival's training data in the place of stage 1: all tokens of whole answers, for `lightr finetune`.
+
+    Args:
+        kind: rejection-sft for the model's own right answers, ground-truth for written solutions.
+        flags: the model and the problems.
+        options: recipe, dry run, output.
+    """
+    given = {**_given(flags), "kind": kind}
+    _do("baselines", "baseline", BaselineConfig.checked(given), options)
 
 
 @app.command

@@ -29,6 +29,7 @@ BenchmarkName = Literal[
 ]
 Selection = Literal["divergence", "label_surprise", "top1_flip", "expert_entropy", "random", "none"]
 Contrast = Literal["amateur", "own_token", "own_distribution"]
+BaselineKind = Literal["rejection-sft", "ground-truth"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
 
@@ -296,6 +297,33 @@ class FinetuneConfig(FinetuneSettings, MachineSettings):
     """Run folder; the adapter goes to its subfolder finetune."""
     seed: int = 42
     """Of LoRA's start, dropout and the order of labels."""
+
+
+class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings):
+    """`lightr baseline`."""
+
+    kind: BaselineKind
+    """rejection-sft: the model's own greedy answers, where they are right; ground-truth: the written solutions."""
+    model: str
+    """Model to be fine-tuned: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
+    model_revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+    solution_field: str | None = None
+    """Field that holds the written solution with its final answer; by default the first of solution, answer."""
+    max_questions: Annotated[int, Field(ge=1)] | None = None
+    """Use the first N problems in file order; none uses all (paper: all of GSM8K train)."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 2048
+    """Length at which an answer is cut off, and then not kept (the paper does not say)."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Questions at a time; halved by itself when memory runs out."""
+    judge: JudgeName = "math-verify"
+    """Who decides whether an answer is right."""
+    grading_workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that judge; none takes one for each processor core."""
+    out: Path
+    """Run folder; the labels go to its subfolder sample, as those of `lightr sample` do."""
+    seed: int = 42
+    """Of generated problems."""
 
 
 class MergeConfig(MergeSettings, MachineSettings):

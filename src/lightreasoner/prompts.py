@@ -133,6 +133,16 @@ class PromptTemplate:
         following = self._ids(text.rpartition(mark)[2].lstrip(), add_special_tokens=False)
         return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of an answer that somebody wrote, as the model should have given it: with the end of its turn.
+
+        A control token that the text spells out is encoded as plain characters where the tokenizer can do so.
+        """
+        inside = self._ids(text if self._jinja else f" {text}", add_special_tokens=False, split_special_tokens=True)
+        end = self._end_of_turn()
+        end = self.tokenizer.eos_token_id if end is None else end
+        return inside if end is None else [*inside, end]
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """Texts that end a response where no stop token does."""
