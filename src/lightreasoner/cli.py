@@ -136,24 +136,6 @@ def finetune(
 
 
 @app.command
-def baseline(
-    kind: BaselineKind,
-    *,
-    flags: Annotated[BaselineFlags | None, Flat] = None,
-    options: Annotated[Options, Flat] = NO_OPTIONS,
-) -> None:
-    """A rival's training data in the place of stage 1: all tokens of whole answers, for `lightr finetune`.
-
-    Args:
-        kind: rejection-sft for the model's own right answers, ground-truth for written solutions.
-        flags: the model and the problems.
-        options: recipe, dry run, output.
-    """
-    given = {**_given(flags), "kind": kind}
-    _do("baselines", "baseline", BaselineConfig.checked(given), options)
-
-
-@app.command
 def merge(*, flags: Annotated[MergeFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS) -> None:
     """Stage 3: base + adapter as a plain model folder, read back and compared."""
     _do("merging", "merge", _resolve(MergeConfig, flags, options.recipe), options)
@@ -215,6 +197,24 @@ def list_benchmarks(*, as_json: Json = False) -> None:
     from lightreasoner.tables import benchmark_lines, benchmark_rows
 
     _print({row["name"]: row for row in benchmark_rows()}, as_json, benchmark_lines)
+
+
+@app.command
+def baseline(
+    kind: BaselineKind,
+    *,
+    flags: Annotated[BaselineFlags | None, Flat] = None,
+    options: Annotated[Options, Flat] = NO_OPTIONS,
+) -> None:
+    """A rival's training data in the place of stage 1: all tokens of whole answers, for `lightr finetune`.
+
+    Args:
+        kind: rejection-sft for the model's own right answers, ground-truth for written solutions.
+        flags: the model and the problems.
+        options: recipe, dry run, output.
+    """
+    given = {**_given(flags), "kind": kind}
+    _do("baselines", "baseline", BaselineConfig.checked(given), options)
 
 
 @samples_app.command(name="select")

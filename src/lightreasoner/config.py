@@ -30,6 +30,7 @@ BenchmarkName = Literal[
 Selection = Literal["divergence", "label_surprise", "top1_flip", "expert_entropy", "random", "none"]
 Contrast = Literal["amateur", "own_token", "own_distribution"]
 BaselineKind = Literal["rejection-sft", "ground-truth"]
+VocabularyRule = Literal["strict", "shared"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
 
@@ -73,6 +74,9 @@ class PairSettings(Config):
     """Weaker model that shares the expert's vocabulary; named like the expert."""
     amateur_revision: str | None = None
     """Branch, tag or commit of a Hub amateur."""
+    vocabulary: VocabularyRule = "strict"
+    """strict: every token id must mean the same to both models; shared: ids that do not are left out of both
+    distributions, which are renormalised, and steps where the rollout took such a token are never kept."""
 
 
 class ProblemSettings(Config):
@@ -264,6 +268,19 @@ class EvaluateSettings(Config):
         return self
 
 
+class StudySettings(Config):
+    """What the studies of this expert vary; `lightr run` does not look at it."""
+
+    amateurs: tuple[str, ...] = ()
+    """Further amateurs, beside the recipe's own (the rows of Table 5)."""
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (64, 128, 256)
+    """Rollout lengths (paper: 64, 128, 256)."""
+    sft_questions: Annotated[int, Field(ge=1)] | None = None
+    """Problems that rejection SFT samples; none takes all (paper: all of GSM8K train)."""
+    transfer: tuple[BenchmarkName, ...] = ()
+    """Benchmarks of another subject (Table 8); without any, kinds of arithmetic that were not sampled."""
+
+
 class SampleConfig(SampleSettings, MachineSettings, PromptSettings, ProblemSettings, PairSettings):
     """`lightr sample`."""
 
@@ -346,12 +363,24 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
     """Model to evaluate: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
     model_revision: str | None = None
     """Branch, tag or commit of a Hub model."""
+    contrast_with: str | None = None
+    """Amateur for contrastive decoding: of the plausible tokens, the one with the highest log-ratio is taken."""
+    contrast_with_revision: str | None = None
+    """Branch, tag or commit of a Hub amateur."""
+    contrast_alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """α of Eq 4 in contrastive decoding (its papers: 0.1)."""
     data_dir: Path | None = None
     """Folder with BENCHMARK/SPLIT.jsonl files to use instead of the Hub."""
     out: Path
     """Folder for the answers and metrics."""
     seed: int = 42
     """Of sampling with a temperature."""
+
+    @model_validator(mode="after")
+    def _contrastive_decoding_is_greedy(self) -> Self:
+        if self.contrast_with and self.temperature:
+            raise ValueError(f"contrast_with takes the best token, so temperature = {self.temperature} means nothing")
+        return self
 
 
 class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
@@ -365,6 +394,7 @@ class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    study: StudySettings = StudySettings()
 
     def for_sample(self) -> SampleConfig:
         """Stage 1 of this run."""
