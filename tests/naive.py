@@ -15,6 +15,8 @@ class NaiveStep:
     kept: bool
     label: dict[int, float]
     expert_top_id: int
+    expert_top: dict[int, float]  # the five most probable tokens and their log-probabilities
+    amateur_top: dict[int, float]
 
 
 def naive_steps(
@@ -36,8 +38,12 @@ def naive_steps(
         ratios = {token: float(p[token] / q[token]) for token in mask}
         total = math.fsum(ratios.values())
         label = {token: ratio / total for token, ratio in ratios.items()}
-        steps.append(NaiveStep(position, kl, kl > beta, label, int(p.argmax())))
+        steps.append(NaiveStep(position, kl, kl > beta, label, int(p.argmax()), _top(p), _top(q)))
     return steps
+
+
+def _top(probabilities: np.ndarray) -> dict[int, float]:
+    return {int(token): math.log(probabilities[token]) for token in np.argsort(-probabilities)[:5]}
 
 
 @torch.inference_mode()

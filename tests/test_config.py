@@ -137,6 +137,7 @@ OUT_OF_RANGE = [
     ("sample", "temperature", -1.0),
     ("sample", "top_p", 0.0),
     ("sample", "top_p", 1.01),
+    ("sample", "top_tokens", 0),
     ("sample", "batch_size", 0),
     ("sample", "divergence_beta", "much"),
     ("finetune", "steps", 0),
@@ -253,6 +254,7 @@ EVERYTHING: dict[str, Any] = {
         "plausibility_alpha": 0.14,
         "temperature": 0.15,
         "top_p": 0.16,
+        "top_tokens": 18,
         "batch_size": 17,
     },
     "finetune": {

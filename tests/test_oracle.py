@@ -37,6 +37,13 @@ def check_against_naive(config: SampleConfig) -> None:
         assert len(response) == config.max_new_tokens or response[-1] in result["stop_ids"]
         assert rollout.kl == pytest.approx([step.kl for step in steps], abs=1e-4)
         for step in steps:
+            at = step.position
+            for wanted, ids, logprobs in (
+                (step.expert_top, rollout.expert_top_ids[at], rollout.expert_top_logprobs[at]),
+                (step.amateur_top, rollout.amateur_top_ids[at], rollout.amateur_top_logprobs[at]),
+            ):
+                assert ids == list(wanted)
+                assert logprobs == pytest.approx(list(wanted.values()), abs=1e-3)
             if step.kept:
                 key = (rollout.question_id, step.position)
                 expected_kept.add(key)

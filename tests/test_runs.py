@@ -42,7 +42,22 @@ from lightreasoner.runs import (
 FINGERPRINT = {"model": "m", "beta": 0.4, "nested": {"a": [1, None]}}
 
 STEP = StepSample("q1", 3, [5, 9], [0.25, 0.75], [-0.5, -1.0], [-1.5, -2.0], 0.5, 1.0, 2.0, 9, -1.0, -2.0)
-ROLLOUT = Rollout("q1", "How many?", [1, 2], [3], True, [0.5], [1.0], [2.0], [-0.5], [-1.5], [3], [4])
+ROLLOUT = Rollout(
+    "q1",
+    "How many?",
+    [1, 2],
+    [3],
+    True,
+    [0.5],
+    [1.0],
+    [2.0],
+    [-0.5],
+    [-1.5],
+    [[3, 4]],
+    [[-0.5, -1.0]],
+    [[4, 3]],
+    [[-0.25, -1.5]],
+)
 ANSWER = Answer("q1", 0, "gsm8k", "How many?", "4", [1, 2], [3, 4], "\\boxed{4} café\x00", "stop")
 JUDGED = JudgedAnswer("q1", 0, None, None, "no_answer")
 CHOICES = ScoredChoices("q1", "Which?", ["this", "that"], 1, [-1.5, -2.0])

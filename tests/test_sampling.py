@@ -1,6 +1,7 @@
 """Stage 1: what is written, whatever the batches, stops and failures."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -89,12 +90,24 @@ def test_rows_say_what_they_promise(config: SampleConfig) -> None:
     assert 0 in {position for _, position in kept}, "the first response token belongs to the algorithm"
     for (question, position), step in kept.items():
         rollout = rollouts[question]
-        assert step.taken_id == rollout.response_ids[position] == rollout.expert_top_id[position]
+        assert step.taken_id == rollout.response_ids[position] == rollout.expert_top_ids[position][0]
         assert step.kl == pytest.approx(rollout.kl[position])
         assert step.taken_expert_logprob == pytest.approx(rollout.expert_logprob[position])
         assert sum(step.weights) == pytest.approx(1.0, abs=1e-6)
         assert step.token_ids == sorted(step.token_ids)
-        assert rollout.expert_top_id[position] in step.token_ids
+        assert rollout.expert_top_ids[position][0] in step.token_ids
+
+
+def test_as_many_top_tokens_are_kept_as_asked_for(config: SampleConfig) -> None:
+    three, all_of_them = elsewhere(config, "three", top_tokens=3), elsewhere(config, "all", top_tokens=100_000)
+    sample(three)
+    sample(all_of_them)
+    for key, row in rollouts_of(all_of_them).items():
+        for top in (row.expert_top_logprobs, row.amateur_top_logprobs):
+            assert len(top) == len(row.response_ids)
+            assert all(logprobs == sorted(logprobs, reverse=True) for logprobs in top)
+            assert [sum(map(math.exp, logprobs)) for logprobs in top] == pytest.approx([1.0] * len(top), abs=1e-4)
+        assert [ids[:3] for ids in row.amateur_top_ids] == rollouts_of(three)[key].amateur_top_ids
 
 
 def test_no_beta_keeps_every_step(config: SampleConfig) -> None:
@@ -121,6 +134,7 @@ def test_a_finished_stage_loads_no_model(config: SampleConfig, monkeypatch: pyte
         ({"divergence_beta": 0.5}, "divergence_beta: 0.4 there, 0.5 now"),
         ({"plausibility_alpha": 0.1}, "plausibility_alpha"),
         ({"max_questions": 25}, "questions: 24 there, 25 now"),
+        ({"top_tokens": 4}, "top_tokens: 5 there, 4 now"),
         ({"cue": "Think."}, "template_sha256"),
         ({"dtype": "bfloat16"}, "dtype"),
         ({"seed": 1}, "questions_sha256"),

@@ -91,8 +91,8 @@ def test_top1_flips_are_where_the_favourites_differ(config: SampleConfig, tmp_pa
         (row.question_id, position)
         for table in stage.tables("rollouts")
         for row in Rollout.rows(table)
-        for position, (expert, amateur) in enumerate(zip(row.expert_top_id, row.amateur_top_id, strict=True))
-        if expert != amateur
+        for position, (expert, amateur) in enumerate(zip(row.expert_top_ids, row.amateur_top_ids, strict=True))
+        if expert[0] != amateur[0]
     }
     assert 0 < len(found) < len(steps_of(config.out))
     assert found.keys() == wanted

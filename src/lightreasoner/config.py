@@ -125,6 +125,8 @@ class SampleSettings(Config):
     """Of the rollout's decoding, never of the scored distributions; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus of the rollout's decoding; needs a temperature."""
+    top_tokens: Annotated[int, Field(ge=1)] = 5
+    """Most probable tokens of each model that are kept at every step, for the report."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Questions at a time; halved by itself when memory runs out."""
 

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int32(), pa.float32(), pa.bool_()
 _INTS, _FLOATS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())
+_INT_LISTS, _FLOAT_LISTS = pa.list_(_INTS), pa.list_(_FLOATS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,10 @@ class Rollout(Record):
         amateur_entropy: H(π_A) in nats.
         expert_logprob: log π_E(response_ids[t]).
         amateur_logprob: log π_A(response_ids[t]).
-        expert_top_id: the expert's most probable token.
-        amateur_top_id: the amateur's most probable token.
+        expert_top_ids: the expert's most probable tokens, descending, [T][k].
+        expert_top_logprobs: log π_E of them.
+        amateur_top_ids: the amateur's most probable tokens, descending, [T][k].
+        amateur_top_logprobs: log π_A of them.
     """
 
     question_id: str
@@ -88,8 +91,10 @@ class Rollout(Record):
     amateur_entropy: list[float]
     expert_logprob: list[float]
     amateur_logprob: list[float]
-    expert_top_id: list[int]
-    amateur_top_id: list[int]
+    expert_top_ids: list[list[int]]
+    expert_top_logprobs: list[list[float]]
+    amateur_top_ids: list[list[int]]
+    amateur_top_logprobs: list[list[float]]
 
     schema: ClassVar[pa.Schema] = pa.schema(
         [
@@ -103,8 +108,10 @@ class Rollout(Record):
             ("amateur_entropy", _FLOATS),
             ("expert_logprob", _FLOATS),
             ("amateur_logprob", _FLOATS),
-            ("expert_top_id", _INTS),
-            ("amateur_top_id", _INTS),
+            ("expert_top_ids", _INT_LISTS),
+            ("expert_top_logprobs", _FLOAT_LISTS),
+            ("amateur_top_ids", _INT_LISTS),
+            ("amateur_top_logprobs", _FLOAT_LISTS),
         ]
     )
 

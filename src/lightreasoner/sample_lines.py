@@ -191,7 +191,7 @@ class LineReader:
         )
         prompt_ids = self._prompt_ids(row, problem.question)
         return (
-            Rollout(problem.id, problem.question, prompt_ids, response_ids, False, [], [], [], [], [], [], []),
+            Rollout(problem.id, problem.question, prompt_ids, response_ids, False, *[[] for _ in range(9)]),
             StepSample(
                 question_id=problem.id,
                 position=len(response_ids),

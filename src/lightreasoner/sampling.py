@@ -64,8 +64,8 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         "template_sha256": template.fingerprint,
         "dtype": dtype_name(config.dtype, config.device),
         **config.model_dump(
-            include={"max_new_tokens", "divergence_beta", "plausibility_alpha", "temperature", "top_p", "seed"}
-            | {"vocabulary"}
+            include={"max_new_tokens", "divergence_beta", "plausibility_alpha", "temperature", "top_p", "top_tokens"}
+            | {"vocabulary", "seed"}
         ),
     }
     with open_stage(config.out, "sample", fingerprint, report=say) as stage:
@@ -182,6 +182,9 @@ class Sampler:
         beta = self._config.divergence_beta
         kept = contrast.select_steps(kl, -torch.inf if beta is None else beta) & kl.isfinite()
         kept &= vocabulary.holds(taken[rows])
+        expert_top, amateur_top = (
+            log_probs.topk(min(self._config.top_tokens, log_probs.shape[1])) for log_probs in (log_expert, log_amateur)
+        )
         return Scores(
             per_step={
                 "kl": kl.tolist(),
@@ -189,8 +192,10 @@ class Sampler:
                 "amateur_entropy": contrast.entropy(log_amateur).tolist(),
                 "expert_logprob": vocabulary.log_of(log_expert, taken[rows]).tolist(),
                 "amateur_logprob": vocabulary.log_of(log_amateur, taken[rows]).tolist(),
-                "expert_top_id": vocabulary.ids_of(log_expert.argmax(1)).tolist(),
-                "amateur_top_id": vocabulary.ids_of(log_amateur.argmax(1)).tolist(),
+                "expert_top_ids": vocabulary.ids_of(expert_top.indices).tolist(),
+                "expert_top_logprobs": expert_top.values.tolist(),
+                "amateur_top_ids": vocabulary.ids_of(amateur_top.indices).tolist(),
+                "amateur_top_logprobs": amateur_top.values.tolist(),
                 "taken_id": taken[rows].tolist(),
             },
             labels=_labels(

@@ -178,16 +178,16 @@ def _read(rollouts: pa.Table, table: pa.Table, settings: SelectSettings) -> Step
 def _flips(rollouts: pa.Table, table: pa.Table) -> Tensor:
     """Where the favourite tokens of the two models differ, bool [N]."""
     questions, experts, amateurs = (
-        rollouts[name].to_pylist() for name in ("question_id", "expert_top_id", "amateur_top_id")
+        rollouts[name].to_pylist() for name in ("question_id", "expert_top_ids", "amateur_top_ids")
     )
     if not all(experts):
         raise DataError("these samples do not say which token each model favours; choose another selection")
     differ = {
-        question: np.array(expert) != np.array(amateur)
+        question: [mine[0] != theirs[0] for mine, theirs in zip(expert, amateur, strict=True)]
         for question, expert, amateur in zip(questions, experts, amateurs, strict=True)
     }
     places = zip(table["question_id"].to_pylist(), table["position"].to_pylist(), strict=True)
-    return torch.tensor([bool(differ[question][position]) for question, position in places], dtype=torch.bool)
+    return torch.tensor([differ[question][position] for question, position in places], dtype=torch.bool)
 
 
 def _padded(table: pa.Table, name: str, padding: float) -> Tensor:

@@ -1,0 +1,354 @@
+"""The figures of the paper in one style: numbers in, a matplotlib figure out, saved with its data beside it.
+
+Functions know nothing of run folders or studies; they draw what they are given. Text may come from models: it is
+drawn as it is, without mathematics between dollar signs.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Okabe and Ito's colours, told apart with every kind of colour vision; grey stands for what is compared with.
+GREY, BLUE, VERMILION, GREEN, PURPLE, SKY = "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, SKY, GREY)
+MARKERS = "osD^vP"
+INK, RULE = "#222222", "#d9d9d9"
+
+STYLE: Any = {  # matplotlib's type of its settings names all three hundred of them
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "text.color": INK,
+    "text.parse_math": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200.0,
+    "svg.fonttype": "none",  # text stays text: searchable, and set in the reader's font
+    "svg.hashsalt": "lightreasoner",  # the same data give the same file
+}
+
+TAIL_START, BIN_WIDTH, TAIL_WIDTH = 2.0, 0.1, 0.2  # of Figure 2, in nats
+
+
+def _styled(draw: Callable[P, T]) -> Callable[P, T]:
+    @wraps(draw)
+    def styled(*args: P.args, **options: P.kwargs) -> T:
+        from matplotlib import rc_context
+
+        with rc_context(STYLE):
+            return draw(*args, **options)
+
+    return styled
+
+
+def _new(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))  # without pyplot: no window, no state that figures share
+
+
+@_styled
+def radar(
+    axes: Sequence[str],
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    formats: Sequence[str] | None = None,
+) -> "Figure":
+    """Radars side by side, one polygon a series (Figures 1 and 7). Every axis of every panel has its own scale.
+
+    Args:
+        axes: names of the axes, at least three.
+        panels: by title, by series, one value an axis. Axes go from 0, or the least value if that is negative, to
+            the greatest.
+        formats: format specification of each axis's values, such as `+.1f`; by default `.3g`.
+    """
+    if len(axes) < 3:
+        raise ValueError(f"a radar needs three axes, and there are {len(axes)}")
+    specifications = formats or [".3g"] * len(axes)
+    angles = [math.pi / 2 - 2 * math.pi * place / len(axes) for place in range(len(axes))]
+    corners = [(math.cos(angle), math.sin(angle)) for angle in angles]
+    figure = _new(max(3.0, 1.2 * max(map(len, panels.values()))) * len(panels), 3.6)
+    for plot, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        columns = list(zip(*series.values(), strict=True))
+        lows, highs = [min(0.0, *column) for column in columns], [max(0.0, *column) for column in columns]
+        for ring in (0.25, 0.5, 0.75, 1.0):
+            plot.fill(*_polygon(corners, [ring] * len(axes)), fill=False, edgecolor=RULE, linewidth=0.7)
+        for (x, y), axis, column, specification in zip(corners, axes, columns, specifications, strict=True):
+            plot.plot([0, x], [0, y], color=RULE, linewidth=0.7)
+            listed = " / ".join(format(value, specification) for value in column)
+            where = {"ha": "center" if abs(x) < 0.1 else "left" if x > 0 else "right", "va": "center"}
+            plot.text(1.1 * x, 1.2 * y + 0.06, axis, fontsize=8, **where)
+            plot.text(1.1 * x, 1.2 * y - 0.08, listed, fontsize=6.5, **where)
+        for place, (name, values) in enumerate(series.items()):
+            scaled = [
+                0.08 + 0.92 * ((value - low) / (high - low) if high > low else 0.0)
+                for value, low, high in zip(values, lows, highs, strict=True)
+            ]
+            colour = SERIES[place % len(SERIES)]
+            plot.fill(*_polygon(corners, scaled), facecolor=(colour, 0.12), edgecolor=colour, linewidth=1.5, label=name)
+        plot.set_title(title)
+        plot.set(xlim=(-1.9, 1.9), ylim=(-1.3, 1.45), aspect="equal")
+        plot.axis("off")
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def _polygon(corners: Sequence[tuple[float, float]], radii: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The x and the y of a point on each axis."""
+    return (
+        [radius * x for (x, _), radius in zip(corners, radii, strict=True)],
+        [radius * y for (_, y), radius in zip(corners, radii, strict=True)],
+    )
+
+
+@_styled
+def kl_histogram(shares: Sequence[float], tail: Sequence[float], beta: float | None = None) -> "Figure":
+    """Share of tokens by KL divergence, the tail above 2 nats as an inset (Figure 2).
+
+    Args:
+        shares: of all tokens, 0 … 1: bins of 0.1 nats over [0, 2), then one for everything from 2 on; 21 values.
+        tail: of all tokens, 0 … 1: bins of 0.2 nats from 2 on, as many as there are.
+        beta: threshold to mark, in nats.
+    """
+    figure = _new(6.4, 3.6)
+    plot = figure.add_subplot()
+    bins = len(shares) - 1
+    bars = plot.bar(
+        [(place + 0.5) * BIN_WIDTH for place in range(bins + 1)],
+        [100 * share for share in shares],
+        width=0.92 * BIN_WIDTH,
+        color=[*[BLUE] * bins, VERMILION],
+    )
+    plot.bar_label(bars, [f"{100 * share:.1f}" if share >= 0.0005 else "" for share in shares], fontsize=7, padding=1)
+    ticks = [place * BIN_WIDTH for place in range(0, bins + 1, 2)]
+    plot.set_xticks([*ticks, (bins + 0.5) * BIN_WIDTH], [*(f"{tick:.1f}" for tick in ticks), "2.0+"], fontsize=8)
+    plot.get_xticklabels()[-2].set_visible(False)  # 2.0 stands where 2.0+ begins
+    plot.set_xlabel("KL divergence of expert from amateur (nats)")
+    plot.set_ylabel("% of tokens")
+    if beta is not None:
+        plot.axvline(beta, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+        plot.annotate(f"β = {beta:g}", (beta, 1), (4, -2), plot.get_xaxis_transform(),
+                      textcoords="offset points", va="top")  # fmt: skip
+    if any(tail):
+        inset = plot.inset_axes((0.44, 0.4, 0.54, 0.5))
+        starts = [TAIL_START + place * TAIL_WIDTH for place in range(len(tail))]
+        inset.bar([start + TAIL_WIDTH / 2 for start in starts], [100 * share for share in tail],
+                  width=0.92 * TAIL_WIDTH, color=VERMILION)  # fmt: skip
+        inset.set_title(f"from {TAIL_START:g} to {TAIL_START + len(tail) * TAIL_WIDTH:.1f} nats", fontsize=8)
+        inset.tick_params(labelsize=7)
+    return figure
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a rollout for Figure 3.
+
+    Attributes:
+        tokens: texts of the tokens.
+        kl: divergence before each token, nats.
+    """
+
+    tokens: Sequence[str]
+    kl: Sequence[float]
+
+
+@_styled
+def kl_along_rollout(segments: Sequence[Segment], beta: float | None = None) -> "Figure":
+    """KL divergence token by token along one or two pieces of rollouts that share a plot (Figure 3).
+
+    Args:
+        segments: the first one's tokens stand below the plot, the second one's above it.
+        beta: threshold to mark, in nats; spikes above it have their value written beside them.
+    """
+    if not 1 <= len(segments) <= 2:
+        raise ValueError(f"one or two segments share a plot, not {len(segments)}")
+    longest = max(len(segment.tokens) for segment in segments)
+    figure = _new(max(5.0, 0.2 * longest + 1.2), 3.4)
+    plot = figure.add_subplot()
+    for place, segment in enumerate(segments):
+        colour = SERIES[place]
+        axis = plot if place == 0 else plot.twiny()
+        steps = range(len(segment.kl))
+        axis.plot(steps, segment.kl, color=colour, linewidth=1.1, marker=MARKERS[place], markersize=2.5)
+        axis.set_xlim(-0.5, longest - 0.5)
+        axis.set_xticks(steps, [_visible(token) for token in segment.tokens], rotation=90, fontsize=6.5, color=colour)
+        axis.spines["top"].set_visible(len(segments) == 2)
+        for step, value in enumerate(segment.kl):
+            if beta is not None and value > beta:
+                axis.annotate(f"{value:.2f}", (step, value), (0, 3), textcoords="offset points", ha="center",
+                              fontsize=6.5, color=colour)  # fmt: skip
+    if beta is not None:
+        plot.axhline(beta, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    plot.set_ylabel("KL (nats)")
+    plot.set_ylim(bottom=0)
+    plot.grid(axis="y")
+    return figure
+
+
+@_styled
+def grouped_bars(
+    categories: Sequence[str],
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    intervals: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] | None = None,
+    ylabel: str = "accuracy (%)",
+) -> "Figure":
+    """Bars side by side for each category, with the difference of the last series from the first (Figure 5).
+
+    Args:
+        categories: names below the groups, such as benchmarks.
+        panels: by title (a model), by series (base, LightReasoner), one value a category.
+        intervals: lower and upper ends of the values, by the same keys, where there are any.
+        ylabel: what is measured.
+    """
+    figure = _new(max(3.6, 1.0 + 0.85 * len(categories)) * len(panels), 3.3)
+    plots: list[Axes] = list(figure.subplots(1, len(panels), squeeze=False, sharey=True)[0])
+    for plot, (title, series) in zip(plots, panels.items(), strict=True):
+        names = list(series)
+        width = 0.76 / len(names)
+        colours = [GREY, *SERIES] if len(names) > 1 else [BLUE]
+        tops = [0.0] * len(categories)
+        for place, name in enumerate(names):
+            centres = [group + (place - (len(names) - 1) / 2) * width for group in range(len(categories))]
+            plot.bar(centres, series[name], width=0.94 * width, color=colours[place], label=name)
+            ends = (intervals or {}).get(title, {}).get(name) or [(value, value) for value in series[name]]
+            for centre, (low, high) in zip(centres, ends, strict=True):
+                if high > low:
+                    plot.plot([centre, centre], [low, high], color=INK, linewidth=1)
+            tops = [max(top, value, high) for top, value, (_, high) in zip(tops, series[name], ends, strict=True)]
+        if len(names) > 1:
+            for group, top in enumerate(tops):
+                gain = series[names[-1]][group] - series[names[0]][group]
+                plot.annotate(f"{gain:+.1f}", (group, top), (0, 3), textcoords="offset points", ha="center",
+                              fontsize=8, fontweight="bold")  # fmt: skip
+        slanted: Any = {"rotation": 30, "ha": "right"} if len(categories) > 4 else {}
+        plot.set_xticks(range(len(categories)), categories, **slanted)
+        plot.set_title(title)
+        plot.grid(axis="y")
+        plot.margins(y=0.12)
+    plots[0].set_ylabel(ylabel)
+    handles, labels = plots[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+@dataclass(frozen=True)
+class GapPoint:
+    """A pair of models in Figure 6.
+
+    Attributes:
+        expert: name of the expert; a series.
+        amateur: name of the amateur; a marker.
+        gap: accuracy of the expert minus that of the amateur, points.
+        average: mean accuracy of the tuned expert, %.
+    """
+
+    expert: str
+    amateur: str
+    gap: float
+    average: float
+
+
+@_styled
+def gap_scatter(points: Sequence[GapPoint], baselines: Mapping[str, float]) -> "Figure":
+    """Accuracy after fine-tuning against the gap between expert and amateur (Figure 6).
+
+    Args:
+        points: the pairs.
+        baselines: mean accuracy of each expert before fine-tuning, %; drawn as dashed lines.
+    """
+    figure = _new(5.6, 3.6)
+    plot = figure.add_subplot()
+    experts = list(dict.fromkeys([*(point.expert for point in points), *baselines]))
+    amateurs = list(dict.fromkeys(point.amateur for point in points))
+    for expert, baseline in baselines.items():
+        plot.axhline(baseline, color=SERIES[experts.index(expert)], linestyle=(0, (4, 3)), linewidth=0.9)
+    for point in points:
+        plot.plot(point.gap, point.average, MARKERS[amateurs.index(point.amateur) % len(MARKERS)], markersize=7,
+                  color=SERIES[experts.index(point.expert) % len(SERIES)], linestyle="none")  # fmt: skip
+    plot.axvline(0, color=INK, linewidth=0.8)
+    for expert in experts:
+        plot.plot([], [], "s", color=SERIES[experts.index(expert) % len(SERIES)], label=f"expert {expert}")
+    for amateur in amateurs:
+        marker = MARKERS[amateurs.index(amateur) % len(MARKERS)]
+        plot.plot([], [], marker, color=INK, fillstyle="none", linestyle="none", label=f"amateur {amateur}")
+    plot.set_xlabel("expert − amateur (points)")
+    plot.set_ylabel("mean accuracy after (%)")
+    plot.grid()
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+@_styled
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, title: str = ""
+) -> "Figure":
+    """Lines over a common axis, such as a loss over the steps of training (Figures 8 and 9).
+
+    Args:
+        series: by name, the x and the y values.
+        xlabel: what x is.
+        ylabel: what y is.
+        title: stands above.
+    """
+    figure = _new(5.2, 3.2)
+    plot = figure.add_subplot()
+    for place, (name, (across, up)) in enumerate(series.items()):
+        plot.plot(across, up, color=SERIES[place % len(SERIES)], linewidth=1.4, label=name)
+    plot.set_xlabel(xlabel)
+    plot.set_ylabel(ylabel)
+    plot.set_title(title)
+    plot.grid(axis="y")
+    if len(series) > 1:
+        plot.legend()
+    return figure
+
+
+@_styled
+def save(figure: "Figure", path: Path, data: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Write a figure as SVG and PNG, and the numbers in it as CSV and JSON.
+
+    Args:
+        figure: what one of the functions here drew.
+        path: where to, without a suffix; its folder is made.
+        data: the rows behind the figure, all with the same keys.
+
+    Returns:
+        The four files.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_name(path.name + suffix) for suffix in (".svg", ".png", ".csv", ".json")]
+    figure.savefig(files[0], metadata={"Date": None})
+    figure.savefig(files[1], metadata={"Software": None})
+    with files[2].open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(data[0]) if data else [], lineterminator="\n")
+        table.writeheader()
+        table.writerows(data)
+    files[3].write_text(json.dumps(list(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return files
+
+
+def _visible(token: str) -> str:
+    """A token in a tick label: blanks and line breaks seen, nothing longer than a label may be."""
+    text = token.replace("\n", "↵").replace("\t", "→").strip(" ") or "␣"
+    return "".join(letter if letter.isprintable() else "·" for letter in text[:14])
