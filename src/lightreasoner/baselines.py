@@ -71,7 +71,9 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     template = PromptTemplate(
         load_tokenizer(source, trust_remote_code=config.trust_remote_code), config.cue, config.chat_template
     )
-    solved = list(_distinct(_solved(config), config.max_questions))
+    if config.dataset == "arithmetic" and config.max_questions is None:
+        raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
+    solved = list(distinct(solved_problems(config), config.max_questions))
     fingerprint = {
         "baseline": config.kind,
         "expert": config.model,
@@ -191,10 +193,9 @@ BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTe
 # --- Problems with solutions ---
 
 
-def _solved(config: BaselineConfig) -> Iterator[Solved]:
+def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
+    """All problems of a data set, as often as they come; those of the generator end never."""
     if config.dataset == "arithmetic":
-        if config.max_questions is None:
-            raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
         for told in word_problems("train", config.seed):
             yield Solved(make_problem(told.question, str(told.answer)), worked_solution(told))
     for row in read_dataset(config.dataset, "train", config.data_dir):
@@ -220,7 +221,7 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
     return text, gold
 
 
-def _distinct(solved: Iterator[Solved], limit: int | None) -> Iterator[Solved]:
+def distinct(solved: Iterator[Solved], limit: int | None) -> Iterator[Solved]:
     """The first `limit` distinct questions, as in `problems.load_problems`."""
     seen: set[str] = set()
     for item in solved:

@@ -191,6 +191,36 @@ def grade(
     _say(", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items()))
 
 
+@app.command
+def study(
+    name: str,
+    *,
+    recipe: tuple[str, ...] = (),
+    out: Path = Path("runs/studies"),
+    seeds: int | None = None,
+    quick: bool = False,
+    workers: int | None = None,
+    write: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Make a table or figure of the paper: runs what is missing, then writes Markdown, CSV, JSON and pictures.
+
+    Args:
+        name: table1 … table8, figure1 … figure9, selection, sweeps, or all.
+        recipe: bundled name or .yaml file; further ones are further rows of Table 1. By default the miniature's two.
+        out: folder of all studies, which share their runs.
+        seeds: of every setting; by default each study's own number.
+        quick: everything smaller, in minutes, to see that it works.
+        workers: processes; by default one for each core, and one on a GPU.
+        write: file for all reports as one page, beside the paper's figures.
+        as_json: print the reports as JSON.
+    """
+    from lightreasoner.studies.study import study as do_study
+
+    result = do_study(name, recipes=recipe, out=out, seeds=seeds, quick=quick, workers=workers, page_file=write)
+    _print(result, as_json, _study_lines)
+
+
 @app.command(name="benchmarks")
 def list_benchmarks(*, as_json: Json = False) -> None:
     """The benchmarks: size, metric, source, and whether a published figure has been reproduced."""
@@ -445,6 +475,10 @@ def _evaluation_lines(result: Mapping[str, Any]) -> list[str]:
     from lightreasoner.tables import evaluation_lines
 
     return evaluation_lines(result)
+
+
+def _study_lines(result: Mapping[str, Any]) -> list[str]:
+    return [line for report in result.values() for line in (f"# {report['title']}", "", *report["lines"], "")]
 
 
 def _run_lines(result: Mapping[str, Any]) -> list[str]:
