@@ -116,7 +116,7 @@ def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> 
     with_adapter = PeftModel.from_pretrained(base, adapter, torch_device=str(pick_device(config.device)))
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         found = set(file.keys())
-    wanted = set(get_peft_model_state_dict(with_adapter))
+    wanted = set(get_peft_model_state_dict(with_adapter, save_embedding_layers=False))
     if found != wanted:
         raise ModelError(
             f"the adapter in {adapter} does not fit {config.model}: {len(wanted - found)} weights are missing and "
