@@ -16,8 +16,8 @@ from lightreasoner.models import find_model, load_model
 from lightreasoner.recipes import load_recipe, recipe_names
 from lightreasoner.records import Rollout
 from lightreasoner.runs import read_stage
-from lightreasoner.studies import outcomes, work
-from lightreasoner.studies.cells import Job, Train, pool
+from lightreasoner.studies import making, outcomes, work
+from lightreasoner.studies.cells import Job, Themes, Train, pool
 from lightreasoner.studies.drawings import REPORTS
 from lightreasoner.studies.grids import GRIDS, Plan, Scope
 from lightreasoner.studies.outcomes import Difference, Group, Interval, difference
@@ -126,7 +126,7 @@ def test_finished_jobs_are_not_made_again_and_failed_ones_are_told(
             raise RunError("no luck")
         return {"seed": job.subject.seed}
 
-    monkeypatch.setitem(work.MAKERS, SampleConfig, make_toy)
+    monkeypatch.setitem(making.MAKERS, SampleConfig, make_toy)
     jobs = [toy_job(tmp_path, seed) for seed in (1, 2, 3, 1)]
     with pytest.raises(RunError, match="1 jobs failed: .*no luck.*tries them again"):
         work.make(jobs, workers=1)
@@ -136,12 +136,34 @@ def test_finished_jobs_are_not_made_again_and_failed_ones_are_told(
     assert jobs[1].done == {"results": {"seed": 2}, "seconds": {}}
 
 
+def test_workers_make_the_same_and_survive_a_failing_job(tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    themes = sorted(THEMES)
+    for root, workers in ((alone, 1), (together, 2)):
+        jobs = [Job(root, Themes(themes=(theme,), count=5, seed=3)) for theme in themes[:3]]
+        wrong = Job(root, Themes(themes=("no such kind",), count=5, seed=3))
+        with pytest.raises(RunError, match="1 jobs failed: .*AssertionError, see .*log.txt"):
+            work.make([*jobs, wrong], workers)
+        assert all(job.done is not None for job in jobs)
+        assert wrong.done is None
+    files = sorted(path.relative_to(alone) for path in alone.rglob("problems.jsonl"))
+    assert len(files) == 3
+    assert all((alone / file).read_bytes() == (together / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_job_reaches_another_process_unchanged(name: str) -> None:
+    for job in jobs_of(GRIDS[name](scope_of())).values():
+        again = Job.from_json(job.to_json())
+        assert (again, again.folder) == (job, job.folder)
+
+
 def test_the_time_of_a_stage_adds_up_over_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 2.0, 10.0, 13.0])
-    monkeypatch.setattr(work.time, "perf_counter", lambda: next(clock))
-    with pytest.raises(RunError), work._timed(tmp_path, "sample"):
+    monkeypatch.setattr(making.time, "perf_counter", lambda: next(clock))
+    with pytest.raises(RunError), making._timed(tmp_path, "sample"):
         raise RunError("stopped")
-    with work._timed(tmp_path, "sample"):
+    with making._timed(tmp_path, "sample"):
         pass
     assert json.loads((tmp_path / "seconds.json").read_text()) == {"sample": 5.0}
 
@@ -266,8 +288,8 @@ def test_a_study_from_nothing_to_its_files_and_again_at_no_cost(
     def never(job: Job) -> dict[str, object]:
         raise AssertionError(job)
 
-    for subject in work.MAKERS:
-        monkeypatch.setitem(work.MAKERS, subject, never)
+    for subject in making.MAKERS:
+        monkeypatch.setitem(making.MAKERS, subject, never)
     for name in ("figure8", "figure2", "figure3"):
         found = study(name, recipes=[str(tiny)], out=made, seeds=1, workers=1)
         assert {Path(path).suffix for path in found[name]["files"]} == {".md", ".csv", ".json", ".svg", ".png"}

@@ -3,6 +3,6 @@
 cells.py      what a grid consists of, each with a folder named by its content, shared between studies
 work.py       the jobs that make cells, several at a time, resumed where they stopped
 outcomes.py   what finished cells say: accuracies over seeds, paired tests, times, counts
-grids.py      which cells a study needs          tables.py, figures.py   what it reports of them
-reports.py    Markdown, CSV, JSON, figures, results page           paper.py   what the paper reports
+grids.py      which cells a study needs                tables.py, drawings.py   what it reports of them
+reports.py    Markdown, CSV, JSON, figures, one page   paper.py      what the paper reports
 """

@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightreasoner.config import (
     BaselineConfig,
@@ -122,6 +122,18 @@ class Job:
         """Results and times of its stages; None while it is not finished."""
         path = self.folder / "done.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    def to_json(self) -> str:
+        """The job as one line, for another process."""
+        subject = self.subject.model_dump(mode="json")
+        return json.dumps({"root": str(self.root), "kind": self.kind, "subject": subject})
+
+    @classmethod
+    def from_json(cls, line: str) -> "Job":
+        """The job that `to_json` wrote."""
+        content = json.loads(line)
+        kind = next(kind for kind, (folder, _) in KINDS.items() if folder == content["kind"])
+        return cls(Path(content["root"]), cast(Subject, kind.model_validate(content["subject"])))
 
     def of(self, subject: Subject) -> "Job":
         """Another job of the same studies."""
