@@ -231,6 +231,7 @@ EVERYTHING: dict[str, Any] = {
     "expert_revision": "rev-e",
     "amateur": "an/amateur",
     "amateur_revision": "rev-a",
+    "vocabulary": "shared",
     "dataset": "some.jsonl",
     "data_dir": "the/data",
     "question_field": "q",
@@ -284,6 +285,7 @@ EVERYTHING: dict[str, Any] = {
         "grading_megabytes": 380,
         "grading_workers": 39,
     },
+    "study": {"amateurs": ["a/b"], "lengths": [41, 42], "sft_questions": 43, "transfer": ["arc_challenge"]},
 }
 
 
@@ -301,7 +303,7 @@ def defaults_of(config: Config) -> list[str]:
 
 def test_the_example_of_everything_sets_every_field_away_from_its_default() -> None:
     config = everything()
-    for part in (config, config.sample, config.finetune, config.merge, config.evaluate):
+    for part in (config, config.sample, config.finetune, config.merge, config.evaluate, config.study):
         assert defaults_of(part) == []
 
 
@@ -335,7 +337,7 @@ def test_the_merge_stage_carries_every_field_and_writes_beside_the_adapter() -> 
 
 def test_the_evaluate_stage_carries_every_field_for_the_model_that_it_is_given() -> None:
     config = everything().for_evaluate("other/model", "rev-o", "other")
-    assert defaults_of(config) == []
+    assert all(name.startswith("contrast_") for name in defaults_of(config)), "a run decodes with one model"
     assert (config.model, config.model_revision) == ("other/model", "rev-o")
     assert config.out == Path("runs/all/evaluate/other")
     assert (config.cue, config.chat_template, config.data_dir) == ("Think.", Path("template.jinja"), Path("the/data"))
@@ -360,9 +362,24 @@ def test_a_stage_has_the_same_defaults_alone_as_in_a_run(stage: type[Config], pa
 
 # --- Recipes ---
 
+PAPERS_EXPERTS = {  # Table 1
+    "qwen2.5-math-1.5b": "Qwen/Qwen2.5-Math-1.5B",
+    "qwen2.5-math-1.5b-instruct": "Qwen/Qwen2.5-Math-1.5B-Instruct",
+    "deepseek-r1-distill-qwen-1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B",
+    "qwen2.5-math-7b-instruct": "Qwen/Qwen2.5-Math-7B-Instruct",
+}
+
 
 def test_the_bundled_recipes_are_the_miniature_and_the_papers_pairs() -> None:
-    assert {"miniature", "qwen2.5-math-1.5b", "qwen2.5-math-7b"} <= set(recipe_names())
+    assert set(recipe_names()) == {"miniature", "miniature-instruct", *PAPERS_EXPERTS}
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("miniature")])
+def test_every_value_of_a_recipe_of_the_paper_has_its_source(name: str) -> None:
+    for line in recipe_text(name).splitlines():
+        is_value = ": " in line and not line.startswith("#") and not line.startswith("out:")
+        assert not is_value or "#" in line, line
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -373,10 +390,14 @@ def test_every_bundled_recipe_is_a_sound_run(name: str) -> None:
     assert settings.keys() >= REQUIRED.keys()
 
 
-@pytest.mark.parametrize(("size", "name"), [("1.5B", "qwen2.5-math-1.5b"), ("7B", "qwen2.5-math-7b")])
-def test_the_papers_recipes_say_what_the_paper_says(size: str, name: str) -> None:
+@pytest.mark.parametrize(("name", "expert"), PAPERS_EXPERTS.items())
+def test_the_papers_recipes_say_what_the_paper_says(name: str, expert: str) -> None:
     config = RunConfig.checked(load_recipe(name))
-    assert (config.expert, config.amateur) == (f"Qwen/Qwen2.5-Math-{size}", "Qwen/Qwen2.5-0.5B")
+    assert (config.expert, config.amateur) == (expert, "Qwen/Qwen2.5-0.5B")
+    assert config.vocabulary == ("shared" if expert.startswith("deepseek") else "strict")
+    assert config.study.lengths == (64, 128, 256)  # Table 7
+    assert len(config.study.amateurs) == {"qwen2.5-math-1.5b": 2, "qwen2.5-math-7b": 3}.get(name, 0)  # Table 5
+    assert config.study.sft_questions is None  # all of GSM8K train
     assert (config.dataset, config.dtype) == ("gsm8k", "bfloat16")
     assert config.sample == SampleSettings()
     assert config.finetune == FinetuneSettings()

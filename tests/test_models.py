@@ -70,6 +70,32 @@ def test_a_token_that_only_one_model_knows_is_found(tokenizer: PreTrainedTokeniz
         share_vocabulary(tokenizer, larger, (700, 700))
 
 
+def test_tokens_that_differ_are_left_out_on_request_and_counted(tokenizer: PreTrainedTokenizerFast) -> None:
+    other = copy.deepcopy(tokenizer)
+    tokenizer, other = copy.deepcopy(tokenizer), other
+    tokenizer.add_tokens(["<think>", "<both>"])
+    other.add_tokens(["<tool>", "<both>", "<more>"])
+    shared = share_vocabulary(tokenizer, other, (700, 700), "shared")
+    assert shared.left_out == 2  # 640 differs, 642 is in one vocabulary only
+    assert shared.token_ids.tolist() == [*range(640), 641]
+    logits = torch.randn(3, 700, generator=torch.Generator().manual_seed(0))
+    log_probs = shared.log_softmax(logits)
+    assert log_probs.exp().sum(1).tolist() == pytest.approx([1.0] * 3)
+    ids = torch.tensor([5, 640, 641])
+    assert shared.holds(ids).tolist() == [True, False, True]
+    assert shared.log_of(log_probs, ids).tolist() == [log_probs[0, 5], -torch.inf, log_probs[2, 640]]
+
+
+def test_unrelated_vocabularies_share_too_little(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    content["model"]["vocab"] = dict(zip(vocabulary, reversed(vocabulary.values()), strict=True))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(VocabularyMismatch, match="choose an amateur"):
+        share_vocabulary(tokenizer, PreTrainedTokenizerFast.from_pretrained(tmp_path), (640, 640), "shared")
+
+
 def test_a_token_without_a_logit_is_found(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(VocabularyMismatch, match="token id 639 has no logit"):
         share_vocabulary(tokenizer, tokenizer, (640, 600))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from lightreasoner import sampling
 from lightreasoner.config import SampleConfig
 from lightreasoner.decoding import PackedEngine
 from lightreasoner.engines import Decoding, PaddedEngine, in_halves
-from lightreasoner.errors import DataError, ModelError, RunMismatch
-from lightreasoner.models import find_model, load_model
+from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
+from lightreasoner.miniature import model_path
+from lightreasoner.models import find_model, load_model, load_tokenizer
 from lightreasoner.records import Rollout, StepSample
 from lightreasoner.runs import read_stage
 from lightreasoner.sampling import sample
@@ -269,3 +271,34 @@ def test_a_rollout_that_ends_at_once_is_done(random_expert: Path, kind: Any) -> 
     every_token = tuple(range(640))
     assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(10, every_token)).responses)
     assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(1, ())).responses)
+
+
+def test_a_step_that_takes_a_token_of_one_model_only_is_never_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An expert of another family: its end of turn is a token that the amateur means something else by."""
+    amateur = tmp_path / "amateur"
+    shutil.copytree(model_path("base"), amateur)
+    content = (amateur / "tokenizer.json").read_text()
+    (amateur / "tokenizer.json").write_text(content.replace("<|im_end|>", "<|other|>"))
+    config = SampleConfig(
+        expert="miniature/expert",
+        amateur=str(amateur),
+        dataset="arithmetic",
+        max_questions=12,
+        max_new_tokens=40,
+        divergence_beta=None,
+        out=tmp_path / "run",
+        dtype="float32",
+    )
+    with pytest.raises(VocabularyMismatch, match="2 of 641 ids differ"):
+        sample(config)
+    shared = config.model_copy(update={"vocabulary": "shared", "out": tmp_path / "shared"})
+    assert sample(shared)["tokens_left_out"] == 2
+    assert "2 token ids mean different things" in capsys.readouterr().err
+    end = load_tokenizer(find_model("miniature/expert")).convert_tokens_to_ids("<|im_end|>")
+    taken = {row.response_ids[position] for row in rollouts_of(shared).values() for position in range(len(row.kl))}
+    assert end in taken
+    steps = list(kept_of(shared).values())
+    assert steps
+    assert all(step.taken_id != end and end not in step.token_ids for step in steps)

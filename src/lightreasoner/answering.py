@@ -9,9 +9,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import EvaluateConfig
+from lightreasoner.contrastive_decoding import ContrastiveEngine
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding, Engine, in_halves
-from lightreasoner.models import ModelSource, context_length, load_model
+from lightreasoner.models import ModelSource, context_length, find_model, load_model, load_pair
 from lightreasoner.progress import progress
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.records import Answer, Problem
@@ -47,6 +48,18 @@ class ModelUnderTest:
                 trust_remote_code=self._config.trust_remote_code,
             )
         return self._model
+
+    @property
+    def engine(self) -> Engine:
+        """How it answers: alone, or with an amateur beside it."""
+        config = self._config
+        if config.contrast_with is None:
+            return engine_for(self.model, self.tokenizer)
+        amateur = find_model(config.contrast_with, config.contrast_with_revision)
+        machine = {"dtype": config.dtype, "device": config.device, "trust_remote_code": config.trust_remote_code}
+        pair = load_pair(self._source, amateur, **machine)  # type: ignore[arg-type]
+        self._model = pair.expert
+        return ContrastiveEngine(pair, config.contrast_alpha, self.tokenizer)
 
 
 def answer_all(
@@ -97,7 +110,7 @@ class _Answering:
     def __init__(self, under_test: ModelUnderTest, config: EvaluateConfig, name: str, template: PromptTemplate) -> None:
         self._tokenizer = under_test.tokenizer
         self._name = name
-        self._engine: Engine = engine_for(under_test.model, under_test.tokenizer)
+        self._engine = under_test.engine
         self._decoding = Decoding(
             max_new_tokens=config.max_answer_tokens,
             stop_ids=template.stop_ids(under_test.model.generation_config),

@@ -23,6 +23,8 @@ from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from lightreasoner.config import (
+    BaselineConfig,
+    BaselineKind,
     BenchmarkName,
     Config,
     EvaluateConfig,
@@ -32,6 +34,8 @@ from lightreasoner.config import (
     PromptKind,
     RunConfig,
     SampleConfig,
+    SelectConfig,
+    SelectSettings,
     explain,
 )
 from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError, visible
@@ -75,14 +79,17 @@ def _flags(config: type[Config]) -> Any:
 
 
 if TYPE_CHECKING:
+    from lightreasoner.config import BaselineConfig as BaselineFlags
     from lightreasoner.config import EvaluateConfig as EvaluateFlags
     from lightreasoner.config import FinetuneConfig as FinetuneFlags
     from lightreasoner.config import MergeConfig as MergeFlags
     from lightreasoner.config import RunConfig as RunFlags
     from lightreasoner.config import SampleConfig as SampleFlags
+    from lightreasoner.config import SelectSettings as SelectFlags
 else:
     SampleFlags, FinetuneFlags, MergeFlags = _flags(SampleConfig), _flags(FinetuneConfig), _flags(MergeConfig)
-    EvaluateFlags, RunFlags = _flags(EvaluateConfig), _flags(RunConfig)
+    EvaluateFlags, RunFlags, SelectFlags = _flags(EvaluateConfig), _flags(RunConfig), _flags(SelectSettings)
+    BaselineFlags = _flags(BaselineConfig)
 
 Flat = Parameter(name="*")
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
@@ -189,12 +196,83 @@ def grade(
     _say(", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items()))
 
 
+@app.command
+def study(
+    name: str,
+    *,
+    recipe: tuple[str, ...] = (),
+    out: Path = Path("runs/studies"),
+    seeds: int | None = None,
+    quick: bool = False,
+    workers: int | None = None,
+    write: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Make a table or figure of the paper: runs what is missing, then writes Markdown, CSV, JSON and pictures.
+
+    Args:
+        name: table1 … table8, figure1 … figure9, selection, sweeps, or all.
+        recipe: bundled name or .yaml file; further ones are further rows of Table 1. By default the miniature's two.
+        out: folder of all studies, which share their runs.
+        seeds: of every setting; by default each study's own number.
+        quick: everything smaller, in minutes, to see that it works.
+        workers: processes; by default one for each core, and one on a GPU.
+        write: file for all reports as one page, beside the paper's figures.
+        as_json: print the reports as JSON.
+    """
+    from lightreasoner.studies.study import study as do_study
+
+    result = do_study(name, recipes=recipe, out=out, seeds=seeds, quick=quick, workers=workers, page_file=write)
+    _print(result, as_json, _study_lines)
+
+
 @app.command(name="benchmarks")
 def list_benchmarks(*, as_json: Json = False) -> None:
     """The benchmarks: size, metric, source, and whether a published figure has been reproduced."""
     from lightreasoner.tables import benchmark_lines, benchmark_rows
 
     _print({row["name"]: row for row in benchmark_rows()}, as_json, benchmark_lines)
+
+
+@app.command
+def baseline(
+    kind: BaselineKind,
+    *,
+    flags: Annotated[BaselineFlags | None, Flat] = None,
+    options: Annotated[Options, Flat] = NO_OPTIONS,
+) -> None:
+    """A rival's training data in the place of stage 1: all tokens of whole answers, for `lightr finetune`.
+
+    Args:
+        kind: rejection-sft for the model's own right answers, ground-truth for written solutions.
+        flags: the model and the problems.
+        options: recipe, dry run, output.
+    """
+    given = {**_given(flags), "kind": kind}
+    _do("baselines", "baseline", BaselineConfig.checked(given), options)
+
+
+@samples_app.command(name="select")
+def select_samples(
+    source: Path,
+    out: Path,
+    *,
+    flags: Annotated[SelectFlags | None, Flat] = None,
+    seed: int = 42,
+    as_json: Json = False,
+) -> None:
+    """Keep other steps or make other labels of the same samples: selection rules, labels without contrast.
+
+    Args:
+        source: run folder of `lightr sample --divergence-beta none`, which holds every step.
+        out: run folder for the selection, which `lightr finetune --data` takes.
+        flags: the rule and the labels.
+        seed: of what is drawn at random: the random rule, and which of equal scores are kept.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.selecting import select
+
+    _print(select(SelectConfig.checked({**_given(flags), "source": source, "out": out, "seed": seed})), as_json)
 
 
 @samples_app.command(name="import")
@@ -418,6 +496,10 @@ def _evaluation_lines(result: Mapping[str, Any]) -> list[str]:
     from lightreasoner.tables import evaluation_lines
 
     return evaluation_lines(result)
+
+
+def _study_lines(result: Mapping[str, Any]) -> list[str]:
+    return [line for report in result.values() for line in (f"# {report['title']}", "", *report["lines"], "")]
 
 
 def _run_lines(result: Mapping[str, Any]) -> list[str]:

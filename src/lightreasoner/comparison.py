@@ -68,7 +68,7 @@ def compare(before: Path, after: Path, *, judge: JudgeName | None = None) -> dic
         DataError: nothing in common.
         RunCorrupted: one of them is unfinished or damaged.
     """
-    pairs = list(_pairs(_sides(before, judge), _sides(after, judge)))
+    pairs = list(_pairs(read_sides(before, judge), read_sides(after, judge)))
     if not pairs:
         raise DataError(f"{before} and {after} have no benchmark in common, so there is nothing to compare")
     rows: list[dict[str, Any]] = []
@@ -107,7 +107,13 @@ def _overall(rows: Sequence[Mapping[str, Any]], scores: Sequence[Any]) -> Iterat
             yield {"prompt": prompt, "benchmarks": len(group), **asdict(test), "gain": test.gain}
 
 
-def _sides(folder: Path, judge: JudgeName | None) -> list[Side]:
+def read_sides(folder: Path, judge: JudgeName | None) -> list[Side]:
+    """Every benchmark of an evaluation, with the score of each item.
+
+    Raises:
+        DataError: there are none, or none judged by this judge.
+        RunCorrupted: some stage is unfinished or damaged.
+    """
     return [_side(folder, evaluated, judge) for evaluated in read_evaluation(folder)]
 
 

@@ -27,6 +27,10 @@ BenchmarkName = Literal[
     "hellaswag",
     "arc_challenge",
 ]
+Selection = Literal["divergence", "label_surprise", "top1_flip", "expert_entropy", "random", "none"]
+Contrast = Literal["amateur", "own_token", "own_distribution"]
+BaselineKind = Literal["rejection-sft", "ground-truth"]
+VocabularyRule = Literal["strict", "shared"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
 
@@ -70,6 +74,9 @@ class PairSettings(Config):
     """Weaker model that shares the expert's vocabulary; named like the expert."""
     amateur_revision: str | None = None
     """Branch, tag or commit of a Hub amateur."""
+    vocabulary: VocabularyRule = "strict"
+    """strict: every token id must mean the same to both models; shared: ids that do not are left out of both
+    distributions, which are renormalised, and steps where the rollout took such a token are never kept."""
 
 
 class ProblemSettings(Config):
@@ -129,6 +136,43 @@ class SampleSettings(Config):
     def _nucleus_needs_temperature(self) -> Self:
         if self.top_p < 1 and self.temperature == 0:
             raise ValueError(f"top_p = {self.top_p} needs a temperature above 0; at 0, decoding is greedy")
+        return self
+
+
+class SelectSettings(Config):
+    """Which of the sampled steps are kept, and what their labels are: the paper's rule and its alternatives."""
+
+    selection: Selection = "divergence"
+    """What a step is kept for: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E): how much its
+    label would change the expert), top1_flip (the models' favourite tokens differ), expert_entropy, random, none (every
+    step)."""
+    threshold: float | None = None
+    """Keep steps whose score exceeds it, in nats; with divergence this is β (paper: 0.4)."""
+    keep_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Keep the steps of the highest scores, this share of all steps; no threshold needs tuning then."""
+    keep_labels: Annotated[int, Field(ge=1)] | None = None
+    """Keep the steps of the highest scores, this many; compares rules at equal numbers of labels."""
+    contrast: Contrast = "amateur"
+    """What the label is: amateur (Eq 5 and 6), own_token (the token that the rollout took, alone), own_distribution
+    (the expert's own distribution over the plausible tokens)."""
+    plausibility_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """α of Eq 4, not below that of the samples; none keeps theirs."""
+    label_temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Divides the log-ratio of Eq 5 before the softmax; below 1 labels are sharper (paper: 1)."""
+
+    @model_validator(mode="after")
+    def _rule_fits_its_cut(self) -> Self:
+        cuts = [name for name in ("threshold", "keep_share", "keep_labels") if getattr(self, name) is not None]
+        if self.selection in ("divergence", "label_surprise", "expert_entropy") and not cuts:
+            raise ValueError(f"selection = {self.selection} needs threshold, keep_share or keep_labels")
+        if self.selection == "random" and not {"keep_share", "keep_labels"} & set(cuts):
+            raise ValueError("selection = random needs keep_share or keep_labels")
+        if self.selection in ("random", "none", "top1_flip") and "threshold" in cuts:
+            raise ValueError(f"selection = {self.selection} has no score that a threshold could cut")
+        if self.selection == "none" and cuts:
+            raise ValueError(f"selection = none keeps every step, so {cuts[0]} means nothing; random keeps some")
+        if {"keep_share", "keep_labels"} <= set(cuts):
+            raise ValueError("keep_share and keep_labels both say how many; give one")
         return self
 
 
@@ -217,6 +261,19 @@ class EvaluateSettings(Config):
         return self
 
 
+class StudySettings(Config):
+    """What the studies of this expert vary; `lightr run` does not look at it."""
+
+    amateurs: tuple[str, ...] = ()
+    """Further amateurs, beside the recipe's own (the rows of Table 5)."""
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (64, 128, 256)
+    """Rollout lengths (paper: 64, 128, 256)."""
+    sft_questions: Annotated[int, Field(ge=1)] | None = None
+    """Problems that rejection SFT samples; none takes all (paper: all of GSM8K train)."""
+    transfer: tuple[BenchmarkName, ...] = ()
+    """Benchmarks of another subject (Table 8); without any, kinds of arithmetic that were not sampled."""
+
+
 class SampleConfig(SampleSettings, MachineSettings, PromptSettings, ProblemSettings, PairSettings):
     """`lightr sample`."""
 
@@ -224,6 +281,17 @@ class SampleConfig(SampleSettings, MachineSettings, PromptSettings, ProblemSetti
     """Run folder; the samples go to its subfolder sample."""
     seed: int = 42
     """Of sampling with a temperature and of generated problems."""
+
+
+class SelectConfig(SelectSettings):
+    """`lightr samples select`."""
+
+    source: Path
+    """Run folder of `lightr sample`; with --divergence-beta none there it holds every step to choose from."""
+    out: Path
+    """Run folder for the selection; it goes to its subfolder sample."""
+    seed: int = 42
+    """Of what is drawn at random: the random rule, and which of equal scores are kept."""
 
 
 class FinetuneConfig(FinetuneSettings, MachineSettings):
@@ -239,6 +307,33 @@ class FinetuneConfig(FinetuneSettings, MachineSettings):
     """Run folder; the adapter goes to its subfolder finetune."""
     seed: int = 42
     """Of LoRA's start, dropout and the order of labels."""
+
+
+class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings):
+    """`lightr baseline`."""
+
+    kind: BaselineKind
+    """rejection-sft: the model's own greedy answers, where they are right; ground-truth: the written solutions."""
+    model: str
+    """Model to be fine-tuned: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
+    model_revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+    solution_field: str | None = None
+    """Field that holds the written solution with its final answer; by default the first of solution, answer."""
+    max_questions: Annotated[int, Field(ge=1)] | None = None
+    """Use the first N problems in file order; none uses all (paper: all of GSM8K train)."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 2048
+    """Length at which an answer is cut off, and then not kept (the paper does not say)."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Questions at a time; halved by itself when memory runs out."""
+    judge: JudgeName = "math-verify"
+    """Who decides whether an answer is right."""
+    grading_workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that judge; none takes one for each processor core."""
+    out: Path
+    """Run folder; the labels go to its subfolder sample, as those of `lightr sample` do."""
+    seed: int = 42
+    """Of generated problems."""
 
 
 class MergeConfig(MergeSettings, MachineSettings):
@@ -261,12 +356,24 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
     """Model to evaluate: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
     model_revision: str | None = None
     """Branch, tag or commit of a Hub model."""
+    contrast_with: str | None = None
+    """Amateur for contrastive decoding: of the plausible tokens, the one with the highest log-ratio is taken."""
+    contrast_with_revision: str | None = None
+    """Branch, tag or commit of a Hub amateur."""
+    contrast_alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """α of Eq 4 in contrastive decoding (its papers: 0.1)."""
     data_dir: Path | None = None
     """Folder with BENCHMARK/SPLIT.jsonl files to use instead of the Hub."""
     out: Path
     """Folder for the answers and metrics."""
     seed: int = 42
     """Of sampling with a temperature."""
+
+    @model_validator(mode="after")
+    def _contrastive_decoding_is_greedy(self) -> Self:
+        if self.contrast_with and self.temperature:
+            raise ValueError(f"contrast_with takes the best token, so temperature = {self.temperature} means nothing")
+        return self
 
 
 class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
@@ -280,6 +387,7 @@ class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    study: StudySettings = StudySettings()
 
     def for_sample(self) -> SampleConfig:
         """Stage 1 of this run."""

@@ -34,6 +34,19 @@ def select_steps(divergence: Tensor, beta: float) -> Tensor:
     return divergence > beta
 
 
+def select_highest(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Keep the `count` steps of the highest scores; of equal ones at random. [S] → bool [S].
+
+    The quantile form of Eq 3, for any score. A step of score −∞ or NaN is never kept, so fewer may be.
+    """
+    shuffled = torch.randperm(len(scores), generator=generator)
+    possible = scores > -torch.inf
+    ranked = torch.where(possible, scores, -torch.inf)[shuffled].sort(descending=True, stable=True).indices
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept[shuffled[ranked[:count]]] = True
+    return kept & possible
+
+
 def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
     """A_mask, Eq 4: tokens with π_E(a) ≥ α · max_b π_E(b). [..., V] → bool [..., V].
 
@@ -42,22 +55,26 @@ def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
     return (log_expert - log_expert.amax(-1, keepdim=True)).exp() >= alpha
 
 
-def contrastive_labels(log_expert: Tensor, log_amateur: Tensor, plausible: Tensor) -> Tensor:
+def contrastive_labels(log_expert: Tensor, log_amateur: Tensor, plausible: Tensor, temperature: float = 1.0) -> Tensor:
     """v_C, Eq 5–6: softmax over A_mask of v'_C(a) = log(π_E(a)/π_A(a)), zero outside the mask.
 
     The softmax of a log-ratio is the normalised ratio: v_C(a) = r(a) / Σ_mask r with r = π_E/π_A. So the label
     can rank a plausible token above the expert's own favourite, and a mask of one token gives a one-hot.
 
+    Against an amateur of zeros, which prefers nothing, the label is the expert's own distribution over the mask: the
+    label without contrast.
+
     Args:
         log_expert: [..., V].
         log_amateur: [..., V].
         plausible: A_mask, bool [..., V]; at least one token of each row.
+        temperature: divides v'_C before the softmax; the paper has none (1).
 
     Returns:
         Label probabilities, [..., V], each row sums to 1.
     """
     possible = plausible & (log_expert > -torch.inf)  # at α = 0 the mask holds tokens that the expert rules out
-    return torch.where(possible, log_expert - log_amateur, -torch.inf).softmax(-1)
+    return torch.where(possible, (log_expert - log_amateur) / temperature, -torch.inf).softmax(-1)
 
 
 def label_cross_entropy(labels: Tensor, log_expert: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from lightreasoner import answering, choices, judging
 from lightreasoner.answering import ModelUnderTest
 from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.config import BenchmarkName, EvaluateConfig, PromptKind
+from lightreasoner.errors import ConfigError
 from lightreasoner.models import dtype_name, find_model, load_tokenizer
 from lightreasoner.progress import say
 from lightreasoner.prompts import PromptTemplate
@@ -74,6 +75,7 @@ class _Evaluator:
             "temperature": config.temperature,
             "top_p": config.top_p,
             "seed": config.seed if config.temperature else None,  # greedy decoding draws nothing
+            **self._contrast(),
         }
         prompt = {
             "prompt": kind,
@@ -96,6 +98,8 @@ class _Evaluator:
 
     def score_choices(self, name: BenchmarkName) -> dict[str, Any]:
         config = self._config
+        if config.contrast_with is not None:
+            raise ConfigError(f"{name} is answered by likelihood, not by decoding; contrast_with means nothing there")
         items = load_choices(name, limit=config.max_items, data_dir=config.data_dir)
         fingerprint = self._model_and_items(name, items)
         with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", fingerprint, report=say) as stage:
@@ -115,6 +119,18 @@ class _Evaluator:
             "benchmark": name,
             "items": len(items),
             "items_sha256": items_hash(items),
+        }
+
+    def _contrast(self) -> dict[str, Any]:
+        """What contrastive decoding adds to the settings that decide an answer."""
+        config = self._config
+        if config.contrast_with is None:
+            return {}
+        amateur = find_model(config.contrast_with, config.contrast_with_revision)
+        return {
+            "contrast_with": config.contrast_with,
+            "contrast_with_sha256": amateur.fingerprint(),
+            "contrast_alpha": config.contrast_alpha,
         }
 
     def _known(self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem]) -> bool | None:

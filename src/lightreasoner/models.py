@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 from transformers.utils.logging import disable_progress_bar
 
 from lightreasoner import hub
-from lightreasoner.config import DType
+from lightreasoner.config import DType, VocabularyRule
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
 from lightreasoner.failpoints import reach
 from lightreasoner.miniature import MODELS, model_path
@@ -188,9 +188,11 @@ class SharedVocabulary:
 
     Attributes:
         token_ids: ascending ids of the real tokens, int64 [V].
+        left_out: ids that mean different things to two models, and are therefore not among them.
     """
 
     token_ids: Tensor
+    left_out: int = 0
 
     @property
     def is_contiguous(self) -> bool:
@@ -212,13 +214,26 @@ class SharedVocabulary:
         """Columns of `log_softmax` that stand for these token ids."""
         return ids if self.is_contiguous else torch.searchsorted(self.token_ids.to(ids.device), ids)
 
+    def holds(self, ids: Tensor) -> Tensor:
+        """Which of these token ids are among the real tokens, bool of the same shape."""
+        return torch.isin(ids, self.token_ids.to(ids.device))
+
+    def log_of(self, log_probs: Tensor, ids: Tensor) -> Tensor:
+        """Of each row of `log_softmax`, the value for one token id: [N, V], [N] → [N]; −∞ for ids left out."""
+        known = self.holds(ids)
+        columns = self.column_of(torch.where(known, ids, self.token_ids[0].to(ids.device)))
+        return torch.where(known, log_probs.gather(1, columns[:, None])[:, 0], -torch.inf)
+
     def ids_of(self, columns: Tensor) -> Tensor:
         """Token ids that these columns of `log_softmax` stand for."""
         return columns if self.is_contiguous else self.token_ids.to(columns.device)[columns]
 
 
 def share_vocabulary(
-    expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase, widths: tuple[int, int]
+    expert: PreTrainedTokenizerBase,
+    amateur: PreTrainedTokenizerBase,
+    widths: tuple[int, int],
+    rule: VocabularyRule = "strict",
 ) -> SharedVocabulary:
     """Compare two vocabularies id by id, and give what they share.
 
@@ -226,15 +241,19 @@ def share_vocabulary(
         expert: the expert's tokenizer.
         amateur: the amateur's tokenizer.
         widths: logit widths of expert and amateur.
+        rule: `strict` wants every id to mean the same; `shared` takes those that do.
 
     Raises:
-        VocabularyMismatch: an id stands for different tokens, or for a token in one vocabulary only; names the
-            first such ids. Also where a token has no logit.
+        VocabularyMismatch: under `strict`, an id stands for different tokens, or for a token in one vocabulary only;
+            names the first such ids. Under `shared`, most ids differ. Also where a token has no logit.
     """
     expert_tokens, amateur_tokens = _tokens_by_id(expert), _tokens_by_id(amateur)
     every_id = sorted(expert_tokens | amateur_tokens)
     differing = [i for i in every_id if expert_tokens.get(i) != amateur_tokens.get(i)]
-    if differing:
+    if rule == "shared" and len(differing) < len(every_id) / 2:
+        dropped = set(differing)
+        every_id = [i for i in every_id if i not in dropped]
+    elif differing:
         examples = "; ".join(
             f"id {i} is {expert_tokens.get(i)!r} to the expert and {amateur_tokens.get(i)!r} to the amateur"
             for i in differing[:3]
@@ -242,14 +261,15 @@ def share_vocabulary(
         raise VocabularyMismatch(
             f"expert and amateur do not share a vocabulary: {len(differing)} of {len(every_id)} ids differ "
             f"({examples}). "
-            "Their distributions cannot be compared token by token; choose an amateur of the expert's family"
+            "Their distributions cannot be compared token by token; choose an amateur of the expert's family, or, "
+            "where only a few added tokens differ, leave these out with --vocabulary shared"
         )
     if every_id[-1] >= min(widths):
         raise VocabularyMismatch(
             f"token id {every_id[-1]} has no logit: the models give {widths[0]} and {widths[1]} logits. "
             "The tokenizer does not belong to the model"
         )
-    return SharedVocabulary(torch.tensor(every_id))
+    return SharedVocabulary(torch.tensor(every_id), len(differing))
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase, width: int) -> SharedVocabulary:
@@ -283,7 +303,13 @@ class Pair:
 
 
 def load_pair(
-    expert: ModelSource, amateur: ModelSource, *, dtype: DType, device: str, trust_remote_code: bool = False
+    expert: ModelSource,
+    amateur: ModelSource,
+    *,
+    dtype: DType,
+    device: str,
+    trust_remote_code: bool = False,
+    rule: VocabularyRule = "strict",
 ) -> Pair:
     """Load both models, after their tokenizers were compared.
 
@@ -293,13 +319,13 @@ def load_pair(
     """
     tokenizers = [load_tokenizer(source, trust_remote_code=trust_remote_code) for source in (expert, amateur)]
     size = 1 + max(max(_tokens_by_id(tokenizer)) for tokenizer in tokenizers)
-    share_vocabulary(tokenizers[0], tokenizers[1], (size, size))  # before any weights are read
+    share_vocabulary(tokenizers[0], tokenizers[1], (size, size), rule)  # before any weights are read
     first, second = (
         load_model(source, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         for source in (expert, amateur)
     )
     widths = (logit_width(first), logit_width(second))
-    return Pair(first, second, share_vocabulary(tokenizers[0], tokenizers[1], widths))
+    return Pair(first, second, share_vocabulary(tokenizers[0], tokenizers[1], widths, rule))
 
 
 def _tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:

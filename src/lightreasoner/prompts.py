@@ -129,6 +129,18 @@ class PromptTemplate:
         following = self._ids(self._after_answer.lstrip(), add_special_tokens=False)
         return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of an answer that somebody wrote, as the model should have given it: with the end of its turn.
+
+        A control token that the text spells out is encoded as plain characters.
+        """
+        text = text if self._around else f" {text}"
+        spelt_out = any(token in text for token in self._control_tokens)
+        inside = self._plain_ids(text) if spelt_out else self._ids(text, add_special_tokens=False)
+        end = self._end_of_turn()
+        end = self.tokenizer.eos_token_id if end is None else end
+        return inside if end is None else [*inside, end]
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """Texts that end a response where no stop token does."""

@@ -66,7 +66,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         "dtype": dtype_name(config.dtype, config.device),
         **config.model_dump(
             include={"max_new_tokens", "divergence_beta", "plausibility_alpha", "temperature", "top_p", "top_tokens"}
-            | {"seed"}
+            | {"vocabulary", "seed"}
         ),
     }
     with open_stage(config.out, "sample", fingerprint, report=say) as stage:
@@ -79,7 +79,13 @@ def sample(config: SampleConfig) -> dict[str, Any]:
             dtype=config.dtype,
             device=config.device,
             trust_remote_code=config.trust_remote_code,
+            rule=config.vocabulary,
         )
+        if pair.vocabulary.left_out:
+            say(
+                f"{pair.vocabulary.left_out} token ids mean different things to the two models: left out of both "
+                "distributions. Where a prompt holds one, the amateur reads it as a token of its own"
+            )
         decoding = Decoding(
             max_new_tokens=config.max_new_tokens,
             stop_ids=template.stop_ids(pair.expert.generation_config),
@@ -103,6 +109,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
             "duplicate_questions": problems.duplicates,
             "too_long_questions": too_long,
             "stop_ids": list(decoding.stop_ids),
+            "tokens_left_out": pair.vocabulary.left_out,
         }
         stage.finish(result)
         return result
@@ -183,7 +190,7 @@ class Sampler:
         kl = contrast.kl_divergence(log_expert, log_amateur)
         beta = self._config.divergence_beta
         kept = contrast.select_steps(kl, -torch.inf if beta is None else beta) & kl.isfinite()
-        columns = vocabulary.column_of(taken)[:, None]
+        kept &= vocabulary.holds(taken)
         expert_top, amateur_top = (
             log_probs.topk(min(self._config.top_tokens, log_probs.shape[1])) for log_probs in (log_expert, log_amateur)
         )
@@ -192,8 +199,8 @@ class Sampler:
                 "kl": kl.tolist(),
                 "expert_entropy": contrast.entropy(log_expert).tolist(),
                 "amateur_entropy": contrast.entropy(log_amateur).tolist(),
-                "expert_logprob": log_expert.gather(1, columns)[:, 0].tolist(),
-                "amateur_logprob": log_amateur.gather(1, columns)[:, 0].tolist(),
+                "expert_logprob": vocabulary.log_of(log_expert, taken).tolist(),
+                "amateur_logprob": vocabulary.log_of(log_amateur, taken).tolist(),
                 "expert_top_ids": vocabulary.ids_of(expert_top.indices).tolist(),
                 "expert_top_logprobs": expert_top.values.tolist(),
                 "amateur_top_ids": vocabulary.ids_of(amateur_top.indices).tolist(),

@@ -1,0 +1,290 @@
+"""What the studies draw of finished jobs: the paper's figures."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lightreasoner import figures
+from lightreasoner.config import SampleConfig
+from lightreasoner.records import Rollout
+from lightreasoner.runs import read_stage
+from lightreasoner.studies import grids, tables
+from lightreasoner.studies.cells import Job
+from lightreasoner.studies.grids import Plan, Scope
+from lightreasoner.studies.outcomes import AVERAGE, Group, Interval, difference
+from lightreasoner.studies.reports import Claim, Report
+
+BINS, BIN, TAIL_BINS, TAIL_BIN, TAIL_START = 20, 0.1, 14, 0.2, 2.0  # of Figure 2, in nats
+SEGMENT = 32  # tokens of a rollout in Figure 3
+
+
+def figure1(scope: Scope, plan: Plan) -> Report:
+    """Problems, time and gain of SFT and the method."""
+    groups = tables.groups_of(plan)
+    names = ["problems", "time (s)", "gain"]
+    panels: dict[str, dict[str, list[float]]] = {}
+    for recipe in scope.recipes:
+        base = groups[f"{recipe.expert} base"]
+        for run in ("SFT", "LightReasoner"):
+            group = groups[f"{recipe.expert} {run}"]
+            cost = tables.costs(group)
+            values = [cost["problems"], cost["time"], difference(base, group).gain.value]
+            panels.setdefault(recipe.expert, {})[run] = values
+    rows = [[expert, run, *values] for expert, series in panels.items() for run, values in series.items()]
+    header = ["expert", "run", *names]
+    return Report(
+        "Figure 1: problems, time and gain",
+        header,
+        rows,
+        draw=lambda: figures.radar(names, panels, [".0f", ".0f", "+.1f"]),
+        data=_data(header, rows),
+    )
+
+
+def figure2(scope: Scope, plan: Plan) -> Report:
+    """How often expert and amateur disagree, and how much."""
+    (job,) = plan["samples"]
+    kl, agrees = _divergences(job)
+    shares = [float(np.mean((kl >= BIN * n) & (kl < BIN * (n + 1)))) for n in range(BINS)]
+    shares.append(float(np.mean(kl >= TAIL_START)))
+    starts = [TAIL_START + TAIL_BIN * n for n in range(TAIL_BINS)]
+    tail = [float(np.mean((kl >= start) & (kl < start + TAIL_BIN))) for start in starts]
+    beta = scope.main.sample.divergence_beta
+    labels = [f"{BIN * n:.1f} to {BIN * (n + 1):.1f}" for n in range(BINS)] + ["2.0 and more"]
+    rows = [[label, 100 * share] for label, share in zip(labels, shares, strict=True)]
+    above = 100 * float(np.mean(kl > 0.4))
+    notes = [
+        f"{len(kl)} tokens of {job.folder.name}. {above:.1f} % exceed 0.4 nats; mean {kl[~agrees].mean():.2f} where "
+        f"the favourite tokens differ, {kl[agrees].mean():.3f} where they agree, of which "
+        f"{100 * np.mean(kl[agrees] > 0.4):.0f} % exceed 0.4.",
+    ]
+    low = 100 * shares[0]
+    claims = [
+        Claim(
+            "most tokens have a divergence below 0.1, and about a fifth exceed 0.4",
+            "holds" if low > 50 and 10 <= above <= 30 else "does not hold",
+            f"{low:.0f} % below 0.1, {above:.0f} % above 0.4",
+        )
+    ]
+    header = ["KL (nats)", "% of tokens"]
+    data = [
+        *_data(header, rows),
+        *_data(header, [[f"{s:.1f} to {s + TAIL_BIN:.1f}", 100 * t] for s, t in zip(starts, tail, strict=True)]),
+    ]
+    return Report(
+        "Figure 2: divergence of expert from amateur",
+        header,
+        rows,
+        claims,
+        notes,
+        lambda: figures.kl_histogram(shares, tail, beta),
+        data,
+    )
+
+
+def figure3(scope: Scope, plan: Plan) -> Report:
+    """The divergence along two rollouts."""
+    from lightreasoner.models import find_model, load_tokenizer
+
+    (job,) = plan["samples"]
+    assert isinstance(job.subject, SampleConfig)
+    tokenizer = load_tokenizer(
+        find_model(job.subject.expert, job.subject.expert_revision), trust_remote_code=job.subject.trust_remote_code
+    )
+    # The two that fill most of the plot.
+    longest = sorted(_rollouts(job), key=lambda row: -min(len(row.kl), SEGMENT))[:2]
+    segments = [
+        figures.Segment([str(tokenizer.decode([token])) for token in row.response_ids[:SEGMENT]], row.kl[:SEGMENT])
+        for row in longest
+    ]
+    data = [
+        {"rollout": place, "position": position, "token": token, "kl": kl}
+        for place, segment in enumerate(segments)
+        for position, (token, kl) in enumerate(zip(segment.tokens, segment.kl, strict=True))
+    ]
+    beta = scope.main.sample.divergence_beta
+    notes = [f"Question {place + 1}: {row.question}" for place, row in enumerate(longest)]
+    title = "Figure 3: divergence along two rollouts"
+    return Report(title, [], [], (), notes, lambda: figures.kl_along_rollout(segments, beta), data)
+
+
+def figure4(scope: Scope, plan: Plan) -> Report:
+    """What goes through each stage of the method: the paper's overview in numbers."""
+    groups = tables.groups_of(plan)
+    group = groups["LightReasoner"]
+    ((job),) = group.jobs
+    sampled, chosen, tuned = (group.result(name)[0] for name in ("sample", "select", "finetune"))
+    done = job.done or {}
+    before, after = groups["base"].accuracy(AVERAGE), group.accuracy(AVERAGE)
+    rows: list[list[Any]] = [
+        ["sample", f"{sampled['questions']} problems", f"{sampled['steps']} steps", group.seconds("sample")],
+        ["select", f"{chosen['steps']} steps", f"{chosen['kept_steps']} labels", done["seconds"]["select"]],
+        ["fine-tune", f"{tuned['labels']} labels", f"{tuned['labels_trained']} trained", done["seconds"]["finetune"]],
+        ["merge and evaluate", f"{before:.1f} % before", f"{after:.1f} % after", group.seconds("merge", "evaluate")],
+    ]
+    names = ["sampled steps", "kept steps", "labels trained"]
+    counts = [float(sampled["steps"]), float(chosen["kept_steps"]), float(tuned["labels_trained"])]
+    header = ["stage", "in", "out", "seconds"]
+    return Report(
+        "Figure 4: the stages in numbers",
+        header,
+        rows,
+        notes=[f"{scope.main.expert}, amateur {scope.main.amateur}, seed 0."],
+        draw=lambda: figures.grouped_bars(names, {"from rollouts to training": {"steps": counts}}, ylabel="steps"),
+        data=[{"what": name, "steps": count} for name, count in zip(names, counts, strict=True)],
+    )
+
+
+def figure5(scope: Scope, plan: Plan) -> Report:
+    """Accuracy before and after, column by column."""
+    groups = tables.groups_of(plan)
+    columns = groups[f"{scope.main.expert} base"].columns
+    panels = {
+        recipe.expert: {
+            run: [groups[f"{recipe.expert} {run}"].accuracy(column) for column in columns]
+            for run in ("base", "LightReasoner")
+        }
+        for recipe in scope.recipes
+    }
+    rows = [[expert, run, *values] for expert, series in panels.items() for run, values in series.items()]
+    header = ["expert", "run", *columns]
+    return Report(
+        "Figure 5: before and after",
+        header,
+        rows,
+        draw=lambda: figures.grouped_bars(columns, panels),
+        data=_data(header, rows),
+    )
+
+
+def figure6(scope: Scope, plan: Plan) -> Report:
+    """Accuracy after training over the gap between expert and amateur."""
+    table = tables.table5(scope, tables.groups_of(plan))
+    points = [figures.GapPoint(row[0], row[1], row[2], row[4]) for row in table.rows]
+    baselines = {row[0]: row[3] for row in table.rows}
+    header = ["expert", "amateur", "gap", "AVG before", "AVG after", "gain (95 %)"]
+    rows = [list(row[:6]) for row in table.rows]
+    return Report(
+        "Figure 6: the gap, and what comes of it",
+        header,
+        rows,
+        table.claims,
+        draw=lambda: figures.gap_scatter(points, baselines),
+        data=_data(header, rows),
+    )
+
+
+def figure7(scope: Scope, plan: Plan) -> Report:
+    """Gains of the ablations."""
+    groups = tables.groups_of(plan)
+    columns = [*groups["base"].columns, AVERAGE]
+    names = ("full LightReasoner", "no selection", "no contrast (own token)", "neither (own token)")
+    series = {
+        name: [groups[name].accuracy(column) - groups["base"].accuracy(column) for column in columns] for name in names
+    }
+    rows = [[name, *values] for name, values in series.items()]
+    header = ["setting", *columns]
+    return Report(
+        "Figure 7: gains of the ablations over the base, in points",
+        header,
+        rows,
+        draw=lambda: figures.radar(columns, {scope.main.expert: series}, ["+.1f"] * len(columns)),
+        data=_data(header, rows),
+    )
+
+
+def figure8(scope: Scope, plan: Plan) -> Report:
+    """Perplexity of written solutions along training, scaled to 0–1 as in the paper."""
+    rows: list[list[Any]] = []
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    claims = []
+    for expert, (job,) in plan.items():
+        curve: Any = Group([job]).result("losses")[0]
+        steps = [float(point["step"]) for point in curve]
+        perplexity = [math.exp(point["loss"]) for point in curve]
+        low, span = min(perplexity), max(perplexity) - min(perplexity)
+        series[expert] = (steps, [(value - low) / span if span else 0.0 for value in perplexity])
+        rows += [[expert, round(step), f"{value:.3f}"] for step, value in zip(steps, perplexity, strict=True)]
+        falls = perplexity[-1] < perplexity[0]
+        evidence = f"{perplexity[0]:.2f} before, {low:.2f} at best, {perplexity[-1]:.2f} at the end"
+        claims.append(Claim(f"{expert}: perplexity falls", "holds" if falls else "does not hold", evidence))
+    notes = ["Perplexity a token of written solutions to 200 problems that were not sampled, seed 0; one run each."]
+    header = ["expert", "step", "perplexity"]
+    return Report(
+        "Figure 8: held-out perplexity along training",
+        header,
+        rows,
+        claims,
+        notes,
+        lambda: figures.curves(series, "step", "perplexity, scaled to 0–1"),
+        _data(header, rows),
+    )
+
+
+def figure9(scope: Scope, plan: Plan) -> Report:
+    """The rival's loss along training."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    rows: list[list[Any]] = []
+    for expert, (job,) in plan.items():
+        log = json.loads((job.folder / "finetune" / "log.json").read_text())
+        points = [(float(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
+        series[expert] = ([step for step, _ in points], [loss for _, loss in points])
+        rows += [[expert, round(step), f"{loss:.4f}"] for step, loss in points]
+    header = ["expert", "step", "cross-entropy"]
+    return Report(
+        "Figure 9: loss of rejection SFT along training",
+        header,
+        rows,
+        notes=["Means over the steps between two lines of the log, seed 0; one run each."],
+        draw=lambda: figures.curves(series, "step", "cross-entropy (nats a token)"),
+        data=_data(header, rows),
+    )
+
+
+def _rollouts(job: Job) -> list[Rollout]:
+    _, stage = read_stage(job.folder / "sample")
+    return [row for table in stage.tables("rollouts") for row in Rollout.rows(table)]
+
+
+def _divergences(job: Job) -> tuple[Any, Any]:
+    """KL of every sampled token, and whether the favourite tokens agree there."""
+    rows = _rollouts(job)
+    kl = np.array([value for row in rows for value in row.kl])
+    pairs = ((e[0], a[0]) for row in rows for e, a in zip(row.expert_top_ids, row.amateur_top_ids, strict=True))
+    return kl, np.array([expert == amateur for expert, amateur in pairs])
+
+
+def _data(header: list[str], rows: list[list[Any]]) -> list[dict[str, Any]]:
+    """Rows for the files beside a figure, intervals as their value."""
+    return [
+        {name: cell.value if isinstance(cell, Interval) else cell for name, cell in zip(header, row, strict=True)}
+        for row in rows
+    ]
+
+
+DRAWINGS: Mapping[str, Callable[[Scope, Plan], Report]] = {
+    "figure1": figure1,
+    "figure2": figure2,
+    "figure3": figure3,
+    "figure4": figure4,
+    "figure5": figure5,
+    "figure6": figure6,
+    "figure7": figure7,
+    "figure8": figure8,
+    "figure9": figure9,
+}
+REPORTS: Mapping[str, Callable[[Scope, Plan], Report]] = {
+    **{
+        name: lambda scope, plan, report=report: report(scope, tables.groups_of(plan))  # type: ignore[misc]
+        for name, report in tables.REPORTS.items()
+    },
+    **DRAWINGS,
+}
+
+
+def names() -> list[str]:
+    """All studies, in the order of the paper."""
+    return list(grids.GRIDS)

@@ -1,0 +1,159 @@
+"""What finished jobs say: accuracies over seeds, paired tests, times, counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from statistics import fmean
+from typing import Any
+
+from scipy.stats import ttest_rel
+
+from lightreasoner.benchmarks import ARITHMETIC_SEED, BENCHMARKS
+from lightreasoner.comparison import read_sides
+from lightreasoner.miniature.word_problems import THEMES, word_problems
+from lightreasoner.problems import make_problem
+from lightreasoner.statistics import compare_overall
+from lightreasoner.studies.cells import Job
+
+AVERAGE = "AVG"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval, in points."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two groups compared.
+
+    Attributes:
+        gain: second minus first, points, with the bootstrap interval over items.
+        p_items: paired test over items, each with its mean score over the seeds.
+        p_seeds: paired t-test of the seeds' averages; None with fewer than two seeds.
+        seeds: pairs of seeds.
+    """
+
+    gain: Interval
+    p_items: float
+    p_seeds: float | None
+    seeds: int
+
+    @property
+    def p_value(self) -> float:
+        """The more cautious of the two: a difference must be sure over items and over seeds."""
+        return max(self.p_items, self.p_seeds or 0.0)
+
+
+class Group:
+    """The same setting under several seeds; or a model as it is, which has one.
+
+    Args:
+        jobs: finished trainings or evaluations, one a seed.
+        prompt: kind of prompt whose answers count.
+    """
+
+    def __init__(self, jobs: Sequence[Job], prompt: str = "chat") -> None:
+        self.jobs = jobs
+        self._prompt = prompt
+
+    @cached_property
+    def scores(self) -> list[dict[str, dict[str, float]]]:
+        """By seed, by column, by item."""
+        return [_columns(job, self._prompt) for job in self.jobs]
+
+    @property
+    def columns(self) -> list[str]:
+        """Benchmarks, or kinds of problem where there is only `arithmetic`."""
+        return list(self.scores[0])
+
+    def accuracy(self, column: str) -> float:
+        """Mean over seeds, in %; of the average column, the unweighted mean of the others."""
+        return fmean(self.by_seed(column))
+
+    def by_seed(self, column: str = AVERAGE, of: Sequence[str] = ()) -> list[float]:
+        """The accuracy of each seed, in %; of the average column, over some of the others only where any are named."""
+        if column == AVERAGE:
+            names = of or self.columns
+            return [fmean(100 * fmean(columns[name].values()) for name in names) for columns in self.scores]
+        return [100 * fmean(columns[column].values()) for columns in self.scores]
+
+    def mean_scores(self, column: str) -> dict[str, float]:
+        """Mean score of each item over the seeds, 0 … 1."""
+        return {item: fmean(columns[column][item] for columns in self.scores) for item in self.scores[0][column]}
+
+    def result(self, stage: str) -> list[Mapping[str, Any]]:
+        """What a stage reported, by seed."""
+        return [_done(job)["results"][stage] for job in self.jobs]
+
+    def seconds(self, *names: str) -> float:
+        """Mean time of some stages over the seeds; samples are timed where they were made."""
+        return fmean(sum(_seconds(job, name) for name in names) for job in self.jobs)
+
+    def count(self, stage: str, name: str) -> float:
+        """Mean of a count over the seeds."""
+        return fmean(result[name] for result in self.result(stage))
+
+
+def difference(before: Group, after: Group, columns: Sequence[str] = ()) -> Difference:
+    """Compare two groups on the same items, every column (or every one that is named) counting alike."""
+    pairs = []
+    for column in columns or before.columns:
+        first, second = before.mean_scores(column), after.mean_scores(column)
+        pairs.append(([first[item] for item in first], [second[item] for item in first]))
+    overall = compare_overall(pairs)
+    ours, theirs = after.by_seed(of=columns), before.by_seed(of=columns)
+    theirs = theirs * len(ours) if len(theirs) == 1 else theirs
+    n = min(len(ours), len(theirs))
+    p_seeds = float(ttest_rel(ours[:n], theirs[:n]).pvalue) if n > 1 else None
+    return Difference(
+        Interval(100 * overall.gain, 100 * overall.low, 100 * overall.high),
+        overall.p_value,
+        None if p_seeds is None or p_seeds != p_seeds else p_seeds,  # NaN where all differences are equal
+        n,
+    )
+
+
+def _columns(job: Job, prompt: str) -> dict[str, dict[str, float]]:
+    columns: dict[str, dict[str, float]] = {}
+    for side in read_sides(job.folder / "evaluate", None):
+        if side.prompt not in (prompt, "likelihood"):
+            continue
+        if side.benchmark != "arithmetic":
+            columns[BENCHMARKS[side.benchmark].title] = dict(side.scores)
+            continue
+        themes = _theme_of()
+        for theme in sorted(THEMES):
+            items = {item: score for item, score in side.scores.items() if themes[item.rpartition("-")[2]] == theme}
+            if items:
+                columns[theme] = items
+    return columns
+
+
+@cache
+def _theme_of() -> dict[str, str]:
+    """Kind of each problem of the arithmetic benchmark, by the problem's id."""
+    size = BENCHMARKS["arithmetic"].size
+    themes: dict[str, str] = {}
+    for problem in word_problems("test", ARITHMETIC_SEED):
+        themes.setdefault(make_problem(problem.question).id, problem.theme)
+        if len(themes) == size:
+            break
+    return themes
+
+
+def _done(job: Job) -> dict[str, Any]:
+    done = job.done
+    assert done is not None, job.folder
+    return done
+
+
+def _seconds(job: Job, name: str) -> float:
+    done = _done(job)
+    if name in done["seconds"]:
+        return float(done["seconds"][name])
+    return sum(_seconds(need, name) for need in job.needs())

@@ -1,0 +1,135 @@
+"""The rivals: whole right answers as labels, trained in the same room as the method."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightreasoner.baselines import baseline, sft_settings
+from lightreasoner.config import BaselineConfig, FinetuneConfig
+from lightreasoner.errors import DataError
+from lightreasoner.grading.answers import last_boxed
+from lightreasoner.labels import Collator, load_labels
+from lightreasoner.miniature.word_problems import word_problems
+from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
+from lightreasoner.problems import make_problem
+from lightreasoner.records import Rollout
+from lightreasoner.runs import read_stage
+from lightreasoner.training import LabelObjective, finetune
+
+GSM8K_ROWS = [
+    {
+        "question": "Natalia sold 48 clips in April, and half as many in May. How many altogether?",
+        "answer": "In May she sold 48/2 = <<48/2=24>>24 clips.\nThat is 48+24 = <<48+24=72>>72 altogether.\n#### 72",
+    },
+    {"question": "What is 2+3?", "answer": "2+3=<<2+3=5>>5\n#### 5"},
+]
+
+
+def config_for(out: Path, kind: str = "ground-truth", **settings: object) -> BaselineConfig:
+    common = {"model": "miniature/expert", "dataset": "arithmetic", "max_questions": 24, "dtype": "float32"}
+    more = {"max_new_tokens": 64, "batch_size": 10, "grading_workers": 1}
+    return BaselineConfig.checked({"kind": kind, "out": out, **common, **more, **settings})
+
+
+def answers_of(folder: Path) -> dict[str, Rollout]:
+    _, stage = read_stage(folder / "sample")
+    return {row.question_id: row for table in stage.tables("rollouts") for row in Rollout.rows(table)}
+
+
+@pytest.fixture(scope="module")
+def rejection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("rejection")
+    baseline(config_for(out, "rejection-sft"))
+    return out
+
+
+def test_only_right_and_complete_answers_of_the_model_are_kept(rejection: Path) -> None:
+    tokenizer = load_tokenizer(find_model("miniature/expert"))
+    problems = [problem for problem, _ in zip(word_problems("train", 42), range(24), strict=False)]
+    gold = {make_problem(problem.question).id: str(problem.answer) for problem in problems}
+    kept = answers_of(rejection)
+    assert 0 < len(kept) < 24
+    for question, row in kept.items():
+        text = tokenizer.decode(row.response_ids)
+        assert last_boxed(text) == gold[question]
+        assert text.endswith("<|im_end|>")
+    result = json.loads((rejection / "sample" / "result.json").read_text())["result"]
+    assert result["questions"] == 24
+    assert result["answers_kept"] == len(kept) <= result["correct"]
+
+
+def test_every_token_of_an_answer_is_a_label_and_the_loss_is_plain_cross_entropy(rejection: Path) -> None:
+    _, labels = load_labels(rejection, 4096)
+    rows = list(answers_of(rejection).values())
+    assert len(labels) == sum(len(row.response_ids) for row in rows)
+    source = find_model("miniature/expert")
+    model = load_model(source, dtype="float32", device="cpu")
+    objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), len(labels))
+    of_first = [i for i in range(len(labels)) if labels.text_of[i] == 0]
+    with torch.inference_mode():
+        (batch,) = Collator(labels, packed=True, tokens=4096)([[of_first]])["micro_batches"]
+            loss = objective(model, batch).item() * len(labels)
+        ids = torch.tensor([rows[0].prompt_ids + rows[0].response_ids])
+        targets = ids.clone()
+        targets[0, : len(rows[0].prompt_ids)] = -100
+        wanted = model(ids, labels=targets).loss.item() * len(of_first)
+    assert loss == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_same_training_takes_them_unchanged(rejection: Path, tmp_path: Path) -> None:
+    settings = json.loads((rejection / "sample" / "result.json").read_text())["result"]["finetune"]
+    result = finetune(
+        FinetuneConfig(model="miniature/expert", data=rejection, out=tmp_path, learning_rate=1e-3, **settings)
+    )
+    assert result["steps"] == settings["steps"]
+    assert (tmp_path / "finetune" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_one_epoch_in_steps_of_sixteen_answers() -> None:
+    settings = sft_settings(labels=1_770_000, answers=3952)  # Table 2, Qwen2.5-Math-1.5B
+    assert settings["steps"] == pytest.approx(3952 / 16, abs=1)  # Table 10
+    assert settings["labels_per_step"] == pytest.approx(16 * 1_770_000 / 3952, abs=1)
+
+
+def test_written_solutions_follow_the_cue_without_calculator_marks(tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*GSM8K_ROWS, GSM8K_ROWS[0]]))
+    result = baseline(config_for(tmp_path / "run", dataset=str(file)))
+    assert (result["questions"], result["answers_kept"]) == (2, 2)
+    tokenizer = load_tokenizer(find_model("miniature/expert"))
+    texts = {tokenizer.decode(row.response_ids) for row in answers_of(tmp_path / "run").values()}
+    assert texts == {
+        "In May she sold 48/2 = 24 clips.\nThat is 48+24 = 72 altogether.\n\\boxed{72}<|im_end|>",
+        "2+3=5\n\\boxed{5}<|im_end|>",
+    }
+
+
+def test_a_stopped_baseline_goes_on_to_the_same_labels(tmp_path: Path) -> None:
+    whole = baseline(config_for(tmp_path))
+    before = answers_of(tmp_path)
+    (tmp_path / "sample" / "result.json").unlink()
+    ledger = tmp_path / "sample" / "ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:1]))
+    assert baseline(config_for(tmp_path)) == whole
+    assert answers_of(tmp_path) == before
+
+
+def test_problems_without_solutions_and_models_without_right_answers_are_refused(
+    tmp_path: Path, random_expert: Path
+) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"question": "How many?"}\n')
+    with pytest.raises(DataError, match="--solution-field"):
+        baseline(config_for(tmp_path / "a", dataset=str(file)))
+    with pytest.raises(DataError, match="nothing to learn from"):
+        baseline(config_for(tmp_path / "b", "rejection-sft", model=str(random_expert), max_questions=4))
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lightreasoner.cli import app
+
+    arguments = "baseline ground-truth --model miniature/expert --dataset arithmetic --max-questions 3 --json --out"
+    app([*arguments.split(), str(tmp_path)], exit_on_error=False, result_action="return_value")
+    assert json.loads(capsys.readouterr().out)["answers_kept"] == 3

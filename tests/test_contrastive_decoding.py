@@ -1,0 +1,87 @@
+"""Contrastive decoding: what its definition says, token by token, whatever the batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightreasoner.config import EvaluateConfig
+from lightreasoner.contrastive_decoding import ContrastiveEngine
+from lightreasoner.engines import Decoding, PaddedEngine
+from lightreasoner.errors import ConfigError
+from lightreasoner.evaluation import evaluate
+from lightreasoner.models import Pair, find_model, load_pair, load_tokenizer
+from lightreasoner.problems import load_problems
+from lightreasoner.prompts import PromptTemplate
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    expert, amateur = find_model("miniature/expert"), find_model("miniature/base")
+    return load_pair(expert, amateur, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def template() -> PromptTemplate:
+    return PromptTemplate(load_tokenizer(find_model("miniature/expert")))
+
+
+@pytest.fixture(scope="module")
+def prompts(template: PromptTemplate) -> list[list[int]]:
+    return [template.encode(problem.question) for problem in load_problems("arithmetic", limit=5).problems]
+
+
+@torch.inference_mode()
+def naive(pair: Pair, prompt: list[int], alpha: float, stop_ids: tuple[int, ...], limit: int) -> list[int]:
+    """One prefix at a time, in float64, by the definition."""
+    response: list[int] = []
+    while len(response) < limit and not (response and response[-1] in stop_ids):
+        ids = torch.tensor([prompt + response])
+        p, q = (model(ids).logits[0, -1].double().softmax(0) for model in (pair.expert, pair.amateur))
+        plausible = p >= alpha * p.max()
+        response.append(int((p / q).where(plausible, 0.0).argmax()))
+    return response
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.4])
+def test_it_takes_the_plausible_token_of_the_highest_ratio(
+    pair: Pair, template: PromptTemplate, prompts: list[list[int]], alpha: float
+) -> None:
+    stop_ids = template.stop_ids(pair.expert.generation_config)
+    found = ContrastiveEngine(pair, alpha, template.tokenizer).generate(prompts, Decoding(20, stop_ids)).responses
+    assert found == [naive(pair, prompt, alpha, stop_ids, 20) for prompt in prompts]
+    assert found != PaddedEngine(pair.expert).generate(prompts, Decoding(20, stop_ids)).responses
+
+
+def test_with_one_plausible_token_it_is_greedy_decoding(
+    pair: Pair, template: PromptTemplate, prompts: list[list[int]]
+) -> None:
+    decoding = Decoding(32, template.stop_ids(pair.expert.generation_config))
+    found = ContrastiveEngine(pair, 1.0, template.tokenizer).generate(prompts, decoding).responses
+    assert found == PaddedEngine(pair.expert).generate(prompts, decoding).responses
+
+
+def test_a_stop_string_ends_a_response(pair: Pair, template: PromptTemplate, prompts: list[list[int]]) -> None:
+    engine = ContrastiveEngine(pair, 0.1, template.tokenizer)
+    whole = engine.generate(prompts, Decoding(32, ())).responses
+    cut = engine.generate(prompts, Decoding(32, (), stop_strings=("}",))).responses
+    for longer, shorter in zip(whole, cut, strict=True):
+        assert longer[: len(shorter)] == shorter
+        assert template.tokenizer.decode(shorter).count("}") <= 1
+
+
+def test_an_evaluation_with_an_amateur_beside_the_expert(tmp_path: Path) -> None:
+    common = {"model": "miniature/expert", "benchmarks": ["arithmetic"], "max_items": 60, "max_answer_tokens": 48}
+    alone = evaluate(EvaluateConfig.checked({**common, "out": tmp_path / "alone"}))
+    beside = EvaluateConfig.checked({**common, "out": tmp_path / "beside", "contrast_with": "miniature/base"})
+    contrasted = evaluate(beside)
+    assert contrasted["chat/arithmetic"]["accuracy"] > alone["chat/arithmetic"]["accuracy"]
+    assert '"contrast_alpha": 0.1' in (tmp_path / "beside/chat/arithmetic/answers/manifest.json").read_text()
+
+
+def test_settings_without_a_meaning_are_refused(tmp_path: Path) -> None:
+    common = {"model": "miniature/expert", "contrast_with": "miniature/base", "out": tmp_path}
+    with pytest.raises(ConfigError, match="means nothing"):
+        EvaluateConfig.checked({**common, "temperature": 0.7})
+    with pytest.raises(ConfigError, match="answered by likelihood"):
+        evaluate(EvaluateConfig.checked({**common, "benchmarks": ["hellaswag"]}))

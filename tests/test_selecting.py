@@ -1,0 +1,175 @@
+"""Selecting from a sample folder: the same as sampling with that rule, exact numbers, labels without contrast."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightreasoner import contrast
+from lightreasoner.config import SampleConfig, SelectConfig, SelectSettings
+from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.labels import load_labels
+from lightreasoner.records import Rollout, StepSample
+from lightreasoner.runs import read_stage
+from lightreasoner.sampling import sample
+from lightreasoner.selecting import RULES, select
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> SampleConfig:
+    """Samples of every step, in several shards."""
+    config = SampleConfig(
+        expert="miniature/expert",
+        amateur="miniature/base",
+        dataset="arithmetic",
+        max_questions=20,
+        max_new_tokens=12,
+        divergence_beta=None,
+        plausibility_alpha=0.05,
+        batch_size=6,
+        out=tmp_path_factory.mktemp("every_step"),
+        dtype="float32",
+    )
+    sample(config)
+    return config
+
+
+def steps_of(folder: Path) -> dict[tuple[str, int], StepSample]:
+    _, stage = read_stage(folder / "sample")
+    rows = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
+    return {(row.question_id, row.position): row for row in rows}
+
+
+def selected(config: SampleConfig, out: Path, **settings: object) -> dict[tuple[str, int], StepSample]:
+    select(SelectConfig(source=config.out, out=out, **settings))  # type: ignore[arg-type]
+    return steps_of(out)
+
+
+@pytest.mark.parametrize(("beta", "alpha"), [(0.4, 0.2), (1.0, 0.05), (0.8, 1.0)])
+def test_selecting_is_sampling_with_that_rule(config: SampleConfig, tmp_path: Path, beta: float, alpha: float) -> None:
+    sample(config.model_copy(update={"out": tmp_path / "a", "divergence_beta": beta, "plausibility_alpha": alpha}))
+    wanted = steps_of(tmp_path / "a")
+    found = selected(config, tmp_path / "b", threshold=beta, plausibility_alpha=alpha)
+    assert found.keys() == wanted.keys()
+    assert len(found) < len(steps_of(config.out))
+    for key, step in wanted.items():
+        assert found[key].token_ids == step.token_ids
+        assert found[key].weights == pytest.approx(step.weights, abs=1e-6)
+        assert found[key].expert_logprobs == step.expert_logprobs
+    assert (
+        load_labels(tmp_path / "b", 4096)[0]["expert_sha256"] == load_labels(tmp_path / "a", 4096)[0]["expert_sha256"]
+    )
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES if name != "none"])
+def test_rules_can_be_compared_at_equal_numbers_of_labels(config: SampleConfig, tmp_path: Path, rule: str) -> None:
+    found = selected(config, tmp_path / rule, selection=rule, keep_labels=25)
+    everything = steps_of(config.out)
+    assert len(found) == 25
+    score = {
+        "divergence": lambda step: step.kl,
+        "label_surprise": lambda step: sum(
+            w * (math.log(w) - e) for w, e in zip(step.weights, step.expert_logprobs, strict=True) if w
+        ),
+        "expert_entropy": lambda step: step.expert_entropy,
+    }.get(rule)
+    if score is not None:
+        ranked = sorted(everything, key=lambda key: score(everything[key]), reverse=True)
+        lowest = min(score(step) for step in found.values())
+        assert lowest == pytest.approx(score(everything[ranked[24]]), rel=1e-4)
+        highest_left = max(score(step) for key, step in everything.items() if key not in found)
+        assert highest_left <= lowest * (1 + 1e-4)
+
+
+def test_top1_flips_are_where_the_favourites_differ(config: SampleConfig, tmp_path: Path) -> None:
+    found = selected(config, tmp_path, selection="top1_flip")
+    _, stage = read_stage(config.out / "sample")
+    wanted = {
+        (row.question_id, position)
+        for table in stage.tables("rollouts")
+        for row in Rollout.rows(table)
+        for position, (expert, amateur) in enumerate(zip(row.expert_top_ids, row.amateur_top_ids, strict=True))
+        if expert[0] != amateur[0]
+    }
+    assert 0 < len(found) < len(steps_of(config.out))
+    assert found.keys() == wanted
+
+
+def test_random_and_ties_depend_on_the_seed_alone(config: SampleConfig, tmp_path: Path) -> None:
+    first = selected(config, tmp_path / "1", selection="random", keep_share=0.3)
+    again = selected(config, tmp_path / "2", selection="random", keep_share=0.3)
+    other = selected(config, tmp_path / "3", selection="random", keep_share=0.3, seed=1)
+    assert first.keys() == again.keys() != other.keys()
+    assert len(first) == len(other) == round(0.3 * len(steps_of(config.out)))
+
+
+def test_labels_without_contrast(config: SampleConfig, tmp_path: Path) -> None:
+    everything = steps_of(config.out)
+    own_token = selected(config, tmp_path / "token", selection="none", contrast="own_token")
+    own = selected(config, tmp_path / "own", selection="none", contrast="own_distribution", plausibility_alpha=0.3)
+    assert own_token.keys() == own.keys() == everything.keys()
+    for key, step in everything.items():
+        assert (own_token[key].token_ids, own_token[key].weights) == ([step.taken_id], [1.0])
+        probabilities = np.exp(step.expert_logprobs)
+        inside = probabilities >= 0.3 * probabilities.max()
+        wanted = probabilities[inside] / probabilities[inside].sum()
+        assert own[key].weights == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_lower_temperature_sharpens_the_label(config: SampleConfig, tmp_path: Path) -> None:
+    sharp = selected(config, tmp_path, selection="none", label_temperature=0.5)
+    for key, step in steps_of(config.out).items():
+        if len(step.weights) > 1:
+            squared = np.square(step.weights)
+            assert sharp[key].weights == pytest.approx(squared / squared.sum(), abs=1e-4)
+
+
+def test_a_stopped_selection_goes_on(config: SampleConfig, tmp_path: Path) -> None:
+    whole = selected(config, tmp_path, selection="random", keep_share=0.5)
+    (tmp_path / "sample" / "result.json").unlink()
+    ledger = tmp_path / "sample" / "ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:2]))
+    assert selected(config, tmp_path, selection="random", keep_share=0.5) == whole
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"selection": "divergence"}, "needs threshold"),
+        ({"selection": "random"}, "needs keep_share"),
+        ({"selection": "none", "keep_share": 0.5}, "random keeps some"),
+        ({"selection": "top1_flip", "threshold": 1.0}, "no score"),
+        ({"keep_share": 0.5, "keep_labels": 5}, "give one"),
+    ],
+)
+def test_rules_without_a_meaning_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SelectSettings.checked(settings)
+
+
+def test_what_the_folder_does_not_hold_is_refused(config: SampleConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="were kept with 0.05"):
+        selected(config, tmp_path / "a", threshold=0.4, plausibility_alpha=0.01)
+    with pytest.raises(DataError, match="none of the"):
+        selected(config, tmp_path / "b", threshold=1e9)
+    selected(config, tmp_path / "c", threshold=0.4)
+    with pytest.raises(DataError, match="itself a selection"):
+        selected(config.model_copy(update={"out": tmp_path / "c"}), tmp_path / "d", threshold=0.5)
+
+
+def test_from_the_command_line(config: SampleConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lightreasoner.cli import app
+
+    arguments = f"samples select {config.out} {tmp_path} --selection random --keep-labels 7 --seed 3 --json"
+    app(arguments.split(), exit_on_error=False, result_action="return_value")
+    assert json.loads(capsys.readouterr().out)["kept_steps"] == 7 == len(steps_of(tmp_path))
+
+
+def test_the_highest_scores_and_never_an_infinite_one() -> None:
+    scores = torch.tensor([0.5, float("nan"), 2.0, -torch.inf, 1.0, float("inf")])
+    kept = contrast.select_highest(scores, 3, torch.Generator().manual_seed(0))
+    assert kept.tolist() == [False, False, True, False, True, True]
+    assert contrast.select_highest(scores, 9, torch.Generator().manual_seed(0)).sum() == 4
