@@ -70,7 +70,7 @@ def test_every_token_of_an_answer_is_a_label_and_the_loss_is_plain_cross_entropy
     of_first = [i for i in range(len(labels)) if labels.text_of[i] == 0]
     with torch.inference_mode():
         (batch,) = Collator(labels, packed=True, tokens=4096)([[of_first]])["micro_batches"]
-            loss = objective(model, batch).item() * len(labels)
+        loss = objective(model, batch).item() * len(labels)
         ids = torch.tensor([rows[0].prompt_ids + rows[0].response_ids])
         targets = ids.clone()
         targets[0, : len(rows[0].prompt_ids)] = -100
