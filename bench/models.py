@@ -3,16 +3,22 @@
 import importlib.util
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from lightreasoner.config import DEFAULT_CUE
-from lightreasoner.models import Pair, SharedVocabulary, find_model, load_model, load_pair, load_tokenizer
+from lightreasoner.models import ModelSource, Pair, SharedVocabulary, find_model, load_model, load_pair, load_tokenizer
 from lightreasoner.problems import load_problems
 from lightreasoner.prompts import PromptTemplate
 
@@ -86,21 +92,54 @@ def ready(name: str, questions: int, data_dir: Path | None, dtype: torch.dtype, 
 
 def random_qwen(name: str, dtype: torch.dtype, device: str) -> Any:
     """A model of exactly these shapes whose weights are drawn at random; as fast as the real one."""
-    config = Qwen2Config(**QWEN[name], max_position_embeddings=4096, bos_token_id=None, eos_token_id=None)
-    torch.manual_seed(len(name))
+    return random_model(QWEN[name], dtype, device, seed=len(name))
+
+
+def random_model(shape: dict[str, Any], dtype: torch.dtype, device: str, seed: int) -> Any:
+    """A Qwen2 of any shape. Its logits spread by about 4: few tokens are plausible, as in a real model."""
+    config = Qwen2Config(**shape, max_position_embeddings=4096, bos_token_id=None, eos_token_id=None)
+    torch.manual_seed(seed)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    with torch.no_grad():  # sharper than chance would make it: a few tokens are plausible, as in a real model
-        model.model.norm.weight.fill_(6.0)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(4 / (config.initializer_range * config.hidden_size**0.5))
     return model.eval()
 
 
-def random_prompts(count: int) -> list[list[int]]:
-    """Prompts as long as GSM8K's, of random tokens behind a common beginning of 25."""
+def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
+    """One token for each of `w0 w1 …`, so that a question has as many tokens as words, and the template none."""
+    tokenizer = Tokenizer(WordLevel({f"w{index}": index for index in range(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)
+
+
+@contextmanager
+def word_tokenizers() -> Iterator[None]:
+    """Within this context the stages load such tokenizers, which AutoTokenizer takes for byte-level beside a Qwen2."""
+
+    def load(source: ModelSource, **options: Any) -> Any:
+        return PreTrainedTokenizerFast.from_pretrained(source.folder)
+
+    with ExitStack() as stack:
+        for room in ("models", "sampling", "training"):
+            stack.enter_context(mock.patch(f"lightreasoner.{room}.load_tokenizer", load))
+        yield
+
+
+def save_questions(file: Path, prompts: list[list[int]]) -> Path:
+    """A data set whose questions become these token ids under `word_tokenizer` with an empty cue."""
+    lines = (json.dumps({"question": " ".join(f"w{token}" for token in prompt)}) for prompt in prompts)
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def random_prompts(count: int, tokens: int = QWEN_TOKENS) -> list[list[int]]:
+    """Prompts as long as GSM8K's, of random tokens below `tokens` behind a common beginning of 25."""
     rng = np.random.default_rng(0)
     lengths = np.quantile(GSM8K_PROMPT_DECILES, rng.random(count)).astype(int)
-    beginning = rng.integers(0, QWEN_TOKENS, 25).tolist()
-    return [beginning + rng.integers(0, QWEN_TOKENS, length - 25).tolist() for length in lengths]
+    beginning = rng.integers(0, tokens, 25).tolist()
+    return [beginning + rng.integers(0, tokens, length - 25).tolist() for length in lengths]
 
 
 def smollm2_folders() -> tuple[str, str]:

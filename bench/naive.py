@@ -36,7 +36,7 @@ def sample_question(
     beta: float,
     alpha: float,
 ) -> list[NaiveStep]:
-    """One rollout and its labels; both models' logits must be equally wide."""
+    """One rollout and its labels, over as many tokens as both models have logits for."""
     output = expert.generate(
         torch.tensor([prompt], device=expert.device),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=expert.device),
@@ -48,11 +48,12 @@ def sample_question(
         output_logits=True,
     )
     response = output.sequences[0, len(prompt) :].tolist()
-    log_expert = torch.cat(output.logits)
+    width = min(model.get_output_embeddings().weight.shape[0] for model in (expert, amateur))
+    log_expert = torch.cat(output.logits)[:, :width]
     prefixes = [prompt + response[:length] for length in range(len(response))]
     log_amateur = torch.cat(
         [
-            last_logits(amateur, prefixes[start : start + PREFIXES_AT_A_TIME])
+            last_logits(amateur, prefixes[start : start + PREFIXES_AT_A_TIME])[:, :width]
             for start in range(0, len(prefixes), PREFIXES_AT_A_TIME)
         ]
     ).to(log_expert.device)

@@ -58,7 +58,7 @@ def linear_weights(model: Any) -> tuple[int, int]:
 
 def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, runs: int = 5) -> float:
     """FLOP/s of the model's own linear layers, one after the other, on this many rows."""
-    layers = [m for m in model.model.modules() if isinstance(m, torch.nn.Linear)]
+    layers = [m for n, m in model.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n]
     work = [(layer, rows) for layer in layers] + ([(model.get_output_embeddings(), head_rows)] if head_rows else [])
     inputs = {
         (layer.in_features, n): torch.randn(n, layer.in_features, dtype=model.dtype, device=model.device)
@@ -80,9 +80,9 @@ def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, run
 class Ours:
     """Our sampling, with the time of its parts."""
 
-    def __init__(self, measured: models.Measured) -> None:
+    def __init__(self, measured: models.Measured, beta: float | None = BETA) -> None:
         self.measured = measured
-        config = SampleConfig(expert="e", amateur="a", dataset="d", out=Path("unused"), divergence_beta=BETA)
+        config = SampleConfig(expert="e", amateur="a", dataset="d", out=Path("unused"), divergence_beta=beta)
         decoding = Decoding(measured.max_new_tokens, measured.stop_ids)
         self.sampler = Sampler(measured.pair, engine_for(measured.pair.expert, keep_states=True), decoding, config)
         self.decoding = decoding
@@ -96,6 +96,23 @@ def labels_of(results: list[Any]) -> LabelSet:
     """Sampled rows as the training room sees them, without the way over files."""
     steps = [step for _, kept in results for step in kept]
     return flatten(Rollout.table(rollout for rollout, _ in results), StepSample.table(steps), max_length=4096)
+
+
+def half_precision(model: Any) -> torch.autocast:
+    """Autocast as the Trainer has it, for weights that are not float32."""
+    return torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
+
+
+def naive_steps(labels: LabelSet, chosen: Sequence[int], width: int) -> list[naive.NaiveStep]:
+    """These labels with dense targets, [width]."""
+    steps = []
+    for label in chosen:
+        ids, weights = labels.label(label)
+        dense = torch.zeros(width)
+        dense[torch.from_numpy(ids)] = torch.from_numpy(weights)
+        prefix = labels.prefix(label, int(labels.prefix_length[label])).tolist()
+        steps.append(naive.NaiveStep(prefix, 0.0, dense))
+    return steps
 
 
 class OurTraining:
@@ -115,7 +132,8 @@ class OurTraining:
         total = 0.0
         for batch in batches:
             batch = batch.to(with_lora.device)
-            loss = self.objective(with_lora, batch)
+            with half_precision(self.objective.model):
+                loss = self.objective(with_lora, batch)
             loss.backward()
             self.tokens += batch.inputs["input_ids"].numel()
             total += float(loss.detach())
@@ -196,7 +214,7 @@ def measure_training(measured: models.Measured, results: list[Any], options: arg
 
     def naive_labels() -> list[naive.NaiveStep]:
         chosen = torch.randint(len(labels), (LABELS_PER_STEP,), generator=generator).tolist()
-        return [dense_label(labels, label, logit_width(pair.expert)) for label in chosen]
+        return naive_steps(labels, chosen, logit_width(pair.expert))
 
     sizes = {"1": 1, str(options.labels_per_forward): options.labels_per_forward, "all": 10**6}
     ours = {name: OurTraining(pair.expert, pair.vocabulary, labels, size) for name, size in sizes.items()}
@@ -258,7 +276,7 @@ def _peak(task: str, arguments: list[str]) -> float:
             OurTraining(pair.expert, pair.vocabulary, labels, 1)(with_lora, optimizer)
         else:
             chosen = range(len(labels) - LABELS_PER_STEP, len(labels))
-            naive.train_step(with_lora, optimizer, [dense_label(labels, i, logit_width(pair.expert)) for i in chosen])
+            naive.train_step(with_lora, optimizer, naive_steps(labels, chosen, logit_width(pair.expert)))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -277,13 +295,6 @@ def some_labels(prompts: Sequence[list[int]], length: int) -> LabelSet:
         label_starts=3 * np.arange(len(places) + 1),
         skipped=0,
     )
-
-
-def dense_label(labels: LabelSet, label: int, width: int) -> naive.NaiveStep:
-    ids, weights = labels.label(label)
-    dense = torch.zeros(width)
-    dense[torch.from_numpy(ids)] = torch.from_numpy(weights)
-    return naive.NaiveStep(labels.prefix(label, int(labels.prefix_length[label])).tolist(), 0.0, dense)
 
 
 def prepared(options: argparse.Namespace) -> models.Measured:

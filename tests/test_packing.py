@@ -1,5 +1,7 @@
 """Packed texts give what each gives alone; decoding in place gives what transformers' own decoding gives."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
+    masking_utils,
 )
 
+from lightreasoner import packing
 from lightreasoner.decoding import PackedEngine, engine_for, fitting_rows
 from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.packing import attention_by, cut_by_tokens, lay_out, packs, shared_beginning
@@ -92,7 +96,7 @@ def test_texts_are_dealt_out_within_the_budget_each_once() -> None:
 def test_a_model_is_left_as_it_was(model: Any) -> None:
     before = model.config._attn_implementation
     model.train()
-    packs.cache_clear()
+    packing.trials.clear()
     assert packs(model)
     assert model.training
     assert model.config._attn_implementation == before
@@ -114,9 +118,61 @@ def test_a_model_that_cannot_be_packed_is_found_out_and_scored_all_the_same(make
     torch.testing.assert_close(states.logits(slice(0, 7)), torch.cat(expected), rtol=1e-4, atol=1e-4)
 
 
+def test_asking_whether_a_model_packs_does_not_keep_it_in_memory() -> None:
+    model = half_precision(96)
+    assert packs(model)
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
+
+
 def test_llama_can_be_packed() -> None:
     torch.manual_seed(0)
     assert packs(LlamaForCausalLM(LlamaConfig(**SMALL)))
+
+
+def half_precision(vocabulary: int) -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SMALL | {"vocab_size": vocabulary, "num_hidden_layers": 8})
+    return LlamaForCausalLM(config).to(torch.bfloat16).eval()
+
+
+def test_the_rounding_of_another_kernel_does_not_keep_a_model_from_being_packed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = packing.causal_attention
+
+    def rounded(*inputs: Any) -> torch.Tensor:
+        noise = torch.Generator().manual_seed(1)
+        attended = exact(*inputs)
+        return attended + attended * torch.randn(attended.shape, generator=noise).to(attended) / 128
+
+    def wrong(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+        return exact(query, key.flip(2), value, scale)
+
+    model = half_precision(20_000)
+    monkeypatch.setattr(packing, "causal_attention", rounded)
+    assert packs(model)
+    packing.trials.clear()
+    monkeypatch.setattr(packing, "causal_attention", wrong)
+    assert not packs(model)
+    packing.trials.clear()
+
+
+def test_transformers_neither_builds_a_mask_nor_looks_at_positions(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at values on a device makes the host wait for all work that was given to it."""
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: pytest.fail("looked at"))
+    assert len(PackedEngine(model).generate([[1, 2, 3], [1, 2]], Decoding(3, ())).responses) == 2
+
+
+def test_half_precision_goes_all_the_way(model: Any) -> None:
+    half = half_precision(96)
+    generation = PackedEngine(half, keep_states=True).generate(PROMPTS, Decoding(12, ()))
+    assert generation.states is not None
+    assert generation.states.hidden.dtype == torch.bfloat16
+    again = response_states(half, PROMPTS, generation.responses).logits(slice(None)).float()
+    assert (generation.states.logits(slice(None)).float() - again).norm() < 0.03 * again.norm()
 
 
 PROMPTS = [[9, 8, 7, 1], [9, 8, 7], [9, 8, 2, 3, 4, 5, 6], [9, 8, 30, 31], [9, 8, 40, 41, 42]]
