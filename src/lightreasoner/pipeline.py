@@ -3,8 +3,10 @@
 This is the one module that knows the order of the stages; they know nothing of each other.
 """
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,6 +16,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.evaluation import evaluate
 from lightreasoner.merging import merge
 from lightreasoner.progress import say
+from lightreasoner.report import write_page
 from lightreasoner.runs import environment, locked, now, write_atomically, write_json
 from lightreasoner.sampling import sample
 from lightreasoner.training import finetune
@@ -28,7 +31,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     with locked(config.out):
         write_atomically(config.out / "config.yaml", to_yaml(config).encode())
         write_json(config.out / "environment.json", {"at": now(), **environment()})
-        seconds: dict[str, float] = {}
+        seconds = _earlier_seconds(config.out / "summary.json")
         summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "sample": lambda: sample(config.for_sample()),
@@ -41,12 +44,21 @@ def run(config: RunConfig) -> dict[str, Any]:
             say(f"== {name}")
             started = time.perf_counter()
             summary[name] = stage()
-            seconds[name] = round(time.perf_counter() - started, 1)
+            # A stage that was found done takes no time; what it took stands in the summary of before.
+            seconds[name] = max(seconds.get(name, 0.0), round(time.perf_counter() - started, 1))
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         summary["seconds"] = seconds
         write_json(config.out / "summary.json", summary)
+        say(f"report: {write_page(config.out)['file']}")
         return summary
+
+
+def _earlier_seconds(summary: Path) -> dict[str, float]:
+    try:
+        return dict(json.loads(summary.read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def to_yaml(config: RunConfig) -> str:
