@@ -84,7 +84,7 @@
   const percent = (share) => share === null || share === undefined ? "–" : share === 0 ? "<0.01 %" : `${(share / 100).toFixed(2)} %`;
   const level = (kl) => kl === null ? 0 : CLASSES.filter((end) => kl >= end).length;
   const textOf = (id) => texts.has(id) ? texts.get(id) : `⟨${id}⟩`;
-  const seen = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "→");
+  const seen = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "→").replace(/^ +| +$/g, (blanks) => "␣".repeat(blanks.length));
 
   function element(tag, name, text) {
     const made = document.createElement(tag);
@@ -283,13 +283,18 @@
     filter.high = milli(find("high"));
     filter.sort = find("sort").value;
   }
+  let resetting = false;  // by `go`, which draws by itself
   function reset() {
+    resetting = true;
     find("filters").reset();
+    resetting = false;
     read();
   }
   find("filters").addEventListener("input", () => { read(); apply(); });
   find("filters").addEventListener("submit", (event) => event.preventDefault());
-  find("filters").addEventListener("reset", () => setTimeout(() => { read(); apply(); }));
+  find("filters").addEventListener("reset", () => {
+    if (!resetting) setTimeout(() => { read(); apply(); });  // after the fields have changed
+  });
 
   function follow() {
     const at = /^#r-(\d+)(?:-(\d+))?$/.exec(location.hash);
