@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lightreasoner.config import JudgeName
 from lightreasoner.evaluation_folder import Evaluated
 from lightreasoner.judging import read_judged
 from lightreasoner.records import Answer, JudgedAnswer
 from lightreasoner.report.tokens import TokenTexts, visible
+from lightreasoner.runs import StageFolder
 
 CASES = 6  # shown in each direction
 LONGEST = 600  # tokens shown of an answer
@@ -71,7 +73,9 @@ class Cases:
     lost: int
 
 
-def find_cases(before: Sequence[Evaluated], after: Sequence[Evaluated], texts: TokenTexts) -> Cases:
+def find_cases(
+    before: Sequence[Evaluated], after: Sequence[Evaluated], judge: JudgeName | None, texts: TokenTexts
+) -> Cases:
     """Cases of all benchmarks that both evaluations judged under the same prompt; first samples only.
 
     Holds the verdicts of one benchmark, and the answers that are shown.
@@ -84,7 +88,7 @@ def find_cases(before: Sequence[Evaluated], after: Sequence[Evaluated], texts: T
         other = second.get((first.prompt, first.benchmark.name))
         if other is None or not (first.judged and other.judged):
             continue
-        verdicts = _verdicts(first), _verdicts(other)
+        verdicts = _verdicts(first, judge), _verdicts(other, judge)
         changed = {
             item: (one, verdicts[1][item])
             for item, one in verdicts[0].items()
@@ -104,8 +108,13 @@ def find_cases(before: Sequence[Evaluated], after: Sequence[Evaluated], texts: T
     return Cases(tuple(right), tuple(wrong), gained, lost)
 
 
-def _verdicts(evaluated: Evaluated) -> dict[str, JudgedAnswer]:
-    return {row.question_id: row for row in read_judged(evaluated.decisive) if row.sample == 0}
+def verdicts_of(evaluated: Evaluated, judge: JudgeName | None) -> StageFolder:
+    """The stage of this judge; that of the first one where it did not judge, or none is named."""
+    return evaluated.judged[judge][1] if judge is not None and judge in evaluated.judged else evaluated.decisive
+
+
+def _verdicts(evaluated: Evaluated, judge: JudgeName | None) -> dict[str, JudgedAnswer]:
+    return {row.question_id: row for row in read_judged(verdicts_of(evaluated, judge)) if row.sample == 0}
 
 
 def _answers(evaluated: Evaluated, wanted: Sequence[str]) -> Mapping[str, Answer]:

@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from lightreasoner.comparison import compare
+from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation_folder import Evaluated, read_evaluation
 from lightreasoner.label_statistics import common_head
 from lightreasoner.records import SCHEMA_VERSION
-from lightreasoner.report.cases import Cases, find_cases
+from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report, Score
 from lightreasoner.report.samples import ScoredRollout, read_rollouts
@@ -59,6 +60,22 @@ class RunFolder:
         return find_texts(places)
 
     @property
+    def judge(self) -> JudgeName | None:
+        """Whose verdicts the run's settings ask for; None where they do not say, or that judge has not judged all."""
+        judge = self.settings.get("evaluate.judge")
+        judged = [one.judged for one in (*self.before, *self.after) if one.judged]
+        return judge if judged and all(judge in judges for judges in judged) else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """By dotted name: those of the whole run, or what each stage was made with."""
+        try:
+            return _flat(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError, AttributeError):
+            stages = {"sample": self.sampled, "finetune": self.tuned}
+            return _flat({name: dict(stage[0]) for name, stage in stages.items() if stage})
+
+    @property
     def beta(self) -> float | None:
         """β of Eq 3."""
         return self.sampled[0].get("divergence_beta") if self.sampled else None
@@ -89,7 +106,7 @@ def open_run(path: Path) -> RunFolder:
         run.missing.append(f"samples: their rows are of version {version}, and this program reads {SCHEMA_VERSION}")
         run.sampled = None
     run.tuned = _stage(run, path / "finetune", "fine-tuning (`lightr finetune`)")
-    run.before, run.after = _evaluations(run)
+    _evaluate(run)
     if not (run.sampled or run.tuned or run.before or run.after):
         raise DataError(
             f"{path} holds nothing to report ({'; '.join(run.missing)}). Name the --out folder of a `lightr` command"
@@ -141,8 +158,8 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         alpha=run.alpha,
         labels=labels,
         training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
-        cases=find_cases(run.before, run.after, texts) if run.comparison else Cases((), (), 0, 0),
-        settings=_settings(run),
+        cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
+        settings=run.settings,
         environment=run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {}),
         commands=_commands(run),
         missing=tuple(run.missing),
@@ -160,8 +177,8 @@ def _stage(run: RunFolder, folder: Path, what: str) -> tuple[Mapping[str, Any], 
         return None
 
 
-def _evaluations(run: RunFolder) -> tuple[list[Evaluated], list[Evaluated]]:
-    """The evaluations before and after, whatever of the two there is, and their comparison."""
+def _evaluate(run: RunFolder) -> None:
+    """Find the evaluations before and after, whatever of the two there is, and compare them."""
     folder = run.path / "evaluate"
     named = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)]
     if not any(named) and folder.is_dir():
@@ -176,13 +193,13 @@ def _evaluations(run: RunFolder) -> tuple[list[Evaluated], list[Evaluated]]:
         else:
             if not place:
                 run.missing.append(f"evaluation {what}: none in this folder")
+    run.before, run.after = found
     before, after = named
     if before and after and all(found):
         try:
-            run.comparison = compare(before, after)
+            run.comparison = compare(before, after, judge=run.judge)
         except LightReasonerError as error:
             run.missing.append(f"comparison: {error}")
-    return found[0], found[1]
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
@@ -204,27 +221,34 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
     tests = {(row["prompt"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
     sides = [{(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after)]
+    # Where the two have no kind of prompt in common, the comparison sets one kind against the other.
+    across = [
+        ((prompt.split(" → ")[0], name), (prompt.split(" → ")[-1], name)) for prompt, name in tests if " → " in prompt
+    ]
+    keys = [(key, key) for key in {**sides[0], **sides[1]} if not any(key in pair for pair in across)] + across
     rows = []
-    for key in {**sides[0], **sides[1]}:
-        here = [side.get(key) for side in sides]
+    for pair in keys:
+        here = [side.get(key) for side, key in zip(sides, pair, strict=True)]
         known = next(one for one in here if one)
+        key = (" → ".join(dict.fromkeys(prompt for prompt, _ in pair)), known.benchmark.name)
         rows.append(
             Accuracy(
                 *key,
                 title=known.benchmark.title,
                 total=known.figures["total"],
-                before=_score(here[0]),
-                after=_score(here[1]),
+                before=_score(here[0], run.judge),
+                after=_score(here[1], run.judge),
                 test=tests.get(key),
             )
         )
     return tuple(rows)
 
 
-def _score(evaluated: Evaluated | None) -> Score | None:
+def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Score | None:
     if evaluated is None:
         return None
-    figures = evaluated.figures
+    figures = verdicts_of(evaluated, judge).result
+    assert figures is not None
     return Score(figures["accuracy"], figures["low"], figures["high"])
 
 
@@ -234,7 +258,7 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
     seconds = dict(run.of_json("summary.json").get("seconds", {}))
     for name, result in (("sample", sampled), ("finetune", tuned)):
         if "seconds" in result:
-            seconds[name] = result["seconds"]
+            seconds.setdefault(name, result["seconds"])
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
     both = [seconds.get(name) for name in ("sample", "finetune")]
     scored = bool(labels and labels.steps)
@@ -247,16 +271,6 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
         scored_tokens=2 * tokens[1] if scored else None,
         gain=100 * rows[0]["gain"] if rows else None,
     )
-
-
-def _settings(run: RunFolder) -> dict[str, Any]:
-    """By dotted name: those of the whole run, or what each stage was made with."""
-    try:
-        config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
-        return _flat(config)
-    except (OSError, ValueError, yaml.YAMLError, AttributeError):
-        stages = {"sample": run.sampled, "finetune": run.tuned}
-        return _flat({name: dict(stage[0]) for name, stage in stages.items() if stage})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

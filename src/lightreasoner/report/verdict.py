@@ -72,5 +72,7 @@ def _chance(p: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value with two digits, 0.034, or one where it is tiny, 2e-96."""
+    """A p-value with two digits, 0.034, or one where it is tiny, 2e-96; below what a float holds, <1e-300."""
+    if value < 1e-300:
+        return "<1e-300"
     return f"{value:.2g}" if value >= 0.001 else f"{value:.0e}"
