@@ -332,7 +332,8 @@ def test_nothing_hangs_over_the_edge_in_light_and_dark_and_in_print(page: Page, 
         assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width
         colours.append(page.driver.execute_script("return getComputedStyle(document.body).backgroundColor"))
     assert colours[0] != colours[1]
-    appearance(page.driver, "light", media="print")
+    appearance(page.driver, "dark", media="print")
+    assert page.driver.execute_script("return getComputedStyle(document.body).color") == "rgb(27, 26, 23)"  # on white
     assert not page.one("#filters").is_displayed()
     assert page.one("#rollouts").is_displayed()
 
@@ -378,6 +379,8 @@ def test_inspect_writes_the_same_browser_for_one_question(driver: webdriver.Chro
     page = Page(driver, tmp_path / "one.html")
     assert page.text("h1") == question
     assert page.text("#count") == f"{facts['steps']} tokens in 1 rollout"
+    assert not page.one("#search").is_displayed()
+    assert page.one("#kept").is_displayed()
     assert len(driver.find_elements(By.CSS_SELECTOR, "#rollouts .t.kept")) == facts["kept_steps"]
     assert driver.get_log("browser") == []
 
