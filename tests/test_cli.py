@@ -25,6 +25,8 @@ COMMANDS = [
     "answers import",
     "answers export",
     "compare",
+    "inspect",
+    "report",
     "grade",
     "benchmarks",
     "study",

@@ -46,6 +46,9 @@ def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Pat
     assert "| chat   | Arithmetic | 24 |" in second.stdout
     assert "gain (95 %)" in second.stdout
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == stamps
+    seconds = json.loads((out / "summary.json").read_text())["seconds"]
+    assert all(seconds[name] >= summary["seconds"][name] for name in seconds)  # of the work, not of finding it done
+    assert "report.html" in second.stderr
 
     recipe = lightr("run", "--config", out / "config.yaml", "--json")
     assert {**json.loads(recipe.stdout), "seconds": 0} == {**summary, "seconds": 0}

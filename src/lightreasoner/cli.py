@@ -29,6 +29,8 @@ from lightreasoner.config import (
     Config,
     EvaluateConfig,
     FinetuneConfig,
+    InspectConfig,
+    InspectSettings,
     JudgeName,
     MergeConfig,
     PromptKind,
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from lightreasoner.config import BaselineConfig as BaselineFlags
     from lightreasoner.config import EvaluateConfig as EvaluateFlags
     from lightreasoner.config import FinetuneConfig as FinetuneFlags
+    from lightreasoner.config import InspectSettings as InspectFlags
     from lightreasoner.config import MergeConfig as MergeFlags
     from lightreasoner.config import RunConfig as RunFlags
     from lightreasoner.config import SampleConfig as SampleFlags
@@ -90,6 +93,7 @@ else:
     SampleFlags, FinetuneFlags, MergeFlags = _flags(SampleConfig), _flags(FinetuneConfig), _flags(MergeConfig)
     EvaluateFlags, RunFlags, SelectFlags = _flags(EvaluateConfig), _flags(RunConfig), _flags(SelectSettings)
     BaselineFlags = _flags(BaselineConfig)
+    InspectFlags = _flags(InspectSettings)
 
 Flat = Parameter(name="*")
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
@@ -168,6 +172,70 @@ def compare(before: Path, after: Path, *, judge: JudgeName | None = None, as_jso
     from lightreasoner.tables import comparison_lines
 
     _print(do_compare(before, after, judge=judge), as_json, comparison_lines)
+
+
+@app.command(name="inspect")
+def inspect_question(
+    question: str,
+    *,
+    flags: Annotated[InspectFlags | None, Flat] = None,
+    recipe: Annotated[str | None, Parameter(name="--config")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask one question, and show token by token where expert and amateur part: live, in the terminal or as HTML.
+
+    Args:
+        question: what is asked.
+        recipe: recipe to take the pair and the settings from; flags win over it.
+        as_json: print counts as JSON instead of the heat map.
+    """
+    given = _given(flags)
+    if recipe is not None:
+        run_config = RunConfig.checked(_merged(load_recipe(recipe), {k: given[k] for k in given.keys() & _SHARED}))
+        of_recipe = run_config.for_sample().model_dump(include=set(InspectSettings.model_fields))
+        given = {**of_recipe, **given}
+    config = InspectConfig.checked({**given, "question": question})
+    from lightreasoner.inspection import inspect as do_inspect
+
+    result = do_inspect(config, show=not as_json)
+    if as_json or config.html is not None:
+        _print(result, as_json)
+
+
+@app.command(name="report")
+def make_report(
+    run_folder: Path,
+    *,
+    out: Path | None = None,
+    markdown: bool = False,
+    figures: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run folder holds: one HTML file with accuracies, cost, and every rollout token by token.
+
+    Args:
+        run_folder: run folder, or one of `lightr samples import`.
+        out: file to write; by default report.html in the run folder, while Markdown and JSON go to stdout.
+        markdown: write Markdown instead of HTML, without the rollouts.
+        figures: write the paper's figures of this run into this folder instead, as SVG and PNG with their data.
+        as_json: write JSON instead of HTML, without the rollouts.
+    """
+    from lightreasoner import report as reporting
+
+    if sum((markdown, as_json, figures is not None)) > 1:
+        raise ConfigError("--markdown, --json and --figures are different things to write; give one of them")
+    if figures is not None:
+        print("\n".join(map(str, reporting.write_figures(run_folder, figures))))
+    elif not (markdown or as_json):
+        _print(reporting.write_page(run_folder, out), as_json=False)
+    else:
+        found = reporting.report(run_folder)
+        as_text = json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        text = reporting.markdown(found) if markdown else as_text
+        if out is None:
+            print(text, end="")
+        else:
+            out.write_text(text, encoding="utf-8")
 
 
 @app.command

@@ -376,6 +376,22 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
         return self
 
 
+class InspectSettings(SampleSettings, MachineSettings, PromptSettings, PairSettings):
+    """Settings of `lightr inspect`."""
+
+    html: Path | None = None
+    """File to write the token browser to, instead of printing a heat map."""
+    seed: int = 42
+    """Of sampling with a temperature."""
+
+
+class InspectConfig(InspectSettings):
+    """`lightr inspect`."""
+
+    question: str
+    """What is asked."""
+
+
 class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
     """`lightr run`, and the form of a recipe."""
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from lightreasoner.archives import unpacked
 from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.errors import DataError, RunError, SampleFormatError
+from lightreasoner.label_statistics import HIGH_ENTROPY, JUNK_KL
 from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.problems import READERS, question_of, read_dataset
 from lightreasoner.progress import progress
@@ -27,8 +28,6 @@ from lightreasoner.sample_lines import LONGEST_LINE, LineReader, short, write_li
 
 SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them
 ROWS_PER_SHARD = 4096
-HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
-JUNK_KL = 4.0  # nats; the paper's mean is 2.0 where the models' favourite tokens differ, and 0.2 where they agree
 
 
 def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.evaluation import evaluate
 from lightreasoner.merging import merge
 from lightreasoner.progress import say
+from lightreasoner.report import write_page
 from lightreasoner.runs import environment, locked, now, write_atomically, write_json
 from lightreasoner.sampling import sample
 from lightreasoner.training import finetune
@@ -31,7 +32,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         if earlier is None:
             write_atomically(config.out / "config.yaml", to_yaml(config).encode())
             write_json(config.out / "environment.json", {"at": now(), **environment()})
-        seconds: dict[str, float] = {}
+        seconds: dict[str, float] = dict(earlier["seconds"]) if earlier else {}
         summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "sample": lambda: sample(config.for_sample()),
@@ -44,13 +45,15 @@ def run(config: RunConfig) -> dict[str, Any]:
             say(f"== {name}")
             started = time.perf_counter()
             summary[name] = stage()
-            seconds[name] = round(time.perf_counter() - started, 1)
+            # A stage that was found done takes no time; what it took stands in the summary of before.
+            seconds[name] = max(seconds.get(name, 0.0), round(time.perf_counter() - started, 1))
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
             return earlier  # nothing was left to do, so nothing is written
         summary["seconds"] = seconds
         write_json(config.out / "summary.json", summary)
+        say(f"report: {write_page(config.out)['file']}")
         return summary
 
 

@@ -1,0 +1,80 @@
+"""Takes the pictures in docs/images of a report: top and token browser, wide and narrow, light and dark.
+
+    lightr run
+    python docs/take_screenshots.py runs/miniature/report.html docs/images
+
+Needs chromium and chromedriver (Debian: apt install chromium chromium-driver), selenium and pillow.
+"""
+
+import base64
+import io
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+from selenium import webdriver
+
+VIEWS = {"report": "scrollTo(0, 0)", "tokens": "document.getElementById('browser').scrollIntoView()"}
+HEIGHTS = {1280: 1180, 390: 844}
+
+
+def main(page: Path, folder: Path) -> None:
+    """Open the page in every size and appearance, and save what is seen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--disable-background-networking",
+    ):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    for width, height in HEIGHTS.items():
+        metrics = {
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 2 if width < 500 else 1,
+            "mobile": width < 500,
+        }
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        for scheme in ("light", "dark"):
+            wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+            features = [{"name": name, "value": value} for name, value in wanted.items()]
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            driver.get(page.resolve().as_uri())
+            while not driver.execute_script("return document.getElementById('browser-root').dataset.ready"):
+                time.sleep(0.05)
+            for view, scroll in VIEWS.items():
+                if view == "tokens":
+                    _choose(driver)
+                narrow = view == "tokens" and width < 500  # where the card covers half of the screen
+                driver.execute_script("document.activeElement.scrollIntoView({block: 'center'})" if narrow else scroll)
+                time.sleep(0.3)
+                shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+                image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+                image.quantize(256, dither=Image.Dither.NONE).save(
+                    folder / f"{view}-{width}-{scheme}.png", optimize=True
+                )
+    driver.quit()
+
+
+def _choose(driver: webdriver.Chrome) -> None:
+    """The rollouts with most kept steps, and one of their steps in the card."""
+    driver.execute_script(
+        "const sort = document.getElementById('sort'); sort.value = 'kept';"
+        "sort.dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    time.sleep(0.3)
+    for number in range(100):  # up to a label of several tokens
+        driver.execute_script("document.querySelectorAll('.rollout .t.kept')[arguments[0]].focus()", number)
+        time.sleep(0.05)
+        if driver.execute_script("return document.querySelectorAll('.opt.label').length") > 1:
+            return
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,143 @@
+"""`lightr inspect`: one question, both models live, every token coloured by how far the amateur is from the expert."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from lightreasoner.config import InspectConfig, SampleConfig
+from lightreasoner.decoding import engine_for
+from lightreasoner.engines import Decoding
+from lightreasoner.models import find_model, load_pair, load_tokenizer
+from lightreasoner.problems import make_problem
+from lightreasoner.prompts import PromptTemplate
+from lightreasoner.records import Rollout, StepSample
+from lightreasoner.report.browser import BlockWriter
+from lightreasoner.report.charts import KL_CLASSES, kl_class
+from lightreasoner.report.page import write_inspection
+from lightreasoner.report.samples import ScoredRollout, rollouts_of
+from lightreasoner.report.tokens import TokenTexts, visible
+from lightreasoner.sampling import Prompted, Sampler
+
+# The heat scale of the page, for a dark and a light terminal alike: background and the letters on it.
+COLOURS = (
+    None,
+    ("#f5f9d8", "#11130f"),
+    ("#e3f3b4", "#11130f"),
+    ("#bfe5b5", "#11130f"),
+    ("#7fcdbb", "#11130f"),
+    ("#45b4c2", "#11130f"),
+    ("#4aa0cf", "#11130f"),
+    ("#225ea8", "#ffffff"),
+    ("#0c2c84", "#ffffff"),
+)
+
+
+def inspect(config: InspectConfig, console: Console | None = None, *, show: bool = True) -> dict[str, Any]:
+    """Sample one response, score it with both models, and show it.
+
+    Args:
+        config: the pair, the question, and how it is sampled.
+        console: where the heat map is printed, if no file is asked for; by default the terminal.
+        show: print it.
+
+    Returns:
+        Counts of steps and of kept ones, mean KL in nats, and the `file` if one was written.
+
+    Raises:
+        LightReasonerError: see `errors`.
+    """
+    rollout, texts = _live(config)
+    facts = {
+        "steps": len(rollout.kl),
+        "kept_steps": len(rollout.labels),
+        "mean_kl": round(float(np.mean(rollout.kl)), 6),
+    }
+    if config.html is not None:
+        _write(config, config.html, rollout, texts)
+        return {**facts, "file": str(config.html)}
+    if show:
+        _show(config, rollout, texts, console or Console(highlight=False))
+    return facts
+
+
+def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
+    """The scored rollout of the question."""
+    expert, amateur = (
+        find_model(config.expert, config.expert_revision),
+        find_model(config.amateur, config.amateur_revision),
+    )
+    tokenizer = load_tokenizer(expert, trust_remote_code=config.trust_remote_code)
+    template = PromptTemplate(tokenizer, config.cue, config.chat_template)
+    problem = make_problem(config.question)
+    pair = load_pair(
+        expert, amateur, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code
+    )
+    decoding = Decoding(
+        max_new_tokens=config.max_new_tokens,
+        stop_ids=template.stop_ids(pair.expert.generation_config),
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=config.seed,
+    )
+    settings = {name: getattr(config, name) for name in SampleConfig.model_fields if name in InspectConfig.model_fields}
+    sampler = Sampler(
+        pair, engine_for(pair.expert, keep_states=True), decoding, SampleConfig(**settings, dataset="-", out=Path("-"))
+    )
+    ((rollout, steps),) = sampler.sample_batch([Prompted(problem, template.encode(problem.question))])
+    (scored,) = rollouts_of(Rollout.table([rollout]), StepSample.table(steps))
+    return scored, TokenTexts(getattr(tokenizer, "backend_tokenizer", None))
+
+
+def _write(config: InspectConfig, file: Path, rollout: ScoredRollout, texts: TokenTexts) -> None:
+    with tempfile.TemporaryFile() as blocks:
+        writer = BlockWriter(blocks, texts, config.plausibility_alpha, limit=1)
+        writer.add(rollout)
+        writer.finish({"alpha": config.plausibility_alpha})
+        blocks.seek(0)
+        facts = {
+            "question": visible(config.question),
+            "expert": config.expert,
+            "amateur": config.amateur,
+            "beta": config.divergence_beta,
+        }
+        with file.open("wb") as page:
+            write_inspection(page, facts, blocks)
+
+
+def _show(config: InspectConfig, rollout: ScoredRollout, texts: TokenTexts, console: Console) -> None:
+    """The heat map and a table of the kept steps. Nothing a model wrote is markup, and escapes are spelled out."""
+    console.print(Text(visible(config.question), style="bold"))
+    console.print()
+    response = Text()
+    for position, (index, kl) in enumerate(zip(rollout.response_ids.tolist(), rollout.kl.tolist(), strict=True)):
+        colours = COLOURS[kl_class(kl)] if math.isfinite(kl) else None
+        style = f"{colours[1]} on {colours[0]}" if colours else ""
+        kept = "underline bold" if position in rollout.labels else ""
+        response.append(texts.token(index).text, style=f"{style} {kept}".strip())
+    console.print(response)
+    console.print()
+    legend = Text("KL in nats: ")
+    for start, end, colours in zip((0.0, *KL_CLASSES), (*KL_CLASSES, math.inf), COLOURS, strict=True):
+        name = f" {start:g}–{end:g} " if end < math.inf else f" {start:g} and more "
+        legend.append(name, style=f"{colours[1]} on {colours[0]}" if colours else "")
+    console.print(legend)
+    beta = "every step is" if config.divergence_beta is None else f"steps above β = {config.divergence_beta:g} are"
+    console.print(Text(f"Underlined: {beta} kept, {len(rollout.labels)} of {len(rollout.kl)} here.\n"))
+    for position, step in sorted(rollout.labels.items()):
+        console.print(Text(f"{position:>4}  KL {step.kl:6.3f}  {_label(step, texts)}"))
+
+
+def _label(step: StepSample, texts: TokenTexts) -> str:
+    """A label in one line: each token's weight, and what expert and amateur gave it."""
+    order = sorted(range(len(step.token_ids)), key=lambda place: -step.weights[place])
+    return "   ".join(
+        f"{texts.token(step.token_ids[place]).text!r} {100 * step.weights[place]:.1f} % "
+        f"(expert {100 * math.exp(step.expert_logprobs[place]):.1f}, "
+        f"amateur {100 * math.exp(step.amateur_logprobs[place]):.1f})"
+        for place in order
+    )

@@ -1,0 +1,104 @@
+"""What the labels of a run are like: how far the models part, what the labels ask for, and which look like junk."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
+JUNK_KL = 4.0  # nats; the paper's mean is 2.0 where the models' favourite tokens differ, and 0.2 where they agree
+ECHO_LENGTH = 8  # tokens in a row that a rollout shares with the part of the prompt before the question
+
+HEAD_BINS, HEAD_WIDTH = 20, 0.1  # of Figure 2, nats: [0, 2) in bins of 0.1 …
+TAIL_BINS, TAIL_WIDTH = 14, 0.2  # … and [2, 4.8) in bins of 0.2
+
+
+@dataclass
+class KlHistogram:
+    """Tokens counted by KL divergence, in the bins of the paper's Figure 2.
+
+    Attributes:
+        head: counts in [0, 0.1), [0.1, 0.2) … [1.9, 2), and from 2 on; 21 values. Rounding below 0 counts as 0.
+        tail: counts in [2, 2.2) … [4.6, 4.8), and from 4.8 on; 15 values.
+    """
+
+    head: NDArray[np.int64] = field(default_factory=lambda: np.zeros(HEAD_BINS + 1, dtype=np.int64))
+    tail: NDArray[np.int64] = field(default_factory=lambda: np.zeros(TAIL_BINS + 1, dtype=np.int64))
+
+    def add(self, kl: NDArray[np.float64]) -> None:
+        """Count these divergences; those that are no numbers are left out."""
+        values = np.maximum(kl[np.isfinite(kl)], 0.0)
+        edges = np.arange(1, HEAD_BINS + 1) / 10  # exact tenths: 0.3 is the lower edge of its bin
+        self.head += np.bincount(np.searchsorted(edges, values, side="right"), minlength=HEAD_BINS + 1)
+        high = values[values >= HEAD_BINS / 10]
+        edges = (np.arange(1, TAIL_BINS + 1) * 2 + 20) / 10
+        self.tail += np.bincount(np.searchsorted(edges, high, side="right"), minlength=TAIL_BINS + 1)
+
+    @property
+    def total(self) -> int:
+        """All tokens counted."""
+        return int(self.head.sum())
+
+    def shares(self) -> tuple[list[float], list[float]]:
+        """Head and tail as shares of all tokens, the tail without its open end."""
+        total = max(self.total, 1)
+        return (self.head / total).tolist(), (self.tail[:TAIL_BINS] / total).tolist()
+
+
+@dataclass
+class Mean:
+    """A running mean."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Take in these values; those that are no numbers are left out."""
+        finite = values[np.isfinite(values)]
+        self.total += float(finite.sum())
+        self.count += len(finite)
+
+    @property
+    def value(self) -> float | None:
+        """The mean; None of nothing."""
+        return self.total / self.count if self.count else None
+
+
+def label_entropy(weights: Sequence[float]) -> float:
+    """H(v_C) of a label, nats."""
+    return -math.fsum(weight * math.log(weight) for weight in weights if weight > 0)
+
+
+def is_scattered(weights: Sequence[float], kl: float) -> bool:
+    """The label is spread over many tokens where the models part widely, as in rollouts that went astray."""
+    return kl > JUNK_KL and label_entropy(weights) > HIGH_ENTROPY
+
+
+def echoes(head: Sequence[int], response: Sequence[int]) -> int | None:
+    """Position where the response begins to repeat `ECHO_LENGTH` tokens of the prompt's head; None if it does not."""
+    runs = {tuple(head[start : start + ECHO_LENGTH]) for start in range(len(head) - ECHO_LENGTH + 1)}
+    starts = range(len(response) - ECHO_LENGTH + 1)
+    return next((start for start in starts if tuple(response[start : start + ECHO_LENGTH]) in runs), None)
+
+
+def common_head(prompts: Sequence[list[int]]) -> list[int]:
+    """Tokens that all these prompts begin with: the cue and the chat template, where there are several questions."""
+    if len(prompts) < 2:
+        return []
+    shortest, longest = min(prompts), max(prompts)
+    same = 0
+    while same < min(len(shortest), len(longest)) and shortest[same] == longest[same]:
+        same += 1
+    return shortest[:same]
+
+
+def pull(label: Mapping[int, float], expert: Mapping[int, float]) -> dict[int, float]:
+    """How a label moves each token: v_C − π_E, the negative gradient of Eq 8 at the expert's logits.
+
+    Args:
+        label: v_C of the plausible tokens.
+        expert: π_E of these and of further tokens, where v_C is 0.
+    """
+    return {token: label.get(token, 0.0) - probability for token, probability in expert.items()}

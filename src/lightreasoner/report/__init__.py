@@ -1,0 +1,78 @@
+"""`lightr report`: what a run folder holds, as one HTML page, as Markdown, or as JSON."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lightreasoner.report.browser import BlockWriter
+from lightreasoner.report.markdown import markdown
+from lightreasoner.report.model import Report
+from lightreasoner.report.page import write_report
+from lightreasoner.report.reading import open_run, read_run
+from lightreasoner.report.run_figures import LongestContrast, save_figures
+
+LARGEST = 3000  # rollouts in a page; some ten kilobytes each
+
+__all__ = ["LARGEST", "Report", "markdown", "report", "write_figures", "write_page"]
+
+
+def report(path: Path) -> Report:
+    """What a run folder tells, as plain data.
+
+    Raises:
+        DataError: nothing in it can be reported.
+    """
+    run = open_run(path)
+    return read_run(run, run.texts)
+
+
+def write_page(path: Path, out: Path | None = None, *, largest: int = LARGEST) -> dict[str, Any]:
+    """Write the report of a run folder as one HTML file.
+
+    Memory holds one shard of the samples and the verdicts of one benchmark, whatever the size of the run.
+
+    Args:
+        path: run folder.
+        out: file to write, by default `report.html` in the run folder; an older one is replaced.
+        largest: rollouts in the page; of a larger run, the first ones.
+
+    Returns:
+        The `file`, its size in `bytes`, and how many `rollouts` are in it.
+
+    Raises:
+        DataError: nothing in the folder can be reported.
+    """
+    run = open_run(path)
+    texts = run.texts
+    target = out or path / "report.html"
+    temporary = target.with_name(f".{target.name}.tmp")
+    with tempfile.TemporaryFile() as blocks:
+        writer = BlockWriter(blocks, texts, run.alpha, largest)
+        found = read_run(run, texts, writer.add)
+        writer.finish({"alpha": run.alpha})
+        rollouts = found.labels.rollouts if found.labels else 0
+        facts = {"beta": found.beta, "shown": writer.rollouts, "left_out": rollouts - writer.rollouts}
+        blocks.seek(0)
+        with temporary.open("wb") as page:
+            write_report(page, found, facts, blocks)
+    temporary.replace(target)
+    return {"file": str(target), "bytes": target.stat().st_size, "rollouts": writer.rollouts}
+
+
+def write_figures(path: Path, folder: Path) -> list[Path]:
+    """Save the figures that a run folder can give: Figures 2, 3, 5, and 8 and 9 in one.
+
+    Args:
+        path: run folder.
+        folder: where to; made if absent.
+
+    Returns:
+        The files: each figure as SVG and PNG, its data as CSV and JSON.
+
+    Raises:
+        DataError: nothing in the run folder can be reported.
+    """
+    run = open_run(path)
+    texts = run.texts
+    segments = LongestContrast()
+    return save_figures(read_run(run, texts, segments.add), segments, texts, folder)

@@ -1,0 +1,160 @@
+"""The rollouts as blocks of data for the token browser in the page, and for nothing else.
+
+Each block is a `<script type="application/json">` with one JSON string in it: Base64 of deflated JSON. A block
+holds some rollouts; what filters and sorting need of them stands in a block of its own, which the page reads first.
+Numbers are whole: probabilities in units of 0.01 %, nats in units of 0.001. The page shows them with so many digits.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightreasoner.records import StepSample
+from lightreasoner.report.samples import ScoredRollout
+from lightreasoner.report.tokens import TokenTexts, visible
+
+ROLLOUTS_PER_BLOCK = 25
+KEPT, AGREES, DISAGREES = 1, 2, 4  # flags of a step
+
+
+class BlockWriter:
+    """Writes blocks as rollouts come; what it holds does not grow with their number, the tokens' texts excepted.
+
+    Args:
+        sink: file that the blocks go to.
+        texts: the expert's tokens.
+        alpha: α of the α-mask; None where it is not known.
+        limit: rollouts written; further ones are left out.
+    """
+
+    def __init__(self, sink: BinaryIO, texts: TokenTexts, alpha: float | None, limit: int) -> None:
+        self._sink = sink
+        self._texts = texts
+        self._alpha = alpha
+        self._limit = limit
+        self._waiting: list[ScoredRollout] = []
+        self._ids: set[int] = set()
+        self._blocks = 0
+        self.rollouts = 0
+
+    def add(self, rollout: ScoredRollout) -> None:
+        """Write a rollout, or keep it until its block is full."""
+        if self.rollouts < self._limit:
+            self.rollouts += 1
+            self._waiting.append(rollout)
+            if len(self._waiting) == ROLLOUTS_PER_BLOCK:
+                self._flush()
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write the last block, then the tokens' texts and these facts, which the page reads before anything else."""
+        self._flush()
+        ids = sorted(self._ids)
+        tokens = [self._texts.token(index) for index in ids]
+        self._write(
+            "browser",
+            {
+                **facts,
+                "blocks": self._blocks,
+                "rollouts": self.rollouts,
+                "ids": ids,
+                "texts": [token.text for token in tokens],
+                "control": [index for index, token in zip(ids, tokens, strict=True) if token.control],
+            },
+        )
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._write(f"index-{self._blocks}", [_index(rollout) for rollout in self._waiting])
+            self._write(f"block-{self._blocks}", [self._details(rollout) for rollout in self._waiting])
+            self._blocks += 1
+            self._waiting = []
+
+    def _details(self, rollout: ScoredRollout) -> dict[str, Any]:
+        tops = rollout.per_top
+        self._ids.update(rollout.response_ids.tolist())
+        for name in ("expert_top_ids", "amateur_top_ids"):
+            self._ids.update(np.unique(tops[name]).tolist())
+        for step in rollout.labels.values():
+            self._ids.update(step.token_ids)
+        return {
+            "t": rollout.response_ids.tolist(),
+            "he": _milli(rollout.per_step["expert_entropy"]),
+            "ha": _milli(rollout.per_step["amateur_entropy"]),
+            "pe": _shares(rollout.per_step["expert_logprob"]),
+            "pa": _shares(rollout.per_step["amateur_logprob"]),
+            "ei": tops["expert_top_ids"].tolist(),
+            "ep": [_shares(row) for row in tops["expert_top_logprobs"]],
+            "ai": tops["amateur_top_ids"].tolist(),
+            "ap": [_shares(row) for row in tops["amateur_top_logprobs"]],
+            "m": self._plausible(tops["expert_top_logprobs"]),
+            "l": {str(position): _label(step) for position, step in rollout.labels.items()},
+        }
+
+    def _plausible(self, logprobs: NDArray[np.float64]) -> list[int]:
+        """How many of the expert's top tokens are in the α-mask at each step (Eq 4; they stand in descending order)."""
+        if self._alpha is None or not logprobs.shape[1]:
+            return []
+        counts: list[int] = (np.exp(logprobs - logprobs[:, :1]) >= self._alpha).sum(1).tolist()
+        return counts
+
+    def _write(self, name: str, content: Any) -> None:
+        self._sink.write(block(name, content))
+
+
+def block(name: str, content: Any) -> bytes:
+    """Data as an element of a page. Base64 holds no character that could end the element."""
+    packed = base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 7))
+    return b'<script type="application/json" id="data-%s">"%s"</script>\n' % (name.encode(), packed)
+
+
+def read_blocks(page: bytes) -> Iterator[tuple[str, Any]]:
+    """Names and contents of the blocks in a page, for tests and for whoever wants the data back."""
+    for piece in page.split(b'<script type="application/json" id="data-')[1:]:
+        name, _, rest = piece.partition(b'">"')
+        yield name.decode(), json.loads(zlib.decompress(base64.b64decode(rest.partition(b'"')[0])))
+
+
+def _index(rollout: ScoredRollout) -> dict[str, Any]:
+    agrees = rollout.agrees
+    flags = np.zeros(len(rollout.kl), dtype=np.int64)
+    flags[list(rollout.labels)] |= KEPT
+    if agrees is not None:
+        flags |= np.where(agrees, AGREES, DISAGREES)
+    return {
+        "q": visible(rollout.question),
+        "e": int(rollout.finished),
+        "k": _milli(rollout.kl),
+        "f": "".join(map(str, flags.tolist())),
+    }
+
+
+def _label(step: StepSample) -> dict[str, Any]:
+    """Tokens of a label by weight, with v_C, π_E and π_A."""
+    order = sorted(range(len(step.token_ids)), key=lambda place: -step.weights[place])
+    columns: dict[str, Sequence[int | None]] = {
+        "i": step.token_ids,
+        "w": _shares(np.log(np.maximum(step.weights, 1e-300))),
+        "e": _shares(np.array(step.expert_logprobs)),
+        "a": _shares(np.array(step.amateur_logprobs)),
+    }
+    return {name: [values[place] for place in order] for name, values in columns.items() if values}
+
+
+def _milli(values: NDArray[np.float64]) -> list[int | None]:
+    return _whole(1000 * values)
+
+
+def _shares(logprobs: NDArray[np.float64]) -> list[int | None]:
+    return _whole(10_000 * np.exp(logprobs))
+
+
+def _whole(values: NDArray[np.float64]) -> list[int | None]:
+    if np.isfinite(values).all():
+        whole: list[int | None] = np.rint(values).astype(np.int64).tolist()
+        return whole
+    return [round(value) if np.isfinite(value) else None for value in values.tolist()]

@@ -1,0 +1,155 @@
+"""Items that became right and items that became wrong, their two answers side by side."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lightreasoner.config import JudgeName
+from lightreasoner.evaluation_folder import Evaluated
+from lightreasoner.judging import read_judged
+from lightreasoner.records import Answer, JudgedAnswer
+from lightreasoner.report.tokens import TokenTexts, visible
+from lightreasoner.runs import StageFolder
+
+CASES = 6  # shown in each direction
+LONGEST = 600  # tokens shown of an answer
+
+
+@dataclass(frozen=True)
+class CaseAnswer:
+    """One of the two answers of a case.
+
+    Attributes:
+        shared: text before the first token that differs.
+        diverging: that token; empty where this answer ended there.
+        rest: text after it.
+        extracted: the answer that the judge found.
+        correct: its verdict.
+        cut: tokens left out at the end.
+    """
+
+    shared: str
+    diverging: str
+    rest: str
+    extracted: str | None
+    correct: bool
+    cut: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """An item on which the verdicts differ.
+
+    Attributes:
+        benchmark: name of the benchmark.
+        question: what was asked.
+        gold: the right answer.
+        diverges_at: index of the first token that differs; None where the answers have no token ids.
+        before: the expert's answer.
+        after: the fine-tuned model's.
+    """
+
+    benchmark: str
+    question: str
+    gold: str
+    diverges_at: int | None
+    before: CaseAnswer
+    after: CaseAnswer
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Cases of a run.
+
+    Attributes:
+        became_right: the first of them in the order of the benchmark.
+        became_wrong: the same.
+        gained: how many items became right in all.
+        lost: how many became wrong.
+    """
+
+    became_right: tuple[Case, ...]
+    became_wrong: tuple[Case, ...]
+    gained: int
+    lost: int
+
+
+def find_cases(
+    before: Sequence[Evaluated], after: Sequence[Evaluated], judge: JudgeName | None, texts: TokenTexts
+) -> Cases:
+    """Cases of all benchmarks that both evaluations judged under the same prompt; first samples only.
+
+    Holds the verdicts of one benchmark, and the answers that are shown.
+    """
+    right: list[Case] = []
+    wrong: list[Case] = []
+    gained = lost = 0
+    second = {(one.prompt, one.benchmark.name): one for one in after}
+    for first in before:
+        other = second.get((first.prompt, first.benchmark.name))
+        if other is None or not (first.judged and other.judged):
+            continue
+        verdicts = _verdicts(first, judge), _verdicts(other, judge)
+        changed = {
+            item: (one, verdicts[1][item])
+            for item, one in verdicts[0].items()
+            if item in verdicts[1] and (one.verdict == "correct") != (verdicts[1][item].verdict == "correct")
+        }
+        better = [item for item, (_, now) in changed.items() if now.verdict == "correct"]
+        worse = [item for item, (_, now) in changed.items() if now.verdict != "correct"]
+        gained, lost = gained + len(better), lost + len(worse)
+        for wanted, found in ((better, right), (worse, wrong)):
+            chosen = wanted[: max(CASES - len(found), 0)]
+            answers = _answers(first, chosen), _answers(other, chosen)
+            found += [
+                _case(answers[0][item], answers[1][item], changed[item], texts)
+                for item in chosen
+                if item in answers[0] and item in answers[1]
+            ]
+    return Cases(tuple(right), tuple(wrong), gained, lost)
+
+
+def verdicts_of(evaluated: Evaluated, judge: JudgeName | None) -> StageFolder:
+    """The stage of this judge; that of the first one where it did not judge, or none is named."""
+    return evaluated.judged[judge][1] if judge is not None and judge in evaluated.judged else evaluated.decisive
+
+
+def _verdicts(evaluated: Evaluated, judge: JudgeName | None) -> dict[str, JudgedAnswer]:
+    return {row.question_id: row for row in read_judged(verdicts_of(evaluated, judge)) if row.sample == 0}
+
+
+def _answers(evaluated: Evaluated, wanted: Sequence[str]) -> Mapping[str, Answer]:
+    names = set(wanted)
+    rows: Iterator[Answer] = (row for table in evaluated.stage.tables("answers") for row in Answer.rows(table))
+    return {row.question_id: row for row in rows if row.question_id in names and row.sample == 0} if names else {}
+
+
+def _case(before: Answer, after: Answer, verdicts: tuple[JudgedAnswer, JudgedAnswer], texts: TokenTexts) -> Case:
+    ids = before.output_ids, after.output_ids
+    known = texts.known and all(ids)
+    at = next((place for place, (one, other) in enumerate(zip(*ids, strict=False)) if one != other), min(map(len, ids)))
+    return Case(
+        benchmark=before.benchmark,
+        question=visible(before.question),
+        gold=visible(before.gold),
+        diverges_at=at if known else None,
+        before=_case_answer(before, verdicts[0], at if known else None, texts),
+        after=_case_answer(after, verdicts[1], at if known else None, texts),
+    )
+
+
+def _case_answer(answer: Answer, verdict: JudgedAnswer, at: int | None, texts: TokenTexts) -> CaseAnswer:
+    extracted = None if verdict.extracted is None else visible(verdict.extracted)
+    correct = verdict.verdict == "correct"
+    if at is None:
+        return CaseAnswer("", "", visible(answer.output), extracted, correct, 0)
+    ids = answer.output_ids
+    start = max(0, at - LONGEST // 2)
+    stop = start + LONGEST
+    return CaseAnswer(
+        shared=("… " if start else "") + texts.join(ids[start:at]),
+        diverging=texts.join(ids[at : at + 1]),
+        rest=texts.join(ids[at + 1 : stop]),
+        extracted=extracted,
+        correct=correct,
+        cut=max(0, len(ids) - stop),
+    )

@@ -1,0 +1,172 @@
+"""Where things stand in the drawings of the page, in units of their view boxes. The template draws them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lightreasoner.report.model import Accuracy, Score
+
+# Upper ends of the classes of the heat scale, nats; 0.4 is the paper's β. The script of the page has the same.
+KL_CLASSES = (0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 3.0)
+
+
+def kl_class(kl: float) -> int:
+    """Class of a divergence on the heat scale, 0 … 8."""
+    return sum(kl >= end for end in KL_CLASSES)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An upright bar: its place, its class on the heat scale, what is written over and under it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    level: int
+    value: str = ""
+    name: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Upright bars over a base line."""
+
+    width: float
+    height: float
+    base: float
+    bars: tuple[Bar, ...]
+    mark: float | None = None
+
+
+def histogram(shares: Sequence[float], beta: float | None, *, width: float, height: float) -> Bars:
+    """Figure 2: 20 bins of 0.1 nats and one for the rest."""
+    starts = [place / 10 for place in range(len(shares))]
+    names = [f"{start:.1f}" if place % 4 == 0 else "" for place, start in enumerate(starts)]
+    names[-1] = "2.0+"
+    titles = [f"{start:.1f} to {start + 0.1:.1f} nats" for start in starts[:-1]] + ["2.0 nats and more"]
+    levels = [kl_class(start + 1e-9) for start in starts[:-1]] + [8]
+    bars = _bars(shares, levels, names, titles, width=width, height=height, top=22, bottom=20, least=0.003)
+    step = width / len(shares)
+    return Bars(width, height, height - 20, bars, None if beta is None or not 0 <= beta < 2 else beta * 10 * step)
+
+
+def tail(shares: Sequence[float], *, width: float, height: float) -> Bars:
+    """The inset of Figure 2: from 2 nats on in bins of 0.2."""
+    starts = [2 + place / 5 for place in range(len(shares))]
+    names = [f"{start:.0f}" if place % 5 == 0 else "" for place, start in enumerate(starts)]
+    titles = [f"{start:.1f} to {start + 0.2:.1f} nats" for start in starts]
+    levels = [kl_class(start + 1e-9) for start in starts]
+    bars = _bars(shares, levels, names, titles, width=width, height=height, top=6, bottom=16, least=math.inf)
+    return Bars(width, height, height - 16, bars)
+
+
+def positions(kept_at: Sequence[float], steps_at: Sequence[int], *, width: float, height: float) -> Bars:
+    """Share of kept steps at each position of a rollout; places that few rollouts reach are left out."""
+    enough = max(steps_at, default=0) * 0.02
+    shares = [share for share, steps in zip(kept_at, steps_at, strict=True) if steps >= max(enough, 1)]
+    every = max(1, 10 * math.ceil(len(shares) / 60))
+    names = [str(place) if place % every == 0 else "" for place in range(len(shares))]
+    titles = [f"step {place}, {steps_at[place]} rollouts" for place in range(len(shares))]
+    bars = _bars(shares, [6] * len(shares), names, titles, width=width, height=height, top=8, bottom=18, least=math.inf)
+    return Bars(width, height, height - 18, bars)
+
+
+def _bars(
+    shares: Sequence[float], levels: Sequence[int], names: Sequence[str], titles: Sequence[str],
+    *, width: float, height: float, top: float, bottom: float, least: float,
+) -> tuple[Bar, ...]:  # fmt: skip
+    step = width / max(len(shares), 1)
+    room = height - top - bottom
+    highest = max(shares, default=0) or 1.0
+    return tuple(
+        Bar(
+            round(place * step + 0.06 * step, 2),
+            round(height - bottom - room * share / highest, 2),
+            round(0.88 * step, 2),
+            round(room * share / highest, 2),
+            level,
+            f"{100 * share:.1f}" if share >= least else "",
+            name,
+            f"{title}: {100 * share:.2f} %",
+        )
+        for place, (share, level, name, title) in enumerate(zip(shares, levels, names, titles, strict=True))
+    )
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """An accuracy on a scale: its point and the ends of its interval."""
+
+    x: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Dumbbell:
+    """Two accuracies on one scale."""
+
+    before: Whisker | None
+    after: Whisker | None
+
+
+def dumbbell(accuracy: Accuracy, *, width: float) -> Dumbbell:
+    """Accuracy before and after on a scale from 0 to 100 %."""
+
+    def place(score: Score | None) -> Whisker | None:
+        if score is None:
+            return None
+        return Whisker(*(round(6 + (width - 12) * end, 2) for end in (score.value, score.low, score.high)))
+
+    return Dumbbell(place(accuracy.before), place(accuracy.after))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line: its points as SVG wants them, ticks of both axes, first and last value."""
+
+    title: str
+    points: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    first: float
+    last: float
+
+
+def curve(
+    log: Sequence[Mapping[str, float]], key: str, title: str, *, width: float, height: float
+) -> Curve | None:  # fmt: skip
+    """A column of the training log over the steps; None where fewer than two rows have it."""
+    rows = [(row["step"], row[key]) for row in log if key in row and math.isfinite(row[key])]
+    if len(rows) < 2:
+        return None
+    left, bottom, top = 44.0, 20.0, 8.0
+    steps, values = [step for step, _ in rows], [value for _, value in rows]
+    unit = nice(max(values) / 3)
+    highest = unit * math.ceil(max(values) / unit) if max(values) > 0 else 1.0
+
+    def x_of(step: float) -> float:
+        return round(left + (width - left - 8) * step / max(steps), 2)
+
+    def y_of(value: float) -> float:
+        return round(height - bottom - (height - bottom - top) * max(value, 0.0) / highest, 2)
+
+    across = nice(max(steps) / 4)
+    return Curve(
+        title,
+        " ".join(f"{x_of(step)},{y_of(value)}" for step, value in rows),
+        tuple((x_of(across * place), f"{across * place:g}") for place in range(int(max(steps) / across) + 1)),
+        tuple((y_of(unit * place), f"{unit * place:g}") for place in range(round(highest / unit) + 1)),
+        values[0],
+        values[-1],
+    )
+
+
+def nice(value: float) -> float:
+    """The nearest of 1, 2, 5 times a power of ten that is not smaller."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((factor * power for factor in (1, 2, 5) if factor * power >= value * (1 - 1e-9)), 10 * power)

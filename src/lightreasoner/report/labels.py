@@ -1,0 +1,250 @@
+"""Counts the rollouts and labels of a run as they stream by (PAPER.md's token statistics, and signs of junk)."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightreasoner.label_statistics import KlHistogram, Mean, echoes, is_scattered, label_entropy, pull
+from lightreasoner.records import StepSample
+from lightreasoner.report.samples import ScoredRollout
+from lightreasoner.report.tokens import TokenTexts
+
+MOST_MOVED = 12  # tokens listed as promoted and as demoted
+LARGEST_SUPPORT = 6  # label sizes from here on are counted together
+LINKS = 24  # rollouts that a warning links to
+
+
+@dataclass(frozen=True)
+class Place:
+    """A step that a warning points to: rollout by its number in the report, and position in it."""
+
+    rollout: int
+    position: int
+
+
+@dataclass(frozen=True)
+class JunkWarning:
+    """A sign that labels may teach the wrong thing.
+
+    Attributes:
+        kind: `scattered`, `echo` or `past_end`.
+        count: rollouts or labels concerned.
+        text: what was seen and why it matters.
+        places: the first of them.
+    """
+
+    kind: str
+    count: int
+    text: str
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class MovedToken:
+    """A token that the labels push up or down.
+
+    Attributes:
+        text: the token.
+        mass: sum over all labels of v_C − π_E.
+        labels: labels that move it in this direction.
+    """
+
+    text: str
+    mass: float
+    labels: int
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """What the labels of a run are like. Shares are 0 … 1, None where the files do not tell.
+
+    Attributes:
+        rollouts: rollouts sampled.
+        finished: of them, ended by a stop token.
+        steps: response tokens scored by both models.
+        kept: labels.
+        below_tenth: share of scored steps with KL < 0.1.
+        above_beta: share of scored steps that were kept.
+        mean_kl_agree: mean KL where both models' most probable tokens are the same, nats.
+        mean_kl_disagree: the same where they differ.
+        agree: share of steps where they are the same.
+        agree_above_beta: share of these steps that were kept.
+        histogram: shares in the bins of Figure 2, 21 values; empty if no step was scored.
+        tail: shares from 2 nats on in bins of 0.2, 14 values.
+        single_token: share of labels with one token.
+        mean_support: tokens in a label.
+        supports: labels with 1, 2 … tokens; the last entry counts all larger ones.
+        mean_entropy: H(v_C), nats.
+        kept_at: share of the steps at each position that were kept.
+        steps_at: steps at each position.
+        promoted: tokens that gain most probability by the labels.
+        demoted: tokens that lose most.
+        warnings: signs of junk.
+    """
+
+    rollouts: int
+    finished: int
+    steps: int
+    kept: int
+    below_tenth: float | None
+    above_beta: float | None
+    mean_kl_agree: float | None
+    mean_kl_disagree: float | None
+    agree: float | None
+    agree_above_beta: float | None
+    histogram: tuple[float, ...]
+    tail: tuple[float, ...]
+    single_token: float | None
+    mean_support: float | None
+    supports: tuple[int, ...]
+    mean_entropy: float | None
+    kept_at: tuple[float, ...]
+    steps_at: tuple[int, ...]
+    promoted: tuple[MovedToken, ...]
+    demoted: tuple[MovedToken, ...]
+    warnings: tuple[JunkWarning, ...]
+
+
+@dataclass
+class _Found:
+    count: int = 0
+    places: list[Place] = field(default_factory=list)
+
+    def note(self, rollout: int, position: int) -> None:
+        self.count += 1
+        if len(self.places) < LINKS:
+            self.places.append(Place(rollout, position))
+
+
+class LabelCounter:
+    """Takes rollouts one by one; what it holds does not grow with their number.
+
+    Args:
+        texts: the expert's tokens.
+        head: what all prompts begin with.
+    """
+
+    def __init__(self, texts: TokenTexts, head: Sequence[int]) -> None:
+        self._texts = texts
+        self._head = head
+        self._histogram = KlHistogram()
+        self._kl = {True: Mean(), False: Mean()}  # by agreement
+        self._entropy = Mean()
+        self._support: Counter[int] = Counter()
+        self._mass: dict[bool, dict[int, float]] = {True: {}, False: {}}  # by direction: up, down
+        self._moved = {True: Counter[int](), False: Counter[int]()}
+        self._counts: Counter[str] = Counter()
+        self._steps_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._kept_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._found = {kind: _Found() for kind in _WARNINGS}
+
+    def add(self, rollout: ScoredRollout) -> None:
+        """Count a rollout."""
+        number = self._counts["rollouts"]
+        self._counts.update(rollouts=1, finished=int(rollout.finished), kept=len(rollout.labels))
+        self._count_positions(rollout)
+        agrees = rollout.agrees
+        if agrees is not None:  # every step was scored, not only those that were kept
+            self._histogram.add(rollout.kl)
+            kept = np.zeros(len(rollout.kl), dtype=bool)
+            kept[list(rollout.labels)] = True
+            for same in (True, False):
+                self._kl[same].add(rollout.kl[agrees == same])
+            self._counts.update(
+                below_tenth=int((rollout.kl < 0.1).sum()),
+                scored_kept=int(kept.sum()),
+                agree=int(agrees.sum()),
+                agree_kept=int((agrees & kept).sum()),
+            )
+        for position, step in rollout.labels.items():
+            self._count_label(rollout, step)
+            if is_scattered(step.weights, step.kl):
+                self._found["scattered"].note(number, position)
+        self._look_for_junk(number, rollout)
+
+    def result(self) -> LabelStatistics:
+        """The statistics of everything that was added."""
+        counts, steps, kept = self._counts, self._histogram.total, self._counts["kept"]
+        head, tail = self._histogram.shares() if steps else ([], [])
+        positions = np.maximum(self._steps_at, 1)
+        return LabelStatistics(
+            rollouts=counts["rollouts"],
+            finished=counts["finished"],
+            steps=steps,
+            kept=kept,
+            below_tenth=_share(counts["below_tenth"], steps),
+            above_beta=_share(counts["scored_kept"], steps),
+            mean_kl_agree=self._kl[True].value,
+            mean_kl_disagree=self._kl[False].value,
+            agree=_share(self._kl[True].count, steps),
+            agree_above_beta=_share(counts["agree_kept"], self._kl[True].count),
+            histogram=tuple(head),
+            tail=tuple(tail),
+            single_token=_share(self._support[1], kept),
+            mean_support=_share(sum(size * count for size, count in self._support.items()), kept),
+            supports=(
+                *(self._support[size] for size in range(1, LARGEST_SUPPORT)),
+                sum(count for size, count in self._support.items() if size >= LARGEST_SUPPORT),
+            ),
+            mean_entropy=self._entropy.value,
+            kept_at=tuple((self._kept_at / positions).tolist()) if steps else (),
+            steps_at=tuple(self._steps_at.tolist()) if steps else (),
+            promoted=self._most_moved(up=True),
+            demoted=self._most_moved(up=False),
+            warnings=tuple(
+                JunkWarning(kind, found.count, _WARNINGS[kind], tuple(found.places))
+                for kind, found in self._found.items()
+                if found.count
+            ),
+        )
+
+    def _count_positions(self, rollout: ScoredRollout) -> None:
+        longer = len(rollout.kl) - len(self._steps_at)
+        if longer > 0:
+            self._steps_at, self._kept_at = (np.pad(counts, (0, longer)) for counts in (self._steps_at, self._kept_at))
+        self._steps_at[: len(rollout.kl)] += 1
+        self._kept_at[list(rollout.labels)] += 1
+
+    def _count_label(self, rollout: ScoredRollout, step: StepSample) -> None:
+        self._support[len(step.token_ids)] += 1
+        self._entropy.add(np.array([label_entropy(step.weights)]))
+        if not step.expert_logprobs:  # an imported label that does not tell what the models said
+            return
+        expert = dict(zip(step.token_ids, map(math.exp, step.expert_logprobs), strict=True))
+        ids, logprobs = (rollout.per_top[name][step.position] for name in ("expert_top_ids", "expert_top_logprobs"))
+        for token, logprob in zip(ids.tolist(), logprobs.tolist(), strict=True):
+            expert.setdefault(token, math.exp(logprob))
+        for token, mass in pull(dict(zip(step.token_ids, step.weights, strict=True)), expert).items():
+            self._mass[mass > 0][token] = self._mass[mass > 0].get(token, 0.0) + mass
+            self._moved[mass > 0][token] += 1
+
+    def _look_for_junk(self, number: int, rollout: ScoredRollout) -> None:
+        response = rollout.response_ids.tolist()
+        if (position := echoes(self._head, response)) is not None:
+            self._found["echo"].note(number, position)
+        control = self._texts.control_ids
+        if (end := next((at for at, token in enumerate(response[:-1]) if token in control), None)) is not None:
+            self._found["past_end"].note(number, end)
+
+    def _most_moved(self, *, up: bool) -> tuple[MovedToken, ...]:
+        masses = self._mass[up]
+        order = sorted(masses, key=lambda token: (-abs(masses[token]), token))
+        return tuple(
+            MovedToken(self._texts.token(token).text, masses[token], self._moved[up][token])
+            for token in order[:MOST_MOVED]
+        )
+
+
+_WARNINGS = {
+    "scattered": "labels spread over many tokens where the models part widely: what they name may be unrelated tokens",
+    "echo": "rollouts repeat the instruction of the prompt: labels there teach to echo it",
+    "past_end": "rollouts go on after a control token, such as the end of a turn: labels there teach to go on, too",
+}
+
+
+def _share(count: float, total: int) -> float | None:
+    return count / total if total else None

@@ -1,0 +1,310 @@
+"""From a run folder to a `Report`. What a stage has not finished is named as missing, and claimed nowhere."""
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightreasoner.comparison import compare
+from lightreasoner.config import JudgeName
+from lightreasoner.errors import DataError, LightReasonerError
+from lightreasoner.evaluation_folder import Evaluated, read_evaluation
+from lightreasoner.label_statistics import common_head
+from lightreasoner.records import SCHEMA_VERSION
+from lightreasoner.report.cases import Cases, find_cases, verdicts_of
+from lightreasoner.report.labels import LabelCounter, LabelStatistics
+from lightreasoner.report.model import Accuracy, Cost, Report, Score
+from lightreasoner.report.samples import ScoredRollout, read_rollouts
+from lightreasoner.report.tokens import TokenTexts, find_texts
+from lightreasoner.report.verdict import verdict_of
+from lightreasoner.runs import StageFolder, read_stage
+
+Visit = Callable[[ScoredRollout], None]
+BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/
+
+
+@dataclass
+class RunFolder:
+    """What of a run folder is there and sound.
+
+    Attributes:
+        path: the folder.
+        sampled: fingerprint of the samples and their stage.
+        tuned: the same of fine-tuning.
+        before: the expert's evaluation.
+        after: the fine-tuned model's.
+        comparison: what `comparison.compare` says of the two.
+        missing: what is not there, one sentence each.
+    """
+
+    path: Path
+    sampled: tuple[Mapping[str, Any], StageFolder] | None = None
+    tuned: tuple[Mapping[str, Any], StageFolder] | None = None
+    before: list[Evaluated] = field(default_factory=list)
+    after: list[Evaluated] = field(default_factory=list)
+    comparison: Mapping[str, Any] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def texts(self) -> TokenTexts:
+        """The expert's tokens: from the merged folder, or from wherever the expert itself is on this machine."""
+        places: list[tuple[str, str | None]] = [(str(self.path / "merged"), None)]
+        for fingerprint, _ in filter(None, (self.sampled, self.tuned)):
+            name = fingerprint.get("expert") or fingerprint.get("model")
+            if name:
+                places.append((name, fingerprint.get("expert_revision")))
+        return find_texts(places)
+
+    @property
+    def judge(self) -> JudgeName | None:
+        """Whose verdicts the run's settings ask for; None where they do not say, or that judge has not judged all."""
+        judge = self.settings.get("evaluate.judge")
+        judged = [one.judged for one in (*self.before, *self.after) if one.judged]
+        return judge if judged and all(judge in judges for judges in judged) else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """By dotted name: those of the whole run, or what each stage was made with."""
+        try:
+            return _flat(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError, AttributeError):
+            stages = {"sample": self.sampled, "finetune": self.tuned}
+            return _flat({name: dict(stage[0]) for name, stage in stages.items() if stage})
+
+    @property
+    def beta(self) -> float | None:
+        """β of Eq 3."""
+        return self.sampled[0].get("divergence_beta") if self.sampled else None
+
+    @property
+    def alpha(self) -> float | None:
+        """α of Eq 4."""
+        return self.sampled[0].get("plausibility_alpha") if self.sampled else None
+
+    def of_json(self, name: str) -> Any:
+        """A JSON file of the folder; an empty dictionary where there is none that can be read."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+
+def open_run(path: Path) -> RunFolder:
+    """Look at a run folder.
+
+    Raises:
+        DataError: nothing in it can be reported.
+    """
+    run = RunFolder(path)
+    samples = path / "sample" if (path / "sample").is_dir() or not (path / "manifest.json").exists() else path
+    run.sampled = _stage(run, samples, "samples (`lightr sample`)")
+    if run.sampled and (version := run.sampled[0].get("schema_version")) != SCHEMA_VERSION:
+        run.missing.append(f"samples: their rows are of version {version}, and this program reads {SCHEMA_VERSION}")
+        run.sampled = None
+    run.tuned = _stage(run, path / "finetune", "fine-tuning (`lightr finetune`)")
+    _evaluate(run)
+    if not (run.sampled or run.tuned or run.before or run.after):
+        raise DataError(
+            f"{path} holds nothing to report ({'; '.join(run.missing)}). Name the --out folder of a `lightr` command"
+        )
+    return run
+
+
+def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: None) -> Report:
+    """The report of a run folder.
+
+    Args:
+        run: what `open_run` found.
+        texts: the expert's tokens.
+        visit: called with every rollout, in order; nothing else of them is kept.
+    """
+    if not texts.known:
+        run.missing.append("token texts: no tokenizer of the expert is on this machine, so token ids stand for them")
+    sampled = run.sampled[0] if run.sampled else {}
+    tuned = run.tuned[0] if run.tuned else {}
+    labels, tokens = _samples(run, texts, visit)
+    accuracies = _accuracies(run)
+    cost = _cost(run, labels, tokens)
+    log = run.of_json("finetune/log.json")
+    expert, amateur, dataset = (
+        sampled.get("expert") or tuned.get("model"),
+        sampled.get("amateur"),
+        sampled.get("dataset"),
+    )
+    return Report(
+        run=str(run.path),
+        expert=expert,
+        amateur=amateur,
+        dataset=dataset,
+        verdict=verdict_of(
+            run=str(run.path),
+            expert=expert,
+            amateur=amateur,
+            dataset=dataset,
+            questions=cost.problems,
+            trained=cost.tuned_tokens,
+            accuracies=accuracies,
+            comparison=run.comparison,
+        ),
+        accuracies=accuracies,
+        overall=tuple(run.comparison.get("overall", ())),
+        warnings=tuple(run.comparison.get("warnings", ())),
+        cost=cost,
+        beta=run.beta,
+        alpha=run.alpha,
+        labels=labels,
+        training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
+        cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
+        settings=run.settings,
+        environment=run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {}),
+        commands=_commands(run),
+        missing=tuple(run.missing),
+    )
+
+
+def _stage(run: RunFolder, folder: Path, what: str) -> tuple[Mapping[str, Any], StageFolder] | None:
+    if not (folder / "manifest.json").exists():
+        run.missing.append(f"{what}: none in this folder")
+        return None
+    try:
+        return read_stage(folder)
+    except LightReasonerError as error:
+        run.missing.append(f"{what}: {error}")
+        return None
+
+
+def _evaluate(run: RunFolder) -> None:
+    """Find the evaluations before and after, whatever of the two there is, and compare them."""
+    folder = run.path / "evaluate"
+    named = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)]
+    if not any(named) and folder.is_dir():
+        named = [None, folder]  # `lightr evaluate --out RUN/evaluate` of the merged model alone
+    found: list[list[Evaluated]] = []
+    for place, what in zip(named, ("before", "after"), strict=True):
+        try:
+            found.append(read_evaluation(place) if place else [])
+        except LightReasonerError as error:
+            run.missing.append(f"evaluation {what}: {error}")
+            found.append([])
+        else:
+            if not place:
+                run.missing.append(f"evaluation {what}: none in this folder")
+    run.before, run.after = found
+    before, after = named
+    if before and after and all(found):
+        try:
+            run.comparison = compare(before, after, judge=run.judge)
+        except LightReasonerError as error:
+            run.missing.append(f"comparison: {error}")
+
+
+def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
+    """Statistics of the samples, and how many response tokens and prompt-and-response tokens they have."""
+    if not run.sampled:
+        return None, (0, 0)
+    _, stage = run.sampled
+    first = next(iter(stage.tables("rollouts")), None)
+    counter = LabelCounter(texts, common_head(first.column("prompt_ids").to_pylist() if first else []))
+    generated = scored = 0
+    for rollout in read_rollouts(stage):
+        counter.add(rollout)
+        visit(rollout)
+        generated += len(rollout.response_ids)
+        scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # nothing is predicted from the last one
+    return counter.result(), (generated, scored)
+
+
+def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
+    tests = {(row["prompt"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
+    sides = [{(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after)]
+    # Where the two have no kind of prompt in common, the comparison sets one kind against the other.
+    across = [
+        ((prompt.split(" → ")[0], name), (prompt.split(" → ")[-1], name)) for prompt, name in tests if " → " in prompt
+    ]
+    keys = [(key, key) for key in {**sides[0], **sides[1]} if not any(key in pair for pair in across)] + across
+    rows = []
+    for pair in keys:
+        here = [side.get(key) for side, key in zip(sides, pair, strict=True)]
+        known = next(one for one in here if one)
+        key = (" → ".join(dict.fromkeys(prompt for prompt, _ in pair)), known.benchmark.name)
+        rows.append(
+            Accuracy(
+                *key,
+                title=known.benchmark.title,
+                total=known.figures["total"],
+                before=_score(here[0], run.judge),
+                after=_score(here[1], run.judge),
+                test=tests.get(key),
+            )
+        )
+    return tuple(rows)
+
+
+def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Score | None:
+    if evaluated is None:
+        return None
+    figures = verdicts_of(evaluated, judge).result
+    assert figures is not None
+    return Score(figures["accuracy"], figures["low"], figures["high"])
+
+
+def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int]) -> Cost:
+    tuned = (run.tuned[1].result if run.tuned else None) or {}
+    sampled = (run.sampled[1].result if run.sampled else None) or {}
+    seconds = dict(run.of_json("summary.json").get("seconds", {}))
+    for name, result in (("sample", sampled), ("finetune", tuned)):
+        if "seconds" in result:
+            seconds.setdefault(name, result["seconds"])
+    rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
+    both = [seconds.get(name) for name in ("sample", "finetune")]
+    scored = bool(labels and labels.steps)
+    return Cost(
+        seconds=seconds,
+        sampling_and_tuning=sum(both) if all(value is not None for value in both) else None,  # type: ignore[arg-type]
+        problems=sampled.get("questions", labels.rollouts if labels else None),
+        tuned_tokens=tuned.get("labels_trained"),
+        generated_tokens=tokens[0] if scored else None,
+        scored_tokens=2 * tokens[1] if scored else None,
+        gain=100 * rows[0]["gain"] if rows else None,
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _commands(run: RunFolder) -> tuple[str, ...]:
+    """Commands that repeat the run into another folder."""
+    again = f"{run.path}-again"
+    if (run.path / "config.yaml").exists():
+        return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
+    commands = []
+    for name, stage, skipped in (
+        ("sample", run.sampled, {"questions", "schema_version", "top_k"}),
+        ("finetune", run.tuned, {"samples", "schema_version"}),
+    ):
+        if stage and not (name == "sample" and "amateur" not in stage[0]):
+            settings = {key: value for key, value in stage[0].items() if not key.endswith("sha256")}
+            flags = [text for key, value in settings.items() if key not in skipped for text in _flag(key, value)]
+            flags += ["--max-questions", str(stage[0]["questions"])] if name == "sample" else ["--data", again]
+            commands.append(shlex.join(["lightr", name, *flags, "--out", again]))
+    return tuple(commands)
+
+
+def _flag(name: str, value: Any) -> Sequence[str]:
+    if value is None and name != "divergence_beta":
+        return []
+    if value is False:
+        return []
+    flag = f"--{name.replace('_', '-')}"
+    if value is True:
+        return [flag]
+    values = value if isinstance(value, list) else ["none" if value is None else value]
+    return [flag, *map(str, values)]

@@ -1,0 +1,157 @@
+"""What token ids look like, without loading a model: read from the tokenizer file of the expert or the merged model."""
+
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from tokenizers import Tokenizer
+
+from lightreasoner.miniature import MODELS, model_path
+
+
+@dataclass(frozen=True)
+class Token:
+    """How a token is shown.
+
+    Attributes:
+        text: what it stands for, nothing in it that acts on a terminal or a page's direction of writing. Bytes that
+            are a part of a character only are shown in hex, such as ⟨F0 9F⟩.
+        control: it is a control token, such as the end of a turn.
+    """
+
+    text: str
+    control: bool = False
+
+
+class TokenTexts:
+    """Texts of token ids; without a tokenizer, the ids themselves.
+
+    Args:
+        tokenizer: None where there is none that can be read.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self._added = dict(tokenizer.get_added_tokens_decoder()) if tokenizer else {}
+        self._bytewise = tokenizer is not None and "ByteLevel" in _decoder_of(tokenizer)
+        self.control_ids = frozenset(index for index, token in self._added.items() if token.special)
+        self._token = lru_cache(maxsize=1 << 16)(self._find)
+
+    @property
+    def known(self) -> bool:
+        """There is a tokenizer."""
+        return self._tokenizer is not None
+
+    def token(self, index: int) -> Token:
+        """How this id is shown."""
+        return self._token(int(index))
+
+    def join(self, ids: Iterable[int]) -> str:
+        """The text of several ids; characters that are spread over several of them are whole."""
+        if not self._bytewise:
+            return "".join(self.token(index).text for index in ids)
+        return _show_bytes(b"".join(self._bytes(index) for index in ids))
+
+    def _bytes(self, index: int) -> bytes:
+        """What an id of a byte-level tokenizer spells."""
+        assert self._tokenizer is not None
+        piece = None if index in self._added or index < 0 else self._tokenizer.id_to_token(index)
+        if piece is None or not all(letter in _BYTE_OF for letter in piece):
+            return self.token(index).text.encode()
+        return bytes(_BYTE_OF[letter] for letter in piece)
+
+    def _find(self, index: int) -> Token:
+        if index < 0:  # a token that an imported sample does not tell
+            return Token("⟨?⟩")
+        if self._tokenizer is None:
+            return Token(f"⟨{index}⟩")
+        if index in self._added:
+            return Token(visible(self._added[index].content), self._added[index].special)
+        piece = self._tokenizer.id_to_token(index)
+        if piece is None:
+            return Token(f"⟨{index}⟩")
+        if self._bytewise and all(letter in _BYTE_OF for letter in piece):
+            return Token(_show_bytes(bytes(_BYTE_OF[letter] for letter in piece)))
+        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):  # SentencePiece's single bytes
+            return Token(_show_bytes(bytes([int(piece[3:5], 16)])))
+        return Token(visible(piece if self._bytewise else piece.replace("▁", " ")))
+
+
+def visible(text: str) -> str:
+    """The text with everything replaced that is not to be seen, line breaks and tabs excepted.
+
+    Control characters (ANSI escapes begin with one), marks that turn the direction of writing, and Unicode's own
+    line separators come out as ⟨U+202E⟩.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter in "\n\t" or letter.isprintable() else _code(letter) for letter in text)
+
+
+def _code(letter: str) -> str:
+    if unicodedata.category(letter) == "Zs":  # blanks of other widths
+        return letter
+    return f"⟨U+{ord(letter):04X}⟩"
+
+
+def find_texts(places: Iterable[tuple[str, str | None]]) -> TokenTexts:
+    """The texts of the first of these models whose tokenizer is on this machine.
+
+    Args:
+        places: names of models and their revisions: `miniature/NAME`, a folder, or a Hub id of which the cache is
+            searched. A GGUF file has no tokenizer file.
+    """
+    for name, revision in places:
+        path = _tokenizer_file(name, revision)
+        if path is not None:
+            try:
+                return TokenTexts(Tokenizer.from_file(str(path)))
+            except Exception:  # noqa: S112  (the library raises nothing more precise; ids are shown then)
+                continue
+    return TokenTexts(None)
+
+
+def _tokenizer_file(name: str, revision: str | None) -> Path | None:
+    collection, _, member = name.partition("/")
+    folder = Path(name).expanduser()
+    if collection == "miniature" and member in MODELS and not folder.exists():
+        folder = model_path(member)
+    if (folder / "tokenizer.json").is_file():
+        return folder / "tokenizer.json"
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return None
+    cached = try_to_load_from_cache(name, "tokenizer.json", revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _decoder_of(tokenizer: Tokenizer) -> str:
+    return json.dumps(json.loads(tokenizer.to_str())["decoder"])
+
+
+def _show_bytes(content: bytes) -> str:
+    """Bytes as text; those that make no whole character in hex."""
+    pieces, start = [], 0
+    while start < len(content):
+        try:
+            pieces.append(visible(content[start:].decode()))
+            break
+        except UnicodeDecodeError as error:
+            pieces.append(visible(content[start : start + error.start].decode()))
+            broken = content[start + error.start : start + error.end]
+            pieces.append(f"⟨{broken.hex(' ').upper()}⟩")
+            start += error.end
+    return "".join(pieces)
+
+
+def _byte_alphabet() -> Mapping[str, int]:
+    """The letters by which byte-level tokenizers spell bytes (GPT-2's): printable ones stand for themselves."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()

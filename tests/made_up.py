@@ -1,0 +1,71 @@
+"""Run folders whose rows are made up: any text, any number of rollouts, no model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from lightreasoner.records import Rollout, StepSample
+from lightreasoner.runs import open_stage
+
+BETA, ALPHA, TOP = 0.4, 0.2, 5
+
+
+def made_up_rollout(
+    number: int, question: str, response: Sequence[int], size: int, rng: np.random.Generator
+) -> tuple[Rollout, list[StepSample]]:
+    """A rollout with plausible random statistics, and the labels of the steps above β."""
+    length = len(response)
+    kl = np.minimum(rng.gamma(0.35, 1.2, length), 9).astype(np.float32)
+    tops = {}
+    for name in ("expert", "amateur"):
+        ids = np.argsort(rng.random((length, min(size, 400))), axis=1)[:, :TOP] + rng.integers(max(size - 400, 1))
+        logprobs = np.sort(np.log(rng.dirichlet([0.3] * (TOP + 1), length) + 1e-6)[:, :TOP], axis=1)[:, ::-1]
+        tops |= {f"{name}_top_ids": ids.tolist(), f"{name}_top_logprobs": logprobs.astype(np.float32).tolist()}
+    entropies = [rng.random(length).astype(np.float32).tolist() for _ in range(2)]
+    taken = [(-rng.exponential(1, length)).astype(np.float32).tolist() for _ in range(2)]
+    question_id = f"q{number:05d}"
+    rollout = Rollout(
+        question_id, question, [1, 2, 3], list(response), number % 7 != 0, kl.tolist(), *entropies, *taken, **tops
+    )
+    steps = []
+    for position in np.flatnonzero(kl > BETA).tolist():
+        top = np.array(tops["expert_top_logprobs"][position])
+        inside = np.flatnonzero(np.exp(top - top[0]) >= ALPHA)
+        inside = sorted(inside.tolist(), key=lambda place: tops["expert_top_ids"][position][place])
+        weights = rng.dirichlet([1.0] * len(inside))
+        steps.append(
+            StepSample(
+                question_id, position, [tops["expert_top_ids"][position][place] for place in inside], weights.tolist(),
+                [float(top[place]) for place in inside], (-rng.exponential(2, len(inside))).tolist(),
+                float(kl[position]), entropies[0][position], entropies[1][position], response[position],
+                taken[0][position], taken[1][position],
+            )
+        )  # fmt: skip
+    return rollout, steps
+
+
+def write_samples(
+    run: Path,
+    rows: Sequence[tuple[Rollout, list[StepSample]]],
+    tokenizer: PreTrainedTokenizerFast | None,
+    *,
+    per_shard: int = 32,
+    **changes: Any,
+) -> None:
+    """A finished sample stage with these rows; the tokenizer lies where that of a merged model would."""
+    fingerprint = {"expert": "an/expert", "amateur": "an/amateur", "dataset": "made up", "questions": len(rows)}
+    fingerprint |= {"divergence_beta": BETA, "plausibility_alpha": ALPHA, **changes}
+    with open_stage(run, "sample", fingerprint) as stage:
+        for start in range(0, len(rows), per_shard):
+            shard = rows[start : start + per_shard]
+            tables = {
+                "rollouts": Rollout.table([rollout for rollout, _ in shard]),
+                "steps": StepSample.table([step for _, steps in shard for step in steps]),
+            }
+            stage.commit([rollout.question_id for rollout, _ in shard], tables, {"questions": len(shard)})
+        stage.finish({"questions": len(rows)})
+    if tokenizer is not None:
+        tokenizer.save_pretrained(run / "merged")
