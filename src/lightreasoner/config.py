@@ -50,6 +50,13 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(explain(cls, error)) from None
 
+    @field_validator("*")
+    @classmethod
+    def _path_without_nul(cls, value: Any) -> Any:
+        if isinstance(value, Path) and "\0" in str(value):
+            raise ValueError("a path cannot hold a NUL character")
+        return value
+
     @field_validator("*", mode="before")
     @classmethod
     def _none_in_words(cls, value: Any, info: ValidationInfo) -> Any:
