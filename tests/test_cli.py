@@ -25,6 +25,8 @@ COMMANDS = [
     "answers import",
     "answers export",
     "compare",
+    "plan",
+    "doctor",
     "grade",
     "benchmarks",
     "samples",

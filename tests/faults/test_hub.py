@@ -35,7 +35,10 @@ def silent_hub() -> Iterator[tuple[str, list[bytes]]]:
             connection.close()
 
 
-@pytest.mark.parametrize("what", ["model", "data set", "benchmark"])
+@pytest.mark.parametrize(
+    "what",
+    ["model", pytest.param("data set", marks=pytest.mark.slow), pytest.param("benchmark", marks=pytest.mark.slow)],
+)
 def test_a_hub_that_never_answers_is_given_up_within_ten_seconds(
     what: str, silent_hub: tuple[str, list[bytes]], random_expert: Path, random_amateur: Path, tmp_path: Path
 ) -> None:
