@@ -100,7 +100,7 @@ def test_recipes(content: bytes, tmp_path: Path) -> None:
     only_our_errors(lambda: RunConfig.checked(load_recipe(str(file))))
 
 
-@bounded
+@settings(bounded, max_examples=40)
 @given(data=st.data(), name=st.sampled_from(["ledger.jsonl", "manifest.json", "result.json", "steps-00001.parquet"]))
 def test_run_folders(data: Any, name: str, sampled: Path, tmp_path: Path) -> None:
     """Whatever is read from a damaged folder was committed: no row comes from anywhere else."""
