@@ -311,7 +311,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64, help="questions of one of our turns")
     parser.add_argument("--naive-questions", type=int, default=1, help="questions of one of its turns")
     parser.add_argument("--steps", type=int, default=21, help="our optimiser steps, all turns together")
-    parser.add_argument("--labels-per-forward", type=int, default=4, help="the default block size")
+    parser.add_argument("--labels-per-forward", type=int, default=8, help="the default block size")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     parser.add_argument("--json", type=Path, help="write every figure there")

@@ -27,6 +27,8 @@ COMMANDS = [
     "compare",
     "inspect",
     "report",
+    "plan",
+    "doctor",
     "grade",
     "benchmarks",
     "study",

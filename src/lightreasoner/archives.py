@@ -43,7 +43,7 @@ def _take_out(archive: Path, member: str | None, suffixes: Sequence[str], target
             _check_members(archive, file.infolist())
             chosen = _choose(archive, file.infolist(), member, suffixes)
             _unpack(archive, file, chosen, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:  # what zipfile may raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:  # zipfile's
         raise SampleFormatError(f"{archive} is no sound .zip file ({error}). Fetch it again") from None
     return chosen.filename
 

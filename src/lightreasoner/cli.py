@@ -159,6 +159,60 @@ def evaluate(
 
 
 @app.command
+def plan(
+    *,
+    flags: Annotated[RunFlags | None, Flat] = None,
+    recipe: Annotated[str | None, Parameter(name="--config")] = None,
+    flops: float = 50e12,
+    prompt_tokens: int = 128,
+    as_json: Json = False,
+) -> None:
+    """What `lightr run` with these settings would cost: FLOP, time, memory and disk. Loads no weights.
+
+    Args:
+        flags: the settings of the run.
+        recipe: a bundled name or a .yaml file; without it and without --expert the bundled miniature.
+        flops: floating-point operations a second that the machine keeps up.
+        prompt_tokens: mean length of the prompts.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.planning import plan as do_plan
+    from lightreasoner.planning import plan_lines
+
+    given = _given(flags)
+    if recipe is None and not {"expert", "amateur"} & given.keys():
+        recipe = DEFAULT_RECIPE
+    if flops <= 0 or prompt_tokens < 0:
+        raise ConfigError(f"--flops {flops} and --prompt-tokens {prompt_tokens}: a rate is above 0, a length not below")
+    config = RunConfig.checked(_merged(load_recipe(recipe) if recipe else {}, given))
+    _print(do_plan(config, flops=flops, prompt_tokens=prompt_tokens), as_json, plan_lines)
+
+
+@app.command
+def doctor(
+    *,
+    expert: str | None = None,
+    amateur: str | None = None,
+    expert_revision: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """Look whether this machine is fit for the job, and whether two models are a pair. Exit code 1 if they are not.
+
+    Args:
+        expert: model to look at: a Hub id, a local folder, a .gguf file, or miniature/NAME.
+        amateur: weaker model that should share its vocabulary.
+        expert_revision: branch, tag or commit of a Hub expert.
+        as_json: print the result as JSON.
+    """
+    from lightreasoner.doctor import examine, finding_lines
+
+    result = examine(expert, amateur, expert_revision)
+    _print(result, as_json, finding_lines)
+    if not result["fit"]:
+        sys.exit(1)
+
+
+@app.command
 def compare(before: Path, after: Path, *, judge: JudgeName | None = None, as_json: Json = False) -> None:
     """Compare two evaluations item by item: gains with intervals, exact McNemar tests with Holm's correction.
 

@@ -54,6 +54,13 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(explain(cls, error)) from None
 
+    @field_validator("*")
+    @classmethod
+    def _path_without_nul(cls, value: Any) -> Any:
+        if isinstance(value, Path) and "\0" in str(value):
+            raise ValueError("a path cannot hold a NUL character")
+        return value
+
     @field_validator("*", mode="before")
     @classmethod
     def _none_in_words(cls, value: Any, info: ValidationInfo) -> Any:
@@ -183,8 +190,9 @@ class FinetuneSettings(Config):
     """Optimiser steps (paper: 1000)."""
     labels_per_step: Annotated[int, Field(ge=1)] = 16
     """Labels in each optimiser step, exactly (paper: 16)."""
-    labels_per_forward: Annotated[int, Field(ge=1)] = 1
-    """Up to this many labels of one rollout share a prefix pass; 1 is the paper's independent samples."""
+    labels_per_forward: Annotated[int, Field(ge=1)] = 8
+    """Up to this many labels of one rollout share a forward pass; 1 is the paper's independent samples, several times
+    slower."""
     tokens_per_micro_batch: Annotated[int, Field(ge=1)] | None = None
     """Tokens of one forward and backward pass; none takes what suits the device. Changes speed and memory only."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5

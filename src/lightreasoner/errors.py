@@ -30,7 +30,9 @@ _CONTROLS = {
     for code in (
         *range(0x20),
         *range(0x7F, 0xA0),
-        *range(0x200B, 0x2010),
+        0x200B,
+        0x200E,
+        0x200F,
         *range(0x202A, 0x202F),
         *range(0x2066, 0x206A),
     )
@@ -41,7 +43,7 @@ _CONTROLS = {
 def visible(text: str) -> str:
     """The text with control characters spelt out: words of models, files and servers must not steer a terminal.
 
-    That is all of C0 and C1 but line break and tab, and what turns the direction of writing or has no width. What
+    That is all of C0 and C1 but line break and tab, and what turns the direction of writing. What
     JSON escapes stays JSON.
     """
     return text.translate(_CONTROLS)

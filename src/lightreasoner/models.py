@@ -102,7 +102,7 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> P
         return AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"cannot load the tokenizer of {source.name}: {_first_line(error)}") from None
 
 

@@ -12,6 +12,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -152,7 +153,13 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
             objective=LabelObjective(model, vocabulary, config.labels_per_step, arguments.world_size),
         )
         trainer.remove_callback(PrinterCallback)  # stdout is for data
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except UnpicklingError:
+            raise RunCorrupted(
+                f"{checkpoint} holds more than numbers, and what it holds was not run: it is not a checkpoint of "
+                f"`lightr finetune`. Remove it; the one before it is taken, if there is one"
+            ) from None
     if trainer.state.global_step < config.steps:
         raise Interrupted(stop.signal_number or signal.SIGTERM)  # another process may have had the signal
     if not trainer.is_world_process_zero():

@@ -1,6 +1,7 @@
 """Start a command, break it, start it again, and compare what it left with what an undisturbed one leaves."""
 
 import atexit
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ import pytest
 from lightreasoner.failpoints import VARIABLE
 
 TALLY = "LIGHTREASONER_FAULT_TALLY"  # file that gets one line for each thing that is counted
-HANG = 60.0  # seconds after which a command hangs; the longest takes a tenth of it on an idle machine
+HANG = 90.0  # seconds after which a command hangs; the longest takes a tenth of it on an idle machine
 
 _server = None
 if "forkserver" in multiprocessing.get_all_start_methods():
@@ -116,6 +117,7 @@ def _run(words: list[str], environment: dict[str, str], out: str, error: str) ->
     os.environ.update(environment)
     for descriptor, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    faulthandler.dump_traceback_later(HANG / 2)  # where it hangs, if it does
     import torch
 
     torch.set_num_threads(1)

@@ -1,0 +1,283 @@
+"""`lightr plan`: what a run will cost, from the settings and two config.json files; nothing is loaded.
+
+The cost model: a forward pass takes 2N FLOP a token, a LoRA step 4N (the backward pass goes through the weights, but
+makes no gradients for them). Responses are taken to be as long as they may get, so the figures are upper bounds; what
+cannot be known (the length of prompts, the share of kept steps) is stated as an assumption.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lightreasoner import hub
+from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET
+from lightreasoner.config import RunConfig
+from lightreasoner.errors import HubUnreachable, ModelError
+from lightreasoner.miniature import MODELS, model_path
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BATCH = 64  # questions, where the machine is left to choose
+KEPT_SHARE = 0.5  # of steps; the paper keeps some 20 %, the miniature 48 %
+TEXT_BYTES = 4  # of a token's text
+SHARD_OVERHEAD = 12_000  # bytes of schema and statistics in the two files of a commit
+MODEL_FILES = 20 << 20  # bytes of tokenizer and configuration beside the weights, at most
+ROW_CHUNK_BYTES = 4 * (1 << 28)  # logits of a chunk of rows in float32, and what is made of them
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder of the Llama kind, which most are."""
+
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head: int
+    tied: bool
+    dtype: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], name: str) -> "Shape":
+        """From the content of a config.json.
+
+        Raises:
+            ModelError: it lacks a size, or the model is of another kind.
+        """
+        text = config.get("text_config") or config
+        if text.get("num_experts") or text.get("num_local_experts"):
+            raise ModelError(
+                f"{name} is a mixture of experts, which a plan does not know how to count; try a small run"
+            )
+        try:
+            heads = int(text["num_attention_heads"])
+            return cls(
+                vocabulary=int(text["vocab_size"]),
+                hidden=int(text["hidden_size"]),
+                intermediate=int(text["intermediate_size"]),
+                layers=int(text["num_hidden_layers"]),
+                heads=heads,
+                key_value_heads=int(text.get("num_key_value_heads") or heads),
+                head=int(text.get("head_dim") or text["hidden_size"] // heads),
+                tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+                dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            raise ModelError(f"the config.json of {name} does not tell its sizes, so nothing can be planned") from None
+
+    def module(self, name: str) -> tuple[int, int]:
+        """Width in and out of a linear layer, by its usual name."""
+        queries, keys = self.heads * self.head, self.key_value_heads * self.head
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }.get(name, (self.hidden, self.hidden))
+
+    @property
+    def parameters(self) -> int:
+        """All weights; biases and norms, some 0.1 %, are left out."""
+        names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+        layer = sum(math.prod(self.module(name)) for name in names)
+        return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def lora(self, rank: int, targets: tuple[str, ...]) -> int:
+        """Weights of a LoRA update."""
+        return self.layers * sum(rank * sum(self.module(name)) for name in targets)
+
+    def cache(self, tokens: int, width: int) -> int:
+        """Bytes of keys and values."""
+        return 2 * self.layers * self.key_value_heads * self.head * tokens * width
+
+
+def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -> dict[str, Any]:
+    """Cost, time, memory and disk of a run, and warnings where the machine seems too small. Refuses nothing.
+
+    Args:
+        config: the run.
+        flops: floating-point operations a second that the machine keeps up; a tenth to a half of what is advertised.
+        prompt_tokens: mean length of prompts, which nobody knows before tokenising.
+
+    Returns:
+        `models`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with their sum or
+        peak, `available`, `assumptions` and `warnings`.
+
+    Raises:
+        ModelError: a config.json is missing or does not tell.
+        HubUnreachable: it is on the Hub, which does not answer.
+    """
+    expert = Shape.of(read_config(config.expert, config.expert_revision), config.expert)
+    amateur = Shape.of(read_config(config.amateur, config.amateur_revision), config.amateur)
+    width = BYTES["bfloat16" if config.dtype == "auto" else config.dtype]
+    work = _work(config, expert, amateur, prompt_tokens)
+    memory = _memory(config, expert, amateur, prompt_tokens, width)
+    disk = _disk(config, expert, prompt_tokens)
+    place = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.is_dir())
+    available = {"disk": shutil.disk_usage(place).free, "memory": psutil.virtual_memory().available}
+    return {
+        "models": {"expert_parameters": expert.parameters, "amateur_parameters": amateur.parameters},
+        "stages": {
+            name: {"tokens": tokens, "flop": flop, "seconds": round(flop / flops, 1)}
+            for name, (tokens, flop) in work.items()
+        },
+        "seconds": round(sum(flop for _, flop in work.values()) / flops, 1),
+        "memory": {**memory, "peak": max(memory["sample"], memory["finetune"], memory["evaluate"])},
+        "disk": {**disk, "sum": sum(disk.values())},
+        "available": available,
+        "assumptions": {"flop_per_second": flops, "prompt_tokens": prompt_tokens, "kept_share": KEPT_SHARE},
+        "warnings": _warnings(available, sum(disk.values()), max(memory.values())),
+    }
+
+
+def read_config(name: str, revision: str | None) -> dict[str, Any]:
+    """The config.json of a model, which is fetched alone where it is on the Hub.
+
+    Raises:
+        ModelError: there is none.
+        HubUnreachable: the Hub does not answer.
+    """
+    collection, _, member = name.partition("/")
+    folder = model_path(member) if collection == "miniature" and member in MODELS else Path(name).expanduser()
+    file = folder / "config.json"
+    if not folder.exists() and hub.is_repository(name):
+        file = _fetch(name, revision)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: no readable config.json ({error}); a plan needs it, and .gguf has none") from None
+    return dict(content) if isinstance(content, dict) else {}
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        if not hub.is_offline():
+            revision = HfApi().model_info(name, revision=revision, timeout=hub.TIMEOUT).sha
+        return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=hub.is_offline()))
+    except Exception as error:  # every client library has its own idea of "no connection"
+        raise HubUnreachable(
+            f"the config.json of {name} is on the Hub, and it cannot be had ({type(error).__name__}). Check the name "
+            "and the network, or give a folder"
+        ) from None
+
+
+def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int) -> dict[str, tuple[int, int]]:
+    """Tokens and FLOP of each stage."""
+    questions = config.sample.max_questions or 1000
+    texts = questions * (prompt + config.sample.max_new_tokens)
+    labels = config.finetune.steps * config.finetune.labels_per_step
+    prefixes = math.ceil(labels / config.finetune.labels_per_forward)
+    trained = prefixes * (prompt + config.sample.max_new_tokens // 2)
+    answers = _items(config) * config.evaluate.samples_per_problem
+    answered = 2 * answers * (prompt + config.evaluate.max_answer_tokens)  # before and after
+    return {
+        "sample": (texts, 2 * texts * (expert.parameters + amateur.parameters)),
+        "finetune": (trained, 4 * trained * expert.parameters),
+        "evaluate": (answered, 2 * answered * expert.parameters),
+    }
+
+
+def _items(config: RunConfig) -> int:
+    """Questions of an evaluation, over all benchmarks and kinds of prompt."""
+    names = {name for given in config.evaluate.benchmarks for name in (PAPER_SET if given == "paper" else (given,))}
+    sizes = (BENCHMARKS[name].size for name in names)
+    limit = config.evaluate.max_items
+    return sum(min(size, limit or size) for size in sizes) * (2 if config.evaluate.prompts == "both" else 1)
+
+
+def _memory(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, width: int) -> dict[str, int]:
+    """Bytes at the peak of each stage."""
+    questions = config.sample.batch_size or BATCH
+    batch = questions * (prompt + config.sample.max_new_tokens)
+    answers = config.evaluate.answer_batch_size * (prompt + config.evaluate.max_answer_tokens)
+    rows = questions * config.sample.max_new_tokens
+    step = config.finetune.labels_per_step * (prompt + config.sample.max_new_tokens // 2)
+    micro = min(step, config.finetune.tokens_per_micro_batch or step)
+    lora = expert.lora(config.finetune.lora_rank, config.finetune.lora_targets)
+    # Kept for the backward pass in each layer: inputs of the linear layers, norms and the activation.
+    activations = micro * expert.layers * (12 * expert.hidden + 4 * expert.intermediate) * width
+    logits = min(ROW_CHUNK_BYTES, rows * expert.vocabulary * 16)
+    return {
+        "weights_expert": expert.parameters * width,
+        "weights_amateur": amateur.parameters * width,
+        "cache": expert.cache(batch, width),
+        "logits": logits,
+        "activations": activations,
+        "sample": (expert.parameters + amateur.parameters) * width + expert.cache(batch, width) + logits,
+        "finetune": expert.parameters * width + 16 * lora + activations,
+        "merge": expert.parameters * 4 * 2,
+        "evaluate": expert.parameters * width + expert.cache(answers, width),
+    }
+
+
+def _disk(config: RunConfig, expert: Shape, prompt: int) -> dict[str, int]:
+    """Bytes of what stays in the run folder, and of what is there for a while."""
+    questions, length = config.sample.max_questions or 1000, config.sample.max_new_tokens
+    # A response token has five measures and the log-probabilities of two models' top tokens, which do not compress, and
+    # ids, which do; a label some three tokens.
+    top = 2 * config.sample.top_tokens
+    rollouts = questions * ((20 + 4 * top) * length + (2 + 2 * top) * length + 2 * prompt + 200)
+    steps = int(questions * length * KEPT_SHARE * 70)
+    lora = expert.lora(config.finetune.lora_rank, config.finetune.lora_targets)
+    answers = 2 * _items(config) * config.evaluate.samples_per_problem
+    merged = expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
+    return {
+        "samples": rollouts + steps + math.ceil(questions / (config.sample.batch_size or BATCH)) * SHARD_OVERHEAD,
+        "checkpoints": config.finetune.keep_checkpoints * (12 * lora + 100_000),
+        "adapter": 4 * lora + 10_000,
+        "merged": expert.parameters * BYTES.get(merged, 4) + min(MODEL_FILES, 150 * expert.vocabulary),
+        "answers": answers * (config.evaluate.max_answer_tokens * TEXT_BYTES + 2 * prompt + 200) // 2,
+    }
+
+
+def _warnings(available: Mapping[str, int], disk: int, memory: int) -> list[str]:
+    found = []
+    if disk > available["disk"]:
+        found.append(f"disk: about {size(disk)} are needed, and {size(available['disk'])} are free")
+    if memory > available["memory"]:
+        found.append(
+            f"memory: about {size(memory)} are needed at the peak, and {size(available['memory'])} are free in this "
+            "machine's main memory (a GPU's was not looked at); batches are halved where they do not fit"
+        )
+    return found
+
+
+def plan_lines(result: Mapping[str, Any]) -> list[str]:
+    """The plan for a person."""
+    models, stages, assumed = result["models"], result["stages"], result["assumptions"]
+    memory = ", ".join(f"{name} {size(result['memory'][name])}" for name in ("sample", "finetune", "evaluate"))
+    disk = ", ".join(f"{name} {size(part)}" for name, part in result["disk"].items() if name != "sum")
+    lines = [
+        f"expert {models['expert_parameters'] / 1e6:.1f} M parameters, "
+        f"amateur {models['amateur_parameters'] / 1e6:.1f} M",
+        *(
+            f"{name}: at most {stage['tokens']:,} tokens, {stage['flop']:.2g} FLOP, {stage['seconds']:,.0f} s"
+            for name, stage in stages.items()
+        ),
+        f"memory at the peak: {size(result['memory']['peak'])} ({memory})",
+        f"disk: {size(result['disk']['sum'])} ({disk}), free: {size(result['available']['disk'])}",
+        f"assumed: {assumed['flop_per_second']:.3g} FLOP a second, prompts of {assumed['prompt_tokens']} tokens, "
+        f"{assumed['kept_share']:.0%} of the steps kept, no response ends early",
+    ]
+    return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,172 @@
+"""Models that do not fit one another, or that bring code along."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from .harness import count, lightr, refused, succeed
+from .test_fingerprints import changed
+
+
+class Canary:
+    """Unpickling it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self._file,))
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    return tmp_path / "canary"
+
+
+def copied(model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    return folder
+
+
+def edit_json(file: Path, **values: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_a_tokenizer_of_equal_size_with_two_ids_swapped_is_refused(
+    sampling: tuple[object, ...], random_amateur: Path, tmp_path: Path
+) -> None:
+    amateur = copied(random_amateur, tmp_path / "amateur")
+    content = json.loads((amateur / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    names = {id_: token for token, id_ in vocabulary.items()}
+    vocabulary[names[300]], vocabulary[names[301]] = 301, 300
+    (amateur / "tokenizer.json").write_text(json.dumps(content))
+    line = refused(*changed(sampling, amateur=amateur), tmp_path / "run")
+    assert "2 of 640 ids differ (id 300 is" in line
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("embed_tokens", "q_proj"), ("lm_head",)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_and_resized_embeddings_merge_to_base_plus_adapter_or_not_at_all(
+    targets: tuple[str, ...], tied: bool, random_amateur: Path, sampling: tuple[object, ...], tmp_path: Path
+) -> None:
+    """The amateur has wider logits than tokens. Where weights are tied, an update of one is not one of the other."""
+    model = copied(random_amateur, tmp_path / "model")
+    if not tied:
+        weights = load_file(model / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].flip(0).clone()
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+        edit_json(model / "config.json", tie_word_embeddings=False)
+    run = tmp_path / "run"
+    succeed(*changed(sampling, expert=model, amateur="miniature/base", max_questions=8), run)
+    tuned = lightr(
+        "finetune", "--model", model, "--data", run, "--steps", 4, "--learning-rate", 1e-2, "--lora-targets", *targets,
+        "--dtype", "float32", "--out", run,
+    )  # fmt: skip
+    assert tuned.code == 0, tuned.error
+    merged = lightr("merge", "--model", model, "--adapter", run, "--out", run / "merged")
+    count(faults=1, survived=1)
+    if merged.code == 0:
+        assert json.loads((run / "merged/lightreasoner.json").read_text())["mean_kl"] < 1e-6
+        assert AutoModelForCausalLM.from_pretrained(run / "merged").lm_head.weight.shape[0] == 664
+    else:
+        assert "is not base + adapter" in merged.last_line
+        assert tied
+        assert targets != ("q_proj", "v_proj")
+        assert not (run / "merged").exists()
+
+
+def test_pickled_weights_are_refused_and_not_read(
+    sampling: tuple[object, ...], evaluating: tuple[object, ...], random_expert: Path, canary: Path, tmp_path: Path
+) -> None:
+    model = copied(random_expert, tmp_path / "model")
+    torch.save(Canary(canary), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    for arguments in (changed(sampling, expert=model), changed(evaluating, model=model)):
+        assert "pytorch_model.bin: pickles, which can run code" in refused(*arguments, tmp_path / "run")
+    assert not canary.exists()
+
+
+def test_a_pickle_beside_sound_weights_is_not_read(
+    evaluating: tuple[object, ...], random_expert: Path, canary: Path, tmp_path: Path
+) -> None:
+    model = copied(random_expert, tmp_path / "model")
+    for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
+        torch.save(Canary(canary), model / name)
+    succeed(*changed(evaluating, model=model, max_items=2), tmp_path / "run")
+    assert not canary.exists()
+    count(bad_inputs=1)
+
+
+def test_a_pickled_adapter_is_refused(merging: tuple[object, ...], tuned: Path, canary: Path, tmp_path: Path) -> None:
+    adapter = copied(tuned / "finetune/adapter", tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save(Canary(canary), adapter / "adapter_model.bin")
+    assert "no adapter_model.safetensors" in refused(*changed(merging, adapter=adapter), tmp_path / "merged")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_a_checkpoint_from_elsewhere_runs_no_code(
+    name: str, tuning: tuple[object, ...], tuned: Path, canary: Path, tmp_path: Path
+) -> None:
+    """Its hashes are right: whoever made it made them too."""
+    from lightreasoner.runs import file_hash
+
+    out = copied(tuned, tmp_path / "run")
+    shutil.rmtree(out / "finetune/adapter")
+    (out / "finetune/result.json").unlink()
+    for step in (8, 12):
+        folder = out / f"finetune/checkpoint-{step}"
+        torch.save(Canary(canary), folder / name)
+        edit_json(folder / "complete.json", **{name: file_hash(folder / name)})
+    (out / "finetune/checkpoint-12/complete.json").unlink()
+    ended = lightr(*tuning, out)
+    count(bad_inputs=1)
+    assert not canary.exists()
+    assert ended.code == (0 if name == "training_args.bin" else 1), ended.error
+
+
+@pytest.mark.parametrize("stage", ["sampling", "evaluating"])
+def test_code_of_a_model_does_not_run_unless_asked(
+    stage: str, request: pytest.FixtureRequest, random_expert: Path, canary: Path, tmp_path: Path
+) -> None:
+    model = copied(random_expert, tmp_path / "model")
+    edit_json(
+        model / "config.json",
+        model_type="no_such_type",
+        auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
+    )
+    edit_json(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", None]})
+    (model / "code.py").write_text(f"open({str(canary)!r}, 'w')\nraise ValueError('sung')\n")
+    flag = "expert" if stage == "sampling" else "model"
+    arguments = changed(request.getfixturevalue(stage), **{flag: model})
+    assert "cannot load" in refused(*arguments, tmp_path / "run")
+    assert not canary.exists()
+    asked = lightr(*arguments[:-1], "--trust-remote-code", "--out", tmp_path / "run")
+    assert canary.exists()  # so the canary would have sung
+    assert "running code of" in asked.error
+    assert "code.py" in asked.error
+
+
+def test_code_from_the_hub_needs_a_pinned_commit() -> None:
+    from lightreasoner.errors import ModelError
+    from lightreasoner.models import ModelSource, load_tokenizer
+
+    source = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="main")
+    with pytest.raises(ModelError, match=f"Read the code at commit {'a' * 40}, and pin it"):
+        load_tokenizer(source, trust_remote_code=True)
+    pinned = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="a" * 40)
+    with pytest.raises(ModelError, match="cannot load the tokenizer"):
+        load_tokenizer(pinned, trust_remote_code=True)
+
+
+def test_the_flag_says_what_it_does() -> None:
+    help_text = " ".join(succeed("sample", "--help").out.replace("│", " ").split())
+    assert "Run Python code that a model repository ships, with all your rights" in help_text
+    assert "only at a commit that is given as revision" in help_text

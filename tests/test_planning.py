@@ -1,0 +1,114 @@
+"""`lightr plan` and `lightr doctor`: figures against what really is, and verdicts on pairs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from lightreasoner.config import RunConfig
+from lightreasoner.doctor import examine
+from lightreasoner.errors import HubUnreachable, ModelError
+from lightreasoner.miniature import model_path
+from lightreasoner.pipeline import run
+from lightreasoner.planning import Shape, plan, plan_lines, read_config
+from lightreasoner.recipes import load_recipe
+
+
+def config_for(out: Path, **changes: Any) -> RunConfig:
+    recipe = load_recipe("miniature")
+    sample = {**recipe["sample"], "max_questions": 64, "batch_size": 32, "max_new_tokens": 12}
+    finetune = {**recipe["finetune"], "steps": 4}
+    evaluate = {**recipe["evaluate"], "max_items": 40, "max_answer_tokens": 12}
+    return RunConfig.checked(
+        {**recipe, "sample": sample, "finetune": finetune, "evaluate": evaluate, "out": out, **changes}
+    )
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ["expert", "small"])
+def test_parameters_are_those_of_the_file(name: str) -> None:
+    with safe_open(model_path(name) / "model.safetensors", framework="pt") as file:
+        count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
+    shape = Shape.of(read_config(f"miniature/{name}", None), name)
+    assert shape.parameters == pytest.approx(count, rel=0.01)
+
+
+def test_parameters_of_a_known_model() -> None:
+    """Qwen2.5-Math-1.5B: 1.54 B parameters, 1.31 B of them outside the embedding (its model card)."""
+    shape = Shape(151936, 1536, 8960, 28, 12, 2, 128, True, "bfloat16")
+    assert shape.parameters == pytest.approx(1.54e9, rel=0.01)
+    assert shape.parameters - 151936 * 1536 == pytest.approx(1.31e9, rel=0.01)
+    assert shape.cache(1, 2) == 28 * 2 * 2 * 128 * 2
+
+
+def test_disk_is_what_a_run_takes_within_a_factor_of_two(tmp_path: Path) -> None:
+    """With responses so short that hardly any ends before the limit, which is what a plan assumes."""
+    config = config_for(tmp_path / "run")
+    planned = plan(config, prompt_tokens=70)["disk"]
+    run(config)
+    parts = {
+        "samples": sum(path.stat().st_size for path in (config.out / "sample").glob("*.parquet")),
+        "checkpoints": size_of(config.out / "finetune/checkpoint-4") * config.finetune.keep_checkpoints,
+        "adapter": size_of(config.out / "finetune/adapter"),
+        "merged": size_of(config.out / "merged"),
+        "answers": sum(path.stat().st_size for path in (config.out / "evaluate").rglob("*.parquet")),
+    }
+    for name, taken in parts.items():
+        assert taken / 2 < planned[name] < taken * 2.5, (name, planned[name], taken)
+    assert sum(parts.values()) / 1.5 < planned["sum"] < sum(parts.values()) * 1.5
+
+
+def test_the_cost_model_is_that_of_the_design(tmp_path: Path) -> None:
+    result = plan(config_for(tmp_path), flops=1e12, prompt_tokens=100)
+    expert, amateur = result["models"]["expert_parameters"], result["models"]["amateur_parameters"]
+    sample, finetune = result["stages"]["sample"], result["stages"]["finetune"]
+    assert sample["flop"] == 64 * 112 * 2 * (
+        expert + amateur
+    )  # the rollout, whose states score it, and the amateur's pass
+    assert finetune["flop"] == 4 * 16 * 106 * 4 * expert
+    assert sample["seconds"] == round(sample["flop"] / 1e12, 1)
+
+
+def test_a_machine_that_is_too_small_is_warned_about_and_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plan(config_for(tmp_path))["warnings"] == []
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10**6}))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10**6}))
+    result = plan(config_for(tmp_path))
+    assert [warning.partition(":")[0] for warning in result["warnings"]] == ["disk", "memory"]
+    assert any("1 MB are free" in line for line in plan_lines(result))
+
+
+def test_what_cannot_be_planned_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubUnreachable, match="config.json of nobody/nothing"):
+        plan(config_for(tmp_path, expert="nobody/nothing"))
+    for content, complaint in (("{", "no readable"), ("{}", "does not tell"), ('{"num_experts": 8}', "mixture")):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ModelError, match=complaint):
+            plan(config_for(tmp_path, expert=str(tmp_path)))
+
+
+def test_the_doctor_knows_pairs(tmp_path: Path, random_expert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sound = examine("miniature/expert", "miniature/small")
+    assert sound["fit"]
+    verdicts = {finding["what"]: finding["verdict"] for finding in sound["findings"]}
+    assert {verdicts[name] for name in ("vocabulary", "sizes", "chat template", "stop tokens", "context")} == {"ok"}
+    assert not examine("miniature/expert", "miniature/none")["fit"]
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in random_expert.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    content = json.loads((other / "tokenizer.json").read_text())
+    names = {id_: token for token, id_ in content["model"]["vocab"].items()}
+    content["model"]["vocab"] |= {names[300]: 301, names[301]: 300}
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    found = examine("miniature/expert", str(other))
+    assert "2 of 640 ids differ" in found["findings"][-1]["seen"]
