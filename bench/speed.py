@@ -29,7 +29,7 @@ from lightreasoner.config import FinetuneConfig, SampleConfig
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
-from lightreasoner.packing import packs
+from lightreasoner.packing import cut_by_tokens, packs, shared_beginning
 from lightreasoner.records import Problem, Rollout, StepSample
 from lightreasoner.sampling import Prompted, Sampler
 from lightreasoner.scoring import response_states, tokens_per_pass
@@ -73,6 +73,12 @@ def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, run
 
     once()
     return flop / statistics.median(timed(once)[0] for _ in range(runs))
+
+
+def tokens_computed(texts: Sequence[list[int]], model: Any) -> int:
+    """Tokens that the passes over these texts compute: what the texts of a pass begin with counts once."""
+    parts = [[texts[i] for i in part] for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model))]
+    return sum(sum(map(len, part)) - shared_beginning(part) * (len(part) - 1) for part in parts)
 
 
 class Ours:
@@ -170,7 +176,7 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
     amateur_body, _ = linear_weights(pair.amateur)
     decoding_seconds, generation = timed(lambda: ours.engine.generate(prompts, ours.decoding))
     tokens = sum(map(len, generation.responses))
-    read = sum(map(len, prompts))
+    read = tokens_computed(prompts, pair.expert)
     scoring_seconds, _ = timed(lambda: response_states(pair.amateur, prompts, generation.responses))
     contrast_seconds = timed(lambda: ours.sampler.score(prompts, generation))[0] - scoring_seconds
     # Shares of the machine's speed: what the linear layers alone would take on as many rows, over what it took.
@@ -178,7 +184,9 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
     gemm_pass = gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
     gemm_read = gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
     ideal_decoding = 2 * (body + head) * (tokens - len(prompts)) / gemm_decode + 2 * body * read / gemm_read
-    scored = read + tokens - len(prompts)
+    scored = tokens_computed(
+        [prompt + response[:-1] for prompt, response in zip(prompts, generation.responses, strict=True)], pair.amateur
+    )
     row = {
         "naive_seconds_per_question": plain_seconds,
         "our_seconds_per_question": our_seconds,
@@ -190,7 +198,7 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         "scoring_seconds": scoring_seconds,
         "contrast_seconds": contrast_seconds,
         "response_tokens": tokens,
-        "prompt_tokens": read,
+        "prompt_tokens_computed": read,
         "gemm_gflops_decoding": gemm_decode / 1e9,
         "gemm_gflops_pass": gemm_pass / 1e9,
         "decoding_of_gemm": ideal_decoding / decoding_seconds,
