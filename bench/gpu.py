@@ -170,17 +170,18 @@ class Bench:
 
         forget_device_peak()
         seconds, generation = timed(lambda: ours.engine.generate(prompts, ours.decoding))
-        made, read = sum(map(len, generation.responses)), sum(map(len, prompts))
-        rows = len(prompts)
+        made, read = sum(map(len, generation.responses)), speed.tokens_computed(prompts, pair.expert)
+        texts = [prompt + response[:-1] for prompt, response in zip(prompts, generation.responses, strict=True)]
+        scored, rows = speed.tokens_computed(texts, pair.amateur), len(prompts)
         flop = 2 * body * (read + made - rows) + 2 * head * made
         facts["decoding"] = {"questions": rows, **share(seconds, flop, gemm_rate(pair.expert, rows, rows))}
         forget_device_peak()
         seconds, _ = timed(lambda: response_states(pair.amateur, prompts, generation.responses))
         gemm = gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
-        facts["scoring"] = {"questions": rows, **share(seconds, 2 * small_body * (read + made - rows), gemm)}
+        facts["scoring"] = {"questions": rows, **share(seconds, 2 * small_body * scored, gemm)}
         forget_device_peak()
         seconds, _ = timed(lambda: ours.sampler.score(prompts, generation))
-        flop = 2 * small_body * (read + made - rows) + 2 * (head + small_head) * made
+        flop = 2 * small_body * scored + 2 * (head + small_head) * made
         facts["scoring and contrast"] = {"questions": rows, **share(seconds, flop, gemm)}
         save(facts)
         labels = speed.labels_of(ours(prompts[:64]))

@@ -31,7 +31,7 @@ from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
 from lightreasoner.models import logit_width
-from lightreasoner.packing import packs
+from lightreasoner.packing import cut_by_tokens, packs, shared_beginning
 from lightreasoner.records import Problem, Rollout, StepSample
 from lightreasoner.sampling import Prompted, Sampler
 from lightreasoner.scoring import response_states, tokens_per_pass
@@ -75,6 +75,12 @@ def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, run
 
     once()
     return flop / statistics.median(timed(once)[0] for _ in range(runs))
+
+
+def tokens_computed(texts: Sequence[list[int]], model: Any) -> int:
+    """Tokens that the passes over these texts compute: what the texts of a pass begin with counts once."""
+    parts = [[texts[i] for i in part] for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model))]
+    return sum(sum(map(len, part)) - shared_beginning(part) * (len(part) - 1) for part in parts)
 
 
 class Ours:
@@ -176,12 +182,14 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         responses = generation.responses
         scoring, _ = timed(lambda prompts=prompts, r=responses: response_states(pair.amateur, prompts, r))
         both, _ = timed(lambda prompts=prompts, g=generation: ours.sampler.score(prompts, g))
-        read, new = sum(map(len, prompts)), sum(map(len, responses)) - len(prompts)
+        read, new = tokens_computed(prompts, pair.expert), sum(map(len, responses)) - len(prompts)
+        texts = [prompt + response[:-1] for prompt, response in zip(prompts, responses, strict=True)]
+        scored = tokens_computed(texts, pair.amateur)
         response_tokens += new + len(prompts)
         # What the linear layers alone would take on as many rows, at this very time, over what all of it took.
         reading = 2 * body * read / gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
         stepping = 2 * (body + head) * new / gemm_rate(pair.expert, len(prompts), len(prompts))
-        passing = 2 * amateur_body * (read + new) / gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
+        passing = 2 * amateur_body * scored / gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
         parts["decoding_of_gemm"].append((reading + stepping) / decoding)
         parts["scoring_of_gemm"].append(passing / scoring)
         for name, value in (("decoding", decoding), ("scoring", scoring), ("contrast", both - scoring)):
