@@ -20,7 +20,12 @@ CONTRAST_ALPHAS = (0.1, 0.2)  # of contrastive decoding
 SHARES = (0.24, 0.06)  # of all steps that the compared selection rules keep
 RULES = ("divergence", "label_surprise", "top1_flip", "expert_entropy", "random")
 ALPHAS = (0.05, 0.1, 0.4, 0.8)
-MIXTURES = (0.5, 0.75)  # of the way from amateur to expert, for pairs of one shape
+# Amateurs between the bundled ones, whose own accuracies lie far apart: start, end, share of the way.
+MIXTURES = (
+    ("miniature/base", "miniature/expert", 0.95),
+    ("miniature/expert", "miniature/instruct", 0.1),
+    ("miniature/expert", "miniature/instruct", 0.25),
+)
 MINIATURE = "miniature/"
 QUICK: Mapping[str, Mapping[str, int]] = {
     "sample": {"max_questions": 160},
@@ -129,16 +134,22 @@ def table4(scope: Scope) -> Plan:
     return {"base": scope.base(main), **decoding, "LightReasoner": scope.method(main, scope.seeds_of("table1"))}
 
 
+def mixtures(scope: Scope) -> list[Job]:
+    """Amateurs between the bundled ones, where the miniature's expert is the subject."""
+    mixed = MIXTURES if scope.main.expert == "miniature/expert" else ()
+    return [Job(scope.root, Mixture(start=start, end=end, share=share)) for start, end, share in mixed]
+
+
 def pairings(scope: Scope) -> list[tuple[RunConfig, str, str]]:
     """Recipe, amateur, and what to call it, for every pair of Table 5."""
     found = []
     for recipe in scope.recipes:
         names = [(recipe.amateur, recipe.amateur), *((name, name) for name in recipe.study.amateurs)]
-        if recipe is scope.main and recipe.expert.startswith(MINIATURE):
-            start = recipe.amateur.removeprefix(MINIATURE)
-            for share in MIXTURES:
-                job = Job(scope.root, Mixture(start=recipe.amateur, end=recipe.expert, share=share))
-                names.append((str(job.folder), f"{start}, {share:.0%} of the way to the expert"))
+        if recipe is scope.main:
+            for job in mixtures(scope):
+                mix = job.subject
+                assert isinstance(mix, Mixture)
+                names.append((str(job.folder), f"{mix.start}, {mix.share:.0%} of the way to {mix.end}"))
         found += [(recipe, amateur, name) for amateur, name in names]
     return found
 
@@ -146,7 +157,7 @@ def pairings(scope: Scope) -> list[tuple[RunConfig, str, str]]:
 def table5(scope: Scope) -> Plan:
     """Experts with amateurs of all strengths."""
     seeds = scope.seeds_of("table5")
-    plan: Plan = {EXTRA: []}
+    plan: Plan = {EXTRA: mixtures(scope)}
     for recipe, amateur, _ in pairings(scope):
         plan[f"{recipe.expert} base"] = scope.base(recipe)
         plan[amateur] = scope.base(recipe, amateur)
@@ -154,9 +165,6 @@ def table5(scope: Scope) -> Plan:
         if amateur != recipe.amateur:
             paired = paired.model_copy(update={"amateur_revision": None})
         plan[f"{recipe.expert} × {amateur}"] = scope.method(paired, seeds)
-    main = scope.main
-    if main.expert.startswith(MINIATURE):
-        plan[EXTRA] = [Job(scope.root, Mixture(start=main.amateur, end=main.expert, share=share)) for share in MIXTURES]
     return plan
 
 
