@@ -320,6 +320,19 @@ def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(made: Path) -> Non
     assert curve[0]["loss"] != curve[-1]["loss"]
 
 
+def test_another_subject_is_asked_of_the_expert_that_was_trained_before(tiny: Path, made: Path, tmp_path: Path) -> None:
+    settings = json.loads(tiny.read_text())
+    settings["study"]["transfer"] = ["arithmetic"]
+    file = tmp_path / "transfer.yaml"
+    file.write_text(json.dumps(settings))
+    trained = sorted((made / "trainings").iterdir())
+    found = study("table8", recipes=[str(file)], out=made, seeds=1, workers=1)
+    assert sorted((made / "trainings").iterdir()) == trained
+    (before,), (after,) = trained[0].glob("evaluate/*/*/*/verdicts*"), (made / "elsewhere").rglob("verdicts*")
+    assert before.read_bytes() == after.read_bytes()
+    assert "the method helps on another subject" in "\n".join(found["table8"]["lines"])
+
+
 def test_wrong_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="no study table9: there are table1"):
         study("table9")

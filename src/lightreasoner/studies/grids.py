@@ -7,7 +7,7 @@ from typing import Any
 
 from lightreasoner.config import BaselineKind, Contrast, RunConfig, SelectSettings, StudySettings
 from lightreasoner.miniature.word_problems import THEMES
-from lightreasoner.studies.cells import Job, Losses, Mixture, Themes, Train, base_evaluation, pool
+from lightreasoner.studies.cells import Elsewhere, Job, Losses, Mixture, Themes, Train, base_evaluation, pool
 
 Plan = dict[str, list[Job]]  # jobs by setting, one a seed
 EXTRA = "extra"  # setting that nobody reports: what others need before them
@@ -199,8 +199,13 @@ def table8(scope: Scope) -> Plan:
     """What was not sampled: another subject, or other kinds of problem."""
     main, seeds = scope.main, scope.seeds_of("table8")
     if main.study.transfer:
-        elsewhere = _changed(main, {"evaluate": {"benchmarks": main.study.transfer}})
-        return {"base": scope.base(elsewhere), "LightReasoner": scope.method(elsewhere, seeds)}
+        base = scope.base(_changed(main, {"evaluate": {"benchmarks": main.study.transfer}}))
+        trained = [
+            job.of(Elsewhere(train=job.subject, benchmarks=main.study.transfer))
+            for job in scope.method(main, seeds)
+            if isinstance(job.subject, Train)
+        ]
+        return {"base": base, "LightReasoner": trained}
     plan: Plan = {"base": scope.base(main), "LightReasoner": [], EXTRA: []}
     for seed in range(seeds):
         file = Job(scope.root, Themes(themes=sampled_themes(), count=main.sample.max_questions or 1000, seed=seed))
@@ -261,7 +266,9 @@ def divergence(scope: Scope) -> Plan:
 def losses(scope: Scope) -> Plan:
     """Held-out perplexity along the training of every expert."""
     return {
-        recipe.expert: [Job(scope.root, Losses(train=job.subject)) for job in scope.method(recipe, 1)]  # type: ignore[arg-type]
+        recipe.expert: [
+            job.of(Losses(train=job.subject)) for job in scope.method(recipe, 1) if isinstance(job.subject, Train)
+        ]
         for recipe in scope.recipes
     }
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightreasoner.studies.work import make
 
 DEFAULT_RECIPES = ("miniature", "miniature-instruct")
 ALL = "all"
+QUICK_NOTE = "Quick form: far too small to decide anything, it shows that the study works."
 
 
 def study(
@@ -62,6 +64,8 @@ def study(
         make([job for plan in plans.values() for jobs in plan.values() for job in jobs], count)
         minutes = (time.perf_counter() - started) / 60
         reports = {study: REPORTS[study](scope, plan) for study, plan in plans.items()}
+        if quick:
+            reports = {study: replace(report, notes=[*report.notes, QUICK_NOTE]) for study, report in reports.items()}
         facts = {"recipes": list(recipes or DEFAULT_RECIPES), "quick": quick, "seeds": seeds, "workers": count}
         files = {study: write(study, report, root / "reports", facts) for study, report in reports.items()}
         if page_file is not None:
