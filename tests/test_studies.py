@@ -2,9 +2,14 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
@@ -149,6 +154,27 @@ def test_workers_make_the_same_and_survive_a_failing_job(tmp_path: Path) -> None
     files = sorted(path.relative_to(alone) for path in alone.rglob("problems.jsonl"))
     assert len(files) == 3
     assert all((alone / file).read_bytes() == (together / file).read_bytes() for file in files)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_told_to_stop_takes_its_workers_with_it(tiny: Path, tmp_path: Path) -> None:
+    settings = json.loads(tiny.read_text())
+    settings["finetune"]["steps"] = 5000
+    file = tmp_path / "long.yaml"
+    file.write_text(json.dumps(settings))
+    arguments = f"study table7 --recipe {file} --seeds 1 --workers 2 --out {tmp_path / 'out'}".split()
+    process = subprocess.Popen([sys.executable, "-m", "lightreasoner.cli", *arguments], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while len(list((tmp_path / "out").glob("trainings/*/finetune/log.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert b"stopped on request" in said
+    assert not any(worker.is_running() for worker in workers)
+    assert list((tmp_path / "out").glob("trainings/*/finetune/checkpoint-*/complete.json"))
 
 
 @pytest.mark.parametrize("name", GRIDS)
