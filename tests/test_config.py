@@ -59,7 +59,6 @@ def test_finetuning_defaults_are_those_of_table_9() -> None:
     assert settings.lora_dropout == 0.05
     assert settings.learning_rate == 5e-5
     assert settings.steps == 1000
-    assert settings.labels_per_micro_batch == 8
     assert settings.labels_per_step == 16  # 8 × 2
     assert settings.labels_per_forward == 1  # independent samples
 
@@ -143,7 +142,7 @@ OUT_OF_RANGE = [
     ("finetune", "steps", 0),
     ("finetune", "steps", 1.5),
     ("finetune", "labels_per_step", 0),
-    ("finetune", "labels_per_micro_batch", 0),
+    ("finetune", "tokens_per_micro_batch", 0),
     ("finetune", "labels_per_forward", 0),
     ("finetune", "learning_rate", 0.0),
     ("finetune", "learning_rate", float("nan")),
@@ -192,10 +191,6 @@ def test_the_ends_of_a_range_are_allowed(section: str, name: str, value: Any) ->
 def test_a_setting_that_is_no_finite_number_is_refused(section: str, name: str, value: float) -> None:
     # With β = nan no step is ever kept, and a resumed run never matches its own fingerprint: nan ≠ nan.
     assert name in message_of(RunConfig, {**REQUIRED, section: {name: value}})
-
-
-def test_a_micro_batch_that_does_not_divide_the_step_is_refused_before_anything_runs() -> None:
-    assert "divide" in message_of(RunConfig, {**REQUIRED, "finetune": {"labels_per_micro_batch": 5}})
 
 
 def test_an_unknown_benchmark_is_refused_before_anything_runs() -> None:
@@ -260,9 +255,8 @@ EVERYTHING: dict[str, Any] = {
     "finetune": {
         "steps": 21,
         "labels_per_step": 24,
-        "labels_per_micro_batch": 12,
+        "tokens_per_micro_batch": 12,
         "labels_per_forward": 4,
-        "padding_free": True,
         "learning_rate": 0.22,
         "lora_rank": 23,
         "lora_alpha": 24.5,
@@ -393,7 +387,6 @@ def test_every_bundled_recipe_is_a_sound_run(name: str) -> None:
     settings = load_recipe(name)
     config = RunConfig.checked(settings)
     assert config.out == Path("runs") / name
-    assert config.finetune.labels_per_step % config.finetune.labels_per_micro_batch == 0
     assert settings.keys() >= REQUIRED.keys()
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.contrastive_decoding import ContrastiveEngine
-from lightreasoner.engines import Decoding, TransformersEngine
+from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation import evaluate
 from lightreasoner.models import Pair, find_model, load_pair, load_tokenizer
@@ -48,23 +48,23 @@ def test_it_takes_the_plausible_token_of_the_highest_ratio(
     pair: Pair, template: PromptTemplate, prompts: list[list[int]], alpha: float
 ) -> None:
     stop_ids = template.stop_ids(pair.expert.generation_config)
-    found = ContrastiveEngine(pair, alpha, template.tokenizer).generate(prompts, Decoding(20, stop_ids))
+    found = ContrastiveEngine(pair, alpha, template.tokenizer).generate(prompts, Decoding(20, stop_ids)).responses
     assert found == [naive(pair, prompt, alpha, stop_ids, 20) for prompt in prompts]
-    assert found != TransformersEngine(pair.expert).generate(prompts, Decoding(20, stop_ids))
+    assert found != PaddedEngine(pair.expert).generate(prompts, Decoding(20, stop_ids)).responses
 
 
 def test_with_one_plausible_token_it_is_greedy_decoding(
     pair: Pair, template: PromptTemplate, prompts: list[list[int]]
 ) -> None:
     decoding = Decoding(32, template.stop_ids(pair.expert.generation_config))
-    found = ContrastiveEngine(pair, 1.0, template.tokenizer).generate(prompts, decoding)
-    assert found == TransformersEngine(pair.expert).generate(prompts, decoding)
+    found = ContrastiveEngine(pair, 1.0, template.tokenizer).generate(prompts, decoding).responses
+    assert found == PaddedEngine(pair.expert).generate(prompts, decoding).responses
 
 
 def test_a_stop_string_ends_a_response(pair: Pair, template: PromptTemplate, prompts: list[list[int]]) -> None:
     engine = ContrastiveEngine(pair, 0.1, template.tokenizer)
-    whole = engine.generate(prompts, Decoding(32, ()))
-    cut = engine.generate(prompts, Decoding(32, (), stop_strings=("}",)))
+    whole = engine.generate(prompts, Decoding(32, ())).responses
+    cut = engine.generate(prompts, Decoding(32, (), stop_strings=("}",))).responses
     for longer, shorter in zip(whole, cut, strict=True):
         assert longer[: len(shorter)] == shorter
         assert template.tokenizer.decode(shorter).count("}") <= 1

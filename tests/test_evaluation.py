@@ -19,7 +19,8 @@ from lightreasoner import answering, evaluation, judging
 from lightreasoner.benchmarks import PAPER_SET, load_benchmark
 from lightreasoner.comparison import compare
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.engines import Decoding, TransformersEngine
+from lightreasoner.decoding import PackedEngine
+from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.errors import ConfigError, DataError, RunMismatch
 from lightreasoner.evaluation import evaluate
 from lightreasoner.grading.mathematical import judge
@@ -125,15 +126,16 @@ def test_an_answer_is_cut_at_a_stop_string_and_ends_there(expert: Path, tmp_path
     assert cut > 5
 
 
+@pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])
 def test_the_engine_ends_a_response_with_the_token_that_completes_a_stop_string(
-    tokenizer: PreTrainedTokenizerFast, random_expert: Path
+    tokenizer: PreTrainedTokenizerFast, random_expert: Path, kind: Any
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(random_expert, dtype=torch.float32)
-    engine = TransformersEngine(model, tokenizer)
+    engine = kind(model, tokenizer)
     prompts = [[5, 6, 7], [9, 10, 11, 12]]
-    free = engine.generate(prompts, Decoding(24, ()))
+    free = engine.generate(prompts, Decoding(24, ())).responses
     word = tokenizer.decode(free[0][7:9])
-    found = engine.generate(prompts, Decoding(24, (), stop_strings=(word,)))
+    found = engine.generate(prompts, Decoding(24, (), stop_strings=(word,))).responses
     for ids, all_ids in zip(found, free, strict=True):
         assert ids == all_ids[: len(ids)]
         assert (word in tokenizer.decode(ids)) == (word in tokenizer.decode(all_ids))

@@ -495,7 +495,7 @@ def test_a_failure_after_many_shards_leaves_nothing(
 
 
 def test_only_plain_text_files(expert: str, tmp_path: Path) -> None:
-    for name in ("LR_samples.zip", "s.jsonl.gz", "s.parquet", "s"):
+    for name in ("s.tar", "s.jsonl.gz", "s.parquet", "s"):
         (tmp_path / name).write_bytes(b"PK\x03\x04")
         with pytest.raises(SampleFormatError, match="Unpack or convert it"):
             import_samples(tmp_path / name, tmp_path / "in", expert=expert)

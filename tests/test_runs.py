@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lightreasoner.errors import Interrupted, LightReasonerError, RunCorrupted, RunLocked, RunMismatch
+from lightreasoner.errors import DiskFull, Interrupted, LightReasonerError, RunCorrupted, RunLocked, RunMismatch
 from lightreasoner.records import (
     SCHEMA_VERSION,
     Answer,
@@ -553,14 +553,14 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pyte
     file = tmp_path / "file"
     write_atomically(file, b"old")
     fail_to_flush(monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match="the disk is full"):
         write_atomically(file, b"new")
     assert file.read_bytes() == b"old"
 
 
 def test_a_failed_first_write_leaves_no_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_to_flush(monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match="the disk is full"):
         write_atomically(tmp_path / "file", b"new")
     assert not (tmp_path / "file").exists()
 
@@ -587,7 +587,7 @@ def test_a_commit_that_fails_to_reach_the_disk_settles_nothing(tmp_path: Path, m
         stage.commit(["a"], {"rows": rows(1)}, {})
         with monkeypatch.context() as broken:
             fail_to_flush(broken)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(DiskFull, match="the disk is full"):
                 stage.commit(["b"], {"rows": rows(2)}, {})
         assert stage.settled_ids == {"a"}
     with stage_in(tmp_path) as stage:

@@ -17,7 +17,8 @@ import torch
 
 from lightreasoner import sampling
 from lightreasoner.config import SampleConfig
-from lightreasoner.engines import Decoding, TransformersEngine, in_halves
+from lightreasoner.decoding import PackedEngine
+from lightreasoner.engines import Decoding, PaddedEngine, in_halves
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
 from lightreasoner.miniature import model_path
 from lightreasoner.models import find_model, load_model, load_tokenizer
@@ -206,15 +207,15 @@ def test_ctrl_c_commits_and_says_how_to_go_on(config: SampleConfig) -> None:
 def test_memory_that_runs_out_halves_the_batch(config: SampleConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     sample(config)
     sizes: list[int] = []
-    generate = TransformersEngine.generate
+    generate = PackedEngine.generate
 
-    def greedy_for_memory(self: TransformersEngine, prompts: Sequence[list[int]], decoding: Decoding) -> Any:
+    def greedy_for_memory(self: PackedEngine, prompts: Sequence[list[int]], decoding: Decoding) -> Any:
         sizes.append(len(prompts))
         if len(prompts) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
         return generate(self, prompts, decoding)
 
-    monkeypatch.setattr(TransformersEngine, "generate", greedy_for_memory)
+    monkeypatch.setattr(PackedEngine, "generate", greedy_for_memory)
     halved = elsewhere(config, "halved")
     sample(halved)
     assert set(sizes) == {4, 2}
@@ -264,11 +265,12 @@ def test_questions_beyond_the_context_are_skipped_and_counted(config: SampleConf
         sample(elsewhere(config, "only-long", **settings))
 
 
-def test_a_rollout_that_ends_at_once_is_done(config: SampleConfig, random_expert: Path) -> None:
-    engine = TransformersEngine(load_model(find_model(str(random_expert)), dtype="float32", device="cpu"))
+@pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])
+def test_a_rollout_that_ends_at_once_is_done(random_expert: Path, kind: Any) -> None:
+    engine = kind(load_model(find_model(str(random_expert)), dtype="float32", device="cpu"))
     every_token = tuple(range(640))
-    assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(10, every_token)))
-    assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(1, ())))
+    assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(10, every_token)).responses)
+    assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(1, ())).responses)
 
 
 def test_a_step_that_takes_a_token_of_one_model_only_is_never_kept(

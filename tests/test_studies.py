@@ -288,7 +288,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe so small that a study takes seconds."""
     settings = load_recipe("miniature")
     settings["sample"] |= {"max_questions": 24, "max_new_tokens": 16}
-    settings["finetune"] |= {"steps": 4, "labels_per_step": 8, "labels_per_micro_batch": 8}
+    settings["finetune"] |= {"steps": 4, "labels_per_step": 8}
     settings["evaluate"] |= {"max_items": 24, "max_answer_tokens": 32}
     settings["study"] = {"lengths": [8, 16], "sft_questions": 48}
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"

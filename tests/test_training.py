@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig, SampleConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, RunMismatch, TrainingDiverged
-from lightreasoner.labels import Collator, LabelSchedule, LabelSet, load_labels, micro_batches_per_step
+from lightreasoner.labels import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
 from lightreasoner.sampling import sample
 from lightreasoner.training import LabelObjective, attach_lora, finetune, newest_complete_checkpoint
@@ -49,12 +49,14 @@ def labels(samples: Path) -> LabelSet:
 
 
 def config_for(samples: Path, expert: Path, out: Path, **settings: object) -> FinetuneConfig:
-    common = {"steps": 6, "labels_per_micro_batch": 8, "learning_rate": 1e-3, "dtype": "float32", "save_steps": 2}
+    common = {"steps": 6, "learning_rate": 1e-3, "dtype": "float32", "save_steps": 2}
     return FinetuneConfig(model=str(expert), data=samples, out=out, **{**common, **settings})  # type: ignore[arg-type]
 
 
-def gradients(expert: Path, samples: Path, blocks: list[list[list[int]]], labels: LabelSet, free: bool) -> Gradients:
-    """LoRA gradients of one step over these micro-batches, dropout 0."""
+def gradients(
+    expert: Path, samples: Path, blocks: list[list[int]], labels: LabelSet, packed: bool, tokens: int = 4096
+) -> Gradients:
+    """LoRA gradients of one step over these blocks, dropout 0."""
     config = config_for(samples, expert, samples, lora_dropout=0.0)
     source = find_model(str(expert))
     model = load_model(source, dtype="float32", device="cpu")
@@ -63,8 +65,8 @@ def gradients(expert: Path, samples: Path, blocks: list[list[list[int]]], labels
     for name, parameter in with_lora.named_parameters():
         if "lora_B" in name:  # zero at the start, which would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.05)
-    for block in blocks:
-        objective(with_lora, Collator(labels, padding_free=free)([block])).backward()
+    for batch in Collator(labels, packed, tokens)([blocks])["micro_batches"]:
+        objective(with_lora, batch).backward()
     return {name: p.grad for name, p in with_lora.named_parameters() if p.grad is not None}
 
 
@@ -74,6 +76,11 @@ def assert_equal(first: Gradients, second: Gradients) -> None:
     for name in first:
         difference = (first[name] - second[name]).norm() / first[name].norm()
         assert difference < 1e-5, name
+
+
+def only_micro_batch(labels: LabelSet, blocks: list[list[int]], packed: bool) -> MicroBatch:
+    (batch,) = Collator(labels, packed, tokens=4096)([blocks])["micro_batches"]
+    return batch
 
 
 def sixteen_sharing_rollouts(labels: LabelSet) -> list[int]:
@@ -94,18 +101,24 @@ def test_every_path_gives_the_same_gradients(random_expert: Path, samples: Path,
     alone = [[label] for label in chosen]
     shared = blocks_by_rollout(labels, chosen)
     assert max(map(len, shared)) > 1
-    reference = gradients(random_expert, samples, [alone], labels, free=False)
-    assert_equal(reference, gradients(random_expert, samples, [alone], labels, free=True))
-    assert_equal(reference, gradients(random_expert, samples, [shared], labels, free=False))
-    assert_equal(reference, gradients(random_expert, samples, [shared], labels, free=True))
+    reference = gradients(random_expert, samples, alone, labels, packed=False)
+    assert_equal(reference, gradients(random_expert, samples, alone, labels, packed=True))
+    assert_equal(reference, gradients(random_expert, samples, shared, labels, packed=False))
+    assert_equal(reference, gradients(random_expert, samples, shared, labels, packed=True))
 
 
-def test_accumulation_does_not_change_the_gradient(random_expert: Path, samples: Path, labels: LabelSet) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_size_of_micro_batches_does_not_change_the_gradient(
+    random_expert: Path, samples: Path, labels: LabelSet, packed: bool
+) -> None:
     alone = [[label] for label in sixteen_sharing_rollouts(labels)]
-    reference = gradients(random_expert, samples, [alone], labels, free=False)
-    for size in (1, 4, 8):
-        parts = [alone[start : start + size] for start in range(0, 16, size)]
-        assert_equal(reference, gradients(random_expert, samples, parts, labels, free=False))
+    reference = gradients(random_expert, samples, alone, labels, packed=False)
+    longest = int(labels.prefix_length.max())
+    for tokens in (1, 2 * longest, 5 * longest):
+        parts = Collator(labels, packed, tokens)([alone])["micro_batches"]
+        assert len(parts) > 1
+        assert sum(len(part.rows) for part in parts) == 16
+        assert_equal(reference, gradients(random_expert, samples, alone, labels, packed, tokens))
 
 
 def test_a_label_beside_longer_ones_has_the_loss_it_has_alone(random_expert: Path, labels: LabelSet) -> None:
@@ -117,7 +130,7 @@ def test_a_label_beside_longer_ones_has_the_loss_it_has_alone(random_expert: Pat
     assert labels.prefix_length[short] < labels.prefix_length[long]
     losses = {}
     for name, block in {"short": [[short]], "long": [[long]], "both": [[short], [long]]}.items():
-        losses[name] = objective(model, Collator(labels, padding_free=False)([block])).item()
+        losses[name] = objective(model, only_micro_batch(labels, block, packed=False)).item()
     assert losses["both"] == pytest.approx(losses["short"] + losses["long"], rel=1e-5)
 
 
@@ -134,7 +147,7 @@ def test_the_loss_is_equation_8_on_the_bare_prefix(random_expert: Path, labels: 
     with torch.inference_mode():
         log_expert = model(prefix).logits[0, -1].log_softmax(-1)
         expected = contrast.label_cross_entropy(dense, log_expert).item()
-        found = objective(model, Collator(labels, padding_free=True)([[[label]]])).item()
+        found = objective(model, only_micro_batch(labels, [[label]], packed=True)).item()
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -166,9 +179,9 @@ def test_the_schedule_depends_on_the_seed_alone(labels: LabelSet) -> None:
 
 
 def test_a_step_that_cannot_be_dealt_out_is_refused() -> None:
-    assert micro_batches_per_step(16, 4, 2) == 2
+    assert share_of_step(16, 2) == 8
     with pytest.raises(DataError, match="16 labels a step"):
-        micro_batches_per_step(16, 5, 1)
+        share_of_step(16, 3)
 
 
 def test_long_prefixes_are_skipped_and_counted_never_cut(samples: Path, labels: LabelSet) -> None:
@@ -301,11 +314,11 @@ def test_half_precision_without_a_gpu_is_refused(random_expert: Path, samples: P
 
 
 def test_two_processes_train_what_one_trains(random_expert: Path, samples: Path, tmp_path: Path) -> None:
-    settings = {"steps": 10, "logging_steps": 5, "lora_dropout": 0.0, "labels_per_micro_batch": 4}
+    settings = {"steps": 10, "logging_steps": 5, "lora_dropout": 0.0}
     finetune(config_for(samples, random_expert, tmp_path / "one", **settings))
     arguments = {"model": random_expert, "data": samples, "out": tmp_path / "two", "learning-rate": 1e-3}
     arguments |= {"dtype": "float32", "device": "cpu", "steps": 10, "logging-steps": 5, "save-steps": 2}
-    arguments |= {"lora-dropout": 0.0, "labels-per-micro-batch": 4}
+    arguments |= {"lora-dropout": 0.0, "tokens-per-micro-batch": 100}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "lightreasoner.cli", "finetune"]
     command += [str(text) for key, value in arguments.items() for text in (f"--{key}", value)]
@@ -329,7 +342,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(random_expert: Path, sam
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match="nan"):
-        objective(model, Collator(labels, padding_free=False)([[[0]]]))
+        objective(model, only_micro_batch(labels, [[0]], packed=True))
 
 
 def test_interrupted_carries_the_exit_code_of_its_signal() -> None:

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.contrastive_decoding import ContrastiveEngine
-from lightreasoner.engines import Decoding, Engine, TransformersEngine, in_halves
+from lightreasoner.decoding import engine_for
+from lightreasoner.engines import Decoding, Engine, in_halves
 from lightreasoner.models import ModelSource, context_length, find_model, load_model, load_pair
 from lightreasoner.progress import progress
 from lightreasoner.prompts import PromptTemplate
@@ -53,7 +54,7 @@ class ModelUnderTest:
         """How it answers: alone, or with an amateur beside it."""
         config = self._config
         if config.contrast_with is None:
-            return TransformersEngine(self.model, self.tokenizer)
+            return engine_for(self.model, self.tokenizer)
         amateur = find_model(config.contrast_with, config.contrast_with_revision)
         machine = {"dtype": config.dtype, "device": config.device, "trust_remote_code": config.trust_remote_code}
         pair = load_pair(self._source, amateur, **machine)  # type: ignore[arg-type]
@@ -94,9 +95,14 @@ def answer_all(
         answering = _Answering(under_test, config, name, template)
         for limit, batch in _batches(waiting, config, context_length(under_test.model)):
             stop.check()
-            answers = in_halves(batch, lambda part, limit=limit: answering.answer(part, limit))  # type: ignore[misc]
+            halved: list[int] = []
+            answers = in_halves(
+                batch,
+                lambda part, limit=limit: answering.answer(part, limit),  # type: ignore[misc]
+                halved,
+            )
             ids = list(dict.fromkeys(asked.item.id for asked in batch))
-            stage.commit(ids, {"answers": Answer.table(answers)}, _counts(answers))
+            stage.commit(ids, {"answers": Answer.table(answers)}, _counts(answers) | {"halved_batches": len(halved)})
             advance(len(ids))
 
 
@@ -119,7 +125,7 @@ class _Answering:
         if limit <= 0:
             return [self._answer(asked, [], "prompt_too_long") for asked in batch]
         decoding = replace(self._decoding, max_new_tokens=limit, seed=_seed(self._decoding.seed, batch))
-        outputs = self._engine.generate([asked.prompt_ids for asked in batch], decoding)
+        outputs = self._engine.generate([asked.prompt_ids for asked in batch], decoding).responses
         return [self._answer(asked, ids) for asked, ids in zip(batch, outputs, strict=True)]
 
     def _answer(self, asked: Asked, output_ids: list[int], finish: str | None = None) -> Answer:

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from lightreasoner.config import BaselineConfig, BaselineKind
-from lightreasoner.engines import Decoding, TokenIds, TransformersEngine, in_halves
+from lightreasoner.decoding import engine_for
+from lightreasoner.engines import Decoding, TokenIds, in_halves
 from lightreasoner.errors import DataError
 from lightreasoner.grading.answers import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
@@ -30,7 +31,7 @@ from lightreasoner.records import Problem, Rollout, StepSample
 from lightreasoner.runs import StageFolder, open_stage, stop_signals
 
 SOLUTION_FIELDS = ("solution", "answer")
-TRAJECTORIES_PER_STEP, MICRO_BATCHES = 16, 4  # Table 10: 4 × 4
+TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
 UNKNOWN_SCORES = len(Rollout.schema) - 5  # columns of a rollout that only stage 1 can fill
 
 
@@ -131,11 +132,10 @@ def _fill(
 
 def sft_settings(labels: int, answers: int) -> dict[str, int]:
     """Settings of `lightr finetune` for one epoch in steps of 16 answers (Table 10), counted in labels."""
-    micro_batch = max(1, round(TRAJECTORIES_PER_STEP * labels / answers / MICRO_BATCHES))
+    labels_per_step = max(1, round(TRAJECTORIES_PER_STEP * labels / answers))
     return {
-        "steps": max(1, labels // (micro_batch * MICRO_BATCHES)),
-        "labels_per_step": micro_batch * MICRO_BATCHES,
-        "labels_per_micro_batch": micro_batch,
+        "steps": max(1, labels // labels_per_step),
+        "labels_per_step": labels_per_step,
         "labels_per_forward": labels,  # all labels of an answer share a forward pass
     }
 
@@ -146,7 +146,7 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
 def own_right_answers(config: BaselineConfig, source: ModelSource, template: PromptTemplate) -> Maker:
     """Rejection-sampled SFT: one greedy answer of the model to each problem, kept if it is complete and right."""
     model = load_model(source, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
-    engine = TransformersEngine(model, template.tokenizer)
+    engine = engine_for(model, template.tokenizer)
     stop_ids = template.stop_ids(model.generation_config)
     room = context_length(model)
 
@@ -155,7 +155,7 @@ def own_right_answers(config: BaselineConfig, source: ModelSource, template: Pro
         limit = int(min(config.max_new_tokens, room - max(map(len, prompts))))
         if limit < 1:
             raise DataError(f"a prompt of {max(map(len, prompts))} tokens leaves no room in a context of {room}")
-        return engine.generate(prompts, Decoding(limit, stop_ids))
+        return engine.generate(prompts, Decoding(limit, stop_ids)).responses
 
     def make(batch: Sequence[Solved]) -> Kept:
         outputs = in_halves(batch, generate)

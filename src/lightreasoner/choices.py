@@ -15,7 +15,7 @@ from lightreasoner.models import context_length, logit_width, vocabulary_of
 from lightreasoner.progress import progress
 from lightreasoner.records import ChoiceProblem, ScoredChoices
 from lightreasoner.runs import StageFolder, stop_signals
-from lightreasoner.scoring import ROW_CHUNK_ELEMENTS, response_states
+from lightreasoner.scoring import response_states, row_chunks
 from lightreasoner.statistics import Accuracy
 
 DELIMITER = " "  # between context and choice
@@ -83,11 +83,10 @@ def _sums(
         torch.tensor([token for response in responses for token in response], device=device)
     )
     chosen = torch.empty(len(rows), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    chunk = max(1, ROW_CHUNK_ELEMENTS // len(vocabulary.token_ids))
-    for start in range(0, first, chunk):
-        logprobs = vocabulary.log_softmax(states.logits(slice(start, start + chunk)))
-        mine = (row_of >= start) & (row_of < start + chunk)
-        chosen[mine] = logprobs[row_of[mine] - start, column_of[mine]].to(chosen.dtype)
+    for part in row_chunks(first, len(vocabulary.token_ids), device, for_head=True):
+        logprobs = vocabulary.log_softmax(states.logits(part))
+        mine = (row_of >= part.start) & (row_of < part.stop)
+        chosen[mine] = logprobs[row_of[mine] - part.start, column_of[mine]].to(chosen.dtype)
     return [float(part.sum()) for part in chosen.split([len(response) for response in responses])]
 
 

@@ -1,12 +1,13 @@
 """The command line: a thin skin over the stages, which are imported only when they run.
 
 Data goes to stdout (JSON with `--json`), everything else to stderr. Exit code 0 only if the promise was kept, 1 for
-a failure, 2 for wrong usage, 130 or 143 when stopped by a signal.
+a failure, 2 for wrong usage, 128 + its number (130, 138, 143) when stopped by a signal.
 """
 
 import io
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -36,7 +38,7 @@ from lightreasoner.config import (
     SelectSettings,
     explain,
 )
-from lightreasoner.errors import ConfigError, LightReasonerError
+from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError, visible
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
 C = TypeVar("C", bound=Config)
@@ -44,11 +46,14 @@ Lines = Callable[[Mapping[str, Any]], list[str]]  # a result as lines for a pers
 
 DEFAULT_RECIPE = "miniature"
 
+STOPPED = "stopped; what was committed stays, and the same command continues from there"
+
 app = App(
     name="lightr",
     help="Make a language model reason better without labels, by what it knows and a weaker model does not.",
     version=lambda: metadata.version("lightreasoner"),
     default_parameter=Parameter(consume_multiple=True, negative=()),
+    suppress_keyboard_interrupt=False,  # `main` says what stays
 )
 samples_app = App(name="samples", help="Exchange samples with other tools as JSONL.")
 answers_app = App(name="answers", help="Exchange evaluation answers with other tools.")
@@ -277,6 +282,7 @@ def import_samples(
     *,
     expert: str,
     expert_revision: str | None = None,
+    member: str | None = None,
     questions: Path | None = None,
     question_field: str | None = None,
     cue: str | None = None,
@@ -286,10 +292,11 @@ def import_samples(
     """Turn a sample file of the authors' JSONL format into a folder that `lightr finetune --data` takes.
 
     Args:
-        file: JSONL file of samples.
+        file: JSONL file of samples, or a .zip that holds one.
         out: folder to write.
         expert: model that was sampled; its tokenizer and chat template make the token ids.
         expert_revision: branch, tag or commit of a Hub expert.
+        member: which file of a .zip; by default the only one that ends like a text file.
         questions: file with the questions, where the samples' prompt_id is not the question itself but its id.
         question_field: field of that file that holds the question.
         cue: system message that the samples were made with; the authors' script used "Please reason step by step."
@@ -304,6 +311,7 @@ def import_samples(
             out,
             expert=expert,
             expert_revision=expert_revision,
+            member=member,
             questions=questions,
             question_field=question_field,
             cue=cue,
@@ -399,8 +407,10 @@ def main() -> None:
     if not sys.warnoptions:
         # What one library will change for another is no business of the person at the terminal.
         warnings.simplefilter("ignore", FutureWarning)
+    for number in set(STOP_SIGNALS) - {signal.SIGINT}:  # which Python turns into KeyboardInterrupt by itself
+        signal.signal(number, _leave)
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except LightReasonerError as error:
         _fail(str(error), error.exit_code)
@@ -408,7 +418,7 @@ def main() -> None:
         cause = error.__cause__ or error.__context__
         _fail(explain(RunFlags, cause) if isinstance(cause, ValidationError) else str(error), 2)
     except KeyboardInterrupt:
-        _fail("stopped; what was committed stays, and the same command continues from there", 130)
+        _fail(STOPPED, 130)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or closing stdout fails once more, if it was stdout
         if isinstance(error, BrokenPipeError):
@@ -421,8 +431,14 @@ def _fail(message: str, exit_code: int) -> None:
     sys.exit(exit_code)
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Signal handler for where no stage has its own. No `print`: the signal may have come in the middle of one."""
+    os.write(2, f"lightr: {STOPPED}\n".encode())
+    sys.exit(128 + number)
+
+
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def _given(flags: Config | None) -> dict[str, Any]:
@@ -458,17 +474,22 @@ _SHARED = {"expert", "amateur", "dataset"}
 def _do(module: str, function: str, config: Config, options: Options, lines: Lines | None = None) -> None:
     """Run a stage, imported only now, and print its result; or print its settings on a dry run."""
     if options.dry_run:
-        print(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        print(visible(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)))
         return
+    if os.environ.get("RANK", "0") == "0":  # the other processes of torchrun work in the folder that it holds
+        from lightreasoner.runs import refuse_if_held
+
+        folder: Path = config.out  # type: ignore[attr-defined]
+        refuse_if_held(folder.parent if isinstance(config, MergeConfig) else folder)
     stage = getattr(import_module(f"lightreasoner.{module}"), function)
     _print(stage(config), options.as_json, lines)
 
 
 def _print(result: Mapping[str, Any], as_json: bool, lines: Lines | None = None) -> None:
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(visible(json.dumps(result, indent=2, ensure_ascii=False)))
     else:
-        print("\n".join(lines(result) if lines else (f"{key}: {value}" for key, value in result.items())))
+        print(visible("\n".join(lines(result) if lines else (f"{key}: {value}" for key, value in result.items()))))
 
 
 def _evaluation_lines(result: Mapping[str, Any]) -> list[str]:

@@ -107,7 +107,8 @@ class MachineSettings(Config):
     device: str = "auto"
     """cuda, cuda:1, mps, cpu; auto takes the first that is there."""
     trust_remote_code: bool = False
-    """Run Python code that a model repository ships. Off: such a model is refused."""
+    """Run Python code that a model repository ships, with all your rights. Off: such a model is refused. From the Hub
+    only at a commit that is given as revision."""
 
 
 class SampleSettings(Config):
@@ -127,8 +128,9 @@ class SampleSettings(Config):
     """Nucleus of the rollout's decoding; needs a temperature."""
     top_tokens: Annotated[int, Field(ge=1)] = 5
     """Most probable tokens of each model that are kept at every step, for the report."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    """Questions at a time; halved by itself when memory runs out."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Questions at a time; none takes what fits into memory, up to 64 on a CPU and 512 elsewhere. Halved by itself when
+    memory runs out."""
 
     @model_validator(mode="after")
     def _nucleus_needs_temperature(self) -> Self:
@@ -181,12 +183,10 @@ class FinetuneSettings(Config):
     """Optimiser steps (paper: 1000)."""
     labels_per_step: Annotated[int, Field(ge=1)] = 16
     """Labels in each optimiser step, exactly (paper: 16)."""
-    labels_per_micro_batch: Annotated[int, Field(ge=1)] = 8
-    """Labels in one forward and backward pass; must divide labels_per_step. Changes speed and memory only."""
     labels_per_forward: Annotated[int, Field(ge=1)] = 1
     """Up to this many labels of one rollout share a prefix pass; 1 is the paper's independent samples."""
-    padding_free: bool = False
-    """Lay sequences end to end instead of padding them; same gradients."""
+    tokens_per_micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of one forward and backward pass; none takes what suits the device. Changes speed and memory only."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """Peak, reached at once, then linear to 0 (paper: 5e-5)."""
     lora_rank: Annotated[int, Field(ge=1)] = 8
@@ -209,15 +209,6 @@ class FinetuneSettings(Config):
     """Log every N steps."""
     report_to: tuple[str, ...] = ()
     """Trackers of transformers' Trainer, such as trackio, wandb, tensorboard."""
-
-    @model_validator(mode="after")
-    def _micro_batches_fill_a_step(self) -> Self:
-        if self.labels_per_step % self.labels_per_micro_batch:
-            raise ValueError(
-                f"labels_per_micro_batch = {self.labels_per_micro_batch} does not divide "
-                f"labels_per_step = {self.labels_per_step}, so no number of micro-batches makes a step"
-            )
-        return self
 
 
 class MergeSettings(Config):

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner import contrast
-from lightreasoner.engines import Decoding, TokenIds
+from lightreasoner.engines import Decoding, Generation, TokenIds
 from lightreasoner.models import Pair
 
 TAIL = 32  # last tokens of a response that are searched for a stop string
@@ -33,7 +33,7 @@ class ContrastiveEngine:
         self._tokenizer = tokenizer
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
+    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `engines.Engine.generate`; temperature, nucleus and seed have no meaning here."""
         width, device = max(map(len, prompts)), self._pair.expert.device
         input_ids = torch.tensor([[0] * (width - len(ids)) + ids for ids in prompts], device=device)
@@ -52,7 +52,7 @@ class ContrastiveEngine:
                 break
             input_ids, positions = taken[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, torch.ones_like(taken)[:, None]], dim=1)
-        return responses
+        return Generation(responses)
 
     def _next(self, input_ids: Tensor, mask: Tensor, positions: Tensor, caches: list[Any]) -> Tensor:
         """The next token of each row, [B]; the caches move on."""

@@ -11,6 +11,9 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.errors import ModelError
+from lightreasoner.failpoints import reach
+from lightreasoner.progress import say
+from lightreasoner.scoring import ResponseStates
 
 TokenIds = list[int]
 Item = TypeVar("Item")
@@ -38,16 +41,29 @@ class Decoding:
     stop_strings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Generation:
+    """What an engine made of a batch of prompts.
+
+    Attributes:
+        responses: token ids of each response, in the order of the prompts; stop token included, nothing after it.
+        states: what the model computed on the way, which saves a pass of scoring; None where an engine cannot say.
+    """
+
+    responses: list[TokenIds]
+    states: ResponseStates | None = None
+
+
 class Engine(Protocol):
     """Generates responses to a batch of prompts."""
 
-    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
-        """The response to each prompt, in order, stop token included, nothing after it."""
+    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
+        """A response to each prompt."""
         ...
 
 
-class TransformersEngine:
-    """`generate` of transformers, all prompts as one left-padded batch.
+class PaddedEngine:
+    """`generate` of transformers, all prompts as one left-padded batch: slower than `decoding`, works with any model.
 
     Args:
         model: the model.
@@ -58,7 +74,7 @@ class TransformersEngine:
         self._model = model
         self._tokenizer = tokenizer
 
-    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
+    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `Engine.generate`."""
         width = max(map(len, prompts))
         # What a pad position holds does not matter, since the attention mask says which positions are real; the
@@ -80,39 +96,32 @@ class TransformersEngine:
         )
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):
-            torch.manual_seed(_stream(decoding.seed, prompts))
+            torch.manual_seed(stream_seed(decoding.seed, prompts))
             output: torch.Tensor = self._model.generate(  # type: ignore[operator]
                 input_ids.to(self._model.device),
                 attention_mask=mask.to(self._model.device),
                 generation_config=settings,
                 **({"tokenizer": self._tokenizer} if decoding.stop_strings else {}),
             )
-        responses = (_until_stop(ids, decoding.stop_ids) for ids in output[:, width:].tolist())
-        return [self._until_stop_string(ids, decoding.stop_strings) for ids in responses]
-
-    def _until_stop_string(self, ids: TokenIds, stop_strings: tuple[str, ...]) -> TokenIds:
-        """The shortest beginning of the response that spells out a stop string, or all of it."""
-        if not stop_strings:
-            return ids
-        tokenizer = self._tokenizer
-        assert tokenizer is not None
-
-        def spells_one(length: int) -> bool:
-            text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
-            return any(stop in text for stop in stop_strings)
-
-        lengths = range(1, len(ids) + 1)
-        place = bisect_left(lengths, True, key=spells_one)  # longer beginnings spell out what shorter ones do
-        return ids[: lengths[place]] if place < len(lengths) else ids
+        rows = output[:, width:].tolist()
+        return Generation([until_stop(ids, decoding, self._tokenizer) for ids in rows])
 
 
-def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+def in_halves(
+    items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], halved: list[int] | None = None
+) -> list[Result]:
     """`work(items)`; when memory runs out, the two halves one after the other, and so on.
+
+    Args:
+        items: a batch.
+        work: what is done with it.
+        halved: gets the size of each batch that did not fit.
 
     Raises:
         ModelError: memory runs out with a single item.
     """
     try:
+        reach("in-batch")
         return work(items)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
@@ -124,18 +133,30 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
             ) from None
     # Outside the except block: there the traceback would keep the failed batch's tensors alive.
     clear_device_cache(garbage_collection=True)
+    say(f"out of memory with a batch of {len(items)}: done again in halves")
+    if halved is not None:
+        halved.append(len(items))
     middle = len(items) // 2
-    return in_halves(items[:middle], work) + in_halves(items[middle:], work)
+    return in_halves(items[:middle], work, halved) + in_halves(items[middle:], work, halved)
 
 
-def _until_stop(ids: TokenIds, stop_ids: tuple[int, ...]) -> TokenIds:
-    for position, token in enumerate(ids):
-        if token in stop_ids:
-            return ids[: position + 1]
-    return ids
+def until_stop(ids: TokenIds, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None) -> TokenIds:
+    """The response up to its stop token, or to the token that completes a stop string; else all of it."""
+    end = next((place + 1 for place, token in enumerate(ids) if token in decoding.stop_ids), len(ids))
+    if not decoding.stop_strings:
+        return ids[:end]
+    assert tokenizer is not None
+
+    def spells_one(length: int) -> bool:
+        text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
+        return any(stop in text for stop in decoding.stop_strings)
+
+    lengths = range(1, end + 1)
+    place = bisect_left(lengths, True, key=spells_one)  # longer beginnings spell out what shorter ones do
+    return ids[: lengths[place]] if place < end else ids[:end]
 
 
-def _stream(seed: int, prompts: Sequence[TokenIds]) -> int:
+def stream_seed(seed: int, prompts: Sequence[TokenIds]) -> int:
     """A seed of its own for each batch, so that a resumed run draws what the uninterrupted one would have."""
     digest = hashlib.sha256(f"{seed} {list(prompts)}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

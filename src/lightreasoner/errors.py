@@ -11,12 +11,40 @@
     ├── RunError                  a run folder that cannot be used
     │   ├── RunLocked             another process works in it
     │   ├── RunMismatch           it was made with other settings
-    │   └── RunCorrupted          a file in it is not what was committed
+    │   ├── RunCorrupted          a file in it is not what was committed
+    │   └── DiskFull              there is no room for what is to be written
     ├── TrainingDiverged          the loss is no longer a number
-    └── Interrupted               asked to stop; everything committed stays (exit code 130 or 143)
+    └── Interrupted               asked to stop; everything committed stays (exit code 128 + signal)
 
 A message says what is wrong with its values, why it matters, and what to do.
 """
+
+import signal
+
+# What asks a process to stop: Ctrl-C, a scheduler's stop, and Slurm's warning before it takes the machine away.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+_CONTROLS = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *range(0x200B, 0x2010),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if chr(code) not in "\n\t"
+}
+
+
+def visible(text: str) -> str:
+    """The text with control characters spelt out: words of models, files and servers must not steer a terminal.
+
+    That is all of C0 and C1 but line break and tab, and what turns the direction of writing or has no width. What
+    JSON escapes stays JSON.
+    """
+    return text.translate(_CONTROLS)
 
 
 class LightReasonerError(Exception):
@@ -69,6 +97,10 @@ class RunMismatch(RunError):
 
 class RunCorrupted(RunError):
     """A file in the run folder is not what was committed."""
+
+
+class DiskFull(RunError):
+    """There is no room on the disk for what is to be written."""
 
 
 class TrainingDiverged(LightReasonerError):

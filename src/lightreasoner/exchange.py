@@ -6,7 +6,7 @@ import os
 import shutil
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from lightreasoner.archives import unpacked
 from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.errors import DataError, RunError, SampleFormatError
 from lightreasoner.models import find_model, load_tokenizer
@@ -24,7 +25,7 @@ from lightreasoner.records import Rollout, StepSample
 from lightreasoner.runs import StageFolder, file_hash, open_stage, publish_folder, read_stage, stop_signals
 from lightreasoner.sample_lines import LONGEST_LINE, LineReader, short, write_line
 
-SUFFIXES = (".jsonl", ".json", ".txt")
+SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them
 ROWS_PER_SHARD = 4096
 HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
 JUNK_KL = 4.0  # nats; the paper's mean is 2.0 where the models' favourite tokens differ, and 0.2 where they agree
@@ -82,6 +83,7 @@ def import_samples(
     *,
     expert: str,
     expert_revision: str | None = None,
+    member: str | None = None,
     questions: Path | None = None,
     question_field: str | None = None,
     cue: str | None = None,
@@ -100,10 +102,11 @@ def import_samples(
     list, or −1 for `taken_id`. Memory holds one shard, the questions, and some 150 bytes a line.
 
     Args:
-        file: text file with one JSON object a line.
+        file: text file with one JSON object a line, or a .zip that holds one.
         out: folder to write; must not exist.
         expert: model that was sampled; its tokenizer and chat template make the token ids.
         expert_revision: branch, tag or commit of a Hub expert.
+        member: which file of a .zip; None takes the only one that ends like a text file.
         questions: file whose rows have a question, and the `id` that is its `prompt_id`.
         question_field: field of that file that holds the question.
         cue: system message that the samples were made with; None is the paper's Eq 36. The authors' script used
@@ -128,21 +131,24 @@ def import_samples(
     reader = LineReader(expert, template, _read_questions(questions, question_field) if questions else None)
     # In the nearest folder that is there: the same disk as `out`, and no parent to remove again after a failure.
     temporary = next(parent for parent in out.parents if parent.exists()) / f".{out.name}.{os.getpid()}.tmp"
+    is_archive = file.suffix.lower() == ".zip"
+    unpacking = unpacked(file, member, SUFFIXES, temporary.with_suffix(".unpacked"))
     try:
-        fingerprint = {
-            "imported": True,
-            "file_sha256": file_hash(file),
-            "expert": expert,
-            "expert_revision": expert_revision,
-            "expert_sha256": source.fingerprint(),
-            "questions_sha256": file_hash(questions) if questions else None,
-            "question_field": question_field,
-            "cue": template.cue,
-            "template_sha256": template.fingerprint,
-        }
-        with open_stage(temporary, "sample", fingerprint) as stage:
-            result = {**_fill(stage, file, reader), **reader.facts}
-            stage.finish(result)
+        with unpacking if is_archive else nullcontext((file, str(file))) as (text, name):
+            fingerprint = {
+                "imported": True,
+                "file_sha256": file_hash(text),
+                "expert": expert,
+                "expert_revision": expert_revision,
+                "expert_sha256": source.fingerprint(),
+                "questions_sha256": file_hash(questions) if questions else None,
+                "question_field": question_field,
+                "cue": template.cue,
+                "template_sha256": template.fingerprint,
+            }
+            with open_stage(temporary, "sample", fingerprint) as stage:
+                result = {**_fill(stage, text, name, reader), **reader.facts}
+                stage.finish(result)
         out.parent.mkdir(parents=True, exist_ok=True)
         publish_folder(temporary, out)
     except (OSError, RunError) as error:
@@ -167,7 +173,7 @@ def _sampled_tokenizer(folder: Path, fingerprint: Mapping[str, Any], remote_code
 
 
 def _check_paths(file: Path, out: Path) -> None:
-    if file.suffix.lower() not in SUFFIXES:
+    if file.suffix.lower() not in (*SUFFIXES, ".zip"):
         raise SampleFormatError(
             f"{file}: samples are read from text files ({', '.join(SUFFIXES)}) with one JSON object a line, not from "
             f"{file.suffix or 'files without an ending'}. Unpack or convert it, and give the text file"
@@ -193,24 +199,24 @@ def _read_questions(file: Path, field: str | None) -> dict[str, str]:
     return questions
 
 
-def _fill(stage: StageFolder, file: Path, reader: LineReader) -> dict[str, Any]:
+def _fill(stage: StageFolder, file: Path, name: str, reader: LineReader) -> dict[str, Any]:
     """Put the file's samples into the stage, and say what they are like."""
     rollouts = _Rollouts(stage)
     seen: set[bytes] = set()
     measures = array("d")  # support, entropy and KL of each label
     number = 0
     with progress("importing bytes", file.stat().st_size) as advance, stop_signals() as stop:
-        for number, line in _lines(file):
+        for number, line in _lines(file, name):
             stop.check()
             digest = hashlib.blake2b(line.strip(), digest_size=16).digest()
             if digest not in seen:
                 seen.add(digest)
-                rollout, step = reader.read(f"{file}, line {number}", line)
+                rollout, step = reader.read(f"{name}, line {number}", line)
                 rollouts.add(rollout, step, number)
                 measures.extend((len(step.weights), -sum(w * math.log(w) for w in step.weights if w), step.kl))
             advance(len(line), f"{number} lines")
     if not seen:
-        raise SampleFormatError(f"{file}, line 1: the file is empty, there is nothing to learn from. Give another file")
+        raise SampleFormatError(f"{name}, line 1: the file is empty, there is nothing to learn from. Give another file")
     rollouts.commit()
     support, entropy, kl = np.frombuffer(measures).reshape(-1, 3).T
     return {
@@ -225,13 +231,13 @@ def _fill(stage: StageFolder, file: Path, reader: LineReader) -> dict[str, Any]:
     }
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(file: Path, name: str) -> Iterator[tuple[int, bytes]]:
     """Lines and their numbers; never reads more of a line than it may have."""
     with file.open("rb") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), b""), 1):
             if len(line) > LONGEST_LINE:
                 raise SampleFormatError(
-                    f"{file}, line {number}: more than {LONGEST_LINE} bytes, far beyond what a sample needs. "
+                    f"{name}, line {number}: more than {LONGEST_LINE} bytes, far beyond what a sample needs. "
                     "Put one JSON object on each line"
                 )
             yield number, line

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
-from lightreasoner.runs import StageFolder, read_stage
+from lightreasoner.packing import Layout, cut_by_tokens, lay_out
+from lightreasoner.runs import read_stage
 
 
 @dataclass(frozen=True)
@@ -79,26 +80,27 @@ def load_labels(data: Path, max_length: int) -> tuple[dict[str, Any], LabelSet]:
             "a JSONL file of the authors' format becomes one with `lightr samples import`"
         )
     fingerprint, stage = read_stage(folder)
-    labels = _flatten(stage, max_length)
+    rollouts, steps = (pa.concat_tables(stage.tables(kind)) for kind in ("rollouts", "steps"))
+    labels = flatten(rollouts, steps, max_length)
     if len(labels) == 0:
         raise DataError(f"{data}: no label to train on ({labels.skipped} skipped as longer than {max_length} tokens)")
     return fingerprint, labels
 
 
 class LabelSchedule(Dataset[list[list[int]]]):
-    """Which labels form which micro-batch: item i is micro-batch i, a list of blocks.
+    """Which labels form which optimiser step: item i is one process's share of a step, a list of blocks.
 
     A block is up to `labels_per_forward` labels of one rollout that share a forward pass. Each epoch cuts every
-    rollout's labels into random blocks, shuffles the blocks and lays them end to end; micro-batches are cut from
-    that stream at exact sizes, splitting a block where need be. So each optimiser step has exactly its number of
-    labels, and each label comes once per epoch. With blocks of one this is the paper's independent sampling.
+    rollout's labels into random blocks, shuffles the blocks and lays them end to end; shares are cut from that stream
+    at exact sizes, splitting a block where need be. So each optimiser step has exactly its number of labels, and each
+    label comes once per epoch. With blocks of one this is the paper's independent sampling.
 
     Item i depends on (labels, settings, seed, i) alone, so training can resume anywhere.
     """
 
-    def __init__(self, labels: LabelSet, micro_batch: int, count: int, labels_per_forward: int, seed: int) -> None:
+    def __init__(self, labels: LabelSet, share: int, count: int, labels_per_forward: int, seed: int) -> None:
         self._labels = labels
-        self._micro_batch = micro_batch
+        self._share = share
         self._count = count
         self._labels_per_forward = labels_per_forward
         self._seed = seed
@@ -109,7 +111,7 @@ class LabelSchedule(Dataset[list[list[int]]]):
 
     def __getitem__(self, index: int) -> list[list[int]]:
         blocks: dict[tuple[int, int], list[int]] = {}
-        for place in range(index * self._micro_batch, (index + 1) * self._micro_batch):
+        for place in range(index * self._share, (index + 1) * self._share):
             epoch, position = divmod(place, len(self._labels))
             order, block_of = self._epoch(epoch)
             blocks.setdefault((epoch, int(block_of[position])), []).append(int(order[position]))
@@ -130,78 +132,97 @@ class LabelSchedule(Dataset[list[list[int]]]):
 
 
 @dataclass(frozen=True)
+class MicroBatch:
+    """Labels that share one forward and backward pass.
+
+    Attributes:
+        layout: how their texts are packed; None if they are padded.
+        inputs: what the model is called with: `input_ids` and `position_ids` [1, N] packed, or `input_ids` and
+            `attention_mask` [B, T].
+        rows: row of each label's hidden state among all, [S].
+        label_ids: labelled tokens, [S, K], padded with any.
+        label_weights: their label probabilities, [S, K], padded with 0.
+    """
+
+    layout: Layout | None
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    label_ids: Tensor
+    label_weights: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "MicroBatch":
+        """The micro-batch on another device."""
+        return MicroBatch(
+            self.layout.to(device, non_blocking) if self.layout else None,
+            {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()},
+            *(value.to(device, non_blocking=non_blocking) for value in (self.rows, self.label_ids, self.label_weights)),
+        )
+
+
+@dataclass(frozen=True)
 class Collator:
-    """Lays the blocks of a micro-batch out as tensors.
+    """Lays the blocks of a step out as micro-batches of about equally long texts.
 
     Attributes:
         labels: the labels that blocks refer to.
-        padding_free: one row with all texts end to end and position ids that start again at each text, instead of
-            right-padded rows.
+        packed: texts end to end (see `packing`) instead of right-padded rows.
+        tokens: of a micro-batch, at most; a longer text has one of its own.
     """
 
     labels: LabelSet
-    padding_free: bool
+    packed: bool
+    tokens: int
 
-    def __call__(self, items: Sequence[list[list[int]]]) -> dict[str, Tensor]:
-        """Tensors of a micro-batch of N labels in B blocks.
-
-        Returns:
-            `input_ids` [B, T] with `attention_mask`, or [1, T] with `position_ids`; `rows` [N], index of each
-            label's hidden state in the flattened [B·T, H]; `label_ids` and `label_weights` [N, K], padded with
-            weight 0.
-        """
+    def __call__(self, items: Sequence[list[list[int]]]) -> dict[str, list[MicroBatch]]:
+        """The micro-batches, under the only key `micro_batches`."""
         blocks = [block for item in items for block in item]
         lengths = [max(int(self.labels.prefix_length[label]) for label in block) for block in blocks]
-        texts = [
-            torch.from_numpy(self.labels.prefix(block[0], length))
-            for block, length in zip(blocks, lengths, strict=True)
-        ]
-        if self.padding_free:
-            starts = [sum(lengths[:block]) for block in range(len(blocks))]
-            inputs = {
-                "input_ids": torch.cat(texts)[None],
-                "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
-            }
+        parts = cut_by_tokens(lengths, self.tokens)
+        return {"micro_batches": [self._micro_batch([blocks[index] for index in part]) for part in parts]}
+
+    def _micro_batch(self, blocks: list[list[int]]) -> MicroBatch:
+        lengths = [max(int(self.labels.prefix_length[label]) for label in block) for block in blocks]
+        texts = [self.labels.prefix(block[0], length).tolist() for block, length in zip(blocks, lengths, strict=True)]
+        labels = [label for block in blocks for label in block]
+        text_of = torch.repeat_interleave(torch.arange(len(blocks)), torch.tensor([len(block) for block in blocks]))
+        # The logits that predict what follows a prefix of n ids stand at its last position, n − 1.
+        positions = torch.from_numpy(self.labels.prefix_length[labels]) - 1
+        ids, weights = zip(*(self.labels.label(label) for label in labels), strict=True)
+        if self.packed:
+            layout = lay_out(texts, torch.device("cpu"))
+            inputs = {"input_ids": layout.input_ids, "position_ids": layout.position_ids}
+            rows = layout.rows(text_of, positions)
         else:
+            layout = None
             width = max(lengths)
-            starts = [block * width for block in range(len(blocks))]
             inputs = {
-                "input_ids": torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
+                "input_ids": torch.tensor([text + [0] * (width - len(text)) for text in texts]),
                 "attention_mask": (torch.arange(width) < torch.tensor(lengths)[:, None]).long(),
             }
-        # The logits that predict what follows a prefix of n ids stand at its last position, n − 1.
-        rows = [
-            start + int(self.labels.prefix_length[label]) - 1
-            for start, block in zip(starts, blocks, strict=True)
-            for label in block
-        ]
-        targets = [self.labels.label(label) for block in blocks for label in block]
-        ids, weights = zip(*targets, strict=True)
-        return {**inputs, "rows": torch.tensor(rows), "label_ids": _padded(ids), "label_weights": _padded(weights)}
+            rows = text_of * width + positions
+        return MicroBatch(layout, inputs, rows, _padded(ids), _padded(weights))
 
 
-def micro_batches_per_step(labels_per_step: int, labels_per_micro_batch: int, processes: int) -> int:
-    """Gradient accumulation steps of one process.
+def share_of_step(labels_per_step: int, processes: int) -> int:
+    """Labels of a step that each process takes.
 
     Raises:
-        DataError: the labels of a step cannot be dealt out evenly.
+        DataError: they cannot be dealt out evenly.
     """
-    share = labels_per_micro_batch * processes
-    if labels_per_step % share:
+    if labels_per_step % processes:
         raise DataError(
-            f"{labels_per_step} labels a step cannot be cut into micro-batches of {labels_per_micro_batch} labels on "
-            f"{processes} process(es); choose --labels-per-micro-batch so that the product divides --labels-per-step"
+            f"{labels_per_step} labels a step cannot be dealt out evenly to {processes} processes; "
+            "choose --labels-per-step as a multiple of their number"
         )
-    return labels_per_step // share
+    return labels_per_step // processes
 
 
 def _padded(values: Sequence[NDArray[Any]]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(value) for value in values], batch_first=True)
 
 
-def _flatten(stage: StageFolder, max_length: int) -> LabelSet:
-    rollouts = pa.concat_tables(stage.tables("rollouts"))
-    steps = pa.concat_tables(stage.tables("steps"))
+def flatten(rollouts: pa.Table, steps: pa.Table, max_length: int) -> LabelSet:
+    """Rows of `records.Rollout` and `records.StepSample` as arrays; labels of longer prefixes are left out."""
     prompts, responses = rollouts["prompt_ids"].to_pylist(), rollouts["response_ids"].to_pylist()
     texts = [np.array(prompt + response, np.int64) for prompt, response in zip(prompts, responses, strict=True)]
     index = {question: text for text, question in enumerate(rollouts["question_id"].to_pylist())}

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightreasoner import contrast
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
+from lightreasoner.failpoints import reach
 from lightreasoner.models import (
     ModelSource,
     find_model,
@@ -26,7 +28,7 @@ from lightreasoner.models import (
     weights_dtype,
 )
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.runs import file_hash, locked, now, publish_folder, read_stage, write_json
+from lightreasoner.runs import file_hash, locked, now, publish_folder, read_stage, room_for, write_json
 
 RESULT = "lightreasoner.json"  # within the merged folder
 
@@ -69,9 +71,14 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         merged: PreTrainedModel = with_adapter.merge_and_unload()
         _set_stop_tokens(merged, tokenizer)
         temporary = config.out.with_name(f".{config.out.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a merge that died
         dtype = getattr(torch, dtype_name)
-        merged.to(dtype).save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        merged.to(dtype)
+        size = sum(parameter.nbytes for parameter in merged.parameters())
+        with room_for(config.out, size, temporary):
+            merged.save_pretrained(temporary)
+            reach("in-merge")
+            tokenizer.save_pretrained(temporary)
         reloaded = load_model(ModelSource(str(temporary), temporary), dtype="float32", device=config.device)
         difference = _difference(expected, [_log_probabilities(reloaded, tokenizer, ids) for ids in probes])
         if not difference["mean_kl"] <= LARGEST_KL[dtype]:
@@ -83,6 +90,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         result = {**request, **difference, "created": now()}
         (temporary / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
         write_json(temporary / RESULT, result)
+        reach("before-merge-name")
         publish_folder(temporary, config.out)
         return result
 
@@ -116,6 +124,7 @@ def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> 
     with_adapter = PeftModel.from_pretrained(base, adapter, torch_device=str(pick_device(config.device)))
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         found = set(file.keys())
+    # Told not to look for changed embeddings, which it would do by asking the Hub for the base.
     wanted = set(get_peft_model_state_dict(with_adapter, save_embedding_layers=False))
     if found != wanted:
         raise ModelError(

@@ -19,7 +19,9 @@ from transformers.utils.logging import disable_progress_bar
 from lightreasoner import hub
 from lightreasoner.config import DType, VocabularyRule
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
+from lightreasoner.failpoints import reach
 from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.progress import say
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10
@@ -34,12 +36,14 @@ class ModelSource:
         folder: where its files are.
         gguf_file: file name within the folder, for GGUF models.
         commit: commit of the Hub repository it came from.
+        revision: what the user asked for: a branch, tag or commit of it.
     """
 
     name: str
     folder: Path
     gguf_file: str | None = None
     commit: str | None = None
+    revision: str | None = None
 
     def fingerprint(self) -> str:
         """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model.
@@ -57,7 +61,7 @@ class ModelSource:
     def _content_files(self) -> list[Path]:
         if self.gguf_file:
             return [self.folder / self.gguf_file]
-        names = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+        names = "*.safetensors config.json tokenizer.json tokenizer.model vocab.json merges.txt *.py".split()
         return sorted(path for pattern in names for path in self.folder.glob(pattern))
 
 
@@ -92,6 +96,8 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> P
     Raises:
         ModelError: there is none, or it needs code that may not run.
     """
+    if trust_remote_code:
+        _check_pinned(source)
     try:
         return AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=trust_remote_code
@@ -110,6 +116,7 @@ def load_model(
     Raises:
         ModelError: it cannot be loaded, or needs code that may not run.
     """
+    reach("in-load")
     target = pick_device(device)
     if not sys.stderr.isatty():
         disable_progress_bar()  # of loading weights: a log file wants lines
@@ -127,6 +134,19 @@ def load_model(
         raise ModelError(f"cannot load {source.name} ({source.folder}): {_first_line(error)}") from None
     model.eval()
     return cast(PreTrainedModel, model)
+
+
+def _check_pinned(source: ModelSource) -> None:
+    """Code from the Hub runs only at a commit that the user has named, and so can have read."""
+    if source.commit is not None and source.revision != source.commit:
+        raise ModelError(
+            f"--trust-remote-code runs Python code of {source.name}, which its owner can change at any time. Read the "
+            f"code at commit {source.commit}, and pin it: --model-revision, --expert-revision "
+            f"or --amateur-revision {source.commit}"
+        )
+    code = sorted(path.name for path in source.folder.glob("*.py"))
+    if code:
+        say(f"running code of {source.name}: {', '.join(code)}")
 
 
 def pick_device(device: str) -> torch.device:
@@ -335,7 +355,7 @@ def _download(name: str, revision: str | None) -> ModelSource:
                 "Check the name and the network, or give a folder or a .gguf file"
             ) from None
     _refuse_pickles(name, folder)
-    return ModelSource(name, folder, commit=folder.name)
+    return ModelSource(name, folder, commit=folder.name, revision=revision)
 
 
 def _refuse_pickles(name: str, folder: Path) -> None:

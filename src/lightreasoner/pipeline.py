@@ -3,6 +3,7 @@
 This is the one module that knows the order of the stages; they know nothing of each other.
 """
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +27,10 @@ def run(config: RunConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`. The same call continues where this one ended.
     """
     with locked(config.out):
-        write_atomically(config.out / "config.yaml", to_yaml(config).encode())
-        write_json(config.out / "environment.json", {"at": now(), **environment()})
+        earlier = _earlier_summary(config)
+        if earlier is None:
+            write_atomically(config.out / "config.yaml", to_yaml(config).encode())
+            write_json(config.out / "environment.json", {"at": now(), **environment()})
         seconds: dict[str, float] = {}
         summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
         stages: dict[str, Callable[[], dict[str, Any]]] = {
@@ -44,9 +47,22 @@ def run(config: RunConfig) -> dict[str, Any]:
             seconds[name] = round(time.perf_counter() - started, 1)
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
+        if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
+            return earlier  # nothing was left to do, so nothing is written
         summary["seconds"] = seconds
         write_json(config.out / "summary.json", summary)
         return summary
+
+
+def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:
+    """The summary of a run of the very same settings; None while there is none."""
+    try:
+        if (config.out / "config.yaml").read_text(encoding="utf-8") != to_yaml(config):
+            return None
+        summary: dict[str, Any] = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -9,6 +9,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lightreasoner.errors import visible
+
 PLAIN_LINE_EVERY = 15.0  # seconds
 
 
@@ -22,7 +24,7 @@ class Advance(Protocol):
 
 def say(line: str) -> None:
     """One line for the person who watches; never data."""
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -30,11 +32,15 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Show the progress of `total` units of work, `done` of which were done before."""
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         with Progress(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console
+            *columns,
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
         ) as bar:
-            task = bar.add_task(label, total=total, completed=done, note="")
+            task = bar.add_task(visible(label), total=total, completed=done, note="")
             yield lambda steps, note="": bar.update(task, advance=steps, note=note)
     else:
         yield _PlainLines(label, total, done)

@@ -5,14 +5,14 @@ identical ids.
 """
 
 import hashlib
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from lightreasoner.chat_templates import Conversation, render
 from lightreasoner.config import DEFAULT_CUE, PromptKind
 from lightreasoner.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError, DataError
@@ -25,6 +25,8 @@ DEMONSTRATION_GAP = "\n\n\n"  # between plain demonstrations; in a chat they sta
 
 # End-of-text marks that models spell out where their tokenizer has no such token (those of the Qwen2.5-Math toolkit).
 END_MARKS = ("</s>", "<|im_end|>", "<|endoftext|>")
+MARK = uuid.uuid4().hex  # stands for a question; nobody can have written it into a template
+PROBE = "A question\n\nof {{ 2 }} paragraphs: é, 三 & <b>?"
 NEXT_QUESTION = "\n\nQuestion:"  # a base model that has answered a plain question goes on to ask the next one
 
 
@@ -44,7 +46,7 @@ class PromptTemplate:
         demonstrations: solved examples before every question.
 
     Raises:
-        ConfigError: the file cannot be read, or the template cannot render a question.
+        ConfigError: the file cannot be read, or the template cannot render a question, or not in time.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class PromptTemplate:
         self.cue = cue
         self.kind = kind
         self._demonstrations = tuple(demonstrations)
-        template = _read(chat_template) if chat_template else tokenizer.chat_template
-        self._jinja = template if kind == "chat" else None
-        self._cue_in_system = self._jinja is not None and self._accepts_system_message()
-        if self._jinja is not None:
-            self._check_renders()
-        self._control_tokens = tuple(token.content for token in tokenizer.added_tokens_decoder.values())
+        template = _read(chat_template) if chat_template else tokenizer.chat_template and tokenizer.get_chat_template()
+        self._around: tuple[str, str] | None = None  # what a chat template writes before and after a question
+        self._after_answer = ""
+        if template and kind == "chat":
+            self._apply(template)
+        tokens = (token.content for token in tokenizer.added_tokens_decoder.values())
+        self._control_tokens = tuple(token for token in tokens if token.strip())
 
     @property
     def fingerprint(self) -> str:
@@ -74,11 +77,12 @@ class PromptTemplate:
 
     def render(self, question: str) -> str:
         """The prompt's text."""
-        if self._jinja is None:
+        if self._around is None:
             solved = (f"{PLAIN_TEMPLATE.format(question=asked)} {answer}" for asked, answer in self._demonstrations)
             asked = DEMONSTRATION_GAP.join([*solved, PLAIN_TEMPLATE.format(question=question)])
             return asked if self.kind == "plain" else f"{self.cue}\n\n{asked}".lstrip()
-        return self._render_chat(self._messages(question))
+        shown = (f"{asked}\n{answer}" for asked, answer in self._demonstrations)
+        return "\n\n".join([*shown, question]).join(self._around)
 
     def encode(self, question: str) -> list[int]:
         """The prompt's token ids.
@@ -90,12 +94,11 @@ class PromptTemplate:
             DataError: the tokenizer cannot encode such a question without control tokens.
         """
         # A chat template writes its own BOS; the plain form leaves that to the tokenizer.
-        add_special_tokens = self._jinja is None
+        add_special_tokens = self._around is None
         if not any(token in question for token in self._control_tokens):
             return self._ids(self.render(question), add_special_tokens=add_special_tokens)
-        mark = uuid.uuid4().hex
-        before, after = self.render(mark).split(mark)
-        inside = self._ids(question, add_special_tokens=False, split_special_tokens=True)
+        before, after = self.render(MARK).split(MARK)
+        inside = self._plain_ids(question)
         if set(inside) & set(self.tokenizer.added_tokens_decoder):
             raise DataError(
                 f"question {question[:60]!r} spells out a control token, which this tokenizer cannot encode as text"
@@ -123,22 +126,17 @@ class PromptTemplate:
 
     def _end_of_turn(self) -> int | None:
         """The control token that the template writes right after an assistant's answer."""
-        if self._jinja is None:
-            return None
-        mark = uuid.uuid4().hex
-        try:
-            text = self._render_chat([*self._messages("?"), {"role": "assistant", "content": mark}], prompt=False)
-        except jinja2.TemplateError:
-            return None
-        following = self._ids(text.rpartition(mark)[2].lstrip(), add_special_tokens=False)
+        following = self._ids(self._after_answer.lstrip(), add_special_tokens=False)
         return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer that somebody wrote, as the model should have given it: with the end of its turn.
 
-        A control token that the text spells out is encoded as plain characters where the tokenizer can do so.
+        A control token that the text spells out is encoded as plain characters.
         """
-        inside = self._ids(text if self._jinja else f" {text}", add_special_tokens=False, split_special_tokens=True)
+        text = text if self._around else f" {text}"
+        spelt_out = any(token in text for token in self._control_tokens)
+        inside = self._plain_ids(text) if spelt_out else self._ids(text, add_special_tokens=False)
         end = self._end_of_turn()
         end = self.tokenizer.eos_token_id if end is None else end
         return inside if end is None else [*inside, end]
@@ -149,34 +147,42 @@ class PromptTemplate:
         marks = tuple(mark for mark in END_MARKS if mark not in self._control_tokens)
         return marks if self.kind == "chat" else (*marks, NEXT_QUESTION)
 
-    def _messages(self, question: str) -> list[dict[str, str]]:
-        question = "\n\n".join([*(f"{asked}\n{answer}" for asked, answer in self._demonstrations), question])
-        if self._cue_in_system:
-            return [{"role": "system", "content": self.cue}, {"role": "user", "content": question}]
-        return [{"role": "user", "content": f"{self.cue}\n\n{question}".lstrip()}]
+    def _apply(self, template: str) -> None:
+        """Find out what the template writes around a question, and after an answer."""
 
-    def _accepts_system_message(self) -> bool:
-        mark = uuid.uuid4().hex
-        messages = [{"role": "system", "content": mark}, {"role": "user", "content": "?"}]
-        try:
-            return mark in self._render_chat(messages)
-        except jinja2.TemplateError:
-            return False
+        def asking(cue: str, question: str, *, in_system: bool) -> list[dict[str, str]]:
+            if in_system:
+                return [{"role": "system", "content": cue}, {"role": "user", "content": question}]
+            return [{"role": "user", "content": f"{cue}\n\n{question}".lstrip()}]
 
-    def _check_renders(self) -> None:
-        mark = uuid.uuid4().hex
-        try:
-            found = self.render(mark).count(mark)
-        except jinja2.TemplateError as error:
-            raise ConfigError(f"the chat template cannot render a question: {error}") from None
-        if found != 1:
+        answer = {"role": "assistant", "content": MARK}
+        conversations = [Conversation(asking(MARK, "?", in_system=True))]
+        for in_system in (True, False):
+            conversations += [
+                Conversation(asking(self.cue, MARK, in_system=in_system)),
+                Conversation(asking(self.cue, PROBE, in_system=in_system)),
+                Conversation([*asking(self.cue, "?", in_system=in_system), answer], open_turn=False),
+            ]
+        accepts_system, *rendered = render(template, conversations, self.tokenizer.special_tokens_map)
+        marked, probed, answered = rendered[:3] if MARK in accepts_system.text else rendered[3:]
+        if marked.error is not None:
+            raise ConfigError(f"the chat template cannot render a question: {marked.error}")
+        if (found := marked.text.count(MARK)) != 1:
             raise ConfigError(f"the chat template writes the question {found} times; it must write it once")
+        before, after = marked.text.split(MARK)
+        if probed.text != before + PROBE + after:
+            raise ConfigError("the chat template changes the question that it is given; it must write it as it is")
+        self._around = before, after
+        self._after_answer = answered.text.rpartition(MARK)[2] if answered.error is None else ""
 
-    def _render_chat(self, messages: list[dict[str, str]], *, prompt: bool = True) -> str:
-        text: Any = self.tokenizer.apply_chat_template(
-            messages, chat_template=self._jinja, tokenize=False, add_generation_prompt=prompt
-        )
-        return str(text)
+    def _plain_ids(self, text: str) -> list[int]:
+        """Ids of a text in which control tokens are spelt out: each is cut after its first character."""
+        pieces = []
+        control_token = re.compile("|".join(map(re.escape, self._control_tokens)))
+        while match := control_token.search(text):
+            pieces.append(text[: match.start() + 1])
+            text = text[match.start() + 1 :]
+        return [id_ for piece in [*pieces, text] for id_ in self._ids(piece, add_special_tokens=False)]
 
     def _ids(self, text: str, **options: bool) -> list[int]:
         return list(self.tokenizer(text, **options)["input_ids"])

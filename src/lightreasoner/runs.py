@@ -15,10 +15,12 @@ every file, is the commit. What is not in the ledger never happened.
         result.json               written last: the stage is finished
 """
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -33,14 +35,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from lightreasoner.errors import Interrupted, RunCorrupted, RunError, RunLocked, RunMismatch
+from lightreasoner.errors import (
+    STOP_SIGNALS,
+    DiskFull,
+    Interrupted,
+    LightReasonerError,
+    RunCorrupted,
+    RunError,
+    RunLocked,
+    RunMismatch,
+)
+from lightreasoner.failpoints import reach
 from lightreasoner.records import SCHEMA_VERSION
+
+LOCK, HOLDER = ".lock", ".holder"
+PATIENCE = 15.0  # seconds that a batch may take to end after such a signal; then it is given up
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that its name only ever stands for the whole content, also after a power cut."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with room_for(path, len(content), temporary), temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -58,6 +73,34 @@ def publish_folder(temporary: Path, final: Path) -> None:
     _flush_folder(final.parent)
 
 
+@contextmanager
+def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
+    """Within this context `path` is written; a full disk is said to be one, whatever the writing library calls it.
+
+    Args:
+        path: what is being written, for the message.
+        needed: bytes that it takes.
+        leftovers: files or folders to remove where writing fails.
+
+    Raises:
+        DiskFull: names the bytes needed and free.
+    """
+    try:
+        yield
+    except Exception as error:
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        free = shutil.disk_usage(_nearest_folder(path)).free
+        # Libraries written in C++ and Rust tell the cause in words only, or not at all.
+        named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        if isinstance(error, LightReasonerError) or not (named or free < needed):
+            raise
+        raise DiskFull(
+            f"the disk is full: {path} needs {needed} bytes, and {free} bytes are free there. What was committed "
+            "before is intact. Make room, and the same command continues"
+        ) from None
+
+
 def write_json(path: Path, content: Any) -> None:
     """`write_atomically` for JSON, readable by people."""
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
@@ -67,6 +110,16 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_if_held(folder: Path) -> None:
+    """Leave now if another process works in the folder, before anything slow is done. `locked` asks again.
+
+    Raises:
+        RunLocked: another process holds it.
+    """
+    if (folder / LOCK).exists():
+        _acquire(folder, timeout=0.1).release()
 
 
 @contextmanager
@@ -80,18 +133,9 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the run folder {folder}: {error.strerror}. Give another one with --out") from None
-    holder = folder / ".holder"
-    lock = FileLock(folder / ".lock", is_singleton=True)
+    lock = _acquire(folder, timeout=0.5)
     try:
-        lock.acquire(timeout=0.5)
-    except Timeout:
-        who = holder.read_text().strip() if holder.exists() else "unknown process"
-        raise RunLocked(
-            f"{folder} is in use by {who}; two processes would overwrite each other's work. "
-            "Wait for it, stop it, or give another folder with --out"
-        ) from None
-    try:
-        holder.write_text(f"process {os.getpid()} on {platform.node()}\n")
+        (folder / HOLDER).write_text(f"process {os.getpid()} on {platform.node()}\n")
         yield
     finally:
         lock.release()
@@ -117,6 +161,11 @@ class StageFolder:
         return {item for entry in self._entries for item in entry["ids"]}
 
     @property
+    def first_ids(self) -> list[str]:
+        """Ids of the first commit: as many as the size of a batch, if there were so many."""
+        return list(self._entries[0]["ids"]) if self._entries else []
+
+    @property
     def counts(self) -> dict[str, int]:
         """Sums of the counters of all commits."""
         totals: dict[str, int] = {}
@@ -127,8 +176,8 @@ class StageFolder:
 
     @property
     def digest(self) -> str:
-        """Hash of all committed files: two stages with the same digest hold the same rows."""
-        hashes = [facts["sha256"] for entry in self._entries for facts in entry["files"].values()]
+        """Hash of all committed files: two stages with the same digest hold the same rows, whatever their order."""
+        hashes = sorted(facts["sha256"] for entry in self._entries for facts in entry["files"].values())
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
     def commit(self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int]) -> None:
@@ -146,14 +195,27 @@ class StageFolder:
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="zstd")
             content = sink.getvalue().to_pybytes()
+            reach("before-shard")
             write_atomically(path, content)
+            reach("after-shard")
             files[path.name] = {"rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
         entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts)}
-        with self._ledger.open("a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps(entry) + "\n")
-            ledger.flush()
-            os.fsync(ledger.fileno())
+        self._append(json.dumps(entry).encode() + b"\n")
         self._entries.append(entry)
+        reach("after-ledger")
+
+    def _append(self, line: bytes) -> None:
+        """Add a line to the ledger; where that fails the ledger is as it was."""
+        with room_for(self._ledger, len(line)), self._ledger.open("ab", buffering=0) as ledger:
+            before = ledger.tell()
+            try:
+                reach("in-ledger")
+                if ledger.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(ledger.fileno())
+            except OSError:
+                ledger.truncate(before)
+                raise
 
     def tables(self, kind: str) -> Iterator[pa.Table]:
         """The committed shards of one kind, in order of commit."""
@@ -281,7 +343,7 @@ def environment() -> dict[str, str]:
 
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM so that a stage can leave at its next safe point. Made by `stop_signals`."""
+    """Notes a signal so that a stage can leave at its next safe point. Made by `stop_signals`."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -296,25 +358,44 @@ class StopRequest:
             raise Interrupted(self.signal_number)
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: the first signal is noted, a second one stops at once."""
+        """Signal handler: the first signal is noted; a second one stops at once, and so does `PATIENCE`."""
         if self.signal_number is not None:
-            raise Interrupted(number)
+            raise Interrupted(self.signal_number)
         self.signal_number = number
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Within this context SIGINT and SIGTERM are noted instead of killing; only the main thread can do so."""
+    """Within this context `STOP_SIGNALS` are noted instead of killing; only the main thread can do so."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.signal(number, request.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted = (*STOP_SIGNALS, signal.SIGALRM) if hasattr(signal, "setitimer") else STOP_SIGNALS
+    previous = {number: signal.signal(number, request.note) for number in noted}
     try:
         yield request
     finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _acquire(folder: Path, timeout: float) -> FileLock:
+    lock = FileLock(folder / LOCK, is_singleton=True)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        holder = folder / HOLDER
+        who = holder.read_text().strip() if holder.exists() else "unknown process"
+        raise RunLocked(
+            f"{folder} is in use by {who}; two processes would overwrite each other's work. "
+            "Wait for it, stop it, or give another folder with --out"
+        ) from None
+    return lock
 
 
 def _read_manifest(manifest: Path) -> dict[str, Any]:
@@ -338,6 +419,7 @@ def _commit_of(line: bytes) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     sound = isinstance(entry.get("shard"), int) and all(isinstance(value, str) for value in hashes)
+    sound = sound and all(name == Path(name).name for name in entry["files"])  # nothing outside the folder
     return entry if sound and "ids" in entry and "counts" in entry else None
 
 
@@ -363,6 +445,10 @@ def _excerpt(text: str, start: int) -> str:
     if len(text) <= 80:
         return text
     return f"{'…' * (start > 0)}{text[start : start + 80]}{'…' * (len(text) > start + 80)}"
+
+
+def _nearest_folder(path: Path) -> Path:
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
 def _is_installed(name: str) -> bool:

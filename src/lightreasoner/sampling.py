@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig
-from lightreasoner.engines import Decoding, Engine, TransformersEngine, in_halves
+from lightreasoner.decoding import engine_for, fitting_rows
+from lightreasoner.engines import Decoding, Engine, Generation, in_halves
 from lightreasoner.errors import DataError, ModelError
 from lightreasoner.models import Pair, SharedVocabulary, dtype_name, find_model, load_pair, load_tokenizer
 from lightreasoner.problems import load_problems
@@ -20,7 +21,7 @@ from lightreasoner.progress import progress, say
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.records import Problem, Rollout, StepSample
 from lightreasoner.runs import StageFolder, open_stage, stop_signals
-from lightreasoner.scoring import ROW_CHUNK_ELEMENTS, ResponseStates, response_states
+from lightreasoner.scoring import response_states, row_chunks
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
 
@@ -92,7 +93,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
             top_p=config.top_p,
             seed=config.seed,
         )
-        sampler = Sampler(pair, TransformersEngine(pair.expert), decoding, config)
+        sampler = Sampler(pair, engine_for(pair.expert, keep_states=True), decoding, config)
         fitting = [item for item in prompted if len(item.prompt_ids) + config.max_new_tokens <= pair.context_length]
         if too_long := len(prompted) - len(fitting):
             say(f"{too_long} questions skipped: with the rollout they are longer than {pair.context_length} tokens")
@@ -129,18 +130,19 @@ class Sampler:
         # Prompts of like length share a batch. The order depends on the problems alone, and a stop falls between
         # two batches: so a resumed run forms the very batches that an uninterrupted one would have.
         waiting = sorted((p for p in prompted if p.problem.id not in settled), key=lambda p: len(p.prompt_ids))
-        size = self._config.batch_size
+        size = self._config.batch_size or len(stage.first_ids) or self._fitting(waiting)
         with progress("sampling", len(prompted), len(settled)) as advance, stop_signals() as stop:
             for start in range(0, len(waiting), size):
                 stop.check()
                 batch = waiting[start : start + size]
-                scored = in_halves(batch, self.sample_batch)
+                halved: list[int] = []
+                scored = in_halves(batch, self.sample_batch, halved)
                 rollouts = [rollout for rollout, _ in scored]
                 steps = [step for _, kept in scored for step in kept]
                 stage.commit(
                     [rollout.question_id for rollout in rollouts],
                     {"rollouts": Rollout.table(rollouts), "steps": StepSample.table(steps)},
-                    _counts(rollouts, steps),
+                    _counts(rollouts, steps) | {"halved_batches": len(halved)},
                 )
                 _check_finite(stage.counts)
                 advance(len(batch), f"{stage.counts['kept_steps']} steps kept")
@@ -148,8 +150,9 @@ class Sampler:
     def sample_batch(self, batch: Sequence[Prompted]) -> list[tuple[Rollout, list[StepSample]]]:
         """Rollout, scores and labels of each problem."""
         prompts = [item.prompt_ids for item in batch]
-        responses = self._engine.generate(prompts, self._decoding)
-        scores = self.score(prompts, responses)
+        generation = self._engine.generate(prompts, self._decoding)
+        responses = generation.responses
+        scores = self.score(prompts, generation)
         results = []
         first = 0
         for item, response in zip(batch, responses, strict=True):
@@ -158,30 +161,36 @@ class Sampler:
             results.append((self._rollout(item, response, scores, mine), scores.samples(item.problem.id, mine)))
         return results
 
-    def score(self, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> "Scores":
-        """Both models on identical prefixes: one teacher-forced pass each, then the contrast in row chunks."""
-        expert = response_states(self._pair.expert, prompts, responses)
+    def score(self, prompts: Sequence[list[int]], generation: Generation) -> "Scores":
+        """Both models on identical prefixes, then the contrast in row chunks.
+
+        The amateur takes one teacher-forced pass over the texts. So does the expert, unless the engine kept the states
+        that chose the tokens.
+        """
+        responses = generation.responses
+        expert = generation.states or response_states(self._pair.expert, prompts, responses)
         amateur = response_states(self._pair.amateur, prompts, responses)
-        taken = torch.tensor([token for response in responses for token in response], device=expert.hidden.device)
-        vocabulary = self._pair.vocabulary
-        chunk = max(1, ROW_CHUNK_ELEMENTS // len(vocabulary.token_ids))
-        chunks = [
-            self._score_rows(expert, amateur, taken, slice(start, min(start + chunk, len(taken))), start)
-            for start in range(0, len(taken), chunk)
-        ]
+        device = expert.hidden.device
+        tokens = [token for response in responses for token in response]
+        taken = torch.tensor(tokens, dtype=torch.long, device=device)
+        width = len(self._pair.vocabulary.token_ids)
+        chunks = []
+        # The LM head is fastest on many rows at once, what follows on as few as fit the processor's cache.
+        for some in row_chunks(len(taken), width, device, for_head=True):
+            expert_logits, amateur_logits = expert.logits(some), amateur.logits(some).to(device)
+            for part in row_chunks(some.stop - some.start, width, device):
+                rows = slice(some.start + part.start, some.start + part.stop)
+                chunks.append(self._contrast(expert_logits[part], amateur_logits[part], taken[rows], rows.start))
         return Scores.concatenated(chunks)
 
     @torch.inference_mode()
-    def _score_rows(
-        self, expert: ResponseStates, amateur: ResponseStates, taken: Tensor, rows: slice, first: int
-    ) -> "Scores":
+    def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor, taken: Tensor, first: int) -> "Scores":
         vocabulary = self._pair.vocabulary
-        log_expert = vocabulary.log_softmax(expert.logits(rows))
-        log_amateur = vocabulary.log_softmax(amateur.logits(rows).to(log_expert.device))
+        log_expert, log_amateur = vocabulary.log_softmax(expert_logits), vocabulary.log_softmax(amateur_logits)
         kl = contrast.kl_divergence(log_expert, log_amateur)
         beta = self._config.divergence_beta
         kept = contrast.select_steps(kl, -torch.inf if beta is None else beta) & kl.isfinite()
-        kept &= vocabulary.holds(taken[rows])
+        kept &= vocabulary.holds(taken)
         expert_top, amateur_top = (
             log_probs.topk(min(self._config.top_tokens, log_probs.shape[1])) for log_probs in (log_expert, log_amateur)
         )
@@ -190,13 +199,13 @@ class Sampler:
                 "kl": kl.tolist(),
                 "expert_entropy": contrast.entropy(log_expert).tolist(),
                 "amateur_entropy": contrast.entropy(log_amateur).tolist(),
-                "expert_logprob": vocabulary.log_of(log_expert, taken[rows]).tolist(),
-                "amateur_logprob": vocabulary.log_of(log_amateur, taken[rows]).tolist(),
+                "expert_logprob": vocabulary.log_of(log_expert, taken).tolist(),
+                "amateur_logprob": vocabulary.log_of(log_amateur, taken).tolist(),
                 "expert_top_ids": vocabulary.ids_of(expert_top.indices).tolist(),
                 "expert_top_logprobs": expert_top.values.tolist(),
                 "amateur_top_ids": vocabulary.ids_of(amateur_top.indices).tolist(),
                 "amateur_top_logprobs": amateur_top.values.tolist(),
-                "taken_id": taken[rows].tolist(),
+                "taken_id": taken.tolist(),
             },
             labels=_labels(
                 log_expert[kept],
@@ -207,6 +216,10 @@ class Sampler:
             ),
         )
 
+    def _fitting(self, prompted: Sequence[Prompted]) -> int:
+        longest = max((len(item.prompt_ids) for item in prompted), default=1) + self._config.max_new_tokens
+        return fitting_rows(self._pair.expert, longest)
+
     def _rollout(self, item: Prompted, response: list[int], scores: "Scores", mine: slice) -> Rollout:
         columns = {name: values[mine] for name, values in scores.per_step.items() if name != "taken_id"}
         return Rollout(
@@ -214,7 +227,7 @@ class Sampler:
             question=item.problem.question,
             prompt_ids=item.prompt_ids,
             response_ids=response,
-            finished=response[-1] in self._decoding.stop_ids,
+            finished=bool(response) and response[-1] in self._decoding.stop_ids,
             **columns,
         )
 
@@ -278,11 +291,13 @@ def _labels(
 ) -> dict[int, Label]:
     """Eq 4–6 for the kept rows, as lists of the plausible tokens only."""
     plausible = contrast.plausible_tokens(log_expert, alpha)
+    sizes = plausible.sum(1)
+    # Few tokens are plausible: the label is made of the most probable K alone, in the order of their ids.
+    columns = log_expert.topk(int(sizes.max()) if rows else 0).indices.sort(1).values
+    log_expert, log_amateur, plausible = (every.gather(1, columns) for every in (log_expert, log_amateur, plausible))
     weights = contrast.contrastive_labels(log_expert, log_amateur, plausible)
-    row_of, columns = plausible.nonzero(as_tuple=True)
-    sizes = torch.bincount(row_of, minlength=len(rows)).tolist()
-    values = (vocabulary.ids_of(columns), weights[plausible], log_expert[plausible], log_amateur[plausible])
-    per_row = zip(*(part.cpu().split(sizes) for part in values), strict=True)
+    values = (vocabulary.ids_of(columns), weights, log_expert, log_amateur)
+    per_row = zip(*(part[plausible].cpu().split(sizes.tolist()) for part in values), strict=True)
     return {row: Label(*(part.tolist() for part in parts)) for row, parts in zip(rows, per_row, strict=True)}
 
 

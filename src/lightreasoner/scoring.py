@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
+from lightreasoner.packing import attention_by, cut_by_tokens, lay_out, packs
 
-ROW_CHUNK_ELEMENTS = 1 << 26  # logits held at a time, per model: 256 MiB in float32
+# Logits held at a time, per model: 32 MiB in float32 on a CPU, 256 MiB elsewhere.
+HEAD_ELEMENTS = {"cpu": 1 << 23}
+# Of these, how many are worked on at a time; on a CPU, what fits its cache.
+CONTRAST_ELEMENTS = {"cpu": 1 << 19}
+ON_ACCELERATORS = 1 << 26
 
 
 @contextmanager
@@ -60,11 +65,10 @@ class ResponseStates:
         return _logits(self.model, self.hidden[rows])
 
 
-@torch.inference_mode()
 def response_states(
     model: PreTrainedModel, prompts: Sequence[list[int]], responses: Sequence[list[int]]
 ) -> ResponseStates:
-    """Run the model once over prompt + response (teacher forcing).
+    """Run the model over prompt + response (teacher forcing), some texts at a time.
 
     With prompt length P, response token t (0-based) is predicted by position P − 1 + t, the first by the prompt's
     last position.
@@ -72,34 +76,75 @@ def response_states(
     Args:
         model: expert or amateur.
         prompts: prompt ids of each text, at least one id each.
-        responses: response ids of each text.
+        responses: response ids of each text, at least one id each.
 
     Raises:
         ModelError: the model does something to its logits that this module does not know of.
     """
     texts = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
+    read = _packed_states if packs(model) else _padded_states
+    per_text: list[Tensor] = [torch.empty(0)] * len(texts)
+    for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model)):
+        lengths = [len(responses[index]) for index in part]
+        starts = [len(prompts[index]) - 1 for index in part]
+        states = read(model, [texts[index] for index in part], starts, lengths)
+        for index, mine in zip(part, states.split(lengths), strict=True):
+            per_text[index] = mine
+    return ResponseStates(model, torch.cat(per_text))
+
+
+def row_chunks(rows: int, width: int, device: torch.device, for_head: bool = False) -> Iterator[slice]:
+    """Cut N rows of logits, [N, width], into chunks of a size that suits the device; no rows make one empty chunk."""
+    elements = (HEAD_ELEMENTS if for_head else CONTRAST_ELEMENTS).get(device.type, ON_ACCELERATORS)
+    chunk = max(1, elements // width)
+    return (slice(start, min(start + chunk, rows)) for start in range(0, max(1, rows), chunk))
+
+
+def tokens_per_pass(model: PreTrainedModel) -> int:
+    """Tokens that share a forward pass: enough to keep the machine busy, few enough to keep activations small."""
+    return 2048 if model.device.type == "cpu" else 16384
+
+
+@torch.inference_mode()
+def _packed_states(
+    model: PreTrainedModel, texts: Sequence[list[int]], starts: Sequence[int], lengths: Sequence[int]
+) -> Tensor:
+    layout = lay_out(texts, model.device)
+    text_of = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths))
+    positions = torch.cat([torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)])
+    rows = layout.rows(text_of.to(model.device), positions.to(model.device))
+    with attention_by(model, layout.attend):
+        return _checked_states(model, rows, input_ids=layout.input_ids, position_ids=layout.position_ids)
+
+
+@torch.inference_mode()
+def _padded_states(
+    model: PreTrainedModel, texts: Sequence[list[int]], starts: Sequence[int], lengths: Sequence[int]
+) -> Tensor:
     width = max(map(len, texts))
-    input_ids = torch.tensor([ids + [0] * (width - len(ids)) for ids in texts], device=model.device)
-    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in texts], device=model.device)
-    rows = torch.tensor(
-        [
-            text * width + len(prompt) - 1 + step
-            for text, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
-            for step in range(len(response))
-        ],
-        device=model.device,
-    )
+    ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
+    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=model.device)
+    rows = [
+        torch.arange(start, start + length) + text * width
+        for text, (start, length) in enumerate(zip(starts, lengths, strict=True))
+    ]
+    return _checked_states(model, torch.cat(rows).to(model.device), input_ids=ids, attention_mask=mask)
+
+
+def _checked_states(model: PreTrainedModel, rows: Tensor, **inputs: Tensor) -> Tensor:
+    """Hidden states at these rows, after a look at one of them: does `_logits` do what the model does?"""
     seen: list[Tensor] = []
     head: Any = model.get_output_embeddings()
     with head_rows(head, rows[:1], seen):
-        reference = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[0]
+        reference = model(**inputs, use_cache=False).logits[0]
     hidden = seen[0].index_select(0, rows)
-    if not torch.allclose(_logits(model, hidden[:1]), reference, rtol=1e-3, atol=1e-3, equal_nan=True):
+    tolerance = 1e-3 if reference.dtype == torch.float32 else 5e-2  # a unit of bfloat16 is up to 1/128 of a value
+    if not torch.allclose(_logits(model, hidden[:1]), reference, rtol=tolerance, atol=tolerance, equal_nan=True):
         raise ModelError(
             f"{type(model).__name__} changes its logits after the LM head in a way that is not known here; "
             "its distributions cannot be scored row by row"
         )
-    return ResponseStates(model, hidden)
+    return hidden
 
 
 def _logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:

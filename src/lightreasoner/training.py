@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,17 @@ from transformers import (
 
 from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig
-from lightreasoner.errors import DataError, Interrupted, ModelError, TrainingDiverged
-from lightreasoner.labels import Collator, LabelSchedule, LabelSet, epochs, load_labels, micro_batches_per_step
+from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
+from lightreasoner.failpoints import reach
+from lightreasoner.labels import (
+    Collator,
+    LabelSchedule,
+    LabelSet,
+    MicroBatch,
+    epochs,
+    load_labels,
+    share_of_step,
+)
 from lightreasoner.models import (
     ModelSource,
     SharedVocabulary,
@@ -44,14 +54,33 @@ from lightreasoner.models import (
     pick_dtype,
     vocabulary_of,
 )
+from lightreasoner.packing import attention_by, packs
 from lightreasoner.progress import Advance, progress, say
-from lightreasoner.runs import StopRequest, file_hash, open_stage, publish_folder, stop_signals, write_json
+from lightreasoner.runs import (
+    StopRequest,
+    file_hash,
+    open_stage,
+    publish_folder,
+    room_for,
+    stop_signals,
+    write_json,
+)
 from lightreasoner.scoring import head_rows
 
 ADAPTER = "adapter"
 # Settings that change what is seen and kept on the way, never the result.
-NOT_IN_FINGERPRINT = ("save_steps", "keep_checkpoints", "logging_steps", "report_to", "trust_remote_code")
+NOT_IN_FINGERPRINT = (
+    "tokens_per_micro_batch",
+    "save_steps",
+    "keep_checkpoints",
+    "logging_steps",
+    "report_to",
+    "trust_remote_code",
+)
+# Tokens of a forward and backward pass, whose activations take memory; a CPU is busy with few.
+TOKENS_PER_MICRO_BATCH = {"cpu": 768}
 COMPLETE = "complete.json"  # written into a checkpoint after everything else
+OTHER_CHECKPOINT_BYTES = 100_000  # what a checkpoint holds beside weights and moments, about
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -78,10 +107,19 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         return _train_as_worker(config, source, labels)
     with open_stage(config.out, "finetune", fingerprint, report=say) as stage:
         if stage.result is not None:
+            _check_adapter(stage.path / ADAPTER / "adapter_model.safetensors", stage.result["adapter_sha256"])
             return stage.result
         result = _train(config, source, labels, stage.path)
         stage.finish(result)
         return result
+
+
+def _check_adapter(weights: Path, sha256: str) -> None:
+    if not weights.is_file() or file_hash(weights) != sha256:
+        raise RunCorrupted(
+            f"{weights} is not the file that fine-tuning wrote (missing or damaged), and is not silently made again. "
+            f"Remove {weights.parents[1]} and fine-tune again"
+        )
 
 
 def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelSet) -> dict[str, Any]:
@@ -93,16 +131,15 @@ def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelS
 def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     arguments = _training_arguments(config, folder)
-    arguments.gradient_accumulation_steps = micro_batches_per_step(
-        config.labels_per_step, config.labels_per_micro_batch, arguments.world_size
-    )
+    share = share_of_step(config.labels_per_step, arguments.world_size)
     tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
     model = load_model(
         source, dtype=config.dtype, device=str(arguments.device), trust_remote_code=config.trust_remote_code
     )
     vocabulary = vocabulary_of(tokenizer, logit_width(model))
-    count = config.steps * config.labels_per_step // config.labels_per_micro_batch
-    schedule = LabelSchedule(labels, config.labels_per_micro_batch, count, config.labels_per_forward, config.seed)
+    count = config.steps * arguments.world_size
+    schedule = LabelSchedule(labels, share, count, config.labels_per_forward, config.seed)
+    tokens = config.tokens_per_micro_batch or TOKENS_PER_MICRO_BATCH.get(arguments.device.type, 16384)
     checkpoint = newest_complete_checkpoint(folder)
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     with progress("fine-tuning", config.steps, done) as advance, stop_signals() as stop:
@@ -110,8 +147,8 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
             model=attach_lora(model, config),
             args=arguments,
             train_dataset=schedule,
-            data_collator=Collator(labels, config.padding_free),
-            callbacks=[_Watcher(folder, advance, stop)],
+            data_collator=Collator(labels, packs(model), tokens),
+            callbacks=[_Watcher(folder, advance, stop, config.keep_checkpoints)],
             objective=LabelObjective(model, vocabulary, config.labels_per_step, arguments.world_size),
         )
         trainer.remove_callback(PrinterCallback)  # stdout is for data
@@ -176,23 +213,25 @@ class LabelObjective:
     processes: int = 1
     sums: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 0.0, "entropy": 0.0, "labels": 0.0})
 
-    def __call__(self, forward: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    def __call__(self, forward: nn.Module, batch: MicroBatch) -> Tensor:
         """This micro-batch's share of its step's mean loss (Eq 8).
 
         Args:
             forward: the model, perhaps wrapped for several processes.
-            inputs: what `labels.Collator` gives.
+            batch: texts and labels.
 
         Raises:
             TrainingDiverged: the loss is NaN or infinite.
         """
-        inputs = dict(inputs)
-        rows, label_ids, weights = (inputs.pop(name) for name in ("rows", "label_ids", "label_weights"))
         head: Any = self.model.get_output_embeddings()
-        with head_rows(head, rows):
-            logits = forward(**inputs, use_cache=False).logits[0]
-        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(label_ids))
+        attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
+        with head_rows(head, batch.rows), attending:
+            logits = forward(**batch.inputs, use_cache=False).logits[0]
+        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
+        weights = batch.label_weights
         cross_entropy = contrast.label_cross_entropy(weights, log_expert)
+        if reach("loss"):
+            cross_entropy = cross_entropy * math.nan
         total = cross_entropy.sum()
         # One transfer for all figures: each costs a wait for the GPU.
         cross_entropy_sum, entropy_sum = torch.stack([total.detach(), contrast.entropy(weights.log()).sum()]).tolist()
@@ -203,7 +242,7 @@ class LabelObjective:
             )
         self.sums["cross_entropy"] += cross_entropy_sum
         self.sums["entropy"] += entropy_sum
-        self.sums["labels"] += len(rows)
+        self.sums["labels"] += len(batch.rows)
         return total / self.labels_per_step * self.processes
 
     def flush(self) -> Tensor:
@@ -214,18 +253,35 @@ class LabelObjective:
 
 
 class LabelTrainer(Trainer):
-    """transformers' Trainer with `LabelObjective` as its loss and micro-batches in the order of their schedule."""
+    """transformers' Trainer with `LabelObjective` as its loss, steps in the order of their schedule."""
 
     def __init__(self, *, objective: LabelObjective, **options: Any) -> None:
         super().__init__(**options)
         self._objective = objective
         self._last_log = time.perf_counter()
-        # The objective divides by the labels of the whole step: nothing is left for the Trainer to divide.
-        self.loss_is_scaled_for_ga = True
 
-    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Any:
-        """The micro-batch's share of the step's loss."""
-        return self._objective(model, inputs)
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Tensor:
+        """Gradients of one step's labels, micro-batch by micro-batch; processes meet at the last one."""
+        model.train()
+        batches: Any = self._prepare_inputs(inputs)["micro_batches"]
+        losses = []
+        for batch in batches:
+            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = self._objective(model, batch)
+                self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        weights = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        with room_for(folder, 12 * weights + OTHER_CHECKPOINT_BYTES, folder):  # float32, with Adam's two moments
+            super()._save_checkpoint(model, trial)
+
+    def _save_optimizer_and_scheduler(self, *args: Any) -> None:
+        reach("in-checkpoint")
+        super()._save_optimizer_and_scheduler(*args)
 
     def _get_train_sampler(self, *args: Any) -> SequentialSampler:
         assert isinstance(self.train_dataset, LabelSchedule)
@@ -247,8 +303,9 @@ class LabelTrainer(Trainer):
 class _Watcher(TrainerCallback):
     """Shows progress, keeps the log file, marks checkpoints complete, and stops on request."""
 
-    def __init__(self, folder: Path, advance: Advance, stop: StopRequest) -> None:
+    def __init__(self, folder: Path, advance: Advance, stop: StopRequest, keep: int) -> None:
         self._folder = folder
+        self._keep = keep
         self._advance = advance
         self._stop = stop
         self._note = ""
@@ -273,7 +330,12 @@ class _Watcher(TrainerCallback):
         if state.is_world_process_zero:
             folder = self._folder / f"checkpoint-{state.global_step}"
             files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != COMPLETE)
+            reach("before-checkpoint-complete")
             write_json(folder / COMPLETE, {path.name: file_hash(path) for path in files})
+            # Only now that the newest is complete, which the Trainer's own rotation does not wait for.
+            checkpoints = _checkpoints(self._folder)
+            for old in checkpoints[checkpoints.index(folder) + self._keep :] + checkpoints[: checkpoints.index(folder)]:
+                shutil.rmtree(old)
 
 
 def _on_any_process(flag: bool, arguments: TrainingArguments) -> bool:
@@ -287,8 +349,16 @@ def _on_any_process(flag: bool, arguments: TrainingArguments) -> bool:
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint whose files are all there and intact."""
-    numbered = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((path for path in numbered if _is_complete(path)), None)
+    for path in _checkpoints(folder):
+        if _is_complete(path):
+            return path
+        say(f"{path}: torn by an earlier stop, or damaged; passed over")
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The newest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def _is_complete(checkpoint: Path) -> bool:
@@ -309,7 +379,7 @@ def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArgumen
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
-        per_device_train_batch_size=1,  # one item of the schedule is one micro-batch
+        per_device_train_batch_size=1,  # one item of the schedule is a whole step, or a process's share of it
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=0,
@@ -324,7 +394,6 @@ def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArgumen
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         save_steps=config.save_steps,
-        save_total_limit=config.keep_checkpoints,
         report_to=list(config.report_to) or "none",
         remove_unused_columns=False,
         disable_tqdm=True,

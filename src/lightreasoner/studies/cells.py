@@ -94,7 +94,7 @@ KINDS: dict[type[Config], tuple[str, int]] = {
     Elsewhere: ("elsewhere", 3),
 }
 # What changes speed, place or memory, never the result.
-_NOT_IN_KEY = {"out", "device", "batch_size", "answer_batch_size", "grading_workers", "labels_per_micro_batch"}
+_NOT_IN_KEY = {"out", "device", "batch_size", "answer_batch_size", "grading_workers", "tokens_per_micro_batch"}
 
 
 @dataclass(frozen=True)

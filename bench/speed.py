@@ -1,0 +1,403 @@
+"""Our stages against the plain way of doing the same (`naive.py`), in one run on one machine.
+
+    python bench/speed.py --pair smollm2 --data-dir ../shared/data
+
+The two take turns, and ratios are of medians. "Of GEMM" is the share of the speed that the model's own linear layers
+reach on as many rows, measured in the same run: attention, norms, Python and everything else make up the rest. FLOPs
+are counted for linear layers alone: 2 a weight and token forward, 2 more for the gradient of what comes in.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import models
+import naive
+import numpy as np
+import torch
+
+from lightreasoner.config import FinetuneConfig, SampleConfig
+from lightreasoner.decoding import engine_for
+from lightreasoner.engines import Decoding
+from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
+from lightreasoner.models import logit_width
+from lightreasoner.packing import packs
+from lightreasoner.records import Problem, Rollout, StepSample
+from lightreasoner.sampling import Prompted, Sampler
+from lightreasoner.scoring import response_states, tokens_per_pass
+from lightreasoner.training import TOKENS_PER_MICRO_BATCH, LabelObjective, attach_lora
+
+BETA, ALPHA, LABELS_PER_STEP = 0.4, 0.2, 16
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def linear_weights(model: Any) -> tuple[int, int]:
+    """Weights of the linear layers of the body, and of the LM head."""
+    body = sum(
+        m.weight.numel() for n, m in model.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n
+    )
+    return body, model.get_output_embeddings().weight.numel()
+
+
+def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, runs: int = 5) -> float:
+    """FLOP/s of the model's own linear layers, one after the other, on this many rows."""
+    layers = [m for n, m in model.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n]
+    work = [(layer, rows) for layer in layers] + ([(model.get_output_embeddings(), head_rows)] if head_rows else [])
+    inputs = {
+        (layer.in_features, n): torch.randn(n, layer.in_features, dtype=model.dtype, device=model.device)
+        for layer, n in work
+    }
+    flop = sum(2 * layer.weight.numel() * n for layer, n in work) * (2 if backward else 1)
+
+    @torch.inference_mode()
+    def once() -> None:
+        for layer, n in work:
+            out = torch.nn.functional.linear(inputs[layer.in_features, n], layer.weight)
+            if backward:
+                out @ layer.weight
+
+    once()
+    return flop / statistics.median(timed(once)[0] for _ in range(runs))
+
+
+class Ours:
+    """Our sampling, with the time of its parts."""
+
+    def __init__(self, measured: models.Measured, beta: float | None = BETA) -> None:
+        self.measured = measured
+        config = SampleConfig(expert="e", amateur="a", dataset="d", out=Path("unused"), divergence_beta=beta)
+        decoding = Decoding(measured.max_new_tokens, measured.stop_ids)
+        self.sampler = Sampler(measured.pair, engine_for(measured.pair.expert, keep_states=True), decoding, config)
+        self.decoding = decoding
+        self.engine = engine_for(measured.pair.expert, keep_states=True)
+
+    def __call__(self, prompts: Sequence[list[int]]) -> list[Any]:
+        return self.sampler.sample_batch([Prompted(Problem(str(i), ""), ids) for i, ids in enumerate(prompts)])
+
+
+def labels_of(results: list[Any]) -> LabelSet:
+    """Sampled rows as the training room sees them, without the way over files."""
+    steps = [step for _, kept in results for step in kept]
+    return flatten(Rollout.table(rollout for rollout, _ in results), StepSample.table(steps), max_length=4096)
+
+
+def half_precision(model: Any) -> torch.autocast:
+    """Autocast as the Trainer has it, for weights that are not float32."""
+    return torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
+
+
+def naive_steps(labels: LabelSet, chosen: Sequence[int], width: int) -> list[naive.NaiveStep]:
+    """These labels with dense targets, [width]."""
+    steps = []
+    for label in chosen:
+        ids, weights = labels.label(label)
+        dense = torch.zeros(width)
+        dense[torch.from_numpy(ids)] = torch.from_numpy(weights)
+        prefix = labels.prefix(label, int(labels.prefix_length[label])).tolist()
+        steps.append(naive.NaiveStep(prefix, 0.0, dense))
+    return steps
+
+
+class OurTraining:
+    """Optimiser steps of our training room, without the Trainer's logging and checkpoints around them."""
+
+    def __init__(self, model: Any, vocabulary: Any, labels: LabelSet, labels_per_forward: int) -> None:
+        self.collator = Collator(labels, packs(model), TOKENS_PER_MICRO_BATCH.get(model.device.type, 16384))
+        self.schedule = LabelSchedule(labels, LABELS_PER_STEP, 10**6, labels_per_forward, seed=0)
+        self.objective = LabelObjective(model, vocabulary, LABELS_PER_STEP)
+        self.next = 0
+        self.tokens = 0
+
+    def __call__(self, with_lora: Any, optimizer: torch.optim.Optimizer) -> float:
+        batches = self.collator([self.schedule[self.next]])["micro_batches"]
+        self.next += 1
+        optimizer.zero_grad()
+        total = 0.0
+        for batch in batches:
+            batch = batch.to(with_lora.device)
+            with half_precision(self.objective.model):
+                loss = self.objective(with_lora, batch)
+            loss.backward()
+            self.tokens += batch.inputs["input_ids"].numel()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_([p for p in with_lora.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        return total
+
+
+def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
+    pair, batch = measured.pair, options.batch
+    ours = Ours(measured)
+    ordered = sorted(measured.prompts, key=len)
+    batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)][: options.runs]
+    ours(batches[0][:2])
+    body, head = linear_weights(pair.expert)
+    amateur_body, _ = linear_weights(pair.amateur)
+    plain_seconds, our_seconds, results = [], [], []
+    parts: dict[str, list[float]] = {
+        name: [] for name in ("decoding", "scoring", "contrast", "decoding_of_gemm", "scoring_of_gemm")
+    }
+    difference, flips, compared, response_tokens = 0.0, 0, 0, 0
+    for prompts in batches:
+        seconds, rows = timed(lambda prompts=prompts: ours(prompts))
+        our_seconds.append(seconds / len(prompts))
+        results += rows
+        middle = len(prompts) // 2  # of middling length in its batch
+        for place in range(middle, middle + options.naive_questions):
+            seconds, steps = timed(
+                lambda prompt=prompts[place]: naive.sample_question(
+                    pair.expert, pair.amateur, prompt, measured.max_new_tokens, measured.stop_ids, BETA, ALPHA
+                )
+            )
+            plain_seconds.append(seconds)
+            found = rows[place][0].kl
+            assert len(found) == len(steps)
+            difference = max(difference, *(abs(a - step.kl) for a, step in zip(found, steps, strict=True)))
+            flips += sum((a > BETA) != (step.kl > BETA) for a, step in zip(found, steps, strict=True))
+            compared += len(steps)
+        decoding, generation = timed(lambda prompts=prompts: ours.engine.generate(prompts, ours.decoding))
+        responses = generation.responses
+        scoring, _ = timed(lambda prompts=prompts, r=responses: response_states(pair.amateur, prompts, r))
+        both, _ = timed(lambda prompts=prompts, g=generation: ours.sampler.score(prompts, g))
+        read, new = sum(map(len, prompts)), sum(map(len, responses)) - len(prompts)
+        response_tokens += new + len(prompts)
+        # What the linear layers alone would take on as many rows, at this very time, over what all of it took.
+        reading = 2 * body * read / gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
+        stepping = 2 * (body + head) * new / gemm_rate(pair.expert, len(prompts), len(prompts))
+        passing = 2 * amateur_body * (read + new) / gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
+        parts["decoding_of_gemm"].append((reading + stepping) / decoding)
+        parts["scoring_of_gemm"].append(passing / scoring)
+        for name, value in (("decoding", decoding), ("scoring", scoring), ("contrast", both - scoring)):
+            parts[name].append(value / len(prompts))
+    row = {
+        "naive_seconds_per_question": plain_seconds,
+        "our_seconds_per_question": our_seconds,
+        "ratio": statistics.median(plain_seconds) / statistics.median(our_seconds),
+        "questions_ours": len(results),
+        "questions_naive": len(plain_seconds),
+        "batch": batch,
+        "response_tokens": response_tokens,
+        "parts": parts,
+        "largest_kl_difference": difference,
+        "kept_differently": flips,
+        "steps_compared": compared,
+    }
+    return row, results
+
+
+def measure_training(measured: models.Measured, results: list[Any], options: argparse.Namespace) -> dict[str, Any]:
+    pair = measured.pair
+    labels = labels_of(results)
+    config = FinetuneConfig(model="e", data=Path("unused"), out=Path("unused"))
+    with_lora = attach_lora(pair.expert, config)
+    with_lora.train()
+    optimizer = torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad], lr=config.learning_rate)
+    body, head = linear_weights(pair.expert)
+    generator = torch.Generator().manual_seed(0)
+
+    def naive_labels() -> list[naive.NaiveStep]:
+        chosen = torch.randint(len(labels), (LABELS_PER_STEP,), generator=generator).tolist()
+        return naive_steps(labels, chosen, logit_width(pair.expert))
+
+    sizes = {"1": 1, str(options.labels_per_forward): options.labels_per_forward, "all": 10**6}
+    ours = {name: OurTraining(pair.expert, pair.vocabulary, labels, size) for name, size in sizes.items()}
+    for training in ours.values():
+        training(with_lora, optimizer)
+        training.tokens = 0
+    seconds: dict[str, list[float]] = {name: [] for name in ["naive", *ours]}
+    per_turn = -(-options.steps // options.runs)
+    tokens = TOKENS_PER_MICRO_BATCH.get(pair.expert.device.type, 16384)
+    gemm: list[float] = []
+    for _ in range(options.runs):
+        gemm.append(gemm_rate(pair.expert, tokens, 0, backward=True))
+        chosen = naive_labels()
+        seconds["naive"].append(timed(lambda chosen=chosen: naive.train_step(with_lora, optimizer, chosen))[0])
+        for name, training in ours.items():
+            for _ in range(per_turn):
+                seconds[name].append(timed(lambda training=training: training(with_lora, optimizer))[0])
+    row: dict[str, Any] = {
+        "labels": len(labels),
+        "gemm_gflops": [rate / 1e9 for rate in gemm],
+        "naive_seconds_per_step": seconds["naive"],
+    }
+    for name, training in ours.items():
+        steps = len(seconds[name])
+        flop = 4 * (body * training.tokens / steps + head * LABELS_PER_STEP)
+        middle = statistics.median(seconds[name])
+        row[f"m={name}"] = {
+            "seconds_per_step": seconds[name],
+            "ratio": statistics.median(seconds["naive"]) / middle,
+            "tokens_per_label": training.tokens / steps / LABELS_PER_STEP,
+            "of_gemm": flop / statistics.fmean(seconds[name]) / statistics.fmean(gemm),
+        }
+    return row
+
+
+def peak_memory(task: str, arguments: list[str]) -> float:
+    """Peak resident memory of one part in a process of its own, GiB."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, task, arguments).result()
+
+
+def _peak(task: str, arguments: list[str]) -> float:
+    options = parsed(arguments)
+    measured = prepared(options)
+    pair = measured.pair
+    longest = sorted(measured.prompts, key=len)[-options.batch :]
+    if task == "sampling, naive":
+        naive.sample_question(
+            pair.expert, pair.amateur, longest[-1], measured.max_new_tokens, measured.stop_ids, BETA, ALPHA
+        )
+    elif task == "sampling, ours":
+        Ours(measured)(longest)
+    else:
+        object.__setattr__(pair, "amateur", None)  # fine-tuning needs the expert alone
+        labels = some_labels(longest, measured.max_new_tokens)
+        with_lora = attach_lora(pair.expert, FinetuneConfig(model="e", data=Path("unused"), out=Path("unused")))
+        optimizer = torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad])
+        if task == "fine-tuning, ours":
+            OurTraining(pair.expert, pair.vocabulary, labels, 1)(with_lora, optimizer)
+        else:
+            chosen = range(len(labels) - LABELS_PER_STEP, len(labels))
+            naive.train_step(with_lora, optimizer, naive_steps(labels, chosen, logit_width(pair.expert)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def some_labels(prompts: Sequence[list[int]], length: int) -> LabelSet:
+    """Labels that nobody sampled, one in the middle of each text and one at its end: for memory, not for learning."""
+    texts = [np.array([*prompt, *prompt * (length // len(prompt) + 1)], np.int64) for prompt in prompts]
+    ends = [len(prompt) + length for prompt in prompts]
+    places = [place for end in ends for place in (end - length // 2, end)]
+    return LabelSet(
+        text_ids=np.concatenate(texts),
+        text_starts=np.cumsum([0, *map(len, texts)]),
+        text_of=np.repeat(np.arange(len(texts)), 2),
+        prefix_length=np.array(places),
+        token_ids=np.tile([1, 2, 3], len(places)),
+        weights=np.tile(np.float32([0.5, 0.25, 0.25]), len(places)),
+        label_starts=3 * np.arange(len(places) + 1),
+        skipped=0,
+    )
+
+
+def prepared(options: argparse.Namespace) -> models.Measured:
+    torch.set_num_threads(options.threads)
+    count = max(options.batch * options.runs, 64)
+    return models.ready(options.pair, count, options.data_dir, torch.float32, "cpu")
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", choices=models.PAIRS, default="smollm2")
+    parser.add_argument("--data-dir", type=Path, help="folder with gsm8k/train.jsonl")
+    parser.add_argument("--runs", type=int, default=3, help="turns of each side")
+    parser.add_argument("--batch", type=int, default=64, help="questions of one of our turns")
+    parser.add_argument("--naive-questions", type=int, default=1, help="questions of one of its turns")
+    parser.add_argument("--steps", type=int, default=21, help="our optimiser steps, all turns together")
+    parser.add_argument("--labels-per-forward", type=int, default=4, help="the default block size")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--json", type=Path, help="write every figure there")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    options = parsed(arguments)
+    tasks = ["sampling, naive", "sampling, ours", "fine-tuning, naive", "fine-tuning, ours"]
+    memory = {} if options.no_memory else {task: peak_memory(task, arguments) for task in tasks}
+    measured = prepared(options)
+    sampling, results = measure_sampling(measured, options)
+    training = measure_training(measured, results, options)
+    default = f"m={options.labels_per_forward}"
+    middle = {
+        "naive": 1000
+        * (
+            statistics.median(sampling["naive_seconds_per_question"])
+            + statistics.median(training["naive_seconds_per_step"])
+        ),
+        **{
+            name: 1000
+            * (
+                statistics.median(sampling["our_seconds_per_question"])
+                + statistics.median(training[name]["seconds_per_step"])
+            )
+            for name in ("m=1", default)
+        },
+    }
+    report = {
+        "pair": models.PAIRS[options.pair],
+        "machine": {
+            "cores": os.cpu_count(),
+            "threads": options.threads,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "sampling": sampling,
+        "finetuning": training,
+        "whole_job_seconds_extrapolated": middle,
+        "peak_memory_gib": memory,
+    }
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    show(report, default)
+
+
+def show(report: dict[str, Any], default: str) -> None:
+    sampling, training, whole = report["sampling"], report["finetuning"], report["whole_job_seconds_extrapolated"]
+    print(
+        f"Expert {report['pair'][0]}, amateur {report['pair'][1]}; {report['machine']['threads']} threads, float32.\n"
+    )
+    print("| | naive | ours | ratio | n (naive, ours) |\n|---|--:|--:|--:|---|")
+    print(
+        f"| sampling, s a question | {statistics.median(sampling['naive_seconds_per_question']):.1f} "
+        f"| {statistics.median(sampling['our_seconds_per_question']):.2f} | {sampling['ratio']:.1f} "
+        f"| {sampling['questions_naive']}, {sampling['questions_ours']} |"
+    )
+    for name in [key for key in training if key.startswith("m=")]:
+        row = training[name]
+        print(
+            f"| fine-tuning, {name}, s a step | {statistics.median(training['naive_seconds_per_step']):.1f} "
+            f"| {statistics.median(row['seconds_per_step']):.2f} | {row['ratio']:.1f} "
+            f"| {len(training['naive_seconds_per_step'])}, {len(row['seconds_per_step'])} |"
+        )
+    for name in ("m=1", default):
+        hours = {side: whole[side] / 3600 for side in ("naive", name)}
+        print(
+            f"| 1000 questions and 1000 steps, {name}, h, extrapolated | {hours['naive']:.2f} | {hours[name]:.2f} "
+            f"| {whole['naive'] / whole[name]:.1f} | |"
+        )
+    for part in ("sampling", "fine-tuning"):
+        if memory := report["peak_memory_gib"]:
+            plain, ours = memory[f"{part}, naive"], memory[f"{part}, ours"]
+            print(f"| {part}, peak memory, GiB | {plain:.2f} | {ours:.2f} | {plain / ours:.1f} | 1, 1 |")
+    print("\n| | of GEMM | tokens a label |\n|---|--:|--:|")
+    print(f"| decoding ({sampling['batch']} rows) | {statistics.median(sampling['parts']['decoding_of_gemm']):.0%} | |")
+    print(f"| scoring | {statistics.median(sampling['parts']['scoring_of_gemm']):.0%} | |")
+    for name in [key for key in training if key.startswith("m=")]:
+        print(f"| fine-tuning, {name} | {training[name]['of_gemm']:.0%} | {training[name]['tokens_per_label']:.0f} |")
+    print(
+        f"\nKL differs from the naive one by at most {sampling['largest_kl_difference']:.1e}; "
+        f"{sampling['kept_differently']} of {sampling['steps_compared']} steps are kept by one and not by the other."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Decoding with a cache that is written in place: each new key and value goes to its slot, nothing is copied.
+
+The cache belongs to the attention functions here (see `packing`), not to the model: prompts are read packed, all at
+once, and then every step attends to the slots of its row. Rows that finished leave the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StopStringCriteria,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lightreasoner.engines import Decoding, Engine, Generation, PaddedEngine, TokenIds, stream_seed, until_stop
+from lightreasoner.packing import Layout, attention_by, causal_attention, cut_by_tokens, lay_out, packs
+from lightreasoner.scoring import ResponseStates, head_rows, tokens_per_pass
+
+GROWTH = 1.25  # of the cache's slots when they run out
+MEMORY_SHARE = 0.5  # of what is free, for keys and values
+MOST_ROWS = {"cpu": 64}  # beyond that, a CPU's matrix products gain little
+MOST_ROWS_ON_ACCELERATORS = 512
+LEAVE_AT = 0.75  # share of rows still running at which the others' slots are given up
+LOOK_EVERY = 8  # steps between two looks at who has finished, where a look makes the host wait for a device
+
+
+@dataclass
+class SlotCache:
+    """Keys and values of a batch: row b's token t stands in slot t, [B, Hkv, slots, D] for each layer.
+
+    Attributes:
+        rows: B.
+        slots: tokens that fit.
+        keys: by layer; made when the first keys come, whose heads and size they take.
+        values: by layer.
+    """
+
+    rows: int
+    slots: int
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    def of(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's buffers, for keys [B, Hkv, T, D] and values like these."""
+        if layer not in self.keys:
+            for buffers, new in ((self.keys, key), (self.values, value)):
+                buffers[layer] = new.new_zeros(self.rows, new.shape[1], self.slots, new.shape[3])
+        return self.keys[layer], self.values[layer]
+
+    def reserve(self, slots: int) -> None:
+        """Make room for so many tokens a row, and for more than that, so that it is seldom done."""
+        if slots <= self.slots:
+            return
+        self.slots = max(slots, int(self.slots * GROWTH))
+        for buffers in (self.keys, self.values):
+            for layer, buffer in buffers.items():
+                buffers[layer] = nn.functional.pad(buffer, (0, 0, 0, self.slots - buffer.shape[2]))
+
+    def keep(self, rows: Tensor) -> None:
+        """Only these rows go on."""
+        self.rows = len(rows)
+        for buffers in (self.keys, self.values):
+            for layer, buffer in buffers.items():
+                buffers[layer] = buffer.index_select(0, rows)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Attention while prompts are read: like `Layout.attend`, and fills the cache."""
+
+    cache: SlotCache
+    layout: Layout
+    rows: Tensor
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        """See `packing.Attention`."""
+        query, key, value = (self.layout.gather(part) for part in (query, key, value))
+        keys, values = self.cache.of(layer, key, value)
+        keys[self.rows, :, : key.shape[2]] = key
+        values[self.rows, :, : key.shape[2]] = value
+        return self.layout.scatter(causal_attention(query, key, value, scale))
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """Attention of one new token a row, at its own position.
+
+    The query heads that share a key head attend as so many queries of it, so keys need not be repeated for them.
+    """
+
+    cache: SlotCache
+    positions: Tensor
+    mask: Tensor
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        """See `packing.Attention`: all B rows' tokens come as one packed row, N = B."""
+        new_key, new_value = key[0].transpose(0, 1), value[0].transpose(0, 1)  # [B, Hkv, D]
+        keys, values = self.cache.of(layer, new_key[:, :, None], new_value[:, :, None])
+        rows = torch.arange(self.cache.rows, device=key.device)
+        keys[rows, :, self.positions] = new_key
+        values[rows, :, self.positions] = new_value
+        length = self.mask.shape[-1]
+        grouped = query[0].transpose(0, 1).unflatten(1, (keys.shape[1], -1))  # [B, Hkv, group, D]
+        attended = nn.functional.scaled_dot_product_attention(
+            grouped, keys[:, :, :length], values[:, :, :length], attn_mask=self.mask, scale=scale
+        )
+        return attended.flatten(1, 2)[None]
+
+
+class PackedEngine:
+    """Generates with a `SlotCache`; for models that `packing.packs`.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer; needed for stop strings only.
+        keep_states: also give the hidden states that predicted each response token.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, keep_states: bool = False
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._keep_states = keep_states
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
+        """See `engines.Engine.generate`."""
+        batch = _Batch(self._model, prompts, decoding, self._tokenizer, self._keep_states)
+        batch.read()
+        while not batch.done:
+            batch.step()
+        return batch.generation()
+
+
+class _Batch:
+    """The rows that are being decoded. `running[i]` is the prompt that row i of the cache belongs to."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[TokenIds],
+        decoding: Decoding,
+        tokenizer: PreTrainedTokenizerBase | None,
+        keep_states: bool,
+    ) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._decoding = decoding
+        self._tokenizer = tokenizer
+        self._choose = _Choice(prompts, decoding, model.device)
+        self._finished = _Finished(decoding, tokenizer, model.device)
+        device = model.device
+        self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        longest = max(map(len, prompts))
+        self._cache = SlotCache(len(prompts), longest + min(decoding.max_new_tokens, 128))
+        self._longest = longest
+        self._tokens = torch.full((len(prompts), decoding.max_new_tokens), -1, device=device)
+        self._states: list[tuple[Tensor, Tensor]] | None = [] if keep_states else None
+        self._running = torch.arange(len(prompts), device=device)
+        self._over = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        self._length = 0
+        self._look_every = 1 if device.type == "cpu" else LOOK_EVERY
+
+    @property
+    def done(self) -> bool:
+        return self._length == self._decoding.max_new_tokens or len(self._running) == 0
+
+    def read(self) -> None:
+        """Read all prompts, and choose everybody's first token."""
+        logits = self._tokens.new_zeros(0)
+        for part in cut_by_tokens([len(prompt) for prompt in self._prompts], tokens_per_pass(self._model)):
+            layout = lay_out([self._prompts[index] for index in part], self._model.device)
+            rows = torch.tensor(part, device=self._model.device)
+            last = layout.rows(torch.arange(len(part), device=rows.device), self._lengths[rows] - 1)
+            seen: list[Tensor] = []
+            with attention_by(self._model, Reading(self._cache, layout, rows)):
+                part_logits = self._forward(layout.input_ids, layout.position_ids, last, seen)
+            if not len(logits):
+                logits = part_logits.new_empty(len(self._prompts), part_logits.shape[1])
+            logits[rows] = part_logits
+            if self._states is not None:
+                self._states.append((rows, seen[0].index_select(0, last)))
+        self._append(logits)
+
+    def step(self) -> None:
+        """One token more for every running row."""
+        positions = self._lengths[self._running] + self._length - 1
+        slots = torch.arange(self._longest + self._length, device=positions.device)
+        self._cache.reserve(len(slots))
+        mask = (slots <= positions[:, None])[:, None, None]
+        seen: list[Tensor] = []
+        everyone = torch.arange(len(self._running), device=positions.device)
+        newest = self._tokens[self._running, self._length - 1]
+        with attention_by(self._model, Stepping(self._cache, positions, mask)):
+            logits = self._forward(newest[None], positions[None], everyone, seen)
+        if self._states is not None:
+            self._states.append((self._running, seen[0]))
+        self._append(logits)
+
+    def _forward(self, input_ids: Tensor, position_ids: Tensor, rows: Tensor, seen: list[Tensor]) -> Tensor:
+        """Logits of these packed rows, [n, V]; `seen` gets the hidden states of all."""
+        head: Any = self._model.get_output_embeddings()
+        with head_rows(head, rows, seen):
+            logits: Tensor = self._model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits[0]
+        return logits
+
+    def _append(self, logits: Tensor) -> None:
+        self._tokens[self._running, self._length] = self._choose(logits)
+        self._length += 1
+        self._over |= self._finished(self._tokens[self._running, : self._length])
+        if self._length % self._look_every:
+            return
+        remaining = int((~self._over).sum())
+        if remaining == 0 or remaining <= LEAVE_AT * len(self._running):
+            rows = (~self._over).nonzero()[:, 0]
+            self._running, self._over = self._running[rows], self._over[rows]
+            self._cache.keep(rows)
+
+    def generation(self) -> Generation:
+        """What came of it, in the order of the prompts."""
+        raw = ([token for token in row if token >= 0] for row in self._tokens.tolist())
+        responses = [until_stop(row, self._decoding, self._tokenizer) for row in raw]
+        return Generation(responses, self._response_states(responses) if self._states is not None else None)
+
+    def _response_states(self, responses: Sequence[TokenIds]) -> ResponseStates:
+        """States in the order in which `ResponseStates` wants them: response by response."""
+        assert self._states is not None
+        rows = torch.cat([rows for rows, _ in self._states])
+        # A row is in every step's list until it leaves, the first entries being the prompt's: so its k-th entry
+        # predicted its k-th token.
+        order = torch.argsort(rows, stable=True)
+        rank = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows[order], rows[order])
+        lengths = torch.tensor([len(response) for response in responses], device=rows.device)
+        mine = order[rank < lengths[rows[order]]]
+        return ResponseStates(self._model, torch.cat([states for _, states in self._states]).index_select(0, mine))
+
+
+class _Choice:
+    """The next token of each row, from logits [B, V]."""
+
+    def __init__(self, prompts: Sequence[TokenIds], decoding: Decoding, device: torch.device) -> None:
+        self._generator: torch.Generator | None = None
+        self._warpers = LogitsProcessorList()
+        if decoding.temperature:
+            self._generator = torch.Generator(device).manual_seed(stream_seed(decoding.seed, prompts))
+            self._warpers.append(TemperatureLogitsWarper(decoding.temperature))
+            if decoding.top_p < 1:
+                self._warpers.append(TopPLogitsWarper(decoding.top_p))
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        if self._generator is None:
+            return logits.argmax(-1)
+        warped: Tensor = self._warpers(torch.empty(0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
+        return torch.multinomial(warped.softmax(-1), 1, generator=self._generator)[:, 0]
+
+
+class _Finished:
+    """Which rows have come to their end, by a stop token or a stop string: response ids so far, [B, t] → bool [B]."""
+
+    def __init__(self, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None, device: torch.device) -> None:
+        self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long, device=device)
+        strings = list(decoding.stop_strings)
+        self._strings: Any = StopStringCriteria(tokenizer, strings) if strings and tokenizer else None
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        over = torch.isin(tokens[:, -1], self._stop_ids)
+        return over | self._strings(tokens, None) if self._strings else over
+
+
+def engine_for(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, keep_states: bool = False
+) -> Engine:
+    """The fastest engine that this model can use; arguments as for `PackedEngine`."""
+    return PackedEngine(model, tokenizer, keep_states) if packs(model) else PaddedEngine(model, tokenizer)
+
+
+def fitting_rows(model: PreTrainedModel, tokens: int) -> int:
+    """How many rows of so many tokens may be decoded together: as many as pay, and as their cache fits the memory."""
+    device = model.device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = tokens * 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE // row)))

@@ -1,0 +1,60 @@
+"""Faults on demand, so that tests can break a stage at an exact moment. Without the variable nothing happens.
+
+    LIGHTREASONER_FAILPOINTS="after-shard-rename:kill"       at the first time that this point is reached
+    LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"          at the third time
+    LIGHTREASONER_FAILPOINTS="in-merge:hang=/path/of/file"   waits until that file is there; makes FILE.reached
+    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"      the disk is full; the loss is no number
+    LIGHTREASONER_FAILPOINTS="in-batch:memory"               memory runs out
+
+`docs/reliability.md` lists the points.
+"""
+
+import errno
+import os
+import signal
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+VARIABLE = "LIGHTREASONER_FAILPOINTS"
+
+_reached: Counter[str] = Counter()
+
+
+def reach(name: str) -> bool:
+    """Pass a point where a test may want something to fail; True where a value is to be spoilt (`nan`).
+
+    Raises:
+        OSError: the fault is a full disk.
+    """
+    plan = _plan()
+    if name not in plan:
+        return False
+    action, value, turn = plan[name]
+    _reached[name] += 1
+    if _reached[name] != turn:
+        return False
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "enospc":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif action == "memory":
+        raise MemoryError("a fault that a test asked for")
+    elif action == "hang":
+        Path(f"{value}.reached").touch()
+        while not Path(value).exists():
+            time.sleep(0.01)
+    return action == "nan"
+
+
+@cache
+def _plan() -> dict[str, tuple[str, str, int]]:
+    """Action, its value and its turn by name of the point; read once."""
+    plan = {}
+    for part in filter(None, os.environ.get(VARIABLE, "").split(",")):
+        name, _, what = part.partition(":")
+        what, _, turn = what.partition("@")
+        action, _, value = what.partition("=")
+        plan[name] = (action, value, int(turn or 1))
+    return plan

@@ -1,0 +1,203 @@
+"""Start a command, break it, start it again, and compare what it left with what an undisturbed one leaves."""
+
+import atexit
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from lightreasoner.failpoints import VARIABLE
+
+TALLY = "LIGHTREASONER_FAULT_TALLY"  # file that gets one line for each thing that is counted
+HANG = 60.0  # seconds after which a command hangs; the longest takes a tenth of it on an idle machine
+
+_server = None
+if "forkserver" in multiprocessing.get_all_start_methods():
+    _server = multiprocessing.get_context("forkserver")
+    _server.set_forkserver_preload(["lightreasoner.pipeline", "lightreasoner.exchange", "lightreasoner.cli"])
+
+
+def count(**what: int) -> None:
+    """Add to the tally, under the name of the module of the test that runs: `count(faults=1)`."""
+    if file := os.environ.get(TALLY):
+        module = os.environ.get("PYTEST_CURRENT_TEST", "").partition(".py")[0].rpartition("/")[2]
+        with Path(file).open("a") as lines:
+            lines.write(json.dumps({"module": module, **what}) + "\n")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended. A negative code is the number of the signal that killed it."""
+
+    code: int
+    out: str
+    error: str
+
+    @property
+    def last_line(self) -> str:
+        return self.error.strip().rpartition("\n")[2]
+
+
+class Command:
+    """A command in a process of its own."""
+
+    def __init__(self, arguments: tuple[object, ...], environment: dict[str, str], *, cold: bool) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="lightr-"))
+        self._streams = [folder / "out", folder / "error"]
+        for path in self._streams:
+            path.touch()
+        words = [str(argument) for argument in arguments]
+        self.started = time.monotonic()
+        if cold or _server is None:
+            command = [sys.executable, "-m", "lightreasoner.cli", *words]
+            out, error = (path.open("wb") for path in self._streams)
+            with out, error:
+                settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+                self._popen = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=error, env=settings
+                )
+            self._forked = None
+            self.pid = self._popen.pid
+        else:
+            self._forked = _server.Process(
+                target=_run, args=(words, environment, *map(str, self._streams)), daemon=True
+            )
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the server imports its libraries
+            self._forked.start()
+            assert self._forked.pid is not None
+            self.pid = self._forked.pid
+
+    @property
+    def code(self) -> int | None:
+        return self._popen.poll() if self._forked is None else self._forked.exitcode
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; a fault, if the command still runs."""
+        if self.code is None:
+            os.kill(self.pid, number)
+            count(faults=1)
+
+    def end(self, seconds: float = HANG) -> Ended:
+        """Wait for its end; one that does not come is a hang."""
+        if self._forked is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(seconds)
+        else:
+            self._forked.join(seconds)
+        if self.code is None:
+            count(hangs=1)
+            os.kill(self.pid, signal.SIGKILL)
+            pytest.fail(f"still running after {seconds} s: {self._streams[1].read_text()[-2000:]}")
+        atexit.register(shutil.rmtree, self._streams[0].parent, ignore_errors=True)
+        out, error = (path.read_text(errors="replace") for path in self._streams)
+        if "Traceback" in error:
+            count(crashes=1)
+            pytest.fail(error)
+        assert self.code is not None
+        return Ended(self.code, out, error)
+
+
+def _run(words: list[str], environment: dict[str, str], out: str, error: str) -> None:
+    """In the forked process: become the command line."""
+    os.environ.update(environment)
+    for descriptor, path in ((1, out), (2, error)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv = ["lightr", *words]
+    from lightreasoner.cli import main
+
+    main()
+
+
+def start(*arguments: object, fail: str = "", cold: bool = False, **environment: str) -> Command:
+    """Start a command, with fail points if any (`lightreasoner.failpoints`)."""
+    if fail:
+        count(faults=len(fail.split(",")))
+    return Command(arguments, {VARIABLE: fail, **environment}, cold=cold)
+
+
+def lightr(*arguments: object, fail: str = "", cold: bool = False, **environment: str) -> Ended:
+    """Run a command to its end, whatever that is."""
+    return start(*arguments, fail=fail, cold=cold, **environment).end()
+
+
+def succeed(*arguments: object, **environment: Any) -> Ended:
+    """Run a command that must succeed."""
+    ended = lightr(*arguments, **environment)
+    assert ended.code == 0, ended.error
+    return ended
+
+
+def refused(*arguments: object, code: int = 1, **environment: Any) -> str:
+    """Run a command with bad input; gives the one line that it must end with."""
+    ended = lightr(*arguments, **environment)
+    assert ended.code == code, (ended.code, ended.error)
+    assert ended.out == ""
+    assert ended.last_line.startswith("lightr: "), ended.error
+    count(bad_inputs=1)
+    return ended.last_line
+
+
+def wait_for(condition: Callable[[], object], command: Command) -> None:
+    """Until the condition holds or the command ends."""
+    limit = time.monotonic() + HANG
+    while not condition() and command.code is None and time.monotonic() < limit:
+        time.sleep(0.002)
+
+
+def commits(stage: Path) -> list[str]:
+    """Whole lines of a stage's ledger."""
+    ledger = stage / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True) if ledger.exists() else []
+    return [line for line in lines if line.endswith("\n")]
+
+
+def rows(stage: Path, kind: str) -> list[dict[str, Any]]:
+    """All rows of a kind that a stage has committed, in order."""
+    shards = [name for line in commits(stage) for name in json.loads(line)["files"] if name.startswith(kind)]
+    return [row for name in shards for row in pq.read_table(stage / name).to_pylist()]
+
+
+def assert_same_rows(parts: Path, whole: Path, kind: str, key: tuple[str, ...]) -> int:
+    """Nothing lost, nothing doubled, every value the same to the last bit; gives the number of rows."""
+    found, expected = (
+        sorted(rows(stage, kind), key=lambda row: [row[name] for name in key]) for stage in (parts, whole)
+    )
+    have, want = (Counter(tuple(row[name] for name in key) for row in part) for part in (found, expected))
+    lost, doubled = len(want - have), sum(count - 1 for count in have.values())
+    count(rows=len(expected), rows_lost=lost, rows_doubled=doubled)
+    assert (lost, doubled) == (0, 0)
+    assert found == expected
+    return len(found)
+
+
+def assert_same_samples(parts: Path, whole: Path) -> None:
+    """Two sample folders hold the same rollouts and steps."""
+    assert_same_rows(parts / "sample", whole / "sample", "rollouts", ("question_id",))
+    assert_same_rows(parts / "sample", whole / "sample", "steps", ("question_id", "position"))
+    count(survived=1)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Bytes and time of every file below a folder but the lock's."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (".lock", ".holder")
+    }

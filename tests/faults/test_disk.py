@@ -1,0 +1,117 @@
+"""A full disk: what was committed stays, nothing half-written has a final name, and the bytes are named."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import assert_same_samples, commits, count, lightr, succeed
+from .test_kills import assert_same_adapter
+
+Resize = Callable[[int], None]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
+    """A file system in memory whose size, in KiB, can be set."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size: int, *options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}k", *options]), "tmpfs", str(folder)]
+        try:
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
+
+    if not mount(1):
+        pytest.skip("this user may not mount a tmpfs")
+    yield folder, lambda size: count(faults=mount(size, "remount"))
+    subprocess.run(["umount", str(folder)], check=False)
+
+
+def said_full(arguments: tuple[object, ...], **environment: str) -> tuple[int, int]:
+    """Run into the full disk; gives the bytes needed and free that it names."""
+    ended = lightr(*arguments, **environment)
+    assert ended.code == 1, ended.error
+    found = re.search(r"the disk is full: \S+ needs (\d+) bytes, and (\d+) bytes are free there", ended.last_line)
+    assert found, ended.error
+    return int(found[1]), int(found[2])
+
+
+def test_a_disk_that_fills_up_while_sampling(
+    disk: tuple[Path, Resize], sampling: tuple[object, ...], sampled: Path
+) -> None:
+    folder, resize = disk
+    resize(120)
+    needed, free = said_full((*sampling, folder / "run"))
+    assert needed > free
+    stage = folder / "run/sample"
+    done = commits(stage)
+    assert 1 <= len(done) < 12
+    assert not list(stage.glob(".*.tmp"))
+    assert (stage / "ledger.jsonl").read_text() == "".join(done)  # no torn line
+    resize(4000)
+    again = succeed(*sampling, folder / "run")
+    assert "set aside" not in again.error
+    assert commits(stage)[: len(done)] == done
+    assert_same_samples(folder / "run", sampled)
+
+
+def test_a_disk_that_fills_up_in_a_checkpoint(
+    disk: tuple[Path, Resize], tuning: tuple[object, ...], tuned: Path
+) -> None:
+    folder, resize = disk
+    size = sum(path.stat().st_size for path in (tuned / "finetune/checkpoint-8").rglob("*"))
+    resize(int(size * 1.7) // 1024)
+    needed, _ = said_full((*tuning, folder / "run"))
+    assert size / 3 < needed < size * 3
+    stage = folder / "run/finetune"
+    assert [path.name for path in stage.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert not (stage / "adapter").exists()
+    resize(20 * size // 1024)
+    succeed(*tuning, folder / "run")
+    assert_same_adapter(folder / "run", tuned)
+
+
+def test_a_disk_that_fills_up_in_a_merge(
+    disk: tuple[Path, Resize], merging: tuple[object, ...], tmp_path: Path
+) -> None:
+    folder, resize = disk
+    whole = tmp_path / "whole"
+    succeed(*merging, whole)
+    size = (whole / "model.safetensors").stat().st_size
+    resize(size // 2048)
+    needed, free = said_full((*merging, folder / "merged"))
+    assert needed == pytest.approx(size, rel=0.1)
+    assert free < needed
+    assert [path.name for path in folder.iterdir() if path.name not in (".lock", ".holder")] == []
+    resize(8 * size // 1024)
+    succeed(*merging, folder / "merged")
+    assert (folder / "merged/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    count(survived=1)
+
+
+def test_a_full_disk_under_the_ledger_leaves_no_torn_line(
+    sampling: tuple[object, ...], sampled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    needed, _ = said_full((*sampling, out), fail="in-ledger:enospc@4")
+    assert 0 < needed < 10_000
+    assert len(commits(out / "sample")) == 3
+    assert "torn" not in succeed(*sampling, out).error
+    assert_same_samples(out, sampled)
+
+
+def test_a_full_disk_under_a_checkpoint_and_then_a_kill(
+    tuning: tuple[object, ...], tuned: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    said_full((*tuning, out), fail="in-checkpoint:enospc@2")
+    assert [path.name for path in (out / "finetune").glob("checkpoint-*")] == ["checkpoint-4"]
+    assert lightr(*tuning, out, fail="in-checkpoint:kill").code == -signal.SIGKILL
+    succeed(*tuning, out)
+    assert_same_adapter(out, tuned)

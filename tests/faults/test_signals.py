@@ -1,0 +1,92 @@
+"""A request to stop: work is committed, the exit code tells the signal, and the same command goes on."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from .harness import assert_same_rows, assert_same_samples, commits, count, start, succeed, wait_for
+from .test_kills import assert_same_adapter
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+LONGEST = 25.0  # seconds
+
+
+def stop_at(point: str, number: signal.Signals, arguments: tuple[object, ...], out: Path, *, go_on: bool = True) -> str:
+    """Send a signal while the command is at a point; check how it leaves, and give what it said."""
+    go = out.with_name("go")
+    command = start(
+        *arguments, out, fail=f"{point}:hang={go}" if "@" not in point else point.replace("@", f":hang={go}@")
+    )
+    wait_for(go.with_name("go.reached").exists, command)
+    command.send(number)
+    if go_on:
+        go.touch()
+    sent = time.monotonic()
+    ended = command.end()
+    assert time.monotonic() - sent < LONGEST
+    assert ended.code == 128 + number
+    assert ended.last_line.startswith("lightr: stopped")
+    assert "the same command continues from there" in ended.last_line
+    return ended.error
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_sampling_commits_and_leaves(
+    number: signal.Signals, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stop_at("in-batch@3", number, sampling, out)
+    assert len(commits(out / "sample")) == 3  # the batch that was under way too
+    succeed(*sampling, out)
+    assert_same_samples(out, sampled)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_evaluation_commits_and_leaves(
+    number: signal.Signals, evaluating: tuple[object, ...], evaluated: Path, tmp_path: Path
+) -> None:
+    out, answers = tmp_path / "run", "chat/arithmetic/answers"
+    stop_at("in-batch@3", number, evaluating, out)
+    assert len(commits(out / answers)) == 3
+    succeed(*evaluating, out)
+    assert_same_rows(out / answers, evaluated / answers, "answers", ("question_id",))
+    count(survived=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_tuning_saves_a_checkpoint_and_leaves(
+    number: signal.Signals, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stop_at("loss@3", number, tuning, out)  # in the third step
+    assert [path.name for path in (out / "finetune").glob("checkpoint-*")] == ["checkpoint-3"]
+    succeed(*tuning, out)
+    assert_same_adapter(out, tuned)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_before_the_work_begins_has_its_exit_code_too(
+    number: signal.Signals, sampling: tuple[object, ...], tmp_path: Path
+) -> None:
+    stop_at("in-load", number, sampling, tmp_path / "run", go_on=False)
+
+
+def test_a_merge_that_is_stopped_leaves_no_name(merging: tuple[object, ...], tmp_path: Path) -> None:
+    out = tmp_path / "merged"
+    stop_at("in-merge", signal.SIGTERM, merging, out, go_on=False)
+    assert not out.exists()
+    succeed(*merging, out)
+    count(survived=1)
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_end_is_given_up_in_time(
+    sampling: tuple[object, ...], sampled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stop_at("in-batch@3", signal.SIGTERM, sampling, out, go_on=False)
+    assert len(commits(out / "sample")) == 2
+    succeed(*sampling, out)
+    assert_same_samples(out, sampled)
