@@ -346,6 +346,23 @@ def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(made: Path) -> Non
     assert curve[0]["loss"] != curve[-1]["loss"]
 
 
+def test_what_does_not_need_a_failed_job_is_reported_nevertheless(
+    tiny: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: Job) -> dict[str, object]:
+        raise RunError("out of luck")
+
+    for subject in making.MAKERS:
+        monkeypatch.setitem(making.MAKERS, subject, fail)
+    chosen = {name: GRIDS[name] for name in ("figure2", "table7")}
+    monkeypatch.setattr("lightreasoner.studies.study.GRIDS", chosen)
+    (made / "reports" / "figure2.md").unlink(missing_ok=True)
+    with pytest.raises(RunError, match="jobs failed: .*out of luck"):
+        study("all", recipes=[str(tiny)], out=made, seeds=1, workers=1)
+    assert (made / "reports" / "figure2.md").exists()
+    assert not (made / "reports" / "table7.md").exists()
+
+
 def test_another_subject_is_asked_of_the_expert_that_was_trained_before(tiny: Path, made: Path, tmp_path: Path) -> None:
     settings = json.loads(tiny.read_text())
     settings["study"]["transfer"] = ["arithmetic"]

@@ -20,11 +20,11 @@ CONTRAST_ALPHAS = (0.1, 0.2)  # of contrastive decoding
 SHARES = (0.24, 0.06)  # of all steps that the compared selection rules keep
 RULES = ("divergence", "label_surprise", "top1_flip", "expert_entropy", "random")
 ALPHAS = (0.05, 0.1, 0.4, 0.8)
-# Amateurs between the bundled ones, whose own accuracies lie far apart: start, end, share of the way.
+# Amateurs between the bundled ones: start, end, share of the way. Nearer to the expert hardly a step exceeds β.
 MIXTURES = (
-    ("miniature/base", "miniature/expert", 0.95),
-    ("miniature/expert", "miniature/instruct", 0.1),
-    ("miniature/expert", "miniature/instruct", 0.25),
+    ("miniature/base", "miniature/expert", 0.85),
+    ("miniature/base", "miniature/expert", 0.9),
+    ("miniature/expert", "miniature/instruct", 0.5),
 )
 MINIATURE = "miniature/"
 QUICK: Mapping[str, Mapping[str, int]] = {
