@@ -2,9 +2,14 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
@@ -99,10 +104,10 @@ def test_every_study_has_a_grid_for_every_recipe(recipe: str, quick: bool) -> No
                 assert job.subject.select.plausibility_alpha >= pool(job.subject.recipe).plausibility_alpha
 
 
-def test_the_miniature_has_five_pairings_and_one_stronger_amateur() -> None:
+def test_the_miniatures_expert_has_pairings_with_weaker_and_stronger_amateurs() -> None:
     plan = GRIDS["table5"](scope_of())
-    pairs = [name for name in plan if " × " in name]
-    assert len(pairs) >= 5
+    pairs = [name for name in plan if name.startswith("miniature/expert × ")]
+    assert len(pairs) == 6
     assert "miniature/expert × miniature/instruct" in pairs
 
 
@@ -149,6 +154,27 @@ def test_workers_make_the_same_and_survive_a_failing_job(tmp_path: Path) -> None
     files = sorted(path.relative_to(alone) for path in alone.rglob("problems.jsonl"))
     assert len(files) == 3
     assert all((alone / file).read_bytes() == (together / file).read_bytes() for file in files)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_told_to_stop_takes_its_workers_with_it(tiny: Path, tmp_path: Path) -> None:
+    settings = json.loads(tiny.read_text())
+    settings["finetune"]["steps"] = 5000
+    file = tmp_path / "long.yaml"
+    file.write_text(json.dumps(settings))
+    arguments = f"study table7 --recipe {file} --seeds 1 --workers 2 --out {tmp_path / 'out'}".split()
+    process = subprocess.Popen([sys.executable, "-m", "lightreasoner.cli", *arguments], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while len(list((tmp_path / "out").glob("trainings/*/finetune/log.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert b"stopped on request" in said
+    assert not any(worker.is_running() for worker in workers)
+    assert list((tmp_path / "out").glob("trainings/*/finetune/checkpoint-*/complete.json"))
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -318,6 +344,36 @@ def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(made: Path) -> Non
     assert curve[0] == {"step": 0, "loss": pytest.approx(loss(model), rel=1e-4)}
     assert curve[-1] == {"step": 4, "loss": pytest.approx(loss(PeftModel.from_pretrained(model, adapter)), rel=1e-4)}
     assert curve[0]["loss"] != curve[-1]["loss"]
+
+
+def test_what_does_not_need_a_failed_job_is_reported_nevertheless(
+    tiny: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: Job) -> dict[str, object]:
+        raise RunError("out of luck")
+
+    for subject in making.MAKERS:
+        monkeypatch.setitem(making.MAKERS, subject, fail)
+    chosen = {name: GRIDS[name] for name in ("figure2", "table7")}
+    monkeypatch.setattr("lightreasoner.studies.study.GRIDS", chosen)
+    (made / "reports" / "figure2.md").unlink(missing_ok=True)
+    with pytest.raises(RunError, match="jobs failed: .*out of luck"):
+        study("all", recipes=[str(tiny)], out=made, seeds=1, workers=1)
+    assert (made / "reports" / "figure2.md").exists()
+    assert not (made / "reports" / "table7.md").exists()
+
+
+def test_another_subject_is_asked_of_the_expert_that_was_trained_before(tiny: Path, made: Path, tmp_path: Path) -> None:
+    settings = json.loads(tiny.read_text())
+    settings["study"]["transfer"] = ["arithmetic"]
+    file = tmp_path / "transfer.yaml"
+    file.write_text(json.dumps(settings))
+    trained = sorted((made / "trainings").iterdir())
+    found = study("table8", recipes=[str(file)], out=made, seeds=1, workers=1)
+    assert sorted((made / "trainings").iterdir()) == trained
+    (before,), (after,) = trained[0].glob("evaluate/*/*/*/verdicts*"), (made / "elsewhere").rglob("verdicts*")
+    assert before.read_bytes() == after.read_bytes()
+    assert "the method helps on another subject" in "\n".join(found["table8"]["lines"])
 
 
 def test_wrong_names_are_refused() -> None:

@@ -9,18 +9,30 @@ Names are imported when they are first used, so that `import lightreasoner` is q
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lightreasoner.config import EvaluateConfig, FinetuneConfig, MergeConfig, RunConfig, SampleConfig
+from lightreasoner.config import (
+    BaselineConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    MergeConfig,
+    RunConfig,
+    SampleConfig,
+    SelectConfig,
+)
 
 if TYPE_CHECKING:
+    from lightreasoner.baselines import baseline
     from lightreasoner.comparison import compare
     from lightreasoner.evaluation import evaluate
     from lightreasoner.exchange import export_samples, import_samples
     from lightreasoner.merging import merge
     from lightreasoner.pipeline import run
     from lightreasoner.sampling import sample
+    from lightreasoner.selecting import select
+    from lightreasoner.studies.study import study
     from lightreasoner.training import finetune
 
 _HOMES = {
+    "baseline": "baselines",
     "compare": "comparison",
     "evaluate": "evaluation",
     "export_samples": "exchange",
@@ -29,14 +41,19 @@ _HOMES = {
     "merge": "merging",
     "run": "pipeline",
     "sample": "sampling",
+    "select": "selecting",
+    "study": "studies.study",
 }
 
 __all__ = [
+    "BaselineConfig",
     "EvaluateConfig",
     "FinetuneConfig",
     "MergeConfig",
     "RunConfig",
     "SampleConfig",
+    "SelectConfig",
+    "baseline",
     "compare",
     "evaluate",
     "export_samples",
@@ -45,6 +62,8 @@ __all__ = [
     "merge",
     "run",
     "sample",
+    "select",
+    "study",
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from lightreasoner.config import (
     BaselineConfig,
     BaselineKind,
+    BenchmarkName,
     Config,
     EvaluateConfig,
     FinetuneConfig,
@@ -72,7 +73,14 @@ class Losses(Config):
     train: Train
 
 
-Subject = SampleConfig | BaselineConfig | EvaluateConfig | Mixture | HeldOut | Themes | Train | Losses
+class Elsewhere(Config):
+    """A trained expert, asked on benchmarks other than those of its recipe."""
+
+    train: Train
+    benchmarks: tuple[BenchmarkName, ...]
+
+
+Subject = SampleConfig | BaselineConfig | EvaluateConfig | Mixture | HeldOut | Themes | Train | Losses | Elsewhere
 # Folder of each kind of job, and its wave: jobs need those of earlier waves only.
 KINDS: dict[type[Config], tuple[str, int]] = {
     Mixture: ("mixtures", 0),
@@ -83,6 +91,7 @@ KINDS: dict[type[Config], tuple[str, int]] = {
     EvaluateConfig: ("evaluations", 1),
     Train: ("trainings", 2),
     Losses: ("losses", 3),
+    Elsewhere: ("elsewhere", 3),
 }
 # What changes speed, place or memory, never the result.
 _NOT_IN_KEY = {"out", "device", "batch_size", "answer_batch_size", "grading_workers", "tokens_per_micro_batch"}
@@ -144,6 +153,8 @@ class Job:
         subject = self.subject
         if isinstance(subject, Train):
             return [self.of(self.data(subject))]
+        if isinstance(subject, Elsewhere):
+            return [self.of(subject.train)]
         if isinstance(subject, Losses):
             return [self.of(subject.train), self.of(held_out(subject.train.recipe))]
         return []
@@ -219,9 +230,14 @@ def stages(job: Job, train: Train, finetune: dict[str, Any]) -> dict[str, Config
     configs["finetune"] = FinetuneConfig.model_validate({**settings.model_dump(), "data": data, **finetune})
     merge: MergeConfig = recipe.for_merge()
     configs["merge"] = merge
-    evaluation = recipe.for_evaluate(str(merge.out), None, "merged")
-    configs["evaluate"] = evaluation.model_copy(update={"out": folder / "evaluate", "grading_workers": 1})
+    configs["evaluate"] = evaluation_of(merge.out, train, folder)
     return configs
+
+
+def evaluation_of(model: Path, train: Train, folder: Path) -> EvaluateConfig:
+    """The evaluation of a training's merged model into a job's folder."""
+    config = train.recipe.for_evaluate(str(model), None, "merged")
+    return config.model_copy(update={"out": folder / "evaluate", "grading_workers": 1})
 
 
 def _without(content: Any, root: str) -> Any:
@@ -235,7 +251,7 @@ def _without(content: Any, root: str) -> Any:
 
 def _word(subject: Subject) -> str:
     """A few words about a job for whoever looks at its folder."""
-    if isinstance(subject, Losses):
+    if isinstance(subject, Losses | Elsewhere):
         return _word(subject.train)
     if isinstance(subject, Train):
         rule = f"{subject.select.selection}-{subject.select.contrast}" if subject.select else subject.baseline

@@ -7,20 +7,25 @@ from typing import Any
 
 from lightreasoner.config import BaselineKind, Contrast, RunConfig, SelectSettings, StudySettings
 from lightreasoner.miniature.word_problems import THEMES
-from lightreasoner.studies.cells import Job, Losses, Mixture, Themes, Train, base_evaluation, pool
+from lightreasoner.studies.cells import Elsewhere, Job, Losses, Mixture, Themes, Train, base_evaluation, pool
 
 Plan = dict[str, list[Job]]  # jobs by setting, one a seed
 EXTRA = "extra"  # setting that nobody reports: what others need before them
 
 # Seeds of each study, where the user names no number.
 SEEDS = {"table6": 5, "table1": 5, "sweeps": 1}
-DEFAULT_SEEDS = 3
+DEFAULT_SEEDS = 2  # all studies of the miniature together are to fit into an hour on two cores
 CHECKPOINTS = 10
 CONTRAST_ALPHAS = (0.1, 0.2)  # of contrastive decoding
 SHARES = (0.24, 0.06)  # of all steps that the compared selection rules keep
 RULES = ("divergence", "label_surprise", "top1_flip", "expert_entropy", "random")
 ALPHAS = (0.05, 0.1, 0.4, 0.8)
-MIXTURES = (0.5, 0.75)  # of the way from amateur to expert, for pairs of one shape
+# Amateurs between the bundled ones: start, end, share of the way. Nearer to the expert hardly a step exceeds β.
+MIXTURES = (
+    ("miniature/base", "miniature/expert", 0.85),
+    ("miniature/base", "miniature/expert", 0.9),
+    ("miniature/expert", "miniature/instruct", 0.5),
+)
 MINIATURE = "miniature/"
 QUICK: Mapping[str, Mapping[str, int]] = {
     "sample": {"max_questions": 160},
@@ -129,16 +134,22 @@ def table4(scope: Scope) -> Plan:
     return {"base": scope.base(main), **decoding, "LightReasoner": scope.method(main, scope.seeds_of("table1"))}
 
 
+def mixtures(scope: Scope) -> list[Job]:
+    """Amateurs between the bundled ones, where the miniature's expert is the subject."""
+    mixed = MIXTURES if scope.main.expert == "miniature/expert" else ()
+    return [Job(scope.root, Mixture(start=start, end=end, share=share)) for start, end, share in mixed]
+
+
 def pairings(scope: Scope) -> list[tuple[RunConfig, str, str]]:
     """Recipe, amateur, and what to call it, for every pair of Table 5."""
     found = []
     for recipe in scope.recipes:
         names = [(recipe.amateur, recipe.amateur), *((name, name) for name in recipe.study.amateurs)]
-        if recipe is scope.main and recipe.expert.startswith(MINIATURE):
-            start = recipe.amateur.removeprefix(MINIATURE)
-            for share in MIXTURES:
-                job = Job(scope.root, Mixture(start=recipe.amateur, end=recipe.expert, share=share))
-                names.append((str(job.folder), f"{start}, {share:.0%} of the way to the expert"))
+        if recipe is scope.main:
+            for job in mixtures(scope):
+                mix = job.subject
+                assert isinstance(mix, Mixture)
+                names.append((str(job.folder), f"{mix.start}, {mix.share:.0%} of the way to {mix.end}"))
         found += [(recipe, amateur, name) for amateur, name in names]
     return found
 
@@ -146,7 +157,7 @@ def pairings(scope: Scope) -> list[tuple[RunConfig, str, str]]:
 def table5(scope: Scope) -> Plan:
     """Experts with amateurs of all strengths."""
     seeds = scope.seeds_of("table5")
-    plan: Plan = {EXTRA: []}
+    plan: Plan = {EXTRA: mixtures(scope)}
     for recipe, amateur, _ in pairings(scope):
         plan[f"{recipe.expert} base"] = scope.base(recipe)
         plan[amateur] = scope.base(recipe, amateur)
@@ -154,9 +165,6 @@ def table5(scope: Scope) -> Plan:
         if amateur != recipe.amateur:
             paired = paired.model_copy(update={"amateur_revision": None})
         plan[f"{recipe.expert} × {amateur}"] = scope.method(paired, seeds)
-    main = scope.main
-    if main.expert.startswith(MINIATURE):
-        plan[EXTRA] = [Job(scope.root, Mixture(start=main.amateur, end=main.expert, share=share)) for share in MIXTURES]
     return plan
 
 
@@ -191,8 +199,13 @@ def table8(scope: Scope) -> Plan:
     """What was not sampled: another subject, or other kinds of problem."""
     main, seeds = scope.main, scope.seeds_of("table8")
     if main.study.transfer:
-        elsewhere = _changed(main, {"evaluate": {"benchmarks": main.study.transfer}})
-        return {"base": scope.base(elsewhere), "LightReasoner": scope.method(elsewhere, seeds)}
+        base = scope.base(_changed(main, {"evaluate": {"benchmarks": main.study.transfer}}))
+        trained = [
+            job.of(Elsewhere(train=job.subject, benchmarks=main.study.transfer))
+            for job in scope.method(main, seeds)
+            if isinstance(job.subject, Train)
+        ]
+        return {"base": base, "LightReasoner": trained}
     plan: Plan = {"base": scope.base(main), "LightReasoner": [], EXTRA: []}
     for seed in range(seeds):
         file = Job(scope.root, Themes(themes=sampled_themes(), count=main.sample.max_questions or 1000, seed=seed))
@@ -253,7 +266,9 @@ def divergence(scope: Scope) -> Plan:
 def losses(scope: Scope) -> Plan:
     """Held-out perplexity along the training of every expert."""
     return {
-        recipe.expert: [Job(scope.root, Losses(train=job.subject)) for job in scope.method(recipe, 1)]  # type: ignore[arg-type]
+        recipe.expert: [
+            job.of(Losses(train=job.subject)) for job in scope.method(recipe, 1) if isinstance(job.subject, Train)
+        ]
         for recipe in scope.recipes
     }
 

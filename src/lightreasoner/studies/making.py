@@ -14,7 +14,18 @@ from lightreasoner.errors import LightReasonerError, RunError
 from lightreasoner.miniature.word_problems import THEMES, word_problems
 from lightreasoner.progress import say
 from lightreasoner.runs import now, write_json
-from lightreasoner.studies.cells import HELD_OUT_PROBLEMS, HeldOut, Job, Losses, Mixture, Themes, Train, stages
+from lightreasoner.studies.cells import (
+    HELD_OUT_PROBLEMS,
+    Elsewhere,
+    HeldOut,
+    Job,
+    Losses,
+    Mixture,
+    Themes,
+    Train,
+    evaluation_of,
+    stages,
+)
 
 
 class Outcome(NamedTuple):
@@ -154,6 +165,15 @@ def _themes(job: Job) -> dict[str, Any]:
     return {}
 
 
+def _elsewhere(job: Job) -> dict[str, Any]:
+    from lightreasoner.evaluation import evaluate
+
+    subject = cast(Elsewhere, job.subject)
+    config = evaluation_of(job.of(subject.train).folder / "merged", subject.train, job.folder)
+    with _timed(job.folder, "evaluate"):
+        return {"evaluate": evaluate(config.model_copy(update={"benchmarks": subject.benchmarks}))}
+
+
 def _losses(job: Job) -> dict[str, Any]:
     from lightreasoner.studies.held_out import checkpoint_losses
 
@@ -174,4 +194,5 @@ MAKERS: dict[type[Config], Callable[[Job], dict[str, Any]]] = {
     HeldOut: _held_out,
     Themes: _themes,
     Losses: _losses,
+    Elsewhere: _elsewhere,
 }

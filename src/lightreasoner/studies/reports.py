@@ -14,6 +14,7 @@ from lightreasoner.studies.outcomes import Difference, Interval
 from lightreasoner.studies.paper import PAPER
 from lightreasoner.tables import table
 
+VERDICTS = ("holds", "does not hold", "not decided")
 SURE = 0.05  # level at which a difference counts as found
 
 
@@ -30,7 +31,7 @@ class Claim:
 
     Attributes:
         text: what is claimed.
-        verdict: `holds`, `does not hold`, `not decided`.
+        verdict: one of `VERDICTS`.
         evidence: the figures.
     """
 
@@ -82,7 +83,9 @@ def lines_of(name: str, report: Report) -> list[str]:
     lines = table(report.header, [[_text(cell) for cell in row] for row in report.rows]) if report.rows else []
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     if report.claims:
-        lines += ["", "What follows:", ""]
+        counts = {verdict: sum(claim.verdict == verdict for claim in report.claims) for verdict in VERDICTS}
+        told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+        lines += ["", f"What follows, of {len(report.claims)} claims ({told}):", ""]
         lines += [f"- {claim.text}: **{claim.verdict}** ({claim.evidence})." for claim in report.claims]
     if report.draw is not None:
         lines += ["", f"![{report.title}]({name}.png)"]

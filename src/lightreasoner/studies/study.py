@@ -2,22 +2,24 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import RunConfig
-from lightreasoner.errors import ConfigError
+from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.progress import say
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs import locked, write_atomically
 from lightreasoner.studies.drawings import REPORTS
-from lightreasoner.studies.grids import GRIDS, Scope
+from lightreasoner.studies.grids import GRIDS, Plan, Scope
 from lightreasoner.studies.reports import lines_of, page, write
 from lightreasoner.studies.work import make
 
 DEFAULT_RECIPES = ("miniature", "miniature-instruct")
 ALL = "all"
+QUICK_NOTE = "Quick form: far too small to decide anything, it shows that the study works."
 
 
 def study(
@@ -59,9 +61,15 @@ def study(
     plans = {study: GRIDS[study](scope) for study in chosen}
     count = workers or _workers(scope)
     with locked(root):
-        make([job for plan in plans.values() for jobs in plan.values() for job in jobs], count)
+        failure = _made(plans, count)
         minutes = (time.perf_counter() - started) / 60
-        reports = {study: REPORTS[study](scope, plan) for study, plan in plans.items()}
+        # Where some job failed, the studies that do not need it are reported nevertheless.
+        whole = {
+            study: plan for study, plan in plans.items() if all(job.done for jobs in plan.values() for job in jobs)
+        }
+        reports = {study: REPORTS[study](scope, plan) for study, plan in whole.items()}
+        if quick:
+            reports = {study: replace(report, notes=[*report.notes, QUICK_NOTE]) for study, report in reports.items()}
         facts = {"recipes": list(recipes or DEFAULT_RECIPES), "quick": quick, "seeds": seeds, "workers": count}
         files = {study: write(study, report, root / "reports", facts) for study, report in reports.items()}
         if page_file is not None:
@@ -69,11 +77,22 @@ def study(
             words += [f"--seeds {seeds}"] * (seeds is not None)
             text = page(reports, " ".join([*words, "--write", str(page_file)]), minutes)
             write_atomically(page_file, text.encode())
-    say(f"{minutes:.1f} minutes; reports are in {root / 'reports'}")
+    say(f"{minutes:.1f} minutes; {len(reports)} of {len(plans)} reports are in {root / 'reports'}")
+    if failure is not None:
+        raise failure
     return {
         study: {"title": report.title, "lines": lines_of(study, report), "files": [str(path) for path in files[study]]}
         for study, report in reports.items()
     }
+
+
+def _made(plans: Mapping[str, Plan], workers: int) -> RunError | None:
+    """Make the jobs of all plans; the error if some failed."""
+    try:
+        make([job for plan in plans.values() for jobs in plan.values() for job in jobs], workers)
+    except RunError as error:
+        return error
+    return None
 
 
 def _workers(scope: Scope) -> int:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -75,8 +76,10 @@ class _Crew:
     ) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
-            worker.stop(at_once=kind is not None)
+            worker.dismiss(at_once=kind is not None)
         self._threads.shutdown()
+        for worker in self._all:
+            worker.wait()
 
     def make(self, jobs: Sequence[Job], stop: StopRequest) -> list[str]:
         """Make jobs that need nothing of each other; what went wrong.
@@ -144,11 +147,14 @@ class _Worker:
         except (OSError, ValueError):  # closed pipe, or no whole line
             return None
 
-    def stop(self, *, at_once: bool) -> None:
-        """Let the process end: by itself after its job, or at its next safe point."""
+    def dismiss(self, *, at_once: bool) -> None:
+        """Give it no more jobs; `at_once` also makes it leave the one it has at the next safe point."""
         assert self._process.stdin is not None
         if at_once:
             self._process.terminate()
-        else:
+        with suppress(BrokenPipeError):
             self._process.stdin.close()
+
+    def wait(self) -> None:
+        """Wait until the process has ended."""
         self._process.wait()
