@@ -196,7 +196,9 @@ class _Batch:
         positions = self._lengths[self._running] + self._length - 1
         slots = torch.arange(self._longest + self._length, device=positions.device)
         self._cache.reserve(len(slots))
-        mask = (slots <= positions[:, None])[:, None, None]
+        # As numbers to add, made once a step: a mask of truth values would be turned into them in every layer.
+        mask = torch.zeros(len(positions), 1, 1, len(slots), dtype=self._model.dtype, device=positions.device)
+        mask.masked_fill_((slots > positions[:, None])[:, None, None], -torch.inf)
         seen: list[Tensor] = []
         everyone = torch.arange(len(self._running), device=positions.device)
         newest = self._tokens[self._running, self._length - 1]
