@@ -3,12 +3,14 @@
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
@@ -118,6 +120,9 @@ def load_model(
     """
     reach("in-load")
     target = pick_device(device)
+    if target.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # Two threads of one core share its arithmetic units: more threads than cores make matrix products slower.
+        torch.set_num_threads(min(torch.get_num_threads(), psutil.cpu_count(logical=False) or torch.get_num_threads()))
     if not sys.stderr.isatty():
         disable_progress_bar()  # of loading weights: a log file wants lines
     try:
