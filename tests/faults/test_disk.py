@@ -106,6 +106,15 @@ def test_a_full_disk_under_the_ledger_leaves_no_torn_line(
     assert_same_samples(out, sampled)
 
 
+def test_a_full_disk_under_the_adapter_leaves_no_adapter(
+    tuning: tuple[object, ...], tuned: Path, tmp_path: Path
+) -> None:
+    said_full((*tuning, tmp_path), fail="in-adapter:enospc")
+    assert not (tmp_path / "finetune/adapter").exists()
+    succeed(*tuning, tmp_path)
+    assert_same_adapter(tmp_path, tuned)
+
+
 def test_a_full_disk_under_a_checkpoint_and_then_a_kill(
     tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
