@@ -414,8 +414,11 @@ def _save_adapter(model: Any, folder: Path, base_name: str) -> None:
     temporary = folder / f".{ADAPTER}.tmp"
     for adapter in model.peft_config.values():
         adapter.base_model_name_or_path = base_name
-    # Told not to look for changed embeddings, which it would do by asking the Hub for the base.
-    model.save_pretrained(temporary, save_embedding_layers=False)
+    weights = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    with room_for(folder / ADAPTER, weights, temporary):
+        reach("in-adapter")
+        # Told not to look for changed embeddings, which it would do by asking the Hub for the base.
+        model.save_pretrained(temporary, save_embedding_layers=False)
     # An adapter that is there already was left by a process that died before it could say so.
     shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     publish_folder(temporary, folder / ADAPTER)

@@ -11,7 +11,7 @@ import pytest
 from .harness import assert_same_samples, commits, count, lightr, succeed
 from .test_kills import assert_same_adapter
 
-Resize = Callable[[int], None]
+Resize = Callable[[int], object]
 
 
 @pytest.fixture
@@ -29,13 +29,14 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
 
     if not mount(1):
         pytest.skip("this user may not mount a tmpfs")
-    yield folder, lambda size: count(faults=mount(size, "remount"))
+    yield folder, lambda size: mount(size, "remount")
     subprocess.run(["umount", str(folder)], check=False)
 
 
 def said_full(arguments: tuple[object, ...], **environment: str) -> tuple[int, int]:
     """Run into the full disk; gives the bytes needed and free that it names."""
     ended = lightr(*arguments, **environment)
+    count(faults="fail" not in environment)
     assert ended.code == 1, ended.error
     found = re.search(r"the disk is full: \S+ needs (\d+) bytes, and (\d+) bytes are free there", ended.last_line)
     assert found, ended.error
@@ -106,6 +107,15 @@ def test_a_full_disk_under_the_ledger_leaves_no_torn_line(
     assert_same_samples(out, sampled)
 
 
+def test_a_full_disk_under_the_adapter_leaves_no_adapter(
+    tuning: tuple[object, ...], tuned: Path, tmp_path: Path
+) -> None:
+    said_full((*tuning, tmp_path), fail="in-adapter:enospc")
+    assert not (tmp_path / "finetune/adapter").exists()
+    succeed(*tuning, tmp_path)
+    assert_same_adapter(tmp_path, tuned)
+
+
 def test_a_full_disk_under_a_checkpoint_and_then_a_kill(
     tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
@@ -113,5 +123,6 @@ def test_a_full_disk_under_a_checkpoint_and_then_a_kill(
     said_full((*tuning, out), fail="in-checkpoint:enospc@2")
     assert [path.name for path in (out / "finetune").glob("checkpoint-*")] == ["checkpoint-4"]
     assert lightr(*tuning, out, fail="in-checkpoint:kill").code == -signal.SIGKILL
+    count(survived=1)
     succeed(*tuning, out)
     assert_same_adapter(out, tuned)

@@ -31,6 +31,7 @@ def test_the_second_process_leaves_at_once_and_names_the_first(
     holder: Command, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
     line = refused(*sampling, tmp_path / "run", cold=True)
+    count(faults=1, survived=1)
     assert f"{tmp_path / 'run'} is in use by process {holder.pid} on {os.uname().nodename}" in line
     # 2 s on a machine that shows the help in half a second; what is slow (PyTorch) is not imported before.
     slowness = max(1.0, seconds_of("--help") / 0.5)

@@ -71,6 +71,7 @@ def test_a_signal_before_the_work_begins_has_its_exit_code_too(
     number: signal.Signals, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
     stop_at("in-load", number, sampling, tmp_path / "run", go_on=False)
+    count(survived=1)
 
 
 def test_a_merge_that_is_stopped_leaves_no_name(merging: tuple[object, ...], tmp_path: Path) -> None:

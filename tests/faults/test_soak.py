@@ -45,4 +45,4 @@ def test_twenty_thousand_problems_with_ten_kills_in_flat_memory(tmp_path: Path) 
     count(rows=QUESTIONS, rows_lost=QUESTIONS - len(set(questions)), rows_doubled=len(questions) - len(set(questions)))
     assert len(questions) == len(set(questions)) == QUESTIONS
     assert len(rows(out / "sample", "steps")) == sum(len(row["kl"]) for row in rows(out / "sample", "rollouts"))
-    count(survived=1)
+    count(survived=KILLS)
