@@ -14,7 +14,7 @@ test: install  ## the default tests: fast, all of them offline
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
 test-slow: install  ## the tests marked slow: the real small model, repeated seeds
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow --maxfail 1
 
 lint: install  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
