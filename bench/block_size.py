@@ -1,6 +1,6 @@
 """How much labels of one rollout repeat each other: the intra-rollout correlation ρ of their gradients.
 
-    python bench/block_size.py --pair smollm2 --data-dir ../shared/data
+    python bench/block_size.py --pair smollm2 --data-dir DIR
 
 m labels of one rollout in a forward pass cost little more than one, but 16 labels in such blocks tell an optimiser step
 only as much as B_eff = 16 / (1 + (m − 1)ρ) independent ones (the design effect of cluster sampling). ρ is the mean

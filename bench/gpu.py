@@ -35,7 +35,7 @@ import torch
 from speed import LABELS_PER_STEP, gemm_rate, timed
 
 from lightreasoner import sampling, training
-from lightreasoner.config import FinetuneConfig, SampleConfig
+from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.decoding import fitting_rows
 from lightreasoner.models import find_model, load_pair
 from lightreasoner.records import Rollout
@@ -43,7 +43,7 @@ from lightreasoner.runs import read_stage
 from lightreasoner.scoring import response_states, tokens_per_pass
 
 KEPT = 0.2  # share of the steps (the paper's Figure 2)
-BLOCKS = (1, 4)  # labels that share a forward pass
+BLOCKS = (1, FinetuneSettings().labels_per_forward)  # labels that share a forward pass: the paper's number, ours
 TINY = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "tie_word_embeddings": True, "vocab_size": 320,

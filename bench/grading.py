@@ -1,6 +1,6 @@
 """How many answers a second the judges decide, by benchmark and by what the answers look like.
 
-    python bench/grading.py --data-dir ../shared/data
+    python bench/grading.py --data-dir DIR
 
 Answers are made of gold answers: each in a box, the next item's in a box (wrong, which takes symbolic judges longest),
 and each in a sentence. Starting the workers is not counted.

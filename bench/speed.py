@@ -1,6 +1,6 @@
 """Our stages against the plain way of doing the same (`naive.py`), in one run on one machine.
 
-    python bench/speed.py --pair smollm2 --data-dir ../shared/data
+    python bench/speed.py --pair smollm2 --data-dir DIR
 
 The two take turns, and ratios are of medians. "Of GEMM" is the share of the speed that the model's own linear layers
 reach on as many rows, measured in the same run: attention, norms, Python and everything else make up the rest. FLOPs

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from lightreasoner.config import FinetuneSettings
+
+DEFAULT = f"m={FinetuneSettings().labels_per_forward}"
 Measure = Callable[..., dict[str, Any]]
 
 
@@ -63,7 +66,7 @@ def test_the_job_on_a_gpu_adds_up(measure: Measure) -> None:
         loading = sampled["loading_seconds"] + tuned["loading_seconds"]
         assert 0 < loading == pytest.approx(whole["seconds"] - whole["seconds_without_loading"])
     stages = {name: row for name, row in found["stages"].items() if isinstance(row, dict)}
-    assert stages.keys() == {"decoding", "scoring", "scoring and contrast", "step, m=1", "step, m=4"}
+    assert stages.keys() == {"decoding", "scoring", "scoring and contrast", "step, m=1", f"step, {DEFAULT}"}
     for row in stages.values():
         assert row["of_gemm"] == pytest.approx(row["tflops"] / row["gemm_tflops"])
         assert row["mfu"] == pytest.approx(row["tflops"] / report["machine"]["peak_tflops"])
@@ -81,9 +84,9 @@ def test_our_way_is_held_against_the_naive_one(measure: Measure) -> None:
     assert sampled["kept_differently"] == 0
     ours, plain = median(sampled["our_seconds_per_question"]), median(sampled["naive_seconds_per_question"])
     assert sampled["ratio"] == pytest.approx(plain / ours)
-    for name in ("m=1", "m=4", "m=all"):
+    for name in ("m=1", DEFAULT, "m=all"):
         step = median(tuned[name]["seconds_per_step"])
         assert tuned[name]["ratio"] == pytest.approx(median(tuned["naive_seconds_per_step"]) / step)
     whole = report["whole_job_seconds_extrapolated"]
-    assert whole["m=4"] == pytest.approx(1000 * (ours + median(tuned["m=4"]["seconds_per_step"])))
+    assert whole[DEFAULT] == pytest.approx(1000 * (ours + median(tuned[DEFAULT]["seconds_per_step"])))
     assert tuned["m=all"]["tokens_per_label"] <= tuned["m=1"]["tokens_per_label"]

@@ -400,7 +400,7 @@ def test_the_papers_recipes_say_what_the_paper_says(name: str, expert: str) -> N
     assert config.study.sft_questions is None  # all of GSM8K train
     assert (config.dataset, config.dtype) == ("gsm8k", "bfloat16")
     assert config.sample == SampleSettings()
-    assert config.finetune == FinetuneSettings()
+    assert config.finetune == FinetuneSettings(labels_per_forward=1)  # independent labels
 
 
 def test_the_miniature_recipe_needs_neither_gpu_nor_network() -> None:
