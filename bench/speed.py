@@ -26,7 +26,7 @@ import naive
 import numpy as np
 import torch
 
-from lightreasoner.config import FinetuneConfig, SampleConfig
+from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
@@ -319,7 +319,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64, help="questions of one of our turns")
     parser.add_argument("--naive-questions", type=int, default=1, help="questions of one of its turns")
     parser.add_argument("--steps", type=int, default=21, help="our optimiser steps, all turns together")
-    parser.add_argument("--labels-per-forward", type=int, default=8, help="the default block size")
+    parser.add_argument("--labels-per-forward", type=int, default=FinetuneSettings().labels_per_forward)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     parser.add_argument("--json", type=Path, help="write every figure there")

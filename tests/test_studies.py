@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from lightreasoner import figures
 from lightreasoner.config import RunConfig, SampleConfig
 from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.miniature.word_problems import THEMES
@@ -21,12 +23,12 @@ from lightreasoner.models import find_model, load_model
 from lightreasoner.recipes import load_recipe, recipe_names
 from lightreasoner.records import Rollout
 from lightreasoner.runs import read_stage
-from lightreasoner.studies import making, outcomes, work
+from lightreasoner.studies import grids, making, outcomes, tables, work
 from lightreasoner.studies.cells import Job, Themes, Train, pool
 from lightreasoner.studies.drawings import REPORTS
 from lightreasoner.studies.grids import GRIDS, Plan, Scope
 from lightreasoner.studies.outcomes import Difference, Group, Interval, difference
-from lightreasoner.studies.reports import Claim, P, Report, judged, lines_of, page, threshold, write
+from lightreasoner.studies.reports import Claim, P, Report, judged, judged_together, page, threshold, write
 from lightreasoner.studies.study import study
 
 
@@ -66,7 +68,7 @@ def test_selections_of_one_seed_share_one_sampling() -> None:
     samples = [job for job in jobs_of(plan).values() if isinstance(job.subject, SampleConfig)]
     trainings = [job for job in jobs_of(plan).values() if isinstance(job.subject, Train)]
     assert len(samples) == 1
-    assert len(trainings) == 11
+    assert len(trainings) == 1 + len(grids.RULES)
     assert samples[0].subject.divergence_beta is None  # type: ignore[union-attr]
 
 
@@ -246,6 +248,109 @@ def test_arithmetic_is_told_apart_by_kind_of_problem() -> None:
     assert set(themes.values()) == set(THEMES)
 
 
+def test_several_claims_need_more_to_be_decided_than_one() -> None:
+    found = [Difference(Interval(2, 1, 3), p, p, 5) for p in (0.001, 0.04, 0.03)]
+    told = judged_together([(str(place), pair) for place, pair in enumerate(found)])
+    assert [claim.verdict for claim in told] == ["holds", "not decided", "not decided"]
+    assert "after Holm's correction 0.06" in told[1].evidence
+
+
+# --- Tables of made-up groups, their numbers worked by hand ---
+
+
+class MadeUp(Group):
+    """A setting whose counts and times are given."""
+
+    def __init__(self, accuracies: list[float], counts: dict[str, float], seconds: dict[str, float]) -> None:
+        super().__init__([])
+        items = 100
+        self.__dict__["scores"] = [
+            {"a": {f"{place}": float(place < round(items * accuracy)) for place in range(items)}}
+            for accuracy in accuracies
+        ]
+        self.jobs = [Job(Path("root"), Themes(themes=(), count=0, seed=seed)) for seed in range(len(accuracies))]
+        self.counts, self.times = counts, seconds
+
+    def count(self, stage: str, name: str) -> float:
+        return self.counts[f"{stage}.{name}"]
+
+    def seconds(self, *names: str) -> float:
+        return sum(self.times.get(name, 0.0) for name in names)
+
+
+def made_up(*accuracies: float, **counts: float) -> Group:
+    given = {name.replace("__", "."): value for name, value in counts.items()}
+    return MadeUp(list(accuracies), given, {"sample": 10.0, "select": 5.0, "finetune": counts.get("seconds", 0.0)})
+
+
+def test_the_efficiency_table_divides_the_methods_cost_by_the_rivals() -> None:
+    scope = scope_of("miniature")
+    expert = scope.main.expert
+    report = tables.table2(
+        scope,
+        {
+            f"{expert} base": made_up(0.2),
+            f"{expert} SFT": made_up(
+                0.3, sample__questions=5000, sample__answers_kept=1000, finetune__labels_trained=200_000,
+                finetune__labels=200_000, seconds=185.0,
+            ),
+            f"{expert} LightReasoner": made_up(
+                0.5, sample__questions=1000, finetune__labels_trained=6400, finetune__labels=7000, seconds=35.0
+            ),
+        },
+    )  # fmt: skip
+    sft, method = (dict(zip(report.header, row, strict=True)) for row in report.rows)
+    assert (sft["time (s)"], sft["problems"], sft["answers kept"], sft["tuned tokens"]) == (200, 5000, 1000, 200_000)
+    assert (method["time (s)"], method["problems"], method["tuned tokens"]) == (50, 1000, 6400)
+    assert sft["gain (95 %)"].value == pytest.approx(10)
+    assert method["gain (95 %)"].value == pytest.approx(30)
+    assert [claim.evidence for claim in report.claims] == [
+        "25, at most 25", "20, at most 20", "3.2, at most 5",
+    ]  # fmt: skip
+    assert {claim.verdict for claim in report.claims} == {"holds"}
+
+
+def test_the_ablations_are_told_in_the_papers_order() -> None:
+    accuracies = {
+        "base": [0.2],
+        "rejection SFT": [0.30, 0.32, 0.31],
+        "ground-truth SFT": [0.9, 0.91, 0.92],
+        "full LightReasoner": [0.60, 0.62, 0.61],
+        "no selection": [0.50, 0.51, 0.53],
+        "no contrast (own token)": [0.40, 0.42, 0.41],
+        "no contrast (own distribution)": [0.40, 0.42, 0.41],
+        "neither (own token)": [0.40, 0.41, 0.42],
+    }
+    report = tables.table6(scope_of("miniature"), {name: made_up(*values) for name, values in accuracies.items()})
+    rows = {row[0]: dict(zip(report.header, row, strict=True)) for row in report.rows}
+    assert rows["full LightReasoner"]["AVG"] == pytest.approx(61)
+    assert rows["no selection"]["gain (95 %)"].value == pytest.approx(51.3 - 20, abs=0.05)
+    verdicts = {claim.text: claim.verdict for claim in report.claims}
+    assert verdicts["the means are in the paper's order"] == "holds"
+    assert verdicts["full is better than no selection"] == "holds"
+    assert verdicts["no contrast is better than neither"] == "not decided"
+    assert verdicts["full is better than rejection SFT"] == "holds"
+    assert verdicts["full is better than ground-truth SFT"] == "does not hold"
+
+
+def test_a_gap_is_expert_minus_amateur_and_gains_are_ranked_with_it() -> None:
+    scope = scope_of("miniature")
+    expert, pairings = scope.main.expert, grids.pairings(scope)
+    groups = {f"{expert} base": made_up(0.5)}
+    for place, (_, amateur, _) in enumerate(pairings):
+        gap = 0.4 - 0.1 * place  # of six pairs the last one's amateur is the stronger
+        groups[amateur] = made_up(0.5 - gap)
+        groups[f"{expert} × {amateur}"] = made_up(*[0.5 + gap / 2] * 2, select__kept_steps=10)
+    report = tables.table5(scope, groups)
+    rows = [dict(zip(report.header, row, strict=True)) for row in report.rows]
+    assert [row["gap"] for row in rows] == pytest.approx([40, 30, 20, 10, 0, -10])
+    assert rows[0]["AVG after"] == pytest.approx(70)
+    assert "Spearman's ρ = 1.00" in report.claims[0].evidence
+    assert report.claims[0].verdict == "holds"
+    assert report.claims[-1].text.endswith(pairings[-1][2])
+    assert report.claims[-1].verdict == "not decided" if report.rows[-1][5].high > 0 else "holds"
+
+
 # --- Reports ---
 
 REPORT = Report(
@@ -272,12 +377,38 @@ def test_reports_are_written_for_people_and_for_machines(tmp_path: Path) -> None
     assert content["quick"] is True
 
 
-def test_the_page_names_the_command_of_every_section_and_the_papers_figures() -> None:
-    text = page({"table6": REPORT, "sweeps": REPORT}, "lightr study all --seeds 2 --write docs/results.md", 12.3)
+def test_the_page_names_the_command_of_every_section_and_the_papers_figures(tmp_path: Path) -> None:
+    drawn = replace(REPORT, draw=lambda: figures.grouped_bars(["a"], {"panel": {"series": [1.0]}}), data=[{"a": 1}])
+    written, file = tmp_path / "reports", tmp_path / "docs" / "results.md"
+    write("figure7", drawn, written, {})
+
+    def write_page() -> str:
+        page(
+            file,
+            {"table6": REPORT, "sweeps": REPORT, "figure7": drawn},
+            written=written,
+            missing=["table8"],
+            command="lightr study {} --seeds 2",
+            minutes=12.3,
+            workers=2,
+        )
+        return file.read_text()
+
+    file.parent.mkdir()
+    text = write_page()
     assert "`lightr study table6 --seeds 2`" in text
+    assert "`lightr study all --seeds 2 --write" in text
     assert "| full LightReasoner | 54.0 |" in text
-    assert text.count("The paper's:") == 1
-    assert "](table6.png)" not in "\n".join(lines_of("table6", REPORT))
+    assert text.count("The paper's:") == 2
+    assert "**Not here, because some of their jobs failed: table8.**" in text
+    assert "](results/figure7.png)" in text
+    assert (file.parent / "results" / "figure7.png").read_bytes() == (written / "figure7.png").read_bytes()
+
+    mark = "<!-- reading: table6 -->\n"
+    file.write_text(text.replace(mark, mark + "It holds.\n\nNearly."))
+    again = write_page()
+    assert mark + "It holds.\n\nNearly.\n<!-- end -->" in again
+    assert again.count("It holds.") == 1
 
 
 # --- The whole way ---

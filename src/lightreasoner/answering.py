@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -49,15 +50,21 @@ class ModelUnderTest:
             )
         return self._model
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
         """How it answers: alone, or with an amateur beside it."""
         config = self._config
         if config.contrast_with is None:
             return engine_for(self.model, self.tokenizer)
         amateur = find_model(config.contrast_with, config.contrast_with_revision)
-        machine = {"dtype": config.dtype, "device": config.device, "trust_remote_code": config.trust_remote_code}
-        pair = load_pair(self._source, amateur, **machine)  # type: ignore[arg-type]
+        pair = load_pair(
+            self._source,
+            amateur,
+            dtype=config.dtype,
+            device=config.device,
+            trust_remote_code=config.trust_remote_code,
+            rule=config.vocabulary,
+        )
         self._model = pair.expert
         return ContrastiveEngine(pair, config.contrast_alpha, self.tokenizer)
 

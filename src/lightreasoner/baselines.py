@@ -158,7 +158,8 @@ def own_right_answers(config: BaselineConfig, source: ModelSource, template: Pro
         return engine.generate(prompts, Decoding(limit, stop_ids)).responses
 
     def make(batch: Sequence[Solved]) -> Kept:
-        outputs = in_halves(batch, generate)
+        halved: list[int] = []
+        outputs = in_halves(batch, generate, halved)
         texts = [str(template.tokenizer.decode(ids, skip_special_tokens=True)) for ids in outputs]
         numbers = config.dataset in ("arithmetic", "gsm8k")
         cases = [
@@ -173,7 +174,8 @@ def own_right_answers(config: BaselineConfig, source: ModelSource, template: Pro
             for ids, right, done in zip(outputs, verdicts, complete, strict=True)
         ]
         counts: dict[str, int] = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-        return Kept(answers, {**counts, "truncated": complete.count(False), "tokens": sum(map(len, outputs))})
+        counts |= {"truncated": complete.count(False), "tokens": sum(map(len, outputs))}
+        return Kept(answers, counts | ({"halved_batches": len(halved)} if halved else {}))
 
     return make
 

@@ -35,8 +35,10 @@ def score_all(
         for start in range(0, len(waiting), size):
             stop.check()
             batch = waiting[start : start + size]
-            rows = in_halves(batch, lambda part: score_choices(under_test.model, under_test.tokenizer, part))
-            stage.commit([item.id for item in batch], {"choices": ScoredChoices.table(rows)}, {})
+            halved: list[int] = []
+            rows = in_halves(batch, lambda part: score_choices(under_test.model, under_test.tokenizer, part), halved)
+            counts = {"halved_batches": len(halved)} if halved else {}
+            stage.commit([item.id for item in batch], {"choices": ScoredChoices.table(rows)}, counts)
             advance(len(batch))
 
 

@@ -368,6 +368,8 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
     """Amateur for contrastive decoding: of the plausible tokens, the one with the highest log-ratio is taken."""
     contrast_with_revision: str | None = None
     """Branch, tag or commit of a Hub amateur."""
+    vocabulary: VocabularyRule = "strict"
+    """Of the model and that amateur: see `sample`."""
     contrast_alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
     """α of Eq 4 in contrastive decoding (its papers: 0.1)."""
     data_dir: Path | None = None

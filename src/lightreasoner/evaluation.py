@@ -131,6 +131,7 @@ class _Evaluator:
             "contrast_with": config.contrast_with,
             "contrast_with_sha256": amateur.fingerprint(),
             "contrast_alpha": config.contrast_alpha,
+            "vocabulary": config.vocabulary,
         }
 
     def _known(self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem]) -> bool | None:

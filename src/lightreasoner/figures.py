@@ -23,7 +23,7 @@ T = TypeVar("T")
 # Okabe and Ito's colours, told apart with every kind of colour vision; grey stands for what is compared with.
 GREY, BLUE, VERMILION, GREEN, PURPLE, SKY = "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, SKY, GREY)
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX*<>"
 INK, RULE = "#222222", "#d9d9d9"
 
 STYLE: Any = {  # matplotlib's type of its settings names all three hundred of them

@@ -75,7 +75,12 @@ def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     template = PromptTemplate(tokenizer, config.cue, config.chat_template)
     problem = make_problem(config.question)
     pair = load_pair(
-        expert, amateur, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code
+        expert,
+        amateur,
+        dtype=config.dtype,
+        device=config.device,
+        trust_remote_code=config.trust_remote_code,
+        rule=config.vocabulary,
     )
     decoding = Decoding(
         max_new_tokens=config.max_new_tokens,

@@ -103,7 +103,7 @@ def _check_source(config: SelectConfig, folder: Path, sampled: Mapping[str, Any]
             "not there. Sample with a smaller --plausibility-alpha"
         )
     beta = sampled.get("divergence_beta", 0.4)
-    if beta is not None and (config.selection != "divergence" or (config.threshold or beta) < beta):
+    if beta is not None and (config.selection != "divergence" or config.threshold is None or config.threshold < beta):
         say(f"note: {folder} holds only steps with a KL above {beta}; the rule chooses among these")
 
 

@@ -40,6 +40,9 @@ class HeldOut(Config):
     """Labels of written solutions to problems that no sample of a recipe holds."""
 
     model: str
+    model_revision: str | None
+    trust_remote_code: bool
+    chat_template: Path | None
     dataset: str
     data_dir: Path | None
     question_field: str | None
@@ -182,7 +185,7 @@ def rival(recipe: RunConfig, kind: BaselineKind) -> BaselineConfig:
         kind=kind,
         model=recipe.expert,
         model_revision=recipe.expert_revision,
-        max_questions=recipe.study.sft_questions if kind == "rejection-sft" else recipe.sample.max_questions,
+        max_questions=recipe.study.sft_questions,
         max_new_tokens=recipe.evaluate.max_answer_tokens,
         batch_size=recipe.evaluate.answer_batch_size,
         grading_workers=1,
@@ -198,9 +201,11 @@ def _data_seed(recipe: RunConfig) -> int:
 def held_out(recipe: RunConfig) -> HeldOut:
     """Problems after those that the recipe samples; generated ones are from another stream."""
     generated = recipe.dataset == "arithmetic"
+    shared = set(HeldOut.model_fields) & set(RunConfig.model_fields) - {"seed"}
     return HeldOut(
         model=recipe.expert,
-        **{name: getattr(recipe, name) for name in ("dataset", "data_dir", "question_field", "cue")},
+        model_revision=recipe.expert_revision,
+        **{name: getattr(recipe, name) for name in shared},
         skip=0 if generated else recipe.sample.max_questions or 0,
         seed=recipe.seed + 10_000 if generated else 0,
     )
@@ -208,7 +213,8 @@ def held_out(recipe: RunConfig) -> HeldOut:
 
 def base_evaluation(recipe: RunConfig, model: str, **contrast: Any) -> EvaluateConfig:
     """A model as it is, under the evaluation of a recipe."""
-    config = recipe.for_evaluate(model, None, "base")
+    revisions = {recipe.amateur: recipe.amateur_revision, recipe.expert: recipe.expert_revision}
+    config = recipe.for_evaluate(model, revisions.get(model), "base")
     return config.model_copy(update={"out": Path(), "grading_workers": 1, **contrast})
 
 

@@ -2,22 +2,23 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from lightreasoner import figures
 from lightreasoner.config import SampleConfig
+from lightreasoner.label_statistics import KlHistogram, Mean
 from lightreasoner.records import Rollout
 from lightreasoner.runs import read_stage
-from lightreasoner.studies import grids, tables
+from lightreasoner.studies import tables
 from lightreasoner.studies.cells import Job
 from lightreasoner.studies.grids import Plan, Scope
 from lightreasoner.studies.outcomes import AVERAGE, Group, Interval, difference
 from lightreasoner.studies.reports import Claim, Report
 
-BINS, BIN, TAIL_BINS, TAIL_BIN, TAIL_START = 20, 0.1, 14, 0.2, 2.0  # of Figure 2, in nats
+PAPER_BETA = 0.4  # nats, as in the paper's account of Figure 2
 SEGMENT = 32  # tokens of a rollout in Figure 3
 
 
@@ -47,19 +48,25 @@ def figure1(scope: Scope, plan: Plan) -> Report:
 def figure2(scope: Scope, plan: Plan) -> Report:
     """How often expert and amateur disagree, and how much."""
     (job,) = plan["samples"]
-    kl, agrees = _divergences(job)
-    shares = [float(np.mean((kl >= BIN * n) & (kl < BIN * (n + 1)))) for n in range(BINS)]
-    shares.append(float(np.mean(kl >= TAIL_START)))
-    starts = [TAIL_START + TAIL_BIN * n for n in range(TAIL_BINS)]
-    tail = [float(np.mean((kl >= start) & (kl < start + TAIL_BIN))) for start in starts]
+    histogram, agreed, differed = KlHistogram(), Mean(), Mean()
+    exceeding = exceeding_agreed = 0
+    for row in _rollouts(job):
+        kl = np.array(row.kl, dtype=float)
+        agrees = np.array([e[0] == a[0] for e, a in zip(row.expert_top_ids, row.amateur_top_ids, strict=True)], bool)
+        histogram.add(kl)
+        agreed.add(kl[agrees])
+        differed.add(kl[~agrees])
+        exceeding += int(np.count_nonzero(kl > PAPER_BETA))
+        exceeding_agreed += int(np.count_nonzero(kl[agrees] > PAPER_BETA))
+    shares, tail = histogram.shares()
     beta = scope.main.sample.divergence_beta
-    labels = [f"{BIN * n:.1f} to {BIN * (n + 1):.1f}" for n in range(BINS)] + ["2.0 and more"]
-    rows = [[label, 100 * share] for label, share in zip(labels, shares, strict=True)]
-    above = 100 * float(np.mean(kl > 0.4))
+    rows = [[f"{n / 10:.1f} to {(n + 1) / 10:.1f}", 100 * share] for n, share in enumerate(shares[:-1])]
+    rows.append(["2.0 and more", 100 * shares[-1]])
+    above = 100 * exceeding / max(1, histogram.total)
     notes = [
-        f"{len(kl)} tokens of {job.folder.name}. {above:.1f} % exceed 0.4 nats; mean {kl[~agrees].mean():.2f} where "
-        f"the favourite tokens differ, {kl[agrees].mean():.3f} where they agree, of which "
-        f"{100 * np.mean(kl[agrees] > 0.4):.0f} % exceed 0.4.",
+        f"{histogram.total} tokens of {job.folder.name}. {above:.1f} % exceed {PAPER_BETA} nats; mean "
+        f"{differed.value or 0:.2f} where the favourite tokens differ, {agreed.value or 0:.3f} where they agree, of "
+        f"which {100 * exceeding_agreed / max(1, agreed.count):.0f} % exceed {PAPER_BETA}.",
     ]
     low = 100 * shares[0]
     claims = [
@@ -72,7 +79,7 @@ def figure2(scope: Scope, plan: Plan) -> Report:
     header = ["KL (nats)", "% of tokens"]
     data = [
         *_data(header, rows),
-        *_data(header, [[f"{s:.1f} to {s + TAIL_BIN:.1f}", 100 * t] for s, t in zip(starts, tail, strict=True)]),
+        *_data(header, [[f"{2 + n / 5:.1f} to {2.2 + n / 5:.1f}", 100 * share] for n, share in enumerate(tail)]),
     ]
     return Report(
         "Figure 2: divergence of expert from amateur",
@@ -191,6 +198,7 @@ def figure7(scope: Scope, plan: Plan) -> Report:
         "Figure 7: gains of the ablations over the base, in points",
         header,
         rows,
+        claims=tables.table6(scope, groups).claims,
         draw=lambda: figures.radar(columns, {scope.main.expert: series}, ["+.1f"] * len(columns)),
         data=_data(header, rows),
     )
@@ -244,17 +252,10 @@ def figure9(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def _rollouts(job: Job) -> list[Rollout]:
+def _rollouts(job: Job) -> Iterator[Rollout]:
     _, stage = read_stage(job.folder / "sample")
-    return [row for table in stage.tables("rollouts") for row in Rollout.rows(table)]
-
-
-def _divergences(job: Job) -> tuple[Any, Any]:
-    """KL of every sampled token, and whether the favourite tokens agree there."""
-    rows = _rollouts(job)
-    kl = np.array([value for row in rows for value in row.kl])
-    pairs = ((e[0], a[0]) for row in rows for e, a in zip(row.expert_top_ids, row.amateur_top_ids, strict=True))
-    return kl, np.array([expert == amateur for expert, amateur in pairs])
+    for table in stage.tables("rollouts"):
+        yield from Rollout.rows(table)
 
 
 def _data(header: list[str], rows: list[list[Any]]) -> list[dict[str, Any]]:
@@ -283,8 +284,3 @@ REPORTS: Mapping[str, Callable[[Scope, Plan], Report]] = {
     },
     **DRAWINGS,
 }
-
-
-def names() -> list[str]:
-    """All studies, in the order of the paper."""
-    return list(grids.GRIDS)

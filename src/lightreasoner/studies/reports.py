@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import Any
 
 from lightreasoner import figures
 from lightreasoner.runs import environment, now, write_atomically
+from lightreasoner.statistics import holm
 from lightreasoner.studies.outcomes import Difference, Interval
 from lightreasoner.studies.paper import PAPER
 from lightreasoner.tables import table
 
 VERDICTS = ("holds", "does not hold", "not decided")
 SURE = 0.05  # level at which a difference counts as found
+READING = r"<!-- reading: (\w+) -->\n(.*?)<!-- end -->"  # what people wrote on the page
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,19 @@ def judged(text: str, found: Difference, p_value: float | None = None) -> Claim:
     return Claim(text, verdict, evidence)
 
 
+def judged_together(pairs: Sequence[tuple[str, Difference]]) -> list[Claim]:
+    """Claims of one table, each that the second of two groups is better, with Holm's correction for their number."""
+    adjusted = holm([found.p_value for _, found in pairs])
+    return [judged(text, found, p) for (text, found), p in zip(pairs, adjusted, strict=True)]
+
+
 def threshold(text: str, value: float, limit: float, unit: str = "") -> Claim:
     """A claim that a figure stays below a limit."""
     return Claim(text, "holds" if value <= limit else "does not hold", f"{value:.3g}{unit}, at most {limit:g}{unit}")
 
 
-def lines_of(name: str, report: Report) -> list[str]:
-    """A report in Markdown, without its heading."""
+def lines_of(name: str, report: Report, folder: str = "") -> list[str]:
+    """A report in Markdown, without its heading; its figure is looked for in the folder."""
     lines = table(report.header, [[_text(cell) for cell in row] for row in report.rows]) if report.rows else []
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     if report.claims:
@@ -88,7 +98,7 @@ def lines_of(name: str, report: Report) -> list[str]:
         lines += ["", f"What follows, of {len(report.claims)} claims ({told}):", ""]
         lines += [f"- {claim.text}: **{claim.verdict}** ({claim.evidence})." for claim in report.claims]
     if report.draw is not None:
-        lines += ["", f"![{report.title}]({name}.png)"]
+        lines += ["", f"![{report.title}]({folder and folder + '/'}{name}.png)"]
     return lines
 
 
@@ -125,30 +135,57 @@ def write(name: str, report: Report, folder: Path, facts: Mapping[str, Any]) -> 
     return sorted(folder.glob(f"{name}.*"))
 
 
-def page(reports: Mapping[str, Report], command: str, minutes: float) -> str:
-    """All reports as one page, each beside the paper's figures and the command that makes it again."""
+def page(
+    file: Path,
+    reports: Mapping[str, Report],
+    *,
+    written: Path,
+    missing: Sequence[str],
+    command: str,
+    minutes: float,
+    workers: int,
+) -> None:
+    """Write all reports as one page, each beside the paper's figures and the command that makes it again.
+
+    What people wrote between a section's marks `<!-- reading: NAME -->` and `<!-- end -->` stays when the page is
+    written anew; figures of the reports go into a folder beside the page, of its name.
+
+    Args:
+        file: the page.
+        reports: by study.
+        written: folder where `write` put them.
+        missing: studies that could not be reported.
+        command: that made them, `{}` for the study's name.
+        minutes: of one worker, for everything on the page.
+        workers: how many there were.
+    """
+    readings = dict(re.findall(READING, file.read_text(encoding="utf-8"), re.DOTALL)) if file.exists() else {}
+    whole = command.format("all" if len(reports) + len(missing) > 1 else next(iter([*reports, *missing])))
     lines = [
         "# Results",
         "",
-        f"Written by `{command}` ({minutes:.0f} minutes for what was not there yet); no figure on this page is typed",
-        "in. Each section's own command makes its numbers again. Accuracies in %, times in seconds. A claim is decided",
-        f"only where the difference is sure at {SURE:g} over items and over seeds; everything else is *not decided*,",
-        "which is no evidence that there is no difference. Figures from miniature models show how the method behaves,",
-        "not how large its effect is on models that people use; the paper's stand beside them to compare the pattern.",
+        f"Written by `{whole} --write {file}`: {minutes:.0f} minutes of work, shared by {workers} processes. No",
+        "figure in a table or a claim is typed in, and each section's own command makes its numbers again. Accuracies",
+        f"in %, times in seconds. A difference is decided only where it is sure at {SURE:g} over items and, where",
+        "there are several, over seeds, with Holm's correction for a list of claims; everything else is *not decided*,",
+        "which is no evidence that there is no difference. Claims about shares, orders and limits compare plain means.",
+        "Figures from miniature models show how the method behaves, not how large its effect is on models that people",
+        "use; the paper's stand beside them to compare the pattern.",
         "",
         f"Machine: {', '.join(f'{name} {value}' for name, value in environment().items())}.",
     ]
+    if missing:
+        lines += ["", f"**Not here, because some of their jobs failed: {', '.join(missing)}.**"]
     for name, report in reports.items():
-        lines += ["", f"## {report.title}", "", f"`{command.replace(' all', f' {name}').partition(' --write')[0]}`"]
-        lines += ["", *_without_figure(lines_of(name, report))]
+        lines += ["", f"## {report.title}", "", f"`{command.format(name)}`", "", *lines_of(name, report, file.stem)]
         if name in PAPER:
             lines += ["", "The paper's:", "", *PAPER[name].strip().splitlines()]
-    return "\n".join(lines) + "\n"
-
-
-def _without_figure(lines: list[str]) -> list[str]:
-    """Pictures stay with the study; a page in the repository has none."""
-    return [line for line in lines if not line.startswith("![")]
+        lines += ["", f"<!-- reading: {name} -->", readings.get(name, "").strip(), "<!-- end -->"]
+        if report.draw is not None:
+            pictures = file.with_suffix("")
+            pictures.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(written / f"{name}.png", pictures / f"{name}.png")
+    write_atomically(file, ("\n".join(lines) + "\n").encode())
 
 
 def _text(cell: Any) -> str:

@@ -11,7 +11,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.progress import say
 from lightreasoner.recipes import load_recipe
-from lightreasoner.runs import locked, write_atomically
+from lightreasoner.runs import locked
 from lightreasoner.studies.drawings import REPORTS
 from lightreasoner.studies.grids import GRIDS, Plan, Scope
 from lightreasoner.studies.reports import lines_of, page, write
@@ -62,22 +62,32 @@ def study(
     count = workers or _workers(scope)
     with locked(root):
         failure = _made(plans, count)
-        minutes = (time.perf_counter() - started) / 60
         # Where some job failed, the studies that do not need it are reported nevertheless.
         whole = {
             study: plan for study, plan in plans.items() if all(job.done for jobs in plan.values() for job in jobs)
         }
         reports = {study: REPORTS[study](scope, plan) for study, plan in whole.items()}
+        missing = [study for study in plans if study not in reports]
         if quick:
             reports = {study: replace(report, notes=[*report.notes, QUICK_NOTE]) for study, report in reports.items()}
         facts = {"recipes": list(recipes or DEFAULT_RECIPES), "quick": quick, "seeds": seeds, "workers": count}
         files = {study: write(study, report, root / "reports", facts) for study, report in reports.items()}
         if page_file is not None:
-            words = ["lightr", "study", name, *(f"--recipe {recipe}" for recipe in recipes), *(["--quick"] * quick)]
+            words = [f"--recipe {recipe}" for recipe in recipes] + ["--quick"] * quick
             words += [f"--seeds {seeds}"] * (seeds is not None)
-            text = page(reports, " ".join([*words, "--write", str(page_file)]), minutes)
-            write_atomically(page_file, text.encode())
+            page(
+                page_file,
+                reports,
+                written=root / "reports",
+                missing=missing,
+                command=" ".join(["lightr study {}", *words]),
+                minutes=_work(plans),
+                workers=count,
+            )
+    minutes = (time.perf_counter() - started) / 60
     say(f"{minutes:.1f} minutes; {len(reports)} of {len(plans)} reports are in {root / 'reports'}")
+    if missing:
+        say(f"not reported: {', '.join(missing)}")
     if failure is not None:
         raise failure
     return {
@@ -93,6 +103,14 @@ def _made(plans: Mapping[str, Plan], workers: int) -> RunError | None:
     except RunError as error:
         return error
     return None
+
+
+def _work(plans: Mapping[str, Plan]) -> float:
+    """Minutes that one worker would have needed for all that is finished, each job once."""
+    jobs = {job.folder: job for plan in plans.values() for settings in plan.values() for job in settings}
+    for job in list(jobs.values()):
+        jobs.update({need.folder: need for need in job.needs()})
+    return sum(sum(done["seconds"].values()) for job in jobs.values() if (done := job.done)) / 60
 
 
 def _workers(scope: Scope) -> int:
