@@ -27,7 +27,7 @@ from lightreasoner.models import ModelSource, context_length, dtype_name, find_m
 from lightreasoner.problems import Row, make_problem, question_of, read_dataset, text_of
 from lightreasoner.progress import progress, say
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import Problem, Rollout, StepSample
+from lightreasoner.records import BASELINE, Problem, Rollout, StepSample
 from lightreasoner.runs import StageFolder, open_stage, stop_signals
 
 SOLUTION_FIELDS = ("solution", "answer")
@@ -76,7 +76,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
     solved = list(distinct(solved_problems(config), config.max_questions))
     fingerprint = {
-        "baseline": config.kind,
+        BASELINE: config.kind,
         "expert": config.model,
         "expert_revision": config.model_revision,
         "expert_sha256": source.fingerprint(),

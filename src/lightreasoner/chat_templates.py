@@ -57,7 +57,7 @@ def render(template: str, conversations: Sequence[Conversation], variables: Mapp
 
 @cache
 def _ask_worker(request: str) -> str:
-    command = [sys.executable, "-m", __name__]
+    command = [sys.executable, "-P", "-m", __name__]  # -P: not out of the current folder
     try:
         worker = subprocess.run(  # noqa: S603 - this module
             command, input=request, capture_output=True, encoding="utf-8", timeout=START_SECONDS, check=False

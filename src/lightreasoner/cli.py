@@ -287,7 +287,7 @@ def make_report(
         as_text = json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n"
         text = reporting.markdown(found) if markdown else as_text
         if out is None:
-            print(text, end="")
+            print(visible(text), end="")
         else:
             out.write_text(text, encoding="utf-8")
 
@@ -370,6 +370,8 @@ def baseline(
         flags: the model and the problems.
         options: recipe, dry run, output.
     """
+    if options.recipe is not None:
+        raise ConfigError("recipes have no section for a rival's data; give its settings as flags")
     given = {**_given(flags), "kind": kind}
     _do("baselines", "baseline", BaselineConfig.checked(given), options)
 
@@ -598,13 +600,15 @@ def _do(module: str, function: str, config: Config, options: Options, lines: Lin
     if options.dry_run:
         print(visible(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)))
         return
-    if os.environ.get("RANK", "0") == "0":  # the other processes of torchrun work in the folder that it holds
+    is_first = os.environ.get("RANK", "0") == "0"  # the other processes of torchrun work in the folder that it holds
+    if is_first:
         from lightreasoner.runs import refuse_if_held
 
         folder: Path = config.out  # type: ignore[attr-defined]
         refuse_if_held(folder.parent if isinstance(config, MergeConfig) else folder)
-    stage = getattr(import_module(f"lightreasoner.{module}"), function)
-    _print(stage(config), options.as_json, lines)
+    result = getattr(import_module(f"lightreasoner.{module}"), function)(config)
+    if is_first:
+        _print(result, options.as_json, lines)
 
 
 def _print(result: Mapping[str, Any], as_json: bool, lines: Lines | None = None) -> None:

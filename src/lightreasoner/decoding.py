@@ -262,7 +262,11 @@ class _Choice:
         if self._generator is None:
             return logits.argmax(-1)
         warped: Tensor = self._warpers(torch.empty(0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
-        return torch.multinomial(warped.softmax(-1), 1, generator=self._generator)[:, 0]
+        probabilities = warped.softmax(-1)
+        # A row that is no numbers is still to be decoded: scoring drops and counts its steps.
+        sound = probabilities.isfinite().all(-1, keepdim=True)
+        probabilities = torch.where(sound, probabilities, 1 / probabilities.shape[-1])
+        return torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
 
 
 class _Finished:

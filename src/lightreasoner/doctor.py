@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import constants
 
 from lightreasoner import hub
-from lightreasoner.errors import LightReasonerError
+from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
 from lightreasoner.models import find_model, load_tokenizer, pick_device, pick_dtype, share_vocabulary
 from lightreasoner.planning import Shape, read_config, size
 from lightreasoner.prompts import PromptTemplate
@@ -40,7 +40,12 @@ def examine(expert: str | None, amateur: str | None, expert_revision: str | None
 
     Returns:
         `findings`, and `fit`: nothing is wrong.
+
+    Raises:
+        ConfigError: an amateur without an expert.
     """
+    if amateur and not expert:
+        raise ConfigError("--amateur is compared with an expert; give --expert, too")
     findings = [_versions(), _device(), _threads(), _disk(), _hub()]
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
@@ -129,7 +134,10 @@ def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     shared = share_vocabulary(first, second, (width, width))
     findings = [Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both")]
     if not any(source.gguf_file for source in sources):
-        counts = [Shape.of(read_config(str(source.folder), None), source.name).parameters for source in sources]
+        try:
+            counts = [Shape.of(read_config(str(source.folder), None), source.name).parameters for source in sources]
+        except ModelError as error:
+            return [*findings, Finding("sizes", "warning", str(error))]
         seen = f"expert {counts[0] / 1e6:.1f} M parameters, amateur {counts[1] / 1e6:.1f} M"
         is_smaller = counts[1] < counts[0]
         findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))

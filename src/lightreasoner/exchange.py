@@ -22,7 +22,7 @@ from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.problems import READERS, question_of, read_dataset
 from lightreasoner.progress import progress
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import Rollout, StepSample
+from lightreasoner.records import IMPORTED, Rollout, StepSample
 from lightreasoner.runs import StageFolder, file_hash, open_stage, publish_folder, read_stage, stop_signals
 from lightreasoner.sample_lines import LONGEST_LINE, LineReader, short, write_line
 
@@ -135,7 +135,7 @@ def import_samples(
     try:
         with unpacking if is_archive else nullcontext((file, str(file))) as (text, name):
             fingerprint = {
-                "imported": True,
+                IMPORTED: True,
                 "file_sha256": file_hash(text),
                 "expert": expert,
                 "expert_revision": expert_revision,

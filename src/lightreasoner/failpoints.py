@@ -1,10 +1,10 @@
 """Faults on demand, so that tests can break a stage at an exact moment. Without the variable nothing happens.
 
-    LIGHTREASONER_FAILPOINTS="after-shard-rename:kill"       at the first time that this point is reached
-    LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"          at the third time
-    LIGHTREASONER_FAILPOINTS="in-merge:hang=/path/of/file"   waits until that file is there; makes FILE.reached
-    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"      the disk is full; the loss is no number
-    LIGHTREASONER_FAILPOINTS="in-batch:memory"               memory runs out
+    LIGHTREASONER_FAILPOINTS="after-shard:kill"           at the first time that this point is reached
+    LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"           at the third time
+    LIGHTREASONER_FAILPOINTS="in-merge:hang=/a/file"      waits until that file is there; makes FILE.reached
+    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"  the disk is full; the loss is no number
+    LIGHTREASONER_FAILPOINTS="in-batch:memory"            memory runs out
 
 `docs/reliability.md` lists the points.
 """
@@ -18,6 +18,12 @@ from functools import cache
 from pathlib import Path
 
 VARIABLE = "LIGHTREASONER_FAILPOINTS"
+
+POINTS = (
+    "before-shard", "after-shard", "in-ledger", "after-ledger", "in-batch", "in-load", "loss", "gradient",
+    "in-checkpoint", "before-checkpoint-complete", "in-adapter", "in-merge", "before-merge-name",
+)  # fmt: skip
+ACTIONS = ("kill", "enospc", "memory", "nan", "hang")
 
 _reached: Counter[str] = Counter()
 
@@ -56,5 +62,7 @@ def _plan() -> dict[str, tuple[str, str, int]]:
         name, _, what = part.partition(":")
         what, _, turn = what.partition("@")
         action, _, value = what.partition("=")
+        if name not in POINTS or action not in ACTIONS:
+            raise ValueError(f"{VARIABLE}: no fail point {part!r}; there are {', '.join(POINTS)}: {', '.join(ACTIONS)}")
         plan[name] = (action, value, int(turn or 1))
     return plan

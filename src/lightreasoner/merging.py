@@ -1,7 +1,6 @@
 """Stage 3: base + adapter → a plain folder that `from_pretrained` loads, its logits compared with base + adapter."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
+from lightreasoner.commands import finetuning_command, merging_command, sampling_commands
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
 from lightreasoner.failpoints import reach
@@ -28,8 +28,10 @@ from lightreasoner.models import (
     weights_dtype,
 )
 from lightreasoner.prompts import PromptTemplate
+from lightreasoner.records import ADAPTER_FILES, BASELINE, SELECTED
 from lightreasoner.runs import file_hash, locked, now, publish_folder, read_stage, room_for, write_json
 
+MODEL_CARD_BYTES = 10_000  # of the card and the result, at most
 RESULT = "lightreasoner.json"  # within the merged folder
 
 PROBE_QUESTIONS = (
@@ -79,7 +81,12 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             merged.save_pretrained(temporary)
             reach("in-merge")
             tokenizer.save_pretrained(temporary)
-        reloaded = load_model(ModelSource(str(temporary), temporary), dtype="float32", device=config.device)
+        reloaded = load_model(
+            ModelSource(str(temporary), temporary),
+            dtype="float32",
+            device=config.device,
+            trust_remote_code=config.trust_remote_code,
+        )
         difference = _difference(expected, [_log_probabilities(reloaded, tokenizer, ids) for ids in probes])
         if not difference["mean_kl"] <= LARGEST_KL[dtype]:
             raise MergeMismatch(
@@ -88,10 +95,11 @@ def merge(config: MergeConfig) -> dict[str, Any]:
                 f"({config.out}); merging in float32 shows whether the precision is at fault"
             )
         result = {**request, **difference, "created": now()}
-        (temporary / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
-        write_json(temporary / RESULT, result)
-        reach("before-merge-name")
-        publish_folder(temporary, config.out)
+        with room_for(config.out, MODEL_CARD_BYTES, temporary):
+            (temporary / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
+            write_json(temporary / RESULT, result)
+            reach("before-merge-name")
+            publish_folder(temporary, config.out)
         return result
 
 
@@ -102,20 +110,22 @@ def find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
         DataError: there is no adapter.
         RunCorrupted: fine-tuning is not finished, or its file is not the one that it wrote.
     """
-    run = path / "finetune"
+    is_in_run = path.name == "adapter" and (path.parent / "manifest.json").is_file()
+    run = path.parent if is_in_run else path / "finetune"
     folder = run / "adapter" if run.is_dir() else path
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise DataError(f"no adapter_model.safetensors in {folder}; finish `lightr finetune` first, or check the path")
-    if folder == path:
+    if not run.is_dir():
         return folder, {}
     training, stage = read_stage(run)
     assert stage.result is not None
-    if stage.result["adapter_sha256"] != file_hash(weights):
-        raise RunCorrupted(
-            f"{weights} is not the file that fine-tuning recorded; merging it would give some other model. "
-            f"Remove {run} and fine-tune again"
-        )
+    for name, file in ADAPTER_FILES.items():
+        if name in stage.result and file_hash(folder / file) != stage.result[name]:
+            raise RunCorrupted(
+                f"{folder / file} is not the file that fine-tuning recorded; merging it would give some other model. "
+                f"Remove {run} and fine-tune again"
+            )
     return folder, training
 
 
@@ -190,14 +200,27 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Mapping
     is_hub_id = not Path(config.model).exists() and not config.model.startswith("miniature/")
     header = ["---", "library_name: transformers", "tags:", "- lightreasoner"]
     header += [f"base_model: {config.model}"] if is_hub_id else []
+    rival = samples.get(BASELINE)
+    if rival:
+        how = "on whole answers, as a rival of [LightReasoner](https://arxiv.org/abs/2510.07962)"
+        data = {"Data": f"{rival}, gold answers used", "Problems": problems}
+    else:
+        how = (
+            "with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert and a weaker "
+            "amateur"
+        )
+        cut = {name: samples.get(name, "?") for name in ("divergence_beta", "plausibility_alpha", "max_new_tokens")}
+        chosen = samples.get(SELECTED, {})
+        data = {
+            "Amateur": samples.get("amateur", "unknown"),
+            "Problems": f"{problems}, no gold answers used",
+            "β, α, rollout length": ", ".join(map(str, cut.values())),
+            **({"Selected by": _listed(chosen)} if chosen else {}),
+        }
     rows = {
         "Base (expert)": config.model,
-        "Amateur": samples.get("amateur", "unknown"),
-        "Problems": f"{problems}, no gold answers used",
+        **data,
         "Cue": samples.get("cue", "unknown"),
-        "β, α, rollout length": ", ".join(
-            str(samples.get(name, "?")) for name in ("divergence_beta", "plausibility_alpha", "max_new_tokens")
-        ),
         "Steps × labels": f"{training.get('steps', '?')} × {training.get('labels_per_step', '?')}",
         "Learning rate": training.get("learning_rate", "?"),
         "LoRA": f"rank {training.get('lora_rank', '?')}, alpha {training.get('lora_alpha', '?')}, "
@@ -210,8 +233,7 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Mapping
             "---",
             f"# {config.out.resolve().parent.name}/{config.out.name}",
             "",
-            "Fine-tuned with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert "
-            "and a weaker amateur, then merged.",
+            f"Fine-tuned {how}, then merged.",
             "",
             "| | |",
             "|---|---|",
@@ -228,32 +250,14 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Mapping
 
 
 def _commands(config: MergeConfig, training: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str]:
-    lines = []
-    if "dataset" in samples:
-        sampling = {name: samples.get(name) for name in _SAMPLE_OPTIONS}
-        lines.append(_command("sample", {**sampling, "max_questions": samples["questions"], "out": "RUN"}))
-    if training:
-        tuning = {name: training[name] for name in _FINETUNE_OPTIONS}
-        lines.append(_command("finetune", {"model": config.model, "data": "RUN", **tuning, "out": "RUN"}))
-    lines.append(_command("merge", {"model": config.model, "adapter": "RUN", "out": config.out.name}))
-    return lines
+    lines = sampling_commands(samples, "RUN") if samples else []
+    lines += [finetuning_command(training, "RUN", "RUN")] if training else []
+    return [*lines, merging_command(config.model, "RUN", config.out.name)]
 
 
-_SAMPLE_OPTIONS = """
-    expert amateur dataset cue max_new_tokens divergence_beta plausibility_alpha temperature top_p seed dtype
-""".split()
-_FINETUNE_OPTIONS = """
-    steps labels_per_step labels_per_forward learning_rate lora_rank lora_alpha lora_dropout seed dtype
-""".split()
-
-
-def _command(name: str, options: Mapping[str, Any]) -> str:
-    flags = " ".join(f"--{key.replace('_', '-')} {shlex.quote(_word(value))}" for key, value in options.items())
-    return f"lightr {name} {flags}"
-
-
-def _word(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _listed(settings: Mapping[str, Any]) -> str:
+    """Settings that say something, in words."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None and name != "samples")
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,6 +120,8 @@ def load_model(
         ModelError: it cannot be loaded, or needs code that may not run.
     """
     reach("in-load")
+    if trust_remote_code:
+        _check_pinned(source)
     target = pick_device(device)
     if target.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # Two threads of one core share its arithmetic units: more threads than cores make matrix products slower.
@@ -149,9 +152,13 @@ def _check_pinned(source: ModelSource) -> None:
             f"code at commit {source.commit}, and pin it: --model-revision, --expert-revision "
             f"or --amateur-revision {source.commit}"
         )
-    code = sorted(path.name for path in source.folder.glob("*.py"))
-    if code:
-        say(f"running code of {source.name}: {', '.join(code)}")
+    _say_code(source.name, source.folder)
+
+
+@cache
+def _say_code(name: str, folder: Path) -> None:
+    if code := sorted(path.name for path in folder.glob("*.py")):
+        say(f"running code of {name}: {', '.join(code)}")
 
 
 def pick_device(device: str) -> torch.device:

@@ -1,8 +1,8 @@
 """`lightr plan`: what a run will cost, from the settings and two config.json files; nothing is loaded.
 
 The cost model: a forward pass takes 2N FLOP a token, a LoRA step 4N (the backward pass goes through the weights, but
-makes no gradients for them). Responses are taken to be as long as they may get, so the figures are upper bounds; what
-cannot be known (the length of prompts, the share of kept steps) is stated as an assumption.
+makes no gradients for them). Responses are taken to be as long as they may get, so the figures are upper bounds under
+the assumptions stated with them: what cannot be known, such as the length of prompts and the share of kept steps.
 """
 
 import json
@@ -22,7 +22,9 @@ from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-BATCH = 64  # questions, where the machine is left to choose
+STAGES = ("sample", "finetune", "merge", "evaluate")
+QUESTIONS = 1000  # where all of a data set are to be taken
+BATCH = 64  # questions at a time, where the machine is left to choose; a GPU with much memory takes up to 512
 KEPT_SHARE = 0.5  # of steps; the paper keeps some 20 %, the miniature 48 %
 TEXT_BYTES = 4  # of a token's text
 SHARD_OVERHEAD = 12_000  # bytes of schema and statistics in the two files of a commit
@@ -52,6 +54,8 @@ class Shape:
             ModelError: it lacks a size, or the model is of another kind.
         """
         text = config.get("text_config") or config
+        if not isinstance(text, Mapping):
+            text = {}
         if text.get("num_experts") or text.get("num_local_experts"):
             raise ModelError(
                 f"{name} is a mixture of experts, which a plan does not know how to count; try a small run"
@@ -119,7 +123,8 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
     """
     expert = Shape.of(read_config(config.expert, config.expert_revision), config.expert)
     amateur = Shape.of(read_config(config.amateur, config.amateur_revision), config.amateur)
-    width = BYTES["bfloat16" if config.dtype == "auto" else config.dtype]
+    dtype = "bfloat16" if config.dtype == "auto" else config.dtype
+    width = BYTES[dtype]
     work = _work(config, expert, amateur, prompt_tokens)
     memory = _memory(config, expert, amateur, prompt_tokens, width)
     disk = _disk(config, expert, prompt_tokens)
@@ -132,11 +137,17 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
             for name, (tokens, flop) in work.items()
         },
         "seconds": round(sum(flop for _, flop in work.values()) / flops, 1),
-        "memory": {**memory, "peak": max(memory["sample"], memory["finetune"], memory["evaluate"])},
+        "memory": {**memory, "peak": max(memory[stage] for stage in STAGES)},
         "disk": {**disk, "sum": sum(disk.values())},
         "available": available,
-        "assumptions": {"flop_per_second": flops, "prompt_tokens": prompt_tokens, "kept_share": KEPT_SHARE},
-        "warnings": _warnings(available, sum(disk.values()), max(memory.values())),
+        "assumptions": {
+            "flop_per_second": flops,
+            "questions": config.sample.max_questions or QUESTIONS,
+            "prompt_tokens": prompt_tokens,
+            "kept_share": KEPT_SHARE,
+            "dtype": dtype,
+        },
+        "warnings": _warnings(available, sum(disk.values()), max(memory[stage] for stage in STAGES)),
     }
 
 
@@ -175,7 +186,7 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int) -> dict[str, tuple[int, int]]:
     """Tokens and FLOP of each stage."""
-    questions = config.sample.max_questions or 1000
+    questions = config.sample.max_questions or QUESTIONS
     texts = questions * (prompt + config.sample.max_new_tokens)
     labels = config.finetune.steps * config.finetune.labels_per_step
     prefixes = math.ceil(labels / config.finetune.labels_per_forward)
@@ -224,7 +235,7 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, width
 
 def _disk(config: RunConfig, expert: Shape, prompt: int) -> dict[str, int]:
     """Bytes of what stays in the run folder, and of what is there for a while."""
-    questions, length = config.sample.max_questions or 1000, config.sample.max_new_tokens
+    questions, length = config.sample.max_questions or QUESTIONS, config.sample.max_new_tokens
     # A response token has five measures and the log-probabilities of two models' top tokens, which do not compress, and
     # ids, which do; a label some three tokens.
     top = 2 * config.sample.top_tokens
@@ -257,7 +268,7 @@ def _warnings(available: Mapping[str, int], disk: int, memory: int) -> list[str]
 def plan_lines(result: Mapping[str, Any]) -> list[str]:
     """The plan for a person."""
     models, stages, assumed = result["models"], result["stages"], result["assumptions"]
-    memory = ", ".join(f"{name} {size(result['memory'][name])}" for name in ("sample", "finetune", "evaluate"))
+    memory = ", ".join(f"{name} {size(result['memory'][name])}" for name in STAGES)
     disk = ", ".join(f"{name} {size(part)}" for name, part in result["disk"].items() if name != "sum")
     lines = [
         f"expert {models['expert_parameters'] / 1e6:.1f} M parameters, "
@@ -268,8 +279,9 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         ),
         f"memory at the peak: {size(result['memory']['peak'])} ({memory})",
         f"disk: {size(result['disk']['sum'])} ({disk}), free: {size(result['available']['disk'])}",
-        f"assumed: {assumed['flop_per_second']:.3g} FLOP a second, prompts of {assumed['prompt_tokens']} tokens, "
-        f"{assumed['kept_share']:.0%} of the steps kept, no response ends early",
+        f"assumed: {assumed['flop_per_second']:.3g} FLOP a second in {assumed['dtype']}, {assumed['questions']} "
+        f"questions with prompts of {assumed['prompt_tokens']} tokens, {assumed['kept_share']:.0%} of the steps kept, "
+        "no response ends early",
     ]
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]
 

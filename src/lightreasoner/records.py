@@ -11,6 +11,12 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
+# Keys of a sample folder's fingerprint that say how it was made where that was not sampling.
+SELECTED = "selected"  # from another folder: the rule
+BASELINE = "baseline"  # as a rival's data: which
+IMPORTED = "imported"  # from other people's file
+# What an adapter consists of, by the name of its hash in the result of fine-tuning.
+ADAPTER_FILES = {"adapter_sha256": "adapter_model.safetensors", "adapter_config_sha256": "adapter_config.json"}
 
 _TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int32(), pa.float32(), pa.bool_()
 _INTS, _FLOATS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())

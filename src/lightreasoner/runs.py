@@ -88,9 +88,9 @@ def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        free = shutil.disk_usage(_nearest_folder(path)).free
         for leftover in leftovers:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        free = shutil.disk_usage(_nearest_folder(path)).free
         # Libraries written in C++ and Rust tell the cause in words only, or not at all.
         named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         if isinstance(error, LightReasonerError) or not (named or free < needed):
@@ -195,11 +195,13 @@ class StageFolder:
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="zstd")
             content = sink.getvalue().to_pybytes()
-            reach("before-shard")
-            write_atomically(path, content)
+            with room_for(path, len(content)):
+                reach("before-shard")
+                write_atomically(path, content)
             reach("after-shard")
             files[path.name] = {"rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
         entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts)}
+        entry["check"] = _check_of(entry)
         self._append(json.dumps(entry).encode() + b"\n")
         self._entries.append(entry)
         reach("after-ledger")
@@ -236,7 +238,7 @@ class StageFolder:
         for number, line in enumerate(lines, 1):
             entry = _commit_of(line)
             if entry is None:
-                complaints.append(f"{self._ledger}, line {number}: torn by an earlier stop")
+                complaints.append(f"{self._ledger}, line {number}: torn by an earlier stop, or damaged")
                 continue
             damaged = [name for name, facts in entry["files"].items() if not self._is_intact(name, facts["sha256"])]
             complaints += [f"{self.path / name}: missing or damaged" for name in damaged]
@@ -270,7 +272,7 @@ class StageFolder:
 
     def _is_intact(self, name: str, sha256: str) -> bool:
         path = self.path / name
-        return path.exists() and file_hash(path) == sha256
+        return path.is_file() and file_hash(path) == sha256
 
 
 @contextmanager
@@ -409,8 +411,14 @@ def _read_manifest(manifest: Path) -> dict[str, Any]:
     return facts
 
 
+def _check_of(entry: Mapping[str, Any]) -> str:
+    """Hash of a ledger line's other fields: a digit that flipped in a number would else pass for another number."""
+    facts = {name: value for name, value in entry.items() if name != "check"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 def _commit_of(line: bytes) -> dict[str, Any] | None:
-    """A ledger line as a commit; None if it is torn, and so never happened."""
+    """A ledger line as a commit; None if it is torn or damaged, and so never happened."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -420,6 +428,7 @@ def _commit_of(line: bytes) -> dict[str, Any] | None:
         return None
     sound = isinstance(entry.get("shard"), int) and all(isinstance(value, str) for value in hashes)
     sound = sound and all(name == Path(name).name for name in entry["files"])  # nothing outside the folder
+    sound = sound and entry.get("check", _check_of(entry)) == _check_of(entry)  # run folders of before had none
     return entry if sound and "ids" in entry and "counts" in entry else None
 
 

@@ -126,6 +126,7 @@ class Sampler:
 
     def fill(self, stage: StageFolder, prompted: Sequence[Prompted]) -> None:
         """Sample every problem that the stage has not settled yet, batch by batch."""
+        _check_finite(stage.counts)  # what was refused before is refused again
         settled = stage.settled_ids
         # Prompts of like length share a batch. The order depends on the problems alone, and a stop falls between
         # two batches: so a resumed run forms the very batches that an uninterrupted one would have.

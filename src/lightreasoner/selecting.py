@@ -21,10 +21,8 @@ from lightreasoner import contrast
 from lightreasoner.config import SelectConfig, Selection, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.progress import say
-from lightreasoner.records import StepSample
+from lightreasoner.records import BASELINE, SELECTED, StepSample
 from lightreasoner.runs import StageFolder, open_stage, read_stage
-
-SELECTED = "selected"  # key of the manifest that says how a folder was selected from another
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
 
 
 def _check_source(config: SelectConfig, folder: Path, sampled: Mapping[str, Any]) -> None:
-    if SELECTED in sampled or "baseline" in sampled:
+    if SELECTED in sampled or BASELINE in sampled:
         raise DataError(
             f"{folder} is itself a selection or a baseline, whose labels cannot be made anew. "
             "Give the folder of `lightr sample`"

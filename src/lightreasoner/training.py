@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from accelerate.utils import should_reduce_batch_size
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
@@ -57,6 +59,7 @@ from lightreasoner.models import (
 )
 from lightreasoner.packing import attention_by, packs
 from lightreasoner.progress import Advance, progress, say
+from lightreasoner.records import ADAPTER_FILES
 from lightreasoner.runs import (
     StopRequest,
     file_hash,
@@ -108,19 +111,21 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         return _train_as_worker(config, source, labels)
     with open_stage(config.out, "finetune", fingerprint, report=say) as stage:
         if stage.result is not None:
-            _check_adapter(stage.path / ADAPTER / "adapter_model.safetensors", stage.result["adapter_sha256"])
+            _check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
         result = _train(config, source, labels, stage.path)
         stage.finish(result)
         return result
 
 
-def _check_adapter(weights: Path, sha256: str) -> None:
-    if not weights.is_file() or file_hash(weights) != sha256:
-        raise RunCorrupted(
-            f"{weights} is not the file that fine-tuning wrote (missing or damaged), and is not silently made again. "
-            f"Remove {weights.parents[1]} and fine-tune again"
-        )
+def _check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
+    for name, file in ADAPTER_FILES.items():
+        path = adapter / file
+        if name in result and (not path.is_file() or file_hash(path) != result[name]):
+            raise RunCorrupted(
+                f"{path} is not the file that fine-tuning wrote (missing or damaged), and is not silently made again. "
+                f"Remove {adapter.parent} and fine-tune again"
+            )
 
 
 def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelSet) -> dict[str, Any]:
@@ -174,7 +179,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
         "epochs": epochs(labels, config.steps, config.labels_per_step),
         "first_loss": losses[0]["loss"] if losses else None,
         "last_loss": losses[-1]["loss"] if losses else None,
-        "adapter_sha256": file_hash(folder / ADAPTER / "adapter_model.safetensors"),
+        **{name: file_hash(folder / ADAPTER / file) for name, file in ADAPTER_FILES.items()},
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -232,6 +237,7 @@ class LabelObjective:
         """
         head: Any = self.model.get_output_embeddings()
         attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
+        reach("in-batch")
         with head_rows(head, batch.rows), attending:
             logits = forward(**batch.inputs, use_cache=False).logits[0]
         log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
@@ -273,12 +279,31 @@ class LabelTrainer(Trainer):
         batches: Any = self._prepare_inputs(inputs)["micro_batches"]
         losses = []
         for batch in batches:
-            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    loss = self._objective(model, batch)
-                self.accelerator.backward(loss)
+            try:
+                with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+                    with self.compute_loss_context_manager():
+                        loss = self._objective(model, batch)
+                    self.accelerator.backward(loss)
+            except (RuntimeError, MemoryError) as error:
+                if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+                    raise
+                raise ModelError(
+                    f"out of memory with a micro-batch of {batch.inputs['input_ids'].numel()} tokens; the step was not "
+                    "taken and earlier checkpoints are intact. Lower --tokens-per-micro-batch, which changes nothing "
+                    "but memory and speed, or use --dtype bfloat16"
+                ) from None
             losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> Any:
+        norm: Any = math.nan if reach("gradient") else super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        # In float16 the loss scaling skips such a step by itself.
+        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
+            raise TrainingDiverged(
+                f"the gradient's norm is {float(norm)}, though the loss is finite; the step was not taken and earlier "
+                "checkpoints are intact. Lower --learning-rate, or use --dtype float32"
+            )
+        return norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
@@ -365,14 +390,15 @@ def newest_complete_checkpoint(folder: Path) -> Path | None:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The newest first."""
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    numbered = (path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal())
+    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def _is_complete(checkpoint: Path) -> bool:
     try:
         hashes = json.loads((checkpoint / COMPLETE).read_text())
-        return all(file_hash(checkpoint / name) == sha256 for name, sha256 in hashes.items())
-    except (OSError, ValueError):
+        return bool(hashes) and all(file_hash(checkpoint / name) == sha256 for name, sha256 in hashes.items())
+    except (OSError, ValueError, AttributeError):
         return False
 
 

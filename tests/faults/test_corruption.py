@@ -69,6 +69,21 @@ def test_a_torn_last_ledger_line_costs_its_own_questions(
     assert_same_samples(out, sampled)
 
 
+@pytest.mark.parametrize(("old", "new"), [('"shard": 3', '"shard": 7'), ('"questions": 4', '"questions": 6')])
+def test_a_changed_digit_in_the_ledger_costs_its_own_questions(
+    old: str, new: str, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(sampled, out)
+    ledger = out / "sample/ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    assert old in lines[3]
+    ledger.write_text("".join([*lines[:3], lines[3].replace(old, new), *lines[4:]]))
+    count(faults=1)
+    assert f"{ledger}, line 4: torn by an earlier stop, or damaged" in succeed(*sampling, out).error
+    assert_same_samples(out, sampled)
+
+
 @pytest.mark.parametrize("damage", DAMAGES[:2])
 def test_damaged_answers_are_made_again_and_judged_again(
     damage: Callable[[Path], None], evaluating: tuple[object, ...], evaluated: Path, tmp_path: Path
@@ -102,7 +117,25 @@ def test_a_damaged_adapter_is_refused_and_no_fresh_one_takes_its_place(
     count(survived=1)
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "complete.json"])
+@pytest.mark.parametrize("given", ["", "finetune/adapter"])
+def test_an_adapter_with_other_settings_is_not_merged(
+    given: str, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(tuned, out)
+    settings = out / "finetune/adapter/adapter_config.json"
+    settings.write_text(settings.read_text().replace('"lora_alpha": 16', '"lora_alpha": 17'))
+    assert '"lora_alpha": 17' in settings.read_text()
+    count(faults=1)
+    line = refused("merge", "--model", tuning[2], "--adapter", out / given, "--out", tmp_path / "merged")
+    assert f"{settings} is not the file that fine-tuning recorded" in line
+    assert not (tmp_path / "merged").exists()
+    count(survived=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "complete.json", "[]", "{}"]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     name: str, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +143,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     shutil.copytree(tuned, out)
     shutil.rmtree(out / "finetune/adapter")
     (out / "finetune/result.json").unlink()
-    (empty if name == "complete.json" else one_bit_flipped)(out / "finetune/checkpoint-12" / name)
+    checkpoint = out / "finetune/checkpoint-12"
+    if name in ("[]", "{}"):
+        (checkpoint / "complete.json").write_text(name)
+    else:
+        (empty if name == "complete.json" else one_bit_flipped)(checkpoint / name)
     count(faults=1)
     assert f"{out / 'finetune/checkpoint-12'}: torn by an earlier stop, or damaged" in succeed(*tuning, out).error
     assert_same_adapter(out, tuned)

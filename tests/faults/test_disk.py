@@ -107,6 +107,22 @@ def test_a_full_disk_under_the_ledger_leaves_no_torn_line(
     assert_same_samples(out, sampled)
 
 
+@pytest.mark.parametrize("point", ["in-merge", "before-merge-name"])
+def test_a_full_disk_under_a_merge_leaves_nothing(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
+    said_full((*merging, tmp_path / "merged"), fail=f"{point}:enospc")
+    assert [path.name for path in tmp_path.iterdir() if path.name not in (".lock", ".holder")] == []
+    succeed(*merging, tmp_path / "merged")
+    count(survived=1)
+
+
+def test_a_full_disk_under_a_shard_leaves_no_shard(sampling: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
+    said_full((*sampling, tmp_path), fail="before-shard:enospc@5")
+    stage = tmp_path / "sample"
+    assert len(list(stage.glob("*.parquet"))) == 2 * len(commits(stage)) == 4
+    succeed(*sampling, tmp_path)
+    assert_same_samples(tmp_path, sampled)
+
+
 def test_a_full_disk_under_the_adapter_leaves_no_adapter(
     tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,16 +32,24 @@ def test_a_kill_around_a_commit_loses_and_doubles_nothing(
 
 
 def kill_at_random(
-    arguments: tuple[object, ...], out: Path, stage: Path, kills: int, commits_in_all: int, seed: int
+    arguments: tuple[object, ...],
+    out: Path,
+    stage: Path,
+    *,
+    kills: int,
+    commits_in_all: int,
+    compare: Callable[[], None],
 ) -> None:
-    """Kill and restart the command, then let it end. Each round may get a little further than the last.
+    """Kill and restart the command until that many kills have hit it; whenever it is done, compare and begin anew.
 
-    Half of the kills come a random time after the start, whatever the command does then.
+    Each round may get a little further than the last. Half of the kills come a random time after the start, whatever
+    the command does then.
     """
-    chance = random.Random(seed)
-    for number in range(kills):
+    chance = random.Random(kills)
+    hits = 0
+    while hits < kills:
         command = start(*arguments, out)
-        if number % 2:
+        if hits % 2:
             wanted = len(commits(stage)) + chance.randint(0, max(1, commits_in_all // kills))
             wait_for(lambda wanted=wanted: len(commits(stage)) >= wanted, command)  # type: ignore[misc]
             time.sleep(chance.random() * 0.05)
@@ -47,10 +57,16 @@ def kill_at_random(
             time.sleep(chance.random() * 1.0)
         before = commits(stage)
         command.send(signal.SIGKILL)
-        assert command.end().code in (0, -signal.SIGKILL)
+        code = command.end().code
+        assert code in (0, -signal.SIGKILL)
         assert commits(stage)[: len(before)] == before
+        hits += code != 0
+        if code == 0:
+            compare()
+            shutil.rmtree(out)
     succeed(*arguments, out)
-    count(survived=kills - 1)  # and one more when the rows were compared
+    compare()
+    count(survived=hits)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(24, marks=pytest.mark.slow)])
@@ -58,23 +74,35 @@ def test_kills_at_random_moments_of_sampling(
     kills: int, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    kill_at_random(sampling, out, out / "sample", kills, 12, seed=kills)
-    assert_same_samples(out, sampled)
+
+    def compare() -> None:
+        assert_same_rows(out / "sample", sampled / "sample", "rollouts", ("question_id",))
+        assert_same_rows(out / "sample", sampled / "sample", "steps", ("question_id", "position"))
+
+    kill_at_random(sampling, out, out / "sample", kills=kills, commits_in_all=12, compare=compare)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "paced_by"),
+    [
+        (4, "answers"),
+        pytest.param(24, "answers", marks=pytest.mark.slow),
+        pytest.param(24, "math-verify", marks=pytest.mark.slow),
+    ],
+)
 def test_kills_at_random_moments_of_evaluation(
-    kills: int, evaluating: tuple[object, ...], evaluated: Path, tmp_path: Path
+    kills: int, paced_by: str, evaluating: tuple[object, ...], evaluated: Path, tmp_path: Path
 ) -> None:
     out, place = tmp_path / "run", Path("chat/arithmetic")
-    kill_at_random(evaluating, out, out / place / "answers", kills, 10, seed=kills)
-    assert assert_same_rows(out / place / "answers", evaluated / place / "answers", "answers", ("question_id",)) == 40
-    judged = place / "math-verify"
-    assert_same_rows(out / judged, evaluated / judged, "verdicts", ("question_id", "sample"))
-    assert json.loads((out / judged / "result.json").read_text()) == json.loads(
-        (evaluated / judged / "result.json").read_text()
-    )
-    count(survived=1)
+
+    def compare() -> None:
+        answers, judged = place / "answers", place / "math-verify"
+        assert assert_same_rows(out / answers, evaluated / answers, "answers", ("question_id",)) == 40
+        assert_same_rows(out / judged, evaluated / judged, "verdicts", ("question_id", "sample"))
+        found, expected = (json.loads((run / judged / "result.json").read_text()) for run in (out, evaluated))
+        assert found == expected
+
+    kill_at_random(evaluating, out, out / place / paced_by, kills=kills, commits_in_all=10, compare=compare)
 
 
 @pytest.mark.parametrize("stage", ["sampling", "evaluating"])

@@ -106,15 +106,39 @@ def test_many_rows_that_are_no_numbers_stop_the_run(
 ) -> None:
     token = max(affected(sampled).items(), key=lambda item: item[1])[0]
     amateur = with_nan_after(token, random_amateur, tmp_path / "amateur")
-    assert "have NaN or infinite logits" in refused(*changed(sampling, amateur=amateur), tmp_path / "run")
+    for _ in range(2):  # giving the command again does not get it through, batch by batch
+        assert "have NaN or infinite logits" in refused(*changed(sampling, amateur=amateur), tmp_path / "run")
+    assert len(commits(tmp_path / "run/sample")) < 12
 
 
-def test_a_loss_that_is_no_number_stops_before_the_step_and_keeps_the_last_good_state(
+def test_an_expert_without_numbers_that_draws_its_tokens_stops_the_run(
+    sampling: tuple[object, ...], sampled: Path, random_expert: Path, tmp_path: Path
+) -> None:
+    token = rows(sampled / "sample", "rollouts")[0]["prompt_ids"][-1]
+    expert = with_nan_after(token, random_expert, tmp_path / "expert")
+    drawn = changed(sampling, expert=expert, temperature=1.0)
+    assert "have NaN or infinite logits" in refused(*drawn, tmp_path / "run")
+
+
+def test_a_micro_batch_that_does_not_fit_is_said_to_be_one(
     tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
-    found = lightr(*tuning, tmp_path, fail="loss:nan@10")  # in the tenth step
+    found = lightr(*tuning, tmp_path, fail="in-batch:memory@6")
     assert found.code == 1
-    assert "the loss is nan; the step was not taken and earlier checkpoints are intact" in found.last_line
+    assert "out of memory with a micro-batch of" in found.last_line
+    assert "--tokens-per-micro-batch" in found.last_line
+    succeed(*tuning, tmp_path)
+    assert_same_adapter(tmp_path, tuned)
+
+
+@pytest.mark.parametrize(("point", "said"), [("loss", "the loss is nan"), ("gradient", "the gradient's norm is nan")])
+def test_a_loss_or_gradient_that_is_no_number_stops_before_the_step_and_keeps_the_last_good_state(
+    point: str, said: str, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
+) -> None:
+    found = lightr(*tuning, tmp_path, fail=f"{point}:nan@10")  # in the tenth step
+    assert found.code == 1
+    assert said in found.last_line
+    assert "the step was not taken and earlier checkpoints are intact" in found.last_line
     stage = tmp_path / "finetune"
     assert sorted(path.name for path in stage.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
     assert all(

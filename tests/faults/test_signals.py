@@ -55,7 +55,7 @@ def test_evaluation_commits_and_leaves(
     count(survived=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_tuning_saves_a_checkpoint_and_leaves(
     number: signal.Signals, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:

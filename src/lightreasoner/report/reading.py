@@ -2,19 +2,20 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightreasoner.commands import finetuning_command, sampling_commands
 from lightreasoner.comparison import compare
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation_folder import Evaluated, read_evaluation
 from lightreasoner.label_statistics import common_head
-from lightreasoner.records import SCHEMA_VERSION
+from lightreasoner.records import SCHEMA_VERSION, SELECTED
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report, Score
@@ -77,13 +78,18 @@ class RunFolder:
 
     @property
     def beta(self) -> float | None:
-        """β of Eq 3."""
-        return self.sampled[0].get("divergence_beta") if self.sampled else None
+        """β of Eq 3; None where another rule chose the steps."""
+        sampled = self.sampled[0] if self.sampled else {}
+        if (chosen := sampled.get(SELECTED)) is not None:
+            return chosen["threshold"] if chosen["selection"] == "divergence" else None
+        return sampled.get("divergence_beta")
 
     @property
     def alpha(self) -> float | None:
         """α of Eq 4."""
-        return self.sampled[0].get("plausibility_alpha") if self.sampled else None
+        sampled = self.sampled[0] if self.sampled else {}
+        chosen = sampled.get(SELECTED, {}).get("plausibility_alpha")
+        return sampled.get("plausibility_alpha") if chosen is None else chosen
 
     def of_json(self, name: str) -> Any:
         """A JSON file of the folder; an empty dictionary where there is none that can be read."""
@@ -285,26 +291,5 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
         return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
-    commands = []
-    for name, stage, skipped in (
-        ("sample", run.sampled, {"questions", "schema_version", "top_k"}),
-        ("finetune", run.tuned, {"samples", "schema_version"}),
-    ):
-        if stage and not (name == "sample" and "amateur" not in stage[0]):
-            settings = {key: value for key, value in stage[0].items() if not key.endswith("sha256")}
-            flags = [text for key, value in settings.items() if key not in skipped for text in _flag(key, value)]
-            flags += ["--max-questions", str(stage[0]["questions"])] if name == "sample" else ["--data", again]
-            commands.append(shlex.join(["lightr", name, *flags, "--out", again]))
-    return tuple(commands)
-
-
-def _flag(name: str, value: Any) -> Sequence[str]:
-    if value is None and name != "divergence_beta":
-        return []
-    if value is False:
-        return []
-    flag = f"--{name.replace('_', '-')}"
-    if value is True:
-        return [flag]
-    values = value if isinstance(value, list) else ["none" if value is None else value]
-    return [flag, *map(str, values)]
+    commands = sampling_commands(run.sampled[0], again) if run.sampled else []
+    return (*commands, *([finetuning_command(run.tuned[0], again, again)] if run.tuned else []))
