@@ -1,4 +1,4 @@
-"""Counts the rollouts and labels of a run as they stream by (PAPER.md's token statistics, and signs of junk)."""
+"""Counts the rollouts and labels of a run as they stream by (the paper's token statistics, and signs of junk)."""
 
 import math
 from collections import Counter
