@@ -183,6 +183,7 @@ def test_cases_are_items_whose_verdict_changed(small_run: Path) -> None:
         len(gained),
         sum(verdicts[0][item] and not verdicts[1][item] for item in verdicts[0]),
     )
+    assert cases.became_right or cases.became_wrong
     for case in (*cases.became_right, *cases.became_wrong):
         for shown, rows in ((case.before, answers[0]), (case.after, answers[1])):
             text = shown.shared + shown.diverging + shown.rest
@@ -194,6 +195,43 @@ def test_cases_are_items_whose_verdict_changed(small_run: Path) -> None:
         assert case.before.correct != case.after.correct
 
 
+def test_cost_and_label_figures_on_the_page_are_the_reports(small_run: Path) -> None:
+    found = report(small_run)
+    html = (small_run / "report.html").read_text()
+    facts = {
+        re.sub(r"<.*?>", "", name): re.sub(r"<.*?>", " ", value).strip()
+        for name, value in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html)
+    }
+    labels, cost = found.labels, found.cost
+    assert labels is not None
+    assert facts["labels"] == str(labels.kept)
+    assert facts["Steps kept"].split() == [str(labels.kept), "of", f"{labels.steps:,}"]
+    assert facts["Problems"].split()[0] == str(cost.problems)
+    assert facts["Tuned tokens"] == str(cost.tuned_tokens)
+    assert facts["Gain"].startswith(f"{cost.gain:+.1f} points")
+    assert facts["tokens generated in rollouts"] == f"{cost.generated_tokens:,}"
+    assert facts["tokens scored, both models"] == f"{cost.scored_tokens:,}"
+    assert facts["rollouts ended by themselves"] == f"{labels.finished} of {labels.rollouts}"
+    for name, value in (
+        ("of one token", labels.single_token),
+        ("favourite tokens agree", labels.agree),
+        ("kept where they agree", labels.agree_above_beta),
+    ):
+        assert facts[name] == f"{100 * value:.1f} %"
+    for name, value in (
+        ("tokens in a label, mean", labels.mean_support),
+        ("label entropy, mean", labels.mean_entropy),
+        ("mean KL where they agree", labels.mean_kl_agree),
+        ("mean KL where they differ", labels.mean_kl_disagree),
+    ):
+        assert facts[name].split()[0] == f"{value:.3f}"
+    for name, seconds in cost.seconds.items():
+        assert facts[name.replace("_", " ")] == f"{seconds:.0f} s"
+    sizes = re.search(r"<h3>Tokens in a label</h3>.*?</table>", html, re.DOTALL)
+    assert sizes is not None
+    assert re.findall(r'<td class="n">(.*?)</td>', sizes[0]) == [f"{count:,}" for count in labels.supports]
+
+
 def test_markdown_and_json_say_the_same(small_run: Path) -> None:
     found = report(small_run)
     values = json.loads(json.dumps(found.as_dict(), allow_nan=False))
@@ -203,6 +241,12 @@ def test_markdown_and_json_say_the_same(small_run: Path) -> None:
     row = found.accuracies[0]
     assert f"{100 * row.before.value:.1f} ({100 * row.before.low:.1f} to {100 * row.before.high:.1f})" in text
     assert f"| {found.labels.kept:,}" in text
+    assert f"{found.cost.scored_tokens:,} scored" in text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    for at, (steps, kept) in enumerate(zip(found.labels.steps_at, found.labels.kept_at, strict=True)):
+        assert [str(at), f"{steps:,}", f"{100 * kept:.1f} %"] in cells
+    for n, labels in enumerate(found.labels.supports[:-1], 1):
+        assert [str(n), f"{labels:,}"] in cells
     assert found.commands[0] in text
     assert all(name in text for name in found.settings)
 

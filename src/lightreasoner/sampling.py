@@ -318,7 +318,7 @@ def _is_finite(value: float) -> bool:
 
 
 def _check_finite(counts: Mapping[str, int]) -> None:
-    if counts["nonfinite_steps"] > LARGEST_NONFINITE_SHARE * counts["steps"]:
+    if counts.get("nonfinite_steps", 0) > LARGEST_NONFINITE_SHARE * counts.get("steps", 0):
         raise ModelError(
             f"{counts['nonfinite_steps']} of {counts['steps']} steps have NaN or infinite logits; "
             "the models do not work in this precision. Try --dtype float32"

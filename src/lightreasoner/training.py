@@ -17,7 +17,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from accelerate.utils import should_reduce_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
@@ -165,6 +165,9 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
                 f"{checkpoint} holds more than numbers, and what it holds was not run: it is not a checkpoint of "
                 f"`lightr finetune`. Remove it; the one before it is taken, if there is one"
             ) from None
+        finally:
+            if torch.distributed.is_initialized():  # threads of a group that is left to the exit can abort it
+                torch.distributed.destroy_process_group()
     if trainer.state.global_step < config.steps:
         raise Interrupted(stop.signal_number or signal.SIGTERM)  # another process may have had the signal
     if not trainer.is_world_process_zero():

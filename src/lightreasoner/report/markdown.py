@@ -64,7 +64,9 @@ def _cost(report: Report) -> list[str]:
     ]
     lines = ["## Cost", "", *_rows(["run", "sampling + tuning", "problems", "tuned tokens", "gain"], [mine, *paper])]
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.seconds.items())
-    return [*lines, *(["", f"Time: {times}."] if times else [])]
+    computed = f"{_whole(cost.generated_tokens)} tokens generated, {_whole(cost.scored_tokens)} scored by both models"
+    told = [f"Time: {times}."] * bool(times) + [f"Computed: {computed}."] * (cost.generated_tokens is not None)
+    return [*lines, *(["", " ".join(told)] if told else [])]
 
 
 def _labels(labels: LabelStatistics) -> list[str]:
@@ -90,7 +92,17 @@ def _labels(labels: LabelStatistics) -> list[str]:
             for place, share in enumerate(labels.histogram)
         ]
         bins[-1][0] = "2.0 and more"
-        lines += ["", *_rows(["KL, nats", "tokens"], bins)]
+        tail = [[f"{2 + n / 5:.1f} – {2.2 + n / 5:.1f}", _share(share)] for n, share in enumerate(labels.tail)]
+        lines += ["", *_rows(["KL, nats", "tokens"], bins), "", *_rows(["of the tail, nats", "tokens"], tail)]
+    if labels.kept:
+        sizes = [[str(n), _whole(count)] for n, count in enumerate(labels.supports, 1)]
+        sizes[-1][0] += " or more"
+        positions = [
+            [str(at), _whole(steps), _share(kept)]
+            for at, (steps, kept) in enumerate(zip(labels.steps_at, labels.kept_at, strict=True))
+        ]
+        lines += ["", *_rows(["tokens in a label", "labels"], sizes)]
+        lines += ["", *_rows(["position", "steps", "kept"], positions)]
     for title, tokens in (("promoted", labels.promoted), ("demoted", labels.demoted)):
         if tokens:
             cells = [[f"`{_cell(repr(one.text)[1:-1])}`", f"{one.mass:+.1f}", _whole(one.labels)] for one in tokens]
