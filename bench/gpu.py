@@ -186,7 +186,7 @@ class Bench:
         save(facts)
         labels = speed.labels_of(ours(prompts[:64]))
         with_lora, optimizer = self._trainable(pair)
-        tokens = training.TOKENS_PER_MICRO_BATCH.get(pair.expert.device.type, 16384)
+        tokens = training.tokens_per_micro_batch(pair.expert.device)
         gemm = gemm_rate(pair.expert, min(tokens, LABELS_PER_STEP * 160), 0, backward=True)
         for block in BLOCKS:
             steps = speed.OurTraining(pair.expert, pair.vocabulary, labels, block)

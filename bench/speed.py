@@ -35,7 +35,7 @@ from lightreasoner.packing import cut_by_tokens, packs, shared_beginning
 from lightreasoner.records import Problem, Rollout, StepSample
 from lightreasoner.sampling import Prompted, Sampler
 from lightreasoner.scoring import response_states, tokens_per_pass
-from lightreasoner.training import TOKENS_PER_MICRO_BATCH, LabelObjective, attach_lora
+from lightreasoner.training import LabelObjective, attach_lora, tokens_per_micro_batch
 
 BETA, ALPHA, LABELS_PER_STEP = 0.4, 0.2, 16
 
@@ -125,7 +125,7 @@ class OurTraining:
     """Optimiser steps of our training room, without the Trainer's logging and checkpoints around them."""
 
     def __init__(self, model: Any, vocabulary: Any, labels: LabelSet, labels_per_forward: int) -> None:
-        self.collator = Collator(labels, packs(model), TOKENS_PER_MICRO_BATCH.get(model.device.type, 16384))
+        self.collator = Collator(labels, packs(model), tokens_per_micro_batch(model.device))
         self.schedule = LabelSchedule(labels, LABELS_PER_STEP, 10**6, labels_per_forward, seed=0)
         self.objective = LabelObjective(model, vocabulary, LABELS_PER_STEP)
         self.next = 0
@@ -231,7 +231,7 @@ def measure_training(measured: models.Measured, results: list[Any], options: arg
         training.tokens = 0
     seconds: dict[str, list[float]] = {name: [] for name in ["naive", *ours]}
     per_turn = -(-options.steps // options.runs)
-    tokens = TOKENS_PER_MICRO_BATCH.get(pair.expert.device.type, 16384)
+    tokens = tokens_per_micro_batch(pair.expert.device)
     gemm: list[float] = []
     for _ in range(options.runs):
         gemm.append(gemm_rate(pair.expert, tokens, 0, backward=True))

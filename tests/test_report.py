@@ -17,7 +17,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation_folder import read_evaluation
 from lightreasoner.judging import read_judged
-from lightreasoner.label_statistics import KlHistogram, common_head, echoes, is_scattered
+from lightreasoner.label_statistics import KlHistogram, echoes, is_scattered
 from lightreasoner.recipes import load_recipe
 from lightreasoner.records import Answer, Rollout, StepSample
 from lightreasoner.report import markdown, report, write_figures, write_page
@@ -392,8 +392,6 @@ def test_junk_labels_are_found_with_their_places(tokenizer: PreTrainedTokenizerF
 
 
 def test_signs_of_junk_by_hand() -> None:
-    assert common_head([[1, 2, 3, 4], [1, 2, 5]]) == [1, 2]
-    assert common_head([[1, 2, 3]]) == []
     assert echoes(list(range(10)), [99, *range(1, 9), 99]) == 1
     assert echoes(list(range(10)), [99, *range(1, 8), 99]) is None
     assert is_scattered([0.1] * 10, 4.1)

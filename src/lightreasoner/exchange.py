@@ -1,7 +1,6 @@
 """Samples as JSONL, to and from other tools. What a line holds is in `sample_lines`."""
 
 import hashlib
-import math
 import os
 import shutil
 from array import array
@@ -17,13 +16,21 @@ from transformers import PreTrainedTokenizerBase
 from lightreasoner.archives import unpacked
 from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.errors import DataError, RunError, SampleFormatError
-from lightreasoner.label_statistics import HIGH_ENTROPY, JUNK_KL
+from lightreasoner.label_statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
 from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.problems import READERS, question_of, read_dataset
 from lightreasoner.progress import progress
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.records import IMPORTED, Rollout, StepSample
-from lightreasoner.runs import StageFolder, file_hash, open_stage, publish_folder, read_stage, stop_signals
+from lightreasoner.runs import (
+    StageFolder,
+    file_hash,
+    open_stage,
+    publish_folder,
+    read_stage,
+    sample_folder,
+    stop_signals,
+)
 from lightreasoner.sample_lines import LONGEST_LINE, LineReader, short, write_line
 
 SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them
@@ -49,7 +56,7 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
     """
     if file.exists():
         raise DataError(f"{file} exists already, and is not overwritten. Remove it, or give another name")
-    folder = run_folder / "sample" if (run_folder / "sample").is_dir() else run_folder
+    folder = sample_folder(run_folder)
     fingerprint, stage = read_stage(folder)
     tokenizer = _sampled_tokenizer(folder, fingerprint, trust_remote_code)
     counts = {"rows": 0, "rollouts": 0}
@@ -212,7 +219,7 @@ def _fill(stage: StageFolder, file: Path, name: str, reader: LineReader) -> dict
                 seen.add(digest)
                 rollout, step = reader.read(f"{name}, line {number}", line)
                 rollouts.add(rollout, step, number)
-                measures.extend((len(step.weights), -sum(w * math.log(w) for w in step.weights if w), step.kl))
+                measures.extend((len(step.weights), label_entropy(step.weights), step.kl))
             advance(len(line), f"{number} lines")
     if not seen:
         raise SampleFormatError(f"{name}, line 1: the file is empty, there is nothing to learn from. Give another file")

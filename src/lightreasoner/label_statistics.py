@@ -83,17 +83,6 @@ def echoes(head: Sequence[int], response: Sequence[int]) -> int | None:
     return next((start for start in starts if tuple(response[start : start + ECHO_LENGTH]) in runs), None)
 
 
-def common_head(prompts: Sequence[list[int]]) -> list[int]:
-    """Tokens that all these prompts begin with: the cue and the chat template, where there are several questions."""
-    if len(prompts) < 2:
-        return []
-    shortest, longest = min(prompts), max(prompts)
-    same = 0
-    while same < min(len(shortest), len(longest)) and shortest[same] == longest[same]:
-        same += 1
-    return shortest[:same]
-
-
 def pull(label: Mapping[int, float], expert: Mapping[int, float]) -> dict[int, float]:
     """How a label moves each token: v_C − π_E, the negative gradient of Eq 8 at the expert's logits.
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
 from lightreasoner.packing import Layout, cut_by_tokens, lay_out
-from lightreasoner.runs import read_stage
+from lightreasoner.runs import read_stage, sample_folder
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def load_labels(data: Path, max_length: int) -> tuple[dict[str, Any], LabelSet]:
         DataError: there is no sample folder, or no label is short enough.
         RunCorrupted: it is unfinished or damaged.
     """
-    folder = data / "sample" if (data / "sample").is_dir() else data
+    folder = sample_folder(data)
     if not (folder / "manifest.json").is_file():
         raise DataError(
             f"{data} holds no samples: no manifest.json in {folder}. Give the --out folder of `lightr sample`; "

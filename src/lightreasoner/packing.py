@@ -13,6 +13,7 @@ transformers' own) take the padded way.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -116,10 +117,7 @@ def lay_out(texts: Sequence[list[int]], device: torch.device) -> Layout:
 
 def shared_beginning(texts: Sequence[list[int]]) -> int:
     """How many tokens all texts begin with; 0 for a single text, which shares with nobody."""
-    if len(texts) < 2:
-        return 0
-    low, high = min(texts), max(texts)  # in the order of a dictionary: what these two begin with, all begin with
-    return next((place for place, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))
+    return len(commonprefix(texts)) if len(texts) > 1 else 0  # noqa: RUF071 - of lists, not of paths
 
 
 def cut_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:

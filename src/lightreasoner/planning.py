@@ -20,6 +20,7 @@ from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET
 from lightreasoner.config import RunConfig
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.runs import nearest_folder
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STAGES = ("sample", "finetune", "merge", "evaluate")
@@ -128,8 +129,10 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
     work = _work(config, expert, amateur, prompt_tokens)
     memory = _memory(config, expert, amateur, prompt_tokens, width)
     disk = _disk(config, expert, prompt_tokens)
-    place = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.is_dir())
-    available = {"disk": shutil.disk_usage(place).free, "memory": psutil.virtual_memory().available}
+    available = {
+        "disk": shutil.disk_usage(nearest_folder(config.out)).free,
+        "memory": psutil.virtual_memory().available,
+    }
     return {
         "models": {"expert_parameters": expert.parameters, "amateur_parameters": amateur.parameters},
         "stages": {

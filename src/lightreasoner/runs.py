@@ -88,7 +88,7 @@ def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        free = shutil.disk_usage(_nearest_folder(path)).free
+        free = shutil.disk_usage(nearest_folder(path)).free
         for leftover in leftovers:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         # Libraries written in C++ and Rust tell the cause in words only, or not at all.
@@ -310,6 +310,11 @@ def open_stage(
         yield stage_folder
 
 
+def sample_folder(path: Path) -> Path:
+    """The samples of a run folder, or the folder itself where it is one of samples."""
+    return path / "sample" if (path / "sample").is_dir() else path
+
+
 def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
     """The fingerprint and content of a stage that some earlier process finished, for reading.
 
@@ -456,7 +461,8 @@ def _excerpt(text: str, start: int) -> str:
     return f"{'…' * (start > 0)}{text[start : start + 80]}{'…' * (len(text) > start + 80)}"
 
 
-def _nearest_folder(path: Path) -> Path:
+def nearest_folder(path: Path) -> Path:
+    """The path or the first folder above it that is there."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 

@@ -22,7 +22,7 @@ from lightreasoner.config import SelectConfig, Selection, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.progress import say
 from lightreasoner.records import BASELINE, SELECTED, StepSample
-from lightreasoner.runs import StageFolder, open_stage, read_stage
+from lightreasoner.runs import StageFolder, open_stage, read_stage, sample_folder
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
         ConfigError: the label needs tokens that were not sampled.
         RunCorrupted: the source is unfinished or damaged.
     """
-    folder = config.source / "sample" if (config.source / "sample").is_dir() else config.source
+    folder = sample_folder(config.source)
     sampled, source = read_stage(folder)
     _check_source(config, folder, sampled)
     settings = SelectSettings(**config.model_dump(include=set(SelectSettings.model_fields)))

@@ -81,8 +81,6 @@ NOT_IN_FINGERPRINT = (
     "report_to",
     "trust_remote_code",
 )
-# Tokens of a forward and backward pass, whose activations take memory; a CPU is busy with few.
-TOKENS_PER_MICRO_BATCH = {"cpu": 768}
 COMPLETE = "complete.json"  # written into a checkpoint after everything else
 OTHER_CHECKPOINT_BYTES = 100_000  # what a checkpoint holds beside weights and moments, about
 
@@ -145,7 +143,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     vocabulary = vocabulary_of(tokenizer, logit_width(model))
     count = config.steps * arguments.world_size
     schedule = LabelSchedule(labels, share, count, config.labels_per_forward, config.seed)
-    tokens = config.tokens_per_micro_batch or TOKENS_PER_MICRO_BATCH.get(arguments.device.type, 16384)
+    tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(arguments.device)
     checkpoint = newest_complete_checkpoint(folder)
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     with progress("fine-tuning", config.steps, done) as advance, stop_signals() as stop:
@@ -185,6 +183,11 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
         **{name: file_hash(folder / ADAPTER / file) for name, file in ADAPTER_FILES.items()},
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def tokens_per_micro_batch(device: torch.device) -> int:
+    """Tokens of a forward and backward pass, whose activations take memory; a CPU is busy with few."""
+    return 768 if device.type == "cpu" else 16384
 
 
 def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> nn.Module:

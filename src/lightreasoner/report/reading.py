@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from lightreasoner.comparison import compare
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation_folder import Evaluated, read_evaluation
-from lightreasoner.label_statistics import common_head
 from lightreasoner.records import SCHEMA_VERSION, SELECTED
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
@@ -22,7 +22,7 @@ from lightreasoner.report.model import Accuracy, Cost, Report, Score
 from lightreasoner.report.samples import ScoredRollout, read_rollouts
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
-from lightreasoner.runs import StageFolder, read_stage
+from lightreasoner.runs import StageFolder, read_stage, sample_folder
 
 Visit = Callable[[ScoredRollout], None]
 BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/
@@ -106,7 +106,7 @@ def open_run(path: Path) -> RunFolder:
         DataError: nothing in it can be reported.
     """
     run = RunFolder(path)
-    samples = path / "sample" if (path / "sample").is_dir() or not (path / "manifest.json").exists() else path
+    samples = sample_folder(path) if (path / "manifest.json").exists() else path / "sample"
     run.sampled = _stage(run, samples, "samples (`lightr sample`)")
     if run.sampled and (version := run.sampled[0].get("schema_version")) != SCHEMA_VERSION:
         run.missing.append(f"samples: their rows are of version {version}, and this program reads {SCHEMA_VERSION}")
@@ -214,7 +214,7 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
         return None, (0, 0)
     _, stage = run.sampled
     first = next(iter(stage.tables("rollouts")), None)
-    counter = LabelCounter(texts, common_head(first.column("prompt_ids").to_pylist() if first else []))
+    counter = LabelCounter(texts, _common_head(first.column("prompt_ids").to_pylist() if first else []))
     generated = scored = 0
     for rollout in read_rollouts(stage):
         counter.add(rollout)
@@ -277,6 +277,11 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
         scored_tokens=2 * tokens[1] if scored else None,
         gain=100 * rows[0]["gain"] if rows else None,
     )
+
+
+def _common_head(prompts: list[list[int]]) -> list[int]:
+    """What all prompts begin with: the cue and the chat template, where there are several questions."""
+    return list(commonprefix(prompts)) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
