@@ -1,5 +1,6 @@
 """The Hub out of reach: said within seconds, and never asked where everything is at hand."""
 
+import shutil
 import socket
 import threading
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import lightr, start, succeed
+from .harness import assert_same_rows, lightr, start, succeed
 
 ONLINE = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "0"}
 
@@ -71,3 +72,30 @@ def test_a_run_on_local_models_never_asks_the_hub(silent_hub: tuple[str, list[by
     )  # fmt: skip
     assert asked == []
     assert "remote" not in found.error
+
+
+def cached(model: Path, home: Path, name: str, commit: str) -> None:
+    """Put a model where the Hub's client keeps what it has downloaded."""
+    repository = home / "hub" / f"models--{name.replace('/', '--')}"
+    shutil.copytree(model, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_cached_copy_serves_where_the_hub_does_not_answer(
+    offline: str, silent_hub: tuple[str, list[bytes]], random_expert: Path, random_amateur: Path, tmp_path: Path
+) -> None:
+    endpoint, asked = silent_hub
+    commit, home, out = "0123456789abcdef0123456789abcdef01234567", tmp_path / "home", tmp_path / "run"
+    cached(random_expert, home, "somebody/expert", commit)
+    arguments = (
+        "sample", "--expert", "somebody/expert", "--amateur", random_amateur, "--dataset", "arithmetic",
+        "--max-questions", 4, "--max-new-tokens", 4, "--dtype", "float32", "--out",
+    )  # fmt: skip
+    environment = {**ONLINE, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": offline}
+    succeed(*arguments, out, cold=True, **environment)
+    assert bool(asked) == (offline == "0")
+    local = (*arguments[:2], random_expert, *arguments[3:])
+    succeed(*local, tmp_path / "local")
+    assert_same_rows(out / "sample", tmp_path / "local/sample", "rollouts", ("question_id",))
