@@ -282,9 +282,9 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         ),
         f"memory at the peak: {size(result['memory']['peak'])} ({memory})",
         f"disk: {size(result['disk']['sum'])} ({disk}), free: {size(result['available']['disk'])}",
-        f"assumed: {assumed['flop_per_second']:.3g} FLOP a second in {assumed['dtype']}, {assumed['questions']} "
-        f"questions with prompts of {assumed['prompt_tokens']} tokens, {assumed['kept_share']:.0%} of the steps kept, "
-        "no response ends early",
+        f"assumed: {assumed['flop_per_second']:.3g} FLOP a second (--flops) in {assumed['dtype']}, "
+        f"{assumed['questions']} questions with prompts of {assumed['prompt_tokens']} tokens, "
+        f"{assumed['kept_share']:.0%} of the steps kept, no response ends early",
     ]
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]
 
