@@ -72,6 +72,16 @@ def test_selections_of_one_seed_share_one_sampling() -> None:
     assert samples[0].subject.divergence_beta is None  # type: ignore[union-attr]
 
 
+def test_the_base_is_asked_in_both_ways_and_tuned_models_in_their_own() -> None:
+    plan = GRIDS["table1"](scope_of("qwen2.5-math-1.5b"))
+    asked = {
+        name: {(job.subject.recipe.evaluate if isinstance(job.subject, Train) else job.subject).prompts for job in jobs}  # type: ignore[union-attr]
+        for name, jobs in plan.items()
+    }
+    expert = "Qwen/Qwen2.5-Math-1.5B"
+    assert asked == {f"{expert} base": {"both"}, f"{expert} SFT": {"chat"}, f"{expert} LightReasoner": {"chat"}}
+
+
 def test_a_folder_is_named_by_what_decides_its_content() -> None:
     scope = scope_of()
     job = scope.method(scope.main, 2)[0]

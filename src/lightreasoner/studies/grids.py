@@ -105,8 +105,13 @@ def _changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> Run
 
 
 def _of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> RunConfig:
-    """What decides a training, and no more: what a study varies elsewhere must not give it another folder."""
-    return recipe.model_copy(update={"seed": seed, "study": StudySettings(sft_questions=sft_questions)})
+    """What decides a training, and no more: what a study varies elsewhere must not give it another folder.
+
+    Tuned models are asked as they were trained; the base alone is asked in the paper's other way, too.
+    """
+    kind = "chat" if recipe.evaluate.prompts == "both" else recipe.evaluate.prompts
+    asked = {"evaluate": recipe.evaluate.model_copy(update={"prompts": kind})}
+    return recipe.model_copy(update={"seed": seed, "study": StudySettings(sft_questions=sft_questions), **asked})
 
 
 # --- The grids ---

@@ -66,6 +66,10 @@ class Group:
         """By seed, by column, by item."""
         return [_columns(job, self._prompt) for job in self.jobs]
 
+    def asked(self, prompt: str) -> "Group":
+        """The same models under another kind of prompt."""
+        return Group(self.jobs, prompt)
+
     @property
     def columns(self) -> list[str]:
         """Benchmarks, or kinds of problem where there is only `arithmetic`."""

@@ -55,11 +55,14 @@ def table1(scope: Scope, groups: Groups) -> Report:
     for recipe in scope.recipes:
         names = [f"{recipe.expert} {run}" for run in ("base", "SFT", "LightReasoner")]
         header, mine = accuracies(groups, names[0], names)
+        if recipe.evaluate.prompts == "both":
+            plain = f"{names[0]}, plain prompt (the paper's base)"
+            rows += accuracies({plain: groups[names[0]].asked("plain")}, None)[1]
         rows += mine
         base, sft, method = (groups[name] for name in names)
         pairs.append((f"{recipe.expert} gains by the method", difference(base, method)))
         pairs.append((f"{recipe.expert}: the method is better than rejection SFT", difference(sft, method)))
-    notes = [size_note(groups[f"{scope.main.expert} base"]), "Base and tuned models are asked with the same prompt."]
+    notes = [size_note(groups[f"{scope.main.expert} base"]), "Gains and tests compare models under the same prompt."]
     return Report("Table 1: accuracy", header, rows, judged_together(pairs), notes)
 
 
