@@ -64,13 +64,15 @@ def test_disk_is_what_a_run_takes_within_a_factor_of_two(tmp_path: Path) -> None
 
 
 def test_the_cost_model_is_that_of_the_design(tmp_path: Path) -> None:
-    result = plan(config_for(tmp_path), flops=1e12, prompt_tokens=100)
+    config = config_for(tmp_path)
+    result = plan(config, flops=1e12, prompt_tokens=100)
     expert, amateur = result["models"]["expert_parameters"], result["models"]["amateur_parameters"]
     sample, finetune = result["stages"]["sample"], result["stages"]["finetune"]
     assert sample["flop"] == 64 * 112 * 2 * (
         expert + amateur
     )  # the rollout, whose states score it, and the amateur's pass
-    assert finetune["flop"] == 4 * 16 * 106 * 4 * expert
+    passes = 4 * 16 / config.finetune.labels_per_forward
+    assert finetune["flop"] == passes * 106 * 4 * expert
     assert sample["seconds"] == round(sample["flop"] / 1e12, 1)
 
 

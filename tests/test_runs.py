@@ -285,9 +285,12 @@ def test_a_shard_that_was_never_committed_is_no_part_of_the_stage(tmp_path: Path
 def test_a_crash_before_the_ledger_line_leaves_the_commit_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def die(*values: object, **options: object) -> str:
+        raise KeyboardInterrupt
+
     with stage_in(tmp_path) as stage:
         stage.commit(["a"], {"rows": rows(1)}, {})
-        monkeypatch.setattr("json.dumps", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr("json.dumps", die)
         with pytest.raises(KeyboardInterrupt):
             stage.commit(["b"], {"rows": rows(2)}, {})
         monkeypatch.undo()

@@ -73,13 +73,15 @@ def radar(
     axes: Sequence[str],
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     formats: Sequence[str] | None = None,
+    one_scale: bool = False,
 ) -> "Figure":
-    """Radars side by side, one polygon a series (Figures 1 and 7). Every axis of every panel has its own scale.
+    """Radars side by side, one polygon a series (Figures 1 and 7).
 
     Args:
         axes: names of the axes, at least three.
         panels: by title, by series, one value an axis. Axes go from 0, or the least value if that is negative, to
             the greatest.
+        one_scale: all axes of a panel measure the same and share a scale; by default each has its own.
         formats: format specification of each axis's values, such as `+.1f`; by default `.3g`.
     """
     if len(axes) < 3:
@@ -87,10 +89,12 @@ def radar(
     specifications = formats or [".3g"] * len(axes)
     angles = [math.pi / 2 - 2 * math.pi * place / len(axes) for place in range(len(axes))]
     corners = [(math.cos(angle), math.sin(angle)) for angle in angles]
-    figure = _new(max(3.0, 1.2 * max(map(len, panels.values()))) * len(panels), 3.6)
+    figure = _new(max(3.6, 4.8 - 0.6 * len(panels)) * len(panels), 3.0 if len(axes) == 3 else 3.8)
     for plot, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         columns = list(zip(*series.values(), strict=True))
         lows, highs = [min(0.0, *column) for column in columns], [max(0.0, *column) for column in columns]
+        if one_scale:
+            lows, highs = [min(lows)] * len(axes), [max(highs)] * len(axes)
         for ring in (0.25, 0.5, 0.75, 1.0):
             plot.fill(*_polygon(corners, [ring] * len(axes)), fill=False, edgecolor=RULE, linewidth=0.7)
         for (x, y), axis, column, specification in zip(corners, axes, columns, specifications, strict=True):
@@ -107,11 +111,16 @@ def radar(
             colour = SERIES[place % len(SERIES)]
             plot.fill(*_polygon(corners, scaled), facecolor=(colour, 0.12), edgecolor=colour, linewidth=1.5, label=name)
         plot.set_title(title)
-        plot.set(xlim=(-1.9, 1.9), ylim=(-1.3, 1.45), aspect="equal")
+        plot.set(xlim=(-1.9, 1.9), ylim=(-0.85 if len(axes) == 3 else -1.3, 1.45), aspect="equal")
         plot.axis("off")
     handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    figure.legend(handles, names, loc="outside lower center", ncols=_columns(names, figure.get_figwidth()))
     return figure
+
+
+def _columns(names: Sequence[str], width: float) -> int:
+    """How many of these names stand side by side in a legend so many inches wide."""
+    return max(1, min(len(names), int(width / (0.7 + 0.075 * max(map(len, names))))))
 
 
 def _polygon(corners: Sequence[tuple[float, float]], radii: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -248,7 +257,7 @@ def grouped_bars(
         plot.margins(y=0.12)
     plots[0].set_ylabel(ylabel)
     handles, labels = plots[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels, figure.get_figwidth()))
     return figure
 
 
@@ -277,10 +286,10 @@ def gap_scatter(points: Sequence[GapPoint], baselines: Mapping[str, float]) -> "
         points: the pairs.
         baselines: mean accuracy of each expert before fine-tuning, %; drawn as dashed lines.
     """
-    figure = _new(5.6, 3.6)
-    plot = figure.add_subplot()
     experts = list(dict.fromkeys([*(point.expert for point in points), *baselines]))
     amateurs = list(dict.fromkeys(point.amateur for point in points))
+    figure = _new(5.6, 3.4 + 0.18 * (len(experts) + len(amateurs)))
+    plot = figure.add_subplot()
     for expert, baseline in baselines.items():
         plot.axhline(baseline, color=SERIES[experts.index(expert)], linestyle=(0, (4, 3)), linewidth=0.9)
     for point in points:
@@ -295,7 +304,7 @@ def gap_scatter(points: Sequence[GapPoint], baselines: Mapping[str, float]) -> "
     plot.set_xlabel("expert − amateur (points)")
     plot.set_ylabel("mean accuracy after (%)")
     plot.grid()
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(loc="outside lower left", fontsize=8)
     return figure
 
 

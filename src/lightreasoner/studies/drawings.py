@@ -199,7 +199,7 @@ def figure7(scope: Scope, plan: Plan) -> Report:
         header,
         rows,
         claims=tables.table6(scope, groups).claims,
-        draw=lambda: figures.radar(columns, {scope.main.expert: series}, ["+.1f"] * len(columns)),
+        draw=lambda: figures.radar(columns, {scope.main.expert: series}, ["+.1f"] * len(columns), one_scale=True),
         data=_data(header, rows),
     )
 
