@@ -86,11 +86,13 @@ class Command:
     def code(self) -> int | None:
         return self._popen.poll() if self._forked is None else self._forked.exitcode
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal; a fault, if the command still runs."""
-        if self.code is None:
-            os.kill(self.pid, number)
-            count(faults=1)
+    def send(self, number: signal.Signals) -> bool:
+        """Send a signal; a fault, if the command still runs, which is what this gives."""
+        if self.code is not None:
+            return False
+        os.kill(self.pid, number)
+        count(faults=1)
+        return True
 
     def end(self, seconds: float = HANG) -> Ended:
         """Wait for its end; one that does not come is a hang."""

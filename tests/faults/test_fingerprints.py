@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .harness import contents, count, refused, succeed
+from .harness import contents, refused, succeed
 
 
 def changed(arguments: tuple[object, ...], **flags: object) -> tuple[object, ...]:
@@ -108,4 +108,3 @@ def test_the_same_seed_gives_the_same_bytes(
     assert first[answers][0] == (evaluated / answers).read_bytes()
     succeed(*changed(warm, seed=4), tmp_path / "third")
     assert contents(tmp_path / "third")["sample/rollouts-00000.parquet"][0] != first["sample/rollouts-00000.parquet"][0]
-    count(survived=1)

@@ -1,5 +1,6 @@
 """Twenty thousand problems, ten kills, and memory that does not grow."""
 
+import json
 import random
 import signal
 import time
@@ -16,8 +17,13 @@ GROWTH = 64 << 20  # bytes
 
 @pytest.mark.slow
 def test_twenty_thousand_problems_with_ten_kills_in_flat_memory(tmp_path: Path) -> None:
+    # All of one length: a batch of longer prompts takes more memory, and batches are formed by length.
+    numbers = random.Random(0).sample(range(100_000, 1_000_000), QUESTIONS)
+    questions = [f"A farm keeps {n // 1000} hens. {n % 1000:03} are born. How many hens are there?" for n in numbers]
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"question": question}) + "\n" for question in questions))
     arguments = (
-        "sample", "--expert", "miniature/expert", "--amateur", "miniature/small", "--dataset", "arithmetic",
+        "sample", "--expert", "miniature/expert", "--amateur", "miniature/small", "--dataset", problems,
         "--max-questions", QUESTIONS, "--max-new-tokens", 2, "--batch-size", BATCH, "--dtype", "float32",
         "--divergence-beta", "none", "--out",
     )  # fmt: skip
@@ -41,8 +47,8 @@ def test_twenty_thousand_problems_with_ten_kills_in_flat_memory(tmp_path: Path) 
     late = max(size for done, size in sizes if done > begun + (batches - begun) // 2)
     print(f"resident memory: {early / 1e6:.0f} MB in the first quarter, {late / 1e6:.0f} MB in the second half")
     assert late - early < GROWTH
-    questions = [row["question_id"] for row in rows(out / "sample", "rollouts")]
-    count(rows=QUESTIONS, rows_lost=QUESTIONS - len(set(questions)), rows_doubled=len(questions) - len(set(questions)))
-    assert len(questions) == len(set(questions)) == QUESTIONS
+    found = [row["question"] for row in rows(out / "sample", "rollouts")]
+    count(rows=QUESTIONS, rows_lost=QUESTIONS - len(set(found)), rows_doubled=len(found) - len(set(found)))
+    assert sorted(found) == sorted(questions)
     assert len(rows(out / "sample", "steps")) == sum(len(row["kl"]) for row in rows(out / "sample", "rollouts"))
     count(survived=KILLS)
