@@ -63,7 +63,7 @@ def test_odd_questions_are_asked_as_plain_text_and_counted(sampling: tuple[objec
     for row in rows(tmp_path / "run/sample", "rollouts"):
         assert row["question"].strip() in tokenizer.decode(row["prompt_ids"])
         assert [token for token in row["prompt_ids"] if token in controls] == of_template
-    count(bad_inputs=len(QUESTIONS), survived=1)
+    count(bad_inputs=len(QUESTIONS))
 
 
 def test_all_models_of_a_family_see_the_same_ids() -> None:
