@@ -3,6 +3,7 @@
 Writes `RUN/finetune/`: `adapter/` (a PEFT adapter), `checkpoint-*/`, `log.json`, `result.json`.
 """
 
+import gc
 import json
 import math
 import os
@@ -112,6 +113,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             _check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
         result = _train(config, source, labels, stage.path)
+        _leave_group()
         stage.finish(result)
         return result
 
@@ -129,7 +131,19 @@ def _check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
 def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelSet) -> dict[str, Any]:
     """Every process of `torchrun` but the first: the first holds the lock and does all the writing."""
     folder = config.out / "finetune"
-    return {} if (folder / "result.json").exists() else _train(config, source, labels, folder)
+    if not (folder / "result.json").exists():
+        _train(config, source, labels, folder)
+        _leave_group()
+    return {}
+
+
+def _leave_group() -> None:
+    """End what connects the processes of `torchrun`: threads of a group that is left to the exit can abort it."""
+    if torch.distributed.is_initialized():
+        # The wrapped model goes first. Its hold on the group, if it were the last, would be given up under the
+        # interpreter's lock, which the group's threads may be waiting for.
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
@@ -163,9 +177,6 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
                 f"{checkpoint} holds more than numbers, and what it holds was not run: it is not a checkpoint of "
                 f"`lightr finetune`. Remove it; the one before it is taken, if there is one"
             ) from None
-        finally:
-            if torch.distributed.is_initialized():  # threads of a group that is left to the exit can abort it
-                torch.distributed.destroy_process_group()
     if trainer.state.global_step < config.steps:
         raise Interrupted(stop.signal_number or signal.SIGTERM)  # another process may have had the signal
     if not trainer.is_world_process_zero():
