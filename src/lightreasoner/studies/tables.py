@@ -111,7 +111,8 @@ def table2(scope: Scope, groups: Groups) -> Report:
         pairs.append((f"{recipe.expert}: so little of the method is better than SFT", difference(sft, group)))
     claims += judged_together(pairs)
     notes = [
-        "Time is sampling, selection and fine-tuning, measured in the same run with the same processes beside it; "
+        "Time is sampling, selection and fine-tuning, each as long as it took with the other workers' jobs beside it, "
+        "in whichever sitting that was; "
         "means over seeds. Sampling makes labels of every step here, for several studies at once.",
         "Problems are those sampled; the paper counts SFT's kept ones. Tuned tokens are label positions trained on, "
         "each as often as it was.",
