@@ -38,8 +38,8 @@ from lightreasoner import sampling, training
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.decoding import fitting_rows
 from lightreasoner.models import find_model, load_pair
-from lightreasoner.records import Rollout
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.scoring import response_states, tokens_per_pass
 
 KEPT = 0.2  # share of the steps (the paper's Figure 2)

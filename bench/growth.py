@@ -33,8 +33,8 @@ import torch
 
 from lightreasoner import sampling
 from lightreasoner.config import SampleConfig
-from lightreasoner.records import Rollout
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout
+from lightreasoner.runs.stage import read_stage
 
 SHAPE = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

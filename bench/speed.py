@@ -32,7 +32,7 @@ from lightreasoner.engines import Decoding
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
 from lightreasoner.models import logit_width
 from lightreasoner.packing import cut_by_tokens, packs, shared_beginning
-from lightreasoner.records import Problem, Rollout, StepSample
+from lightreasoner.runs.records import Problem, Rollout, StepSample
 from lightreasoner.sampling import Prompted, Sampler
 from lightreasoner.scoring import response_states, tokens_per_pass
 from lightreasoner.training import LabelObjective, attach_lora, tokens_per_micro_batch

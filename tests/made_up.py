@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lightreasoner.records import Rollout, StepSample
-from lightreasoner.runs import open_stage
+from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.runs.stage import open_stage
 
 BETA, ALPHA, TOP = 0.4, 0.2, 5
 

@@ -27,8 +27,8 @@ from lightreasoner.errors import DataError, LightReasonerError, RunCorrupted, Ru
 from lightreasoner.evaluation import evaluate
 from lightreasoner.evaluation_folder import read_evaluation
 from lightreasoner.judging import read_judged
-from lightreasoner.records import Answer, JudgedAnswer, ScoredChoices
-from lightreasoner.runs import StageFolder, open_stage, read_stage
+from lightreasoner.runs.records import Answer, JudgedAnswer, ScoredChoices
+from lightreasoner.runs.stage import StageFolder, open_stage, read_stage
 
 ITEMS = 12
 

@@ -14,8 +14,8 @@ from lightreasoner.labels import Collator, load_labels
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
 from lightreasoner.problems import make_problem
-from lightreasoner.records import Rollout
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.training import LabelObjective, finetune
 
 GSM8K_ROWS = [

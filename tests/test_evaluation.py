@@ -26,8 +26,8 @@ from lightreasoner.evaluation import evaluate
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.verdicts import VERDICTS
 from lightreasoner.models import find_model
-from lightreasoner.records import Answer, JudgedAnswer, ScoredChoices
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Answer, JudgedAnswer, ScoredChoices
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.statistics import majority, pass_at_k
 
 

@@ -11,7 +11,7 @@ from lightreasoner.config import BenchmarkName, JudgeName
 from lightreasoner.grading.numbers import parse_quantity
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import Case
-from lightreasoner.records import Problem
+from lightreasoner.runs.records import Problem
 
 NAMES: tuple[BenchmarkName, ...] = (
     "gsm8k",

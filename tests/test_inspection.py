@@ -11,10 +11,10 @@ from rich.console import Console
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.errors import ConfigError
 from lightreasoner.inspection import inspect
-from lightreasoner.records import Rollout, StepSample
 from lightreasoner.report.charts import kl_class
 from lightreasoner.report.tokens import find_texts
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.sampling import sample
 
 from .test_run import lightr

@@ -7,8 +7,8 @@ import pytest
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.models import find_model, load_model, load_tokenizer
-from lightreasoner.records import Rollout, StepSample
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.sampling import sample
 
 from .naive import naive_steps

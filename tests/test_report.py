@@ -19,11 +19,11 @@ from lightreasoner.evaluation_folder import read_evaluation
 from lightreasoner.judging import read_judged
 from lightreasoner.label_statistics import KlHistogram, echoes, is_scattered
 from lightreasoner.recipes import load_recipe
-from lightreasoner.records import Answer, Rollout, StepSample
 from lightreasoner.report import markdown, report, write_figures, write_page
 from lightreasoner.report.browser import read_blocks
 from lightreasoner.report.tokens import TokenTexts, find_texts, visible
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Answer, Rollout, StepSample
+from lightreasoner.runs.stage import read_stage
 
 from .made_up import made_up_rollout, write_samples
 

@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.config import InspectConfig
 from lightreasoner.inspection import inspect
-from lightreasoner.records import Rollout, StepSample
 from lightreasoner.report import report, write_page
 from lightreasoner.report.tokens import find_texts, visible
+from lightreasoner.runs.records import Rollout, StepSample
 
 from .made_up import made_up_rollout, write_samples
 

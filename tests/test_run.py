@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner.config import RunConfig
 from lightreasoner.recipes import load_recipe
-from lightreasoner.records import Rollout, StepSample
-from lightreasoner.runs import HOLDER, read_stage
+from lightreasoner.runs.locks import HOLDER
+from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.runs.stage import read_stage
 
 ROOT = Path(__file__).parents[1]
 

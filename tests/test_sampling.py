@@ -22,8 +22,8 @@ from lightreasoner.engines import Decoding, PaddedEngine, in_halves
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
 from lightreasoner.miniature import model_path
 from lightreasoner.models import find_model, load_model, load_tokenizer
-from lightreasoner.records import Rollout, StepSample
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.sampling import sample
 
 Kept = dict[tuple[str, int], StepSample]

@@ -12,8 +12,8 @@ from lightreasoner import contrast
 from lightreasoner.config import SampleConfig, SelectConfig, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.labels import load_labels
-from lightreasoner.records import Rollout, StepSample
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.sampling import sample
 from lightreasoner.selecting import RULES, select
 

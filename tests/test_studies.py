@@ -21,8 +21,8 @@ from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.models import find_model, load_model
 from lightreasoner.recipes import load_recipe, recipe_names
-from lightreasoner.records import Rollout
-from lightreasoner.runs import read_stage
+from lightreasoner.runs.records import Rollout
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.studies import grids, making, outcomes, tables, work
 from lightreasoner.studies.cells import Job, Themes, Train, pool
 from lightreasoner.studies.drawings import REPORTS

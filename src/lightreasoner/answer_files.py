@@ -16,8 +16,8 @@ import yaml
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation_folder import Evaluated, read_evaluation
 from lightreasoner.harness_files import harness_files
-from lightreasoner.progress import say
-from lightreasoner.runs import write_atomically
+from lightreasoner.runs.files import write_atomically
+from lightreasoner.runs.progress import say
 from lightreasoner.toolkit_file import import_toolkit
 
 __all__ = ["ExportFormat", "export_answers", "import_toolkit"]

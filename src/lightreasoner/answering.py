@@ -14,10 +14,11 @@ from lightreasoner.contrastive_decoding import ContrastiveEngine
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding, Engine, in_halves
 from lightreasoner.models import ModelSource, context_length, find_model, load_model, load_pair
-from lightreasoner.progress import progress
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import Answer, Problem
-from lightreasoner.runs import StageFolder, stop_signals
+from lightreasoner.runs.progress import progress
+from lightreasoner.runs.records import Answer, Problem
+from lightreasoner.runs.signals import stop_signals
+from lightreasoner.runs.stage import StageFolder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from lightreasoner.errors import SampleFormatError
-from lightreasoner.runs import room_for
+from lightreasoner.runs.files import room_for
 
 LARGEST = 8 << 30  # bytes unpacked
 LARGEST_RATIO = 200  # of unpacked to packed; sample files, which repeat themselves, come to some 30

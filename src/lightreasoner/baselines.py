@@ -25,10 +25,11 @@ from lightreasoner.miniature.corpus import worked_solution
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models import ModelSource, context_length, dtype_name, find_model, load_model, load_tokenizer
 from lightreasoner.problems import Row, make_problem, question_of, read_dataset, text_of
-from lightreasoner.progress import progress, say
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import BASELINE, Problem, Rollout, StepSample
-from lightreasoner.runs import StageFolder, open_stage, stop_signals
+from lightreasoner.runs.progress import progress, say
+from lightreasoner.runs.records import BASELINE, Problem, Rollout, StepSample
+from lightreasoner.runs.signals import stop_signals
+from lightreasoner.runs.stage import StageFolder, open_stage
 
 SOLUTION_FIELDS = ("solution", "answer")
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
@@ -235,7 +236,7 @@ def distinct(solved: Iterator[Solved], limit: int | None) -> Iterator[Solved]:
 
 
 def _one_hot(rollouts: Sequence[Rollout]) -> pa.Table:
-    """Every response token as a label of its own (`records.StepSample`)."""
+    """Every response token as a label of its own (`runs.records.StepSample`)."""
     nothing_known = (math.nan, math.nan, math.nan)
     places = [(rollout.question_id, t, token) for rollout in rollouts for t, token in enumerate(rollout.response_ids)]
     return StepSample.table(

@@ -19,7 +19,7 @@ from lightreasoner.errors import DataError
 from lightreasoner.grading.answers import last_boxed
 from lightreasoner.grading.verdicts import AnswerKind
 from lightreasoner.problems import Row, arithmetic_problems, make_problem, read_file, read_hub, read_url, text_of
-from lightreasoner.records import ChoiceProblem, Problem
+from lightreasoner.runs.records import ChoiceProblem, Problem
 
 ARITHMETIC_ITEMS = 2000
 ARITHMETIC_SEED = 0  # every evaluation asks the same questions

@@ -12,9 +12,10 @@ from lightreasoner.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.engines import in_halves
 from lightreasoner.models import context_length, logit_width, vocabulary_of
-from lightreasoner.progress import progress
-from lightreasoner.records import ChoiceProblem, ScoredChoices
-from lightreasoner.runs import StageFolder, stop_signals
+from lightreasoner.runs.progress import progress
+from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
+from lightreasoner.runs.signals import stop_signals
+from lightreasoner.runs.stage import StageFolder
 from lightreasoner.scoring import response_states, row_chunks
 from lightreasoner.statistics import Accuracy
 

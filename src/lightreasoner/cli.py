@@ -602,7 +602,7 @@ def _do(module: str, function: str, config: Config, options: Options, lines: Lin
         return
     is_first = os.environ.get("RANK", "0") == "0"  # the other processes of torchrun work in the folder that it holds
     if is_first:
-        from lightreasoner.runs import refuse_if_held
+        from lightreasoner.runs.locks import refuse_if_held
 
         folder: Path = config.out  # type: ignore[attr-defined]
         refuse_if_held(folder.parent if isinstance(config, MergeConfig) else folder)

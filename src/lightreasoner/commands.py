@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightreasoner.config import BaselineConfig, Config, FinetuneConfig, SampleConfig, SelectConfig
-from lightreasoner.records import BASELINE, IMPORTED, SELECTED
+from lightreasoner.runs.records import BASELINE, IMPORTED, SELECTED
 
 
 def sampling_commands(sampled: Mapping[str, Any], out: str) -> list[str]:

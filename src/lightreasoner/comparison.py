@@ -10,7 +10,7 @@ from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation_folder import Evaluated, read_evaluation
 from lightreasoner.judging import read_judged
-from lightreasoner.records import ScoredChoices
+from lightreasoner.runs.records import ScoredChoices
 from lightreasoner.statistics import compare_overall, compare_pairs, holm
 
 # Settings that say nothing about how a score came about. Items are compared one by one instead.

@@ -17,7 +17,7 @@ from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
 from lightreasoner.models import find_model, load_tokenizer, pick_device, pick_dtype, share_vocabulary
 from lightreasoner.planning import Shape, read_config, size
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.runs import environment
+from lightreasoner.runs.environment import environment
 
 Verdict = Literal["ok", "warning", "wrong"]
 

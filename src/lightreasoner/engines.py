@@ -11,8 +11,8 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.errors import ModelError
-from lightreasoner.failpoints import reach
-from lightreasoner.progress import say
+from lightreasoner.runs.faults import reach
+from lightreasoner.runs.progress import say
 from lightreasoner.scoring import ResponseStates
 
 TokenIds = list[int]

@@ -1,10 +1,10 @@
 """Stage 4: what share of a benchmark's items a model answers correctly, and how sure that figure is.
 
     OUT/
-      chat/gsm8k/answers/         every answer (`records.Answer`), made once
-      chat/gsm8k/math-verify/     its verdicts by one judge (`records.JudgedAnswer`) and the figures (`result.json`)
+      chat/gsm8k/answers/         every answer (`runs.records.Answer`), made once
+      chat/gsm8k/math-verify/     its verdicts by one judge (`runs.records.JudgedAnswer`), its figures
       plain/gsm8k/…               the same under the plain prompt
-      likelihood/hellaswag/choices/   benchmarks of given choices (`records.ScoredChoices`)
+      likelihood/hellaswag/choices/   benchmarks of given choices (`runs.records.ScoredChoices`)
 
 Answers are made and judged as separate stages: each resumes by itself, and another judge needs no new answers.
 """
@@ -19,10 +19,10 @@ from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_has
 from lightreasoner.config import BenchmarkName, EvaluateConfig, PromptKind
 from lightreasoner.errors import ConfigError
 from lightreasoner.models import dtype_name, find_model, load_tokenizer
-from lightreasoner.progress import say
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import ChoiceProblem, Problem
-from lightreasoner.runs import open_stage
+from lightreasoner.runs.progress import say
+from lightreasoner.runs.records import ChoiceProblem, Problem
+from lightreasoner.runs.stage import open_stage
 
 LIKELIHOOD = "likelihood"  # in the place of a kind of prompt: these benchmarks bring their own
 

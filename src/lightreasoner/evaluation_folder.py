@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 from lightreasoner.benchmarks import BENCHMARKS, Benchmark, ChoiceBenchmark, HubSource
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, RunCorrupted
-from lightreasoner.runs import StageFolder, read_stage
+from lightreasoner.runs.stage import StageFolder, read_stage
 
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)  # where one must do, the first that there is
 

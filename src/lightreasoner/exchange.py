@@ -19,18 +19,12 @@ from lightreasoner.errors import DataError, RunError, SampleFormatError
 from lightreasoner.label_statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
 from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.problems import READERS, question_of, read_dataset
-from lightreasoner.progress import progress
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import IMPORTED, Rollout, StepSample
-from lightreasoner.runs import (
-    StageFolder,
-    file_hash,
-    open_stage,
-    publish_folder,
-    read_stage,
-    sample_folder,
-    stop_signals,
-)
+from lightreasoner.runs.files import file_hash, publish_folder
+from lightreasoner.runs.progress import progress
+from lightreasoner.runs.records import IMPORTED, Rollout, StepSample
+from lightreasoner.runs.signals import stop_signals
+from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, sample_folder
 from lightreasoner.sample_lines import LONGEST_LINE, LineReader, short, write_line
 
 SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them

@@ -13,7 +13,7 @@ from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case
 from lightreasoner.problems import Row, read_file
-from lightreasoner.progress import progress
+from lightreasoner.runs.progress import progress
 
 
 def grade_file(

@@ -23,7 +23,7 @@ import numpy as np
 from lightreasoner.benchmarks import Benchmark
 from lightreasoner.evaluation_folder import Evaluated
 from lightreasoner.judging import read_judged
-from lightreasoner.records import Answer, ScoredChoices
+from lightreasoner.runs.records import Answer, ScoredChoices
 
 NO_FILTER = "none"
 NO_ANSWER = "[invalid]"  # lm-eval's word for a response in which a filter finds nothing

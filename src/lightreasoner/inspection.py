@@ -15,12 +15,12 @@ from lightreasoner.engines import Decoding
 from lightreasoner.models import find_model, load_pair, load_tokenizer
 from lightreasoner.problems import make_problem
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import Rollout, StepSample
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection
 from lightreasoner.report.samples import ScoredRollout, rollouts_of
 from lightreasoner.report.tokens import TokenTexts, visible
+from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.sampling import Prompted, Sampler
 
 # The heat scale of the page, for a dark and a light terminal alike: background and the letters on it.

@@ -9,9 +9,10 @@ from lightreasoner.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.config import EvaluateSettings, JudgeName
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
-from lightreasoner.progress import progress
-from lightreasoner.records import Answer, JudgedAnswer
-from lightreasoner.runs import StageFolder, stop_signals
+from lightreasoner.runs.progress import progress
+from lightreasoner.runs.records import Answer, JudgedAnswer
+from lightreasoner.runs.signals import stop_signals
+from lightreasoner.runs.stage import StageFolder
 from lightreasoner.statistics import Accuracy, majority, mean_interval, pass_at_k
 
 CHUNK = 500  # answers per commit

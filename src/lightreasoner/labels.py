@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
 from lightreasoner.packing import Layout, cut_by_tokens, lay_out
-from lightreasoner.runs import read_stage, sample_folder
+from lightreasoner.runs.stage import read_stage, sample_folder
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _padded(values: Sequence[NDArray[Any]]) -> Tensor:
 
 
 def flatten(rollouts: pa.Table, steps: pa.Table, max_length: int) -> LabelSet:
-    """Rows of `records.Rollout` and `records.StepSample` as arrays; labels of longer prefixes are left out."""
+    """Rows of `Rollout` and `StepSample` as arrays; labels of longer prefixes are left out."""
     prompts, responses = rollouts["prompt_ids"].to_pylist(), rollouts["response_ids"].to_pylist()
     texts = [np.array(prompt + response, np.int64) for prompt, response in zip(prompts, responses, strict=True)]
     index = {question: text for text, question in enumerate(rollouts["question_id"].to_pylist())}

@@ -16,7 +16,6 @@ from lightreasoner import contrast
 from lightreasoner.commands import finetuning_command, merging_command, sampling_commands
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
-from lightreasoner.failpoints import reach
 from lightreasoner.models import (
     ModelSource,
     find_model,
@@ -28,8 +27,12 @@ from lightreasoner.models import (
     weights_dtype,
 )
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import ADAPTER_FILES, BASELINE, SELECTED
-from lightreasoner.runs import file_hash, locked, now, publish_folder, read_stage, room_for, write_json
+from lightreasoner.runs.environment import now
+from lightreasoner.runs.faults import reach
+from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json
+from lightreasoner.runs.locks import locked
+from lightreasoner.runs.records import ADAPTER_FILES, BASELINE, SELECTED
+from lightreasoner.runs.stage import read_stage
 
 MODEL_CARD_BYTES = 10_000  # of the card and the result, at most
 RESULT = "lightreasoner.json"  # within the merged folder

@@ -22,9 +22,9 @@ from transformers.utils.logging import disable_progress_bar
 from lightreasoner import hub
 from lightreasoner.config import DType, VocabularyRule
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
-from lightreasoner.failpoints import reach
 from lightreasoner.miniature import MODELS, model_path
-from lightreasoner.progress import say
+from lightreasoner.runs.faults import reach
+from lightreasoner.runs.progress import say
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10

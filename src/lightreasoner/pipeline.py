@@ -14,9 +14,11 @@ from lightreasoner.comparison import compare
 from lightreasoner.config import RunConfig
 from lightreasoner.evaluation import evaluate
 from lightreasoner.merging import merge
-from lightreasoner.progress import say
 from lightreasoner.report import write_page
-from lightreasoner.runs import environment, locked, now, write_atomically, write_json
+from lightreasoner.runs.environment import environment, now
+from lightreasoner.runs.files import write_atomically, write_json
+from lightreasoner.runs.locks import locked
+from lightreasoner.runs.progress import say
 from lightreasoner.sampling import sample
 from lightreasoner.training import finetune
 

@@ -20,7 +20,7 @@ from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET
 from lightreasoner.config import RunConfig
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
-from lightreasoner.runs import nearest_folder
+from lightreasoner.runs.files import nearest_folder
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STAGES = ("sample", "finetune", "merge", "evaluate")

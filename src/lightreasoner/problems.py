@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lightreasoner import hub
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import Split, word_problems
-from lightreasoner.records import Problem
+from lightreasoner.runs.records import Problem
 
 QUESTION_FIELDS = ("question", "problem", "prompt")
 

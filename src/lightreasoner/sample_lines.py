@@ -11,7 +11,7 @@ One line is one kept step, (s_t, v_C) of Algorithm 1. The authors' fields:
 
 Ours, each absent or null where it is not known:
 
-    question_id             `records.Problem.id`; not read
+    question_id             `runs.records.Problem.id`; not read
     prompt_ids              the prompt's token ids
     response_ids, position  the prefix's token ids; their number, which is `step` again
     taken_id, expert_logprob, amateur_logprob    the rollout's own next token, log π_E and log π_A of it
@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 from lightreasoner.errors import DataError, SampleFormatError
 from lightreasoner.problems import make_problem
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import Rollout, StepSample
+from lightreasoner.runs.records import Rollout, StepSample
 
 LONGEST_LINE = 1 << 20  # bytes
 WEIGHT_SUM_TOLERANCE = 1e-3

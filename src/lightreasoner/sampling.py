@@ -1,6 +1,6 @@
 """Stage 1, Algorithm 1 of the paper: rollouts, KL at every step, contrastive labels where it exceeds β.
 
-Writes `RUN/sample/`: `rollouts-*.parquet` (`records.Rollout`) and `steps-*.parquet` (`records.StepSample`).
+Writes `RUN/sample/`: `rollouts-*.parquet` (`runs.records.Rollout`) and `steps-*.parquet` (`runs.records.StepSample`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,11 @@ from lightreasoner.engines import Decoding, Engine, Generation, in_halves
 from lightreasoner.errors import DataError, ModelError
 from lightreasoner.models import Pair, SharedVocabulary, dtype_name, find_model, load_pair, load_tokenizer
 from lightreasoner.problems import load_problems
-from lightreasoner.progress import progress, say
 from lightreasoner.prompts import PromptTemplate
-from lightreasoner.records import Problem, Rollout, StepSample
-from lightreasoner.runs import StageFolder, open_stage, stop_signals
+from lightreasoner.runs.progress import progress, say
+from lightreasoner.runs.records import Problem, Rollout, StepSample
+from lightreasoner.runs.signals import stop_signals
+from lightreasoner.runs.stage import StageFolder, open_stage
 from lightreasoner.scoring import response_states, row_chunks
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity

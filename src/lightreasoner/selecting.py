@@ -20,9 +20,9 @@ from torch import Tensor
 from lightreasoner import contrast
 from lightreasoner.config import SelectConfig, Selection, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
-from lightreasoner.progress import say
-from lightreasoner.records import BASELINE, SELECTED, StepSample
-from lightreasoner.runs import StageFolder, open_stage, read_stage, sample_folder
+from lightreasoner.runs.progress import say
+from lightreasoner.runs.records import BASELINE, SELECTED, StepSample
+from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, sample_folder
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Steps:
     """The steps of one shard with their new labels.
 
     Attributes:
-        table: the rows as they were sampled (`records.StepSample`), N of them.
+        table: the rows as they were sampled (`runs.records.StepSample`), N of them.
         kl: D_KL(π_E‖π_A), [N].
         expert_entropy: H(π_E), [N].
         flips: the models' favourite tokens differ, bool [N].

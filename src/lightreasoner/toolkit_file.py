@@ -25,9 +25,10 @@ from lightreasoner.errors import DataError
 from lightreasoner.grading.verdicts import VERDICTS, Verdict
 from lightreasoner.judging import CHUNK, summarise
 from lightreasoner.problems import READERS, Row, make_problem, read_file
-from lightreasoner.progress import say
-from lightreasoner.records import Answer, JudgedAnswer, Problem
-from lightreasoner.runs import StageFolder, file_hash, open_stage
+from lightreasoner.runs.files import file_hash
+from lightreasoner.runs.progress import say
+from lightreasoner.runs.records import Answer, JudgedAnswer, Problem
+from lightreasoner.runs.stage import StageFolder, open_stage
 
 _UNKNOWN = ("truncated", "prompt_too_long", "tokens")  # figures of an evaluation that the toolkit does not record
 

@@ -36,7 +36,6 @@ from transformers import (
 from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
-from lightreasoner.failpoints import reach
 from lightreasoner.labels import (
     Collator,
     LabelSchedule,
@@ -59,17 +58,12 @@ from lightreasoner.models import (
     vocabulary_of,
 )
 from lightreasoner.packing import attention_by, packs
-from lightreasoner.progress import Advance, progress, say
-from lightreasoner.records import ADAPTER_FILES
-from lightreasoner.runs import (
-    StopRequest,
-    file_hash,
-    open_stage,
-    publish_folder,
-    room_for,
-    stop_signals,
-    write_json,
-)
+from lightreasoner.runs.faults import reach
+from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json
+from lightreasoner.runs.progress import Advance, progress, say
+from lightreasoner.runs.records import ADAPTER_FILES
+from lightreasoner.runs.signals import StopRequest, stop_signals
+from lightreasoner.runs.stage import open_stage
 from lightreasoner.scoring import head_rows
 
 ADAPTER = "adapter"

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lightreasoner.failpoints import VARIABLE
+from lightreasoner.runs.faults import VARIABLE
 
 TALLY = "LIGHTREASONER_FAULT_TALLY"  # file that gets one line for each thing that is counted
 HANG = 90.0  # seconds after which a command hangs; the longest takes a tenth of it on an idle machine
@@ -130,7 +130,7 @@ def _run(words: list[str], environment: dict[str, str], out: str, error: str) ->
 
 
 def start(*arguments: object, fail: str = "", cold: bool = False, **environment: str) -> Command:
-    """Start a command, with fail points if any (`lightreasoner.failpoints`)."""
+    """Start a command, with fail points if any (`lightreasoner.runs.faults`)."""
     if fail and ":hang" not in fail and "in-load" not in fail:  # those only hold or watch a command
         count(faults=1)
     return Command(arguments, {VARIABLE: fail, **environment}, cold=cold)

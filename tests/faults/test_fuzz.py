@@ -22,7 +22,7 @@ from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.problems import load_problems
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.recipes import load_recipe
-from lightreasoner.runs import open_stage
+from lightreasoner.runs.stage import open_stage
 from lightreasoner.sample_lines import LineReader
 
 from .harness import count

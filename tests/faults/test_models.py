@@ -116,7 +116,7 @@ def test_a_checkpoint_from_elsewhere_runs_no_code(
     name: str, tuning: tuple[object, ...], tuned: Path, canary: Path, tmp_path: Path
 ) -> None:
     """Its hashes are right: whoever made it made them too."""
-    from lightreasoner.runs import file_hash
+    from lightreasoner.runs.files import file_hash
 
     out = copied(tuned, tmp_path / "run")
     shutil.rmtree(out / "finetune/adapter")

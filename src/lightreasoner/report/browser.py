@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lightreasoner.records import StepSample
 from lightreasoner.report.samples import ScoredRollout
 from lightreasoner.report.tokens import TokenTexts, visible
+from lightreasoner.runs.records import StepSample
 
 ROLLOUTS_PER_BLOCK = 25
 KEPT, AGREES, DISAGREES = 1, 2, 4  # flags of a step

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from lightreasoner.config import JudgeName
 from lightreasoner.evaluation_folder import Evaluated
 from lightreasoner.judging import read_judged
-from lightreasoner.records import Answer, JudgedAnswer
 from lightreasoner.report.tokens import TokenTexts, visible
-from lightreasoner.runs import StageFolder
+from lightreasoner.runs.records import Answer, JudgedAnswer
+from lightreasoner.runs.stage import StageFolder
 
 CASES = 6  # shown in each direction
 LONGEST = 600  # tokens shown of an answer

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightreasoner.label_statistics import KlHistogram, Mean, echoes, is_scattered, label_entropy, pull
-from lightreasoner.records import StepSample
 from lightreasoner.report.samples import ScoredRollout
 from lightreasoner.report.tokens import TokenTexts
+from lightreasoner.runs.records import StepSample
 
 MOST_MOVED = 12  # tokens listed as promoted and as demoted
 LARGEST_SUPPORT = 6  # label sizes from here on are counted together

@@ -15,14 +15,14 @@ from lightreasoner.comparison import compare
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation_folder import Evaluated, read_evaluation
-from lightreasoner.records import SCHEMA_VERSION, SELECTED
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report, Score
 from lightreasoner.report.samples import ScoredRollout, read_rollouts
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
-from lightreasoner.runs import StageFolder, read_stage, sample_folder
+from lightreasoner.runs.records import SCHEMA_VERSION, SELECTED
+from lightreasoner.runs.stage import StageFolder, read_stage, sample_folder
 
 Visit = Callable[[ScoredRollout], None]
 BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/

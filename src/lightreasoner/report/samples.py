@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lightreasoner.records import StepSample
-from lightreasoner.runs import StageFolder
+from lightreasoner.runs.records import StepSample
+from lightreasoner.runs.stage import StageFolder
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -21,7 +21,7 @@ PER_TOP = ("expert_top_ids", "expert_top_logprobs", "amateur_top_ids", "amateur_
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """A row of `records.Rollout` as arrays, with the labels of its kept steps.
+    """A row of `runs.records.Rollout` as arrays, with the labels of its kept steps.
 
     Attributes:
         question_id: `Rollout.question_id`.
@@ -64,7 +64,7 @@ def read_rollouts(stage: StageFolder) -> Iterator[ScoredRollout]:
 
 
 def rollouts_of(rollouts: pa.Table, steps: pa.Table) -> Iterator[ScoredRollout]:
-    """The rollouts of a table of `records.Rollout`, with their labels from one of `records.StepSample`."""
+    """The rollouts of a table of `runs.records.Rollout`, with their labels from one of `runs.records.StepSample`."""
     labels: dict[str, dict[int, StepSample]] = {}
     for step in StepSample.rows(steps):
         labels.setdefault(step.question_id, {})[step.position] = step

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, cast
 from lightreasoner.config import BaselineConfig, Config, EvaluateConfig, SampleConfig
 from lightreasoner.errors import LightReasonerError, RunError
 from lightreasoner.miniature.word_problems import THEMES, word_problems
-from lightreasoner.progress import say
-from lightreasoner.runs import now, write_json
+from lightreasoner.runs.environment import now
+from lightreasoner.runs.files import write_json
+from lightreasoner.runs.progress import say
 from lightreasoner.studies.cells import (
     HELD_OUT_PROBLEMS,
     Elsewhere,

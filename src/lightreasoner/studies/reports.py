@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner import figures
-from lightreasoner.runs import environment, now, write_atomically
+from lightreasoner.runs.environment import environment, now
+from lightreasoner.runs.files import write_atomically
 from lightreasoner.statistics import holm
 from lightreasoner.studies.outcomes import Difference, Interval
 from lightreasoner.studies.paper import PAPER

@@ -9,9 +9,9 @@ from typing import Any
 
 from lightreasoner.config import RunConfig
 from lightreasoner.errors import ConfigError, RunError
-from lightreasoner.progress import say
 from lightreasoner.recipes import load_recipe
-from lightreasoner.runs import locked
+from lightreasoner.runs.locks import locked
+from lightreasoner.runs.progress import say
 from lightreasoner.studies.drawings import REPORTS
 from lightreasoner.studies.grids import GRIDS, Plan, Scope
 from lightreasoner.studies.reports import lines_of, page, write

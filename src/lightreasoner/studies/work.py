@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from lightreasoner.errors import Interrupted, RunError
-from lightreasoner.progress import say
-from lightreasoner.runs import StopRequest, stop_signals
+from lightreasoner.runs.progress import say
+from lightreasoner.runs.signals import StopRequest, stop_signals
 from lightreasoner.studies.cells import Job
 from lightreasoner.studies.making import Outcome, make_job
 

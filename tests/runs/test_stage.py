@@ -16,7 +16,9 @@ import pyarrow as pa
 import pytest
 
 from lightreasoner.errors import DiskFull, Interrupted, LightReasonerError, RunCorrupted, RunLocked, RunMismatch
-from lightreasoner.records import (
+from lightreasoner.runs.files import file_hash, publish_folder, write_atomically, write_json
+from lightreasoner.runs.locks import locked
+from lightreasoner.runs.records import (
     SCHEMA_VERSION,
     Answer,
     ChoiceProblem,
@@ -27,17 +29,8 @@ from lightreasoner.records import (
     ScoredChoices,
     StepSample,
 )
-from lightreasoner.runs import (
-    StageFolder,
-    file_hash,
-    locked,
-    open_stage,
-    publish_folder,
-    read_stage,
-    stop_signals,
-    write_atomically,
-    write_json,
-)
+from lightreasoner.runs.signals import stop_signals
+from lightreasoner.runs.stage import StageFolder, open_stage, read_stage
 
 FINGERPRINT = {"model": "m", "beta": 0.4, "nested": {"a": [1, None]}}
 
@@ -455,7 +448,7 @@ def test_a_sound_stage_reopens_with_its_result(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from lightreasoner.runs import locked
+from lightreasoner.runs.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -19,126 +19,23 @@ import errno
 import hashlib
 import json
 import os
-import platform
-import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from lightreasoner.errors import (
-    STOP_SIGNALS,
-    DiskFull,
-    Interrupted,
-    LightReasonerError,
     RunCorrupted,
-    RunError,
-    RunLocked,
     RunMismatch,
 )
-from lightreasoner.failpoints import reach
-from lightreasoner.records import SCHEMA_VERSION
-
-LOCK, HOLDER = ".lock", ".holder"
-PATIENCE = 15.0  # seconds that a batch may take to end after such a signal; then it is given up
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that its name only ever stands for the whole content, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with room_for(path, len(content), temporary), temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _flush_folder(path.parent)
-
-
-def publish_folder(temporary: Path, final: Path) -> None:
-    """Flush a finished folder to disk and give it its name in one step."""
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    temporary.replace(final)
-    _flush_folder(final.parent)
-
-
-@contextmanager
-def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
-    """Within this context `path` is written; a full disk is said to be one, whatever the writing library calls it.
-
-    Args:
-        path: what is being written, for the message.
-        needed: bytes that it takes.
-        leftovers: files or folders to remove where writing fails.
-
-    Raises:
-        DiskFull: names the bytes needed and free.
-    """
-    try:
-        yield
-    except Exception as error:
-        free = shutil.disk_usage(nearest_folder(path)).free
-        for leftover in leftovers:
-            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        # Libraries written in C++ and Rust tell the cause in words only, or not at all.
-        named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if isinstance(error, LightReasonerError) or not (named or free < needed):
-            raise
-        raise DiskFull(
-            f"the disk is full: {path} needs {needed} bytes, and {free} bytes are free there. What was committed "
-            "before is intact. Make room, and the same command continues"
-        ) from None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """`write_atomically` for JSON, readable by people."""
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def refuse_if_held(folder: Path) -> None:
-    """Leave now if another process works in the folder, before anything slow is done. `locked` asks again.
-
-    Raises:
-        RunLocked: another process holds it.
-    """
-    if (folder / LOCK).exists():
-        _acquire(folder, timeout=0.1).release()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; nested use in one process is fine. The lock dies with its owner.
-
-    Raises:
-        RunLocked: another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the run folder {folder}: {error.strerror}. Give another one with --out") from None
-    lock = _acquire(folder, timeout=0.5)
-    try:
-        (folder / HOLDER).write_text(f"process {os.getpid()} on {platform.node()}\n")
-        yield
-    finally:
-        lock.release()
+from lightreasoner.runs.environment import environment, now
+from lightreasoner.runs.faults import reach
+from lightreasoner.runs.files import file_hash, room_for, write_atomically, write_json
+from lightreasoner.runs.locks import locked
+from lightreasoner.runs.records import SCHEMA_VERSION
 
 
 class StageFolder:
@@ -333,78 +230,6 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
     return fingerprint, stage_folder
 
 
-def now() -> str:
-    """The time in UTC, ISO 8601, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine, to be read by whoever wants to repeat the run."""
-    packages = ("lightreasoner", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu_count": str(os.cpu_count()),
-        **{name: metadata.version(name) for name in packages if _is_installed(name)},
-    }
-
-
-class StopRequest:
-    """Notes a signal so that a stage can leave at its next safe point. Made by `stop_signals`."""
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def check(self) -> None:
-        """Leave if a signal has come.
-
-        Raises:
-            Interrupted: carries the exit code 128 + signal number.
-        """
-        if self.signal_number is not None:
-            raise Interrupted(self.signal_number)
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: the first signal is noted; a second one stops at once, and so does `PATIENCE`."""
-        if self.signal_number is not None:
-            raise Interrupted(self.signal_number)
-        self.signal_number = number
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Within this context `STOP_SIGNALS` are noted instead of killing; only the main thread can do so."""
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    noted = (*STOP_SIGNALS, signal.SIGALRM) if hasattr(signal, "setitimer") else STOP_SIGNALS
-    previous = {number: signal.signal(number, request.note) for number in noted}
-    try:
-        yield request
-    finally:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _acquire(folder: Path, timeout: float) -> FileLock:
-    lock = FileLock(folder / LOCK, is_singleton=True)
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        holder = folder / HOLDER
-        who = holder.read_text().strip() if holder.exists() else "unknown process"
-        raise RunLocked(
-            f"{folder} is in use by {who}; two processes would overwrite each other's work. "
-            "Wait for it, stop it, or give another folder with --out"
-        ) from None
-    return lock
-
-
 def _read_manifest(manifest: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(manifest.read_text())
@@ -459,24 +284,3 @@ def _excerpt(text: str, start: int) -> str:
     if len(text) <= 80:
         return text
     return f"{'…' * (start > 0)}{text[start : start + 80]}{'…' * (len(text) > start + 80)}"
-
-
-def nearest_folder(path: Path) -> Path:
-    """The path or the first folder above it that is there."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""Files that are whole or absent: written to a temporary name, flushed, renamed."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightreasoner.errors import (
+    DiskFull,
+    LightReasonerError,
+)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that its name only ever stands for the whole content, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with room_for(path, len(content), temporary), temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _flush_folder(path.parent)
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Flush a finished folder to disk and give it its name in one step."""
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    temporary.replace(final)
+    _flush_folder(final.parent)
+
+
+@contextmanager
+def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
+    """Within this context `path` is written; a full disk is said to be one, whatever the writing library calls it.
+
+    Args:
+        path: what is being written, for the message.
+        needed: bytes that it takes.
+        leftovers: files or folders to remove where writing fails.
+
+    Raises:
+        DiskFull: names the bytes needed and free.
+    """
+    try:
+        yield
+    except Exception as error:
+        free = shutil.disk_usage(nearest_folder(path)).free
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        # Libraries written in C++ and Rust tell the cause in words only, or not at all.
+        named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        if isinstance(error, LightReasonerError) or not (named or free < needed):
+            raise
+        raise DiskFull(
+            f"the disk is full: {path} needs {needed} bytes, and {free} bytes are free there. What was committed "
+            "before is intact. Make room, and the same command continues"
+        ) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_atomically` for JSON, readable by people."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def nearest_folder(path: Path) -> Path:
+    """The path or the first folder above it that is there."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
