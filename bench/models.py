@@ -18,8 +18,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.data.problems import load_problems
 from lightreasoner.models import ModelSource, Pair, SharedVocabulary, find_model, load_model, load_pair, load_tokenizer
-from lightreasoner.problems import load_problems
 from lightreasoner.prompts import PromptTemplate
 
 # Shapes from the models' own config.json files (Qwen2.5 technical reports: arXiv 2412.15115, 2409.12122).

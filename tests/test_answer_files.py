@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from lightreasoner import toolkit_file
 from lightreasoner.answer_files import export_answers, import_toolkit
-from lightreasoner.benchmarks import BENCHMARKS, load_benchmark
 from lightreasoner.choices import summarise as summarise_choices
 from lightreasoner.comparison import compare
 from lightreasoner.config import EvaluateConfig
+from lightreasoner.data.benchmarks import BENCHMARKS, load_benchmark
 from lightreasoner.errors import DataError, LightReasonerError, RunCorrupted, RunMismatch
 from lightreasoner.evaluation import evaluate
 from lightreasoner.evaluation_folder import read_evaluation

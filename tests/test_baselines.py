@@ -8,12 +8,12 @@ import torch
 
 from lightreasoner.baselines import baseline, sft_settings
 from lightreasoner.config import BaselineConfig, FinetuneConfig
+from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.grading.answers import last_boxed
 from lightreasoner.labels import Collator, load_labels
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
-from lightreasoner.problems import make_problem
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training import LabelObjective, finetune

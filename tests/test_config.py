@@ -21,8 +21,8 @@ from lightreasoner.config import (
     SampleConfig,
     SampleSettings,
 )
+from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
-from lightreasoner.problems import load_problems
 from lightreasoner.recipes import LARGEST_RECIPE, load_recipe, recipe_names, recipe_text
 
 REQUIRED = {"expert": "the/expert", "amateur": "the/amateur", "dataset": "gsm8k"}

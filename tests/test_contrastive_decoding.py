@@ -7,11 +7,11 @@ import torch
 
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.contrastive_decoding import ContrastiveEngine
+from lightreasoner.data.problems import load_problems
 from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation import evaluate
 from lightreasoner.models import Pair, find_model, load_pair, load_tokenizer
-from lightreasoner.problems import load_problems
 from lightreasoner.prompts import PromptTemplate
 
 

@@ -16,9 +16,9 @@ from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lightreasoner import answering, evaluation, judging
-from lightreasoner.benchmarks import PAPER_SET, load_benchmark
 from lightreasoner.comparison import compare
 from lightreasoner.config import EvaluateConfig
+from lightreasoner.data.benchmarks import PAPER_SET, load_benchmark
 from lightreasoner.decoding import PackedEngine
 from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.errors import ConfigError, DataError, RunMismatch

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from lightreasoner.config import BenchmarkName, JudgeName
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from lightreasoner.grading.numbers import parse_quantity
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import Case

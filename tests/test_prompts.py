@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from lightreasoner.config import DEFAULT_CUE
-from lightreasoner.demonstrations import Demonstration
+from lightreasoner.data.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError
 from lightreasoner.models import find_model, load_tokenizer
 from lightreasoner.prompts import PromptTemplate

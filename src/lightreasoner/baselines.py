@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lightreasoner.config import BaselineConfig, BaselineKind
+from lightreasoner.data.problems import Row, make_problem, question_of, read_dataset, text_of
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding, TokenIds, in_halves
 from lightreasoner.errors import DataError
@@ -24,7 +25,6 @@ from lightreasoner.grading.verdicts import VERDICTS, Case
 from lightreasoner.miniature.corpus import worked_solution
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models import ModelSource, context_length, dtype_name, find_model, load_model, load_tokenizer
-from lightreasoner.problems import Row, make_problem, question_of, read_dataset, text_of
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import BASELINE, Problem, Rollout, StepSample
@@ -225,7 +225,7 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
 
 
 def distinct(solved: Iterator[Solved], limit: int | None) -> Iterator[Solved]:
-    """The first `limit` distinct questions, as in `problems.load_problems`."""
+    """The first `limit` distinct questions, as in `data.problems.load_problems`."""
     seen: set[str] = set()
     for item in solved:
         if item.problem.id not in seen:

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.answering import ModelUnderTest
-from lightreasoner.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.config import EvaluateConfig
+from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.engines import in_halves
 from lightreasoner.models import context_length, logit_width, vocabulary_of
 from lightreasoner.runs.progress import progress

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.config import JudgeName
+from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation_folder import Evaluated, read_evaluation
 from lightreasoner.judging import read_judged

@@ -12,7 +12,7 @@ import psutil
 import torch
 from huggingface_hub import constants
 
-from lightreasoner import hub
+from lightreasoner.data import hub
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
 from lightreasoner.models import find_model, load_tokenizer, pick_device, pick_dtype, share_vocabulary
 from lightreasoner.planning import Shape, read_config, size

@@ -15,8 +15,8 @@ from typing import Any
 
 from lightreasoner import answering, choices, judging
 from lightreasoner.answering import ModelUnderTest
-from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.config import BenchmarkName, EvaluateConfig, PromptKind
+from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.errors import ConfigError
 from lightreasoner.models import dtype_name, find_model, load_tokenizer
 from lightreasoner.prompts import PromptTemplate

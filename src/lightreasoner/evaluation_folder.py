@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from lightreasoner.benchmarks import BENCHMARKS, Benchmark, ChoiceBenchmark, HubSource
 from lightreasoner.config import JudgeName
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, ChoiceBenchmark, HubSource
 from lightreasoner.errors import DataError, RunCorrupted
 from lightreasoner.runs.stage import StageFolder, read_stage
 

@@ -7,12 +7,12 @@ from itertools import tee
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.config import JudgeName
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.data.problems import Row, read_file
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case
-from lightreasoner.problems import Row, read_file
 from lightreasoner.runs.progress import progress
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lightreasoner.benchmarks import Benchmark
+from lightreasoner.data.benchmarks import Benchmark
 from lightreasoner.evaluation_folder import Evaluated
 from lightreasoner.judging import read_judged
 from lightreasoner.runs.records import Answer, ScoredChoices

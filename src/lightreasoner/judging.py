@@ -5,8 +5,8 @@ from importlib import metadata
 from itertools import islice
 from typing import Any
 
-from lightreasoner.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.config import EvaluateSettings, JudgeName
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
 from lightreasoner.runs.progress import progress

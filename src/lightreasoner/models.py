@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from lightreasoner import hub
 from lightreasoner.config import DType, VocabularyRule
+from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.runs.faults import reach

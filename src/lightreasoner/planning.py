@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from lightreasoner import hub
-from lightreasoner.benchmarks import BENCHMARKS, PAPER_SET
 from lightreasoner.config import RunConfig
+from lightreasoner.data import hub
+from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.runs.files import nearest_folder

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from lightreasoner.chat_templates import Conversation, render
 from lightreasoner.config import DEFAULT_CUE, PromptKind
-from lightreasoner.demonstrations import Demonstration
+from lightreasoner.data.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError, DataError
 
 __all__ = ["DEFAULT_CUE", "PLAIN_TEMPLATE", "PromptTemplate"]

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError, SampleFormatError
-from lightreasoner.problems import make_problem
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.runs.records import Rollout, StepSample
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig
+from lightreasoner.data.problems import load_problems
 from lightreasoner.decoding import engine_for, fitting_rows
 from lightreasoner.engines import Decoding, Engine, Generation, in_halves
 from lightreasoner.errors import DataError, ModelError
 from lightreasoner.models import Pair, SharedVocabulary, dtype_name, find_model, load_pair, load_tokenizer
-from lightreasoner.problems import load_problems
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import Problem, Rollout, StepSample

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightreasoner.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.grading.verdicts import VERDICTS
 
 GENERATION_TROUBLE = {"truncated": "cut off at the length limit", "prompt_too_long": "with too long a prompt"}

@@ -19,12 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.benchmarks import BENCHMARKS, Benchmark, items_hash
 from lightreasoner.config import BenchmarkName, PromptKind
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, items_hash
+from lightreasoner.data.problems import READERS, Row, make_problem, read_file
 from lightreasoner.errors import DataError
 from lightreasoner.grading.verdicts import VERDICTS, Verdict
 from lightreasoner.judging import CHUNK, summarise
-from lightreasoner.problems import READERS, Row, make_problem, read_file
 from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Answer, JudgedAnswer, Problem
@@ -112,7 +112,7 @@ class _Graded:
     Attributes:
         where: the line, for messages.
         place: `idx`.
-        problem: with the id that `benchmarks.load_benchmark` gives it.
+        problem: with the id that `data.benchmarks.load_benchmark` gives it.
         samples: one or more.
     """
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from lightreasoner.archives import unpacked
 from lightreasoner.config import RunConfig
+from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.grade_file import grade_file
 from lightreasoner.grading import toolkit
 from lightreasoner.grading.answers import extract_answer, extract_choice, last_boxed, stated_answer
 from lightreasoner.models import find_model, load_tokenizer
-from lightreasoner.problems import load_problems
 from lightreasoner.prompts import PromptTemplate
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.stage import open_stage

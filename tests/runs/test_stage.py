@@ -346,7 +346,7 @@ def test_the_refused_folder_stays_as_it_was(tmp_path: Path) -> None:
 
 def test_a_stage_of_another_schema_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(tmp_path)
-    monkeypatch.setattr("lightreasoner.runs.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("lightreasoner.runs.stage.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     with pytest.raises(RunMismatch, match="schema_version"), stage_in(tmp_path):
         pass
 

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightreasoner import hub
+from lightreasoner.data import hub
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import Split, word_problems
 from lightreasoner.runs.records import Problem

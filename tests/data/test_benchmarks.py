@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 import pytest
 
-from lightreasoner.benchmarks import (
+from lightreasoner.config import BenchmarkName
+from lightreasoner.data.benchmarks import (
     BENCHMARKS,
     PAPER_SET,
     Benchmark,
@@ -17,12 +18,11 @@ from lightreasoner.benchmarks import (
     load_benchmark,
     load_choices,
 )
-from lightreasoner.config import BenchmarkName
+from lightreasoner.data.problems import load_problems, read_url
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.grading.answers import extract_choice
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.numbers import parse_number
-from lightreasoner.problems import load_problems, read_url
 
 # --- Loading ---
 

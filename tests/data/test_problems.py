@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lightreasoner.benchmarks import load_benchmark
+from lightreasoner.data.benchmarks import load_benchmark
+from lightreasoner.data.problems import load_problems, make_problem
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.problems import load_problems, make_problem
 
 ROWS = [{"question": "One?"}, {"question": "Two?"}, {"question": "One?"}, {"question": "Three?"}]
 
@@ -310,7 +310,7 @@ def test_a_hub_that_cannot_be_reached_is_called_so_with_what_to_do(hub_at: Any, 
 
 
 def test_a_hub_that_never_answers_is_given_up(hub_at: Any, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightreasoner.hub.TIMEOUT", 0.3)
+    monkeypatch.setattr("lightreasoner.data.hub.TIMEOUT", 0.3)
     hub_at(silent_port)
     with pytest.raises(HubUnreachable, match=r"openai/gsm8k .*Timeout"):
         load_problems("gsm8k")
@@ -347,7 +347,7 @@ def test_offline_mode_is_off_when_its_variable_says_zero(
 
 def test_offline_mode_uses_the_cache_and_says_what_it_lacks(tmp_path: Path) -> None:
     # The client libraries read the variable once, when they are imported: hence a process of its own.
-    script = "from lightreasoner.problems import load_problems; load_problems('openai/gsm8k:main')"
+    script = "from lightreasoner.data.problems import load_problems; load_problems('openai/gsm8k:main')"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
