@@ -37,7 +37,7 @@ from speed import LABELS_PER_STEP, gemm_rate, timed
 from lightreasoner import sampling, training
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.decoding import fitting_rows
-from lightreasoner.models import find_model, load_pair
+from lightreasoner.models.loading import find_model, load_pair
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.scoring import response_states, tokens_per_pass

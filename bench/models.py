@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 
 from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.data.problems import load_problems
-from lightreasoner.models import ModelSource, Pair, SharedVocabulary, find_model, load_model, load_pair, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import ModelSource, Pair, find_model, load_model, load_pair, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.vocabulary import SharedVocabulary
 
 # Shapes from the models' own config.json files (Qwen2.5 technical reports: arXiv 2412.15115, 2409.12122).
 QWEN: dict[str, dict[str, Any]] = {

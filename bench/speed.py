@@ -30,7 +30,7 @@ from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
-from lightreasoner.models import logit_width
+from lightreasoner.models.vocabulary import logit_width
 from lightreasoner.packing import cut_by_tokens, packs, shared_beginning
 from lightreasoner.runs.records import Problem, Rollout, StepSample
 from lightreasoner.sampling import Prompted, Sampler

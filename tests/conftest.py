@@ -77,7 +77,7 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_amateur(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
     """The same model without its last four layers, as a stand-in for a weaker relative."""
-    from lightreasoner.models import find_model, load_model, load_tokenizer
+    from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 
     source = find_model(str(smollm2_gguf))
     model = load_model(source, dtype="float32", device="cpu")

@@ -13,7 +13,8 @@ from lightreasoner.errors import DataError
 from lightreasoner.grading.answers import last_boxed
 from lightreasoner.labels import Collator, load_labels
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training import LabelObjective, finetune

@@ -11,8 +11,8 @@ from lightreasoner.data.problems import load_problems
 from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation import evaluate
-from lightreasoner.models import Pair, find_model, load_pair, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import Pair, find_model, load_pair, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from lightreasoner.errors import ConfigError, DataError, RunMismatch
 from lightreasoner.evaluation import evaluate
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.verdicts import VERDICTS
-from lightreasoner.models import find_model
+from lightreasoner.models.loading import find_model
 from lightreasoner.runs.records import Answer, JudgedAnswer, ScoredChoices
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.statistics import majority, pass_at_k

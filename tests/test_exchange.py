@@ -19,8 +19,8 @@ from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
 from lightreasoner.exchange import export_samples, import_samples
 from lightreasoner.labels import LabelSet, load_labels
 from lightreasoner.miniature.train import PLANS, TURN_END, VOCABULARY_SIZE, _start, train_tokenizer
-from lightreasoner.models import find_model, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.sample_lines import LONGEST_LINE, LineReader

@@ -14,7 +14,7 @@ from lightreasoner import merging
 from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
 from lightreasoner.merging import merge
-from lightreasoner.models import find_model, load_model
+from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.sampling import sample
 from lightreasoner.training import finetune
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.models import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.sampling import sample

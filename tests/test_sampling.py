@@ -21,7 +21,7 @@ from lightreasoner.decoding import PackedEngine
 from lightreasoner.engines import Decoding, PaddedEngine, in_halves
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
 from lightreasoner.miniature import model_path
-from lightreasoner.models import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.sampling import sample

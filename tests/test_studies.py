@@ -19,7 +19,7 @@ from lightreasoner import figures
 from lightreasoner.config import RunConfig, SampleConfig
 from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.miniature.word_problems import THEMES
-from lightreasoner.models import find_model, load_model
+from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.recipes import load_recipe, recipe_names
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage

@@ -19,7 +19,8 @@ from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig, SampleConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, RunMismatch, TrainingDiverged
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
-from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.sampling import sample
 from lightreasoner.training import LabelObjective, attach_lora, finetune, newest_complete_checkpoint
 

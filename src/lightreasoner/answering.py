@@ -13,8 +13,8 @@ from lightreasoner.config import EvaluateConfig
 from lightreasoner.contrastive_decoding import ContrastiveEngine
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding, Engine, in_halves
-from lightreasoner.models import ModelSource, context_length, find_model, load_model, load_pair
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import ModelSource, context_length, find_model, load_model, load_pair
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import Answer, Problem
 from lightreasoner.runs.signals import stop_signals

@@ -24,8 +24,8 @@ from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case
 from lightreasoner.miniature.corpus import worked_solution
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.models import ModelSource, context_length, dtype_name, find_model, load_model, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import ModelSource, context_length, dtype_name, find_model, load_model, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import BASELINE, Problem, Rollout, StepSample
 from lightreasoner.runs.signals import stop_signals

@@ -11,7 +11,8 @@ from lightreasoner.answering import ModelUnderTest
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.engines import in_halves
-from lightreasoner.models import context_length, logit_width, vocabulary_of
+from lightreasoner.models.loading import context_length
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
 from lightreasoner.runs.signals import stop_signals

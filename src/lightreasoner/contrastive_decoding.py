@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightreasoner import contrast
 from lightreasoner.engines import Decoding, Generation, TokenIds
-from lightreasoner.models import Pair
+from lightreasoner.models.loading import Pair
 
 TAIL = 32  # last tokens of a response that are searched for a stop string
 

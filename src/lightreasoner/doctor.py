@@ -14,9 +14,10 @@ from huggingface_hub import constants
 
 from lightreasoner.data import hub
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
-from lightreasoner.models import find_model, load_tokenizer, pick_device, pick_dtype, share_vocabulary
+from lightreasoner.models.loading import find_model, load_tokenizer, pick_device, pick_dtype
+from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.planning import Shape, read_config, size
-from lightreasoner.prompts import PromptTemplate
 from lightreasoner.runs.environment import environment
 
 Verdict = Literal["ok", "warning", "wrong"]

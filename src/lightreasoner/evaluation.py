@@ -18,8 +18,8 @@ from lightreasoner.answering import ModelUnderTest
 from lightreasoner.config import BenchmarkName, EvaluateConfig, PromptKind
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.errors import ConfigError
-from lightreasoner.models import dtype_name, find_model, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import ChoiceProblem, Problem
 from lightreasoner.runs.stage import open_stage

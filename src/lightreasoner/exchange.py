@@ -18,8 +18,8 @@ from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.data.problems import READERS, question_of, read_dataset
 from lightreasoner.errors import DataError, RunError, SampleFormatError
 from lightreasoner.label_statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
-from lightreasoner.models import find_model, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.files import file_hash, publish_folder
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import IMPORTED, Rollout, StepSample

@@ -13,8 +13,8 @@ from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
 from lightreasoner.decoding import engine_for
 from lightreasoner.engines import Decoding
-from lightreasoner.models import find_model, load_pair, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import find_model, load_pair, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection

@@ -16,17 +16,9 @@ from lightreasoner import contrast
 from lightreasoner.commands import finetuning_command, merging_command, sampling_commands
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
-from lightreasoner.models import (
-    ModelSource,
-    find_model,
-    load_model,
-    load_tokenizer,
-    logit_width,
-    pick_device,
-    vocabulary_of,
-    weights_dtype,
-)
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import ModelSource, find_model, load_model, load_tokenizer, pick_device, weights_dtype
+from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.faults import reach
 from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json

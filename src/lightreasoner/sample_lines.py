@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError, SampleFormatError
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.records import Rollout, StepSample
 
 LONGEST_LINE = 1 << 20  # bytes

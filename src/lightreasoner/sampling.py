@@ -16,8 +16,9 @@ from lightreasoner.data.problems import load_problems
 from lightreasoner.decoding import engine_for, fitting_rows
 from lightreasoner.engines import Decoding, Engine, Generation, in_halves
 from lightreasoner.errors import DataError, ModelError
-from lightreasoner.models import Pair, SharedVocabulary, dtype_name, find_model, load_pair, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import Pair, dtype_name, find_model, load_pair, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import Problem, Rollout, StepSample
 from lightreasoner.runs.signals import stop_signals

@@ -45,18 +45,16 @@ from lightreasoner.labels import (
     load_labels,
     share_of_step,
 )
-from lightreasoner.models import (
+from lightreasoner.models.loading import (
     ModelSource,
-    SharedVocabulary,
     dtype_name,
     find_model,
     load_model,
     load_tokenizer,
-    logit_width,
     pick_device,
     pick_dtype,
-    vocabulary_of,
 )
+from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, vocabulary_of
 from lightreasoner.packing import attention_by, packs
 from lightreasoner.runs.faults import reach
 from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json

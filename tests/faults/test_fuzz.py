@@ -19,8 +19,8 @@ from lightreasoner.errors import LightReasonerError
 from lightreasoner.grade_file import grade_file
 from lightreasoner.grading import toolkit
 from lightreasoner.grading.answers import extract_answer, extract_choice, last_boxed, stated_answer
-from lightreasoner.models import find_model, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.sample_lines import LineReader

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner.models import find_model, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 
 from .harness import count, refused, rows, succeed
 from .test_fingerprints import changed

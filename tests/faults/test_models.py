@@ -156,7 +156,7 @@ def test_code_of_a_model_does_not_run_unless_asked(
 
 def test_code_from_the_hub_needs_a_pinned_commit() -> None:
     from lightreasoner.errors import ModelError
-    from lightreasoner.models import ModelSource, load_tokenizer
+    from lightreasoner.models.loading import ModelSource, load_tokenizer
 
     source = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="main")
     with pytest.raises(ModelError, match=f"Read the code at commit {'a' * 40}, and pin it"):

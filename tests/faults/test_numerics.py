@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.engines import Decoding, Generation
-from lightreasoner.models import find_model, load_pair
+from lightreasoner.models.loading import find_model, load_pair
 from lightreasoner.runs.records import Problem
 from lightreasoner.sampling import Prompted, Sampler
 

@@ -11,7 +11,8 @@ from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.miniature.corpus import AMATEUR_CORPUS, EXPERT_CORPUS
 from lightreasoner.miniature.train import PLANS, _batches, _start
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, share_vocabulary
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.vocabulary import logit_width, share_vocabulary
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -94,7 +94,7 @@ def figure2(scope: Scope, plan: Plan) -> Report:
 
 def figure3(scope: Scope, plan: Plan) -> Report:
     """The divergence along two rollouts."""
-    from lightreasoner.models import find_model, load_tokenizer
+    from lightreasoner.models.loading import find_model, load_tokenizer
 
     (job,) = plan["samples"]
     assert isinstance(job.subject, SampleConfig)

@@ -8,7 +8,8 @@ from peft import PeftModel
 
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.labels import Collator, load_labels
-from lightreasoner.models import find_model, load_model, load_tokenizer, logit_width, vocabulary_of
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.packing import packs
 from lightreasoner.scoring import tokens_per_pass
 from lightreasoner.training import LabelObjective

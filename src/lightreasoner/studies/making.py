@@ -122,7 +122,7 @@ def _train(job: Job) -> dict[str, Any]:
 
 
 def _mixture(job: Job) -> dict[str, Any]:
-    from lightreasoner.models import find_model, load_model, load_tokenizer
+    from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 
     mixture = cast(Mixture, job.subject)
     sources = [find_model(name) for name in (mixture.start, mixture.end)]

@@ -114,7 +114,7 @@ def _work(plans: Mapping[str, Plan]) -> float:
 
 
 def _workers(scope: Scope) -> int:
-    from lightreasoner.models import pick_device
+    from lightreasoner.models.loading import pick_device
 
     if pick_device(scope.main.device).type == "cpu":
         return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from lightreasoner.chat_templates import Conversation, render
 from lightreasoner.config import DEFAULT_CUE, PromptKind
 from lightreasoner.data.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.models.chat_templates import Conversation, render
 
 __all__ = ["DEFAULT_CUE", "PLAIN_TEMPLATE", "PromptTemplate"]
 

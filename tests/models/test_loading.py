@@ -11,17 +11,10 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
-from lightreasoner.models import (
-    SharedVocabulary,
-    find_model,
-    load_model,
-    load_pair,
-    load_tokenizer,
-    logit_width,
-    share_vocabulary,
-)
+from lightreasoner.models.loading import find_model, load_model, load_pair, load_tokenizer
+from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 
-from .conftest import save_random_model
+from ..conftest import save_random_model
 
 
 def test_wider_logits_with_equal_tokens_are_accepted(random_expert: Path, random_amateur: Path) -> None:
@@ -123,9 +116,9 @@ def test_equal_content_is_the_same_model_wherever_it_lies(random_expert: Path, t
 
 
 def test_a_change_in_a_large_file_is_seen(monkeypatch: pytest.MonkeyPatch, random_expert: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr("lightreasoner.models.WHOLE_FILE_HASH", 1000)
-    monkeypatch.setattr("lightreasoner.models.HASH_WINDOWS", 16)
-    monkeypatch.setattr("lightreasoner.models.HASH_WINDOW", 512)
+    monkeypatch.setattr("lightreasoner.models.loading.WHOLE_FILE_HASH", 1000)
+    monkeypatch.setattr("lightreasoner.models.loading.HASH_WINDOWS", 16)
+    monkeypatch.setattr("lightreasoner.models.loading.HASH_WINDOW", 512)
     copied = tmp_path / "elsewhere"
     shutil.copytree(random_expert, copied)
     before = find_model(str(copied)).fingerprint()

@@ -10,8 +10,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.data.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError
-from lightreasoner.models import find_model, load_tokenizer
-from lightreasoner.prompts import PromptTemplate
+from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate
 
 # The prompt type `qwen25-math-cot` of the Qwen2.5-Math evaluation toolkit, which the paper's figures were made with.
 QWEN25_MATH_COT = (

@@ -92,7 +92,7 @@ def _answer(request: str) -> list[Rendered]:
 
 
 def main() -> None:
-    """Answer one request from stdin on stdout: `python -m lightreasoner.chat_templates`."""
+    """Answer one request from stdin on stdout: `python -m lightreasoner.models.chat_templates`."""
     from transformers.utils import chat_template_utils  # noqa: F401 - the clock starts when it is there
 
     # Its clock is a thread in C: it ends a process that hangs in one long multiplication too, on every platform.
