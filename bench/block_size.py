@@ -20,8 +20,8 @@ import torch
 from speed import ALPHA, BETA, LABELS_PER_STEP, Ours, labels_of
 
 from lightreasoner.config import FinetuneConfig
+from lightreasoner.inference.packing import packs
 from lightreasoner.labels import Collator, LabelSet
-from lightreasoner.packing import packs
 from lightreasoner.training import LabelObjective, attach_lora
 
 LEAST_SHARE = 0.75  # of the 16 labels of a step that must be left as independent ones

@@ -36,11 +36,11 @@ from speed import LABELS_PER_STEP, gemm_rate, timed
 
 from lightreasoner import sampling, training
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
-from lightreasoner.decoding import fitting_rows
+from lightreasoner.inference.memory import fitting_rows
+from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models.loading import find_model, load_pair
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.scoring import response_states, tokens_per_pass
 
 KEPT = 0.2  # share of the steps (the paper's Figure 2)
 BLOCKS = (1, FinetuneSettings().labels_per_forward)  # labels that share a forward pass: the paper's number, ours

@@ -19,12 +19,13 @@ from lightreasoner import answering, evaluation, judging
 from lightreasoner.comparison import compare
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import PAPER_SET, load_benchmark
-from lightreasoner.decoding import PackedEngine
-from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.errors import ConfigError, DataError, RunMismatch
 from lightreasoner.evaluation import evaluate
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.verdicts import VERDICTS
+from lightreasoner.inference.generation import Decoding
+from lightreasoner.inference.packed_engine import PackedEngine
+from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.models.loading import find_model
 from lightreasoner.runs.records import Answer, JudgedAnswer, ScoredChoices
 from lightreasoner.runs.stage import read_stage

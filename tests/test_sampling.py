@@ -17,9 +17,11 @@ import torch
 
 from lightreasoner import sampling
 from lightreasoner.config import SampleConfig
-from lightreasoner.decoding import PackedEngine
-from lightreasoner.engines import Decoding, PaddedEngine, in_halves
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
+from lightreasoner.inference.generation import Decoding
+from lightreasoner.inference.memory import in_halves
+from lightreasoner.inference.packed_engine import PackedEngine
+from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.miniature import model_path
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.runs.records import Rollout, StepSample

@@ -10,9 +10,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.contrastive_decoding import ContrastiveEngine
-from lightreasoner.decoding import engine_for
-from lightreasoner.engines import Decoding, Engine, in_halves
+from lightreasoner.inference.contrastive_engine import ContrastiveEngine
+from lightreasoner.inference.generation import Decoding, Engine
+from lightreasoner.inference.memory import in_halves
+from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.models.loading import ModelSource, context_length, find_model, load_model, load_pair
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import progress

@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from lightreasoner.config import BaselineConfig, BaselineKind
 from lightreasoner.data.problems import Row, make_problem, question_of, read_dataset, text_of
-from lightreasoner.decoding import engine_for
-from lightreasoner.engines import Decoding, TokenIds, in_halves
 from lightreasoner.errors import DataError
 from lightreasoner.grading.answers import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case
+from lightreasoner.inference.generation import Decoding, TokenIds
+from lightreasoner.inference.memory import in_halves
+from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.corpus import worked_solution
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import ModelSource, context_length, dtype_name, find_model, load_model, load_tokenizer

@@ -10,14 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightreasoner.answering import ModelUnderTest
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
-from lightreasoner.engines import in_halves
+from lightreasoner.inference.memory import in_halves
+from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder
-from lightreasoner.scoring import response_states, row_chunks
 from lightreasoner.statistics import Accuracy
 
 DELIMITER = " "  # between context and choice

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
-from lightreasoner.decoding import engine_for
-from lightreasoner.engines import Decoding
+from lightreasoner.inference.generation import Decoding
+from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.models.loading import find_model, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.report.browser import BlockWriter

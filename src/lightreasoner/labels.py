@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
-from lightreasoner.packing import Layout, cut_by_tokens, lay_out
+from lightreasoner.inference.packing import Layout, cut_by_tokens, lay_out
 from lightreasoner.runs.stage import read_stage, sample_folder
 
 

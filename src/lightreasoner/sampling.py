@@ -13,9 +13,11 @@ from torch import Tensor
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig
 from lightreasoner.data.problems import load_problems
-from lightreasoner.decoding import engine_for, fitting_rows
-from lightreasoner.engines import Decoding, Engine, Generation, in_halves
 from lightreasoner.errors import DataError, ModelError
+from lightreasoner.inference.generation import Decoding, Engine, Generation
+from lightreasoner.inference.memory import fitting_rows, in_halves
+from lightreasoner.inference.packed_engine import engine_for
+from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import Pair, dtype_name, find_model, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import SharedVocabulary
@@ -23,7 +25,6 @@ from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import Problem, Rollout, StepSample
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder, open_stage
-from lightreasoner.scoring import response_states, row_chunks
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
 

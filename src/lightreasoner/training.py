@@ -36,6 +36,8 @@ from transformers import (
 from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
+from lightreasoner.inference.packing import attention_by, packs
+from lightreasoner.inference.scoring import head_rows
 from lightreasoner.labels import (
     Collator,
     LabelSchedule,
@@ -55,14 +57,12 @@ from lightreasoner.models.loading import (
     pick_dtype,
 )
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, vocabulary_of
-from lightreasoner.packing import attention_by, packs
 from lightreasoner.runs.faults import reach
 from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json
 from lightreasoner.runs.progress import Advance, progress, say
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import StopRequest, stop_signals
 from lightreasoner.runs.stage import open_stage
-from lightreasoner.scoring import head_rows
 
 ADAPTER = "adapter"
 # Settings that change what is seen and kept on the way, never the result.

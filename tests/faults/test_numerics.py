@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.engines import Decoding, Generation
+from lightreasoner.inference.generation import Decoding, Generation
 from lightreasoner.models.loading import find_model, load_pair
 from lightreasoner.runs.records import Problem
 from lightreasoner.sampling import Prompted, Sampler

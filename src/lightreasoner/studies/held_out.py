@@ -7,11 +7,11 @@ import torch
 from peft import PeftModel
 
 from lightreasoner.config import FinetuneConfig
+from lightreasoner.inference.packing import packs
+from lightreasoner.inference.scoring import tokens_per_pass
 from lightreasoner.labels import Collator, load_labels
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
-from lightreasoner.packing import packs
-from lightreasoner.scoring import tokens_per_pass
 from lightreasoner.training import LabelObjective
 
 

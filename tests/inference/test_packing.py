@@ -19,11 +19,13 @@ from transformers import (
     masking_utils,
 )
 
-from lightreasoner import packing
-from lightreasoner.decoding import PackedEngine, engine_for, fitting_rows
-from lightreasoner.engines import Decoding, PaddedEngine
-from lightreasoner.packing import attention_by, cut_by_tokens, lay_out, packs, shared_beginning
-from lightreasoner.scoring import response_states
+from lightreasoner.inference import packing
+from lightreasoner.inference.generation import Decoding
+from lightreasoner.inference.memory import fitting_rows
+from lightreasoner.inference.packed_engine import PackedEngine, engine_for
+from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, packs, shared_beginning
+from lightreasoner.inference.padded_engine import PaddedEngine
+from lightreasoner.inference.scoring import response_states
 
 SMALL: dict[str, Any] = {
     "vocab_size": 96,
@@ -226,6 +228,6 @@ def test_a_batch_is_as_large_as_its_cache_fits_into_memory(model: Any, monkeypat
     assert fitting_rows(model, 100) == 64
     row = 100 * 2 * 2 * 2 * 8 * 4  # tokens × keys and values × layers × key heads × head size × bytes
     memory = type("Memory", (), {"available": 2 * 10 * row})
-    monkeypatch.setattr("lightreasoner.decoding.psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr("lightreasoner.inference.memory.psutil.virtual_memory", lambda: memory)
     assert fitting_rows(model, 100) == 10
     assert fitting_rows(model, 10**9) == 1

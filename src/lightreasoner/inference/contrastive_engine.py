@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner import contrast
-from lightreasoner.engines import Decoding, Generation, TokenIds
+from lightreasoner.inference.generation import Decoding, Generation, TokenIds
 from lightreasoner.models.loading import Pair
 
 TAIL = 32  # last tokens of a response that are searched for a stop string
@@ -34,7 +34,7 @@ class ContrastiveEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
-        """See `engines.Engine.generate`; temperature, nucleus and seed have no meaning here."""
+        """See `inference.generation.Engine.generate`; temperature, nucleus and seed have no meaning here."""
         width, device = max(map(len, prompts)), self._pair.expert.device
         input_ids = torch.tensor([[0] * (width - len(ids)) + ids for ids in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
-from lightreasoner.packing import attention_by, cut_by_tokens, lay_out, packs
+from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, packs
 
 # Logits held at a time, per model: 32 MiB in float32 on a CPU, 256 MiB elsewhere.
 HEAD_ELEMENTS = {"cpu": 1 << 23}

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.contrastive_decoding import ContrastiveEngine
 from lightreasoner.data.problems import load_problems
-from lightreasoner.engines import Decoding, PaddedEngine
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation import evaluate
+from lightreasoner.inference.contrastive_engine import ContrastiveEngine
+from lightreasoner.inference.generation import Decoding
+from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.models.loading import Pair, find_model, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -20,15 +19,15 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lightreasoner.engines import Decoding, Engine, Generation, PaddedEngine, TokenIds, stream_seed, until_stop
-from lightreasoner.packing import Layout, attention_by, causal_attention, cut_by_tokens, lay_out, packs
-from lightreasoner.scoring import ResponseStates, head_rows, tokens_per_pass
+from lightreasoner.inference.generation import Decoding, Engine, Generation, TokenIds, stream_seed, until_stop
+from lightreasoner.inference.packing import Layout, attention_by, causal_attention, cut_by_tokens, lay_out, packs
+from lightreasoner.inference.padded_engine import PaddedEngine
+from lightreasoner.inference.scoring import ResponseStates, head_rows, tokens_per_pass
 
 GROWTH = 1.25  # of the cache's slots when they run out
-MEMORY_SHARE = 0.5  # of what is free, for keys and values
-MOST_ROWS = {"cpu": 64}  # beyond that, a CPU's matrix products gain little
-MOST_ROWS_ON_ACCELERATORS = 512
+
 LEAVE_AT = 0.75  # share of rows still running at which the others' slots are given up
+
 LOOK_EVERY = 8  # steps between two looks at who has finished, where a look makes the host wait for a device
 
 
@@ -81,7 +80,7 @@ class Reading:
     rows: Tensor
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """See `packing.Attention`."""
+        """See `inference.packing.Attention`."""
         query, key, value = (self.layout.gather(part) for part in (query, key, value))
         keys, values = self.cache.of(layer, key, value)
         keys[self.rows, :, : key.shape[2]] = key
@@ -101,7 +100,7 @@ class Stepping:
     mask: Tensor
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """See `packing.Attention`: all B rows' tokens come as one packed row, N = B."""
+        """See `inference.packing.Attention`: all B rows' tokens come as one packed row, N = B."""
         new_key, new_value = key[0].transpose(0, 1), value[0].transpose(0, 1)  # [B, Hkv, D]
         keys, values = self.cache.of(layer, new_key[:, :, None], new_value[:, :, None])
         rows = torch.arange(self.cache.rows, device=key.device)
@@ -116,7 +115,7 @@ class Stepping:
 
 
 class PackedEngine:
-    """Generates with a `SlotCache`; for models that `packing.packs`.
+    """Generates with a `SlotCache`; for models that `inference.packing.packs`.
 
     Args:
         model: the model.
@@ -133,7 +132,7 @@ class PackedEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
-        """See `engines.Engine.generate`."""
+        """See `inference.generation.Engine.generate`."""
         batch = _Batch(self._model, prompts, decoding, self._tokenizer, self._keep_states)
         batch.read()
         while not batch.done:
@@ -287,14 +286,3 @@ def engine_for(
 ) -> Engine:
     """The fastest engine that this model can use; arguments as for `PackedEngine`."""
     return PackedEngine(model, tokenizer, keep_states) if packs(model) else PaddedEngine(model, tokenizer)
-
-
-def fitting_rows(model: PreTrainedModel, tokens: int) -> int:
-    """How many rows of so many tokens may be decoded together: as many as pay, and as their cache fits the memory."""
-    device = model.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    row = tokens * 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
-    return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE // row)))

@@ -1,0 +1,65 @@
+"""Batches that fit in memory: how many rows to decode together, and halves when memory runs out."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import psutil
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from transformers import PreTrainedModel
+
+from lightreasoner.errors import ModelError
+from lightreasoner.runs.faults import reach
+from lightreasoner.runs.progress import say
+
+MEMORY_SHARE = 0.5  # of what is free, for keys and values
+MOST_ROWS = {"cpu": 64}  # beyond that, a CPU's matrix products gain little
+MOST_ROWS_ON_ACCELERATORS = 512
+
+Item = TypeVar("Item")
+
+Result = TypeVar("Result")
+
+
+def in_halves(
+    items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], halved: list[int] | None = None
+) -> list[Result]:
+    """`work(items)`; when memory runs out, the two halves one after the other, and so on.
+
+    Args:
+        items: a batch.
+        work: what is done with it.
+        halved: gets the size of each batch that did not fit.
+
+    Raises:
+        ModelError: memory runs out with a single item.
+    """
+    try:
+        reach("in-batch")
+        return work(items)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+            raise
+        if len(items) == 1:
+            raise ModelError(
+                f"out of memory with a batch of one ({str(error).partition(chr(10))[0]}); "
+                "use a smaller dtype, shorter texts or a larger machine"
+            ) from None
+    # Outside the except block: there the traceback would keep the failed batch's tensors alive.
+    clear_device_cache(garbage_collection=True)
+    say(f"out of memory with a batch of {len(items)}: done again in halves")
+    if halved is not None:
+        halved.append(len(items))
+    middle = len(items) // 2
+    return in_halves(items[:middle], work, halved) + in_halves(items[middle:], work, halved)
+
+
+def fitting_rows(model: PreTrainedModel, tokens: int) -> int:
+    """How many rows of so many tokens may be decoded together: as many as pay, and as their cache fits the memory."""
+    device = model.device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = tokens * 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE // row)))
