@@ -17,7 +17,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.evaluation import evaluate
 from lightreasoner.merging import merge
 from lightreasoner.recipes import load_recipe
-from lightreasoner.sampling import sample
+from lightreasoner.samples.sampling import sample
 from lightreasoner.training import finetune
 
 

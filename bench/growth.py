@@ -31,10 +31,10 @@ import numpy as np
 import psutil
 import torch
 
-from lightreasoner import sampling
 from lightreasoner.config import SampleConfig
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples import sampling
 
 SHAPE = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

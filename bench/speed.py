@@ -34,7 +34,7 @@ from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
 from lightreasoner.models.vocabulary import logit_width
 from lightreasoner.runs.records import Problem, Rollout, StepSample
-from lightreasoner.sampling import Prompted, Sampler
+from lightreasoner.samples.sampling import Prompted, Sampler
 from lightreasoner.training import LabelObjective, attach_lora, tokens_per_micro_batch
 
 BETA, ALPHA, LABELS_PER_STEP = 0.4, 0.2, 16

@@ -15,7 +15,7 @@ from lightreasoner.report.charts import kl_class
 from lightreasoner.report.tokens import find_texts
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.sampling import sample
+from lightreasoner.samples.sampling import sample
 
 from .test_run import lightr
 

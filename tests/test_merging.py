@@ -15,7 +15,7 @@ from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
 from lightreasoner.merging import merge
 from lightreasoner.models.loading import find_model, load_model
-from lightreasoner.sampling import sample
+from lightreasoner.samples.sampling import sample
 from lightreasoner.training import finetune
 
 

@@ -9,7 +9,7 @@ from lightreasoner.config import SampleConfig
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.sampling import sample
+from lightreasoner.samples.sampling import sample
 
 from .naive import naive_steps
 

@@ -17,13 +17,13 @@ from lightreasoner.config import RunConfig
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation_folder import read_evaluation
 from lightreasoner.judging import read_judged
-from lightreasoner.label_statistics import KlHistogram, echoes, is_scattered
 from lightreasoner.recipes import load_recipe
 from lightreasoner.report import markdown, report, write_figures, write_page
 from lightreasoner.report.browser import read_blocks
 from lightreasoner.report.tokens import TokenTexts, find_texts, visible
 from lightreasoner.runs.records import Answer, Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.statistics import KlHistogram, echoes, is_scattered
 
 from .made_up import made_up_rollout, write_samples
 
@@ -311,7 +311,7 @@ def test_nothing_to_report_and_an_unfinished_stage_are_said(small_run: Path, tmp
 
 
 def test_imported_samples_have_a_report(small_run: Path, tmp_path: Path) -> None:
-    from lightreasoner.exchange import export_samples, import_samples
+    from lightreasoner.samples.jsonl import export_samples, import_samples
 
     export_samples(small_run, tmp_path / "samples.jsonl")
     import_samples(tmp_path / "samples.jsonl", tmp_path / "imported", expert="miniature/expert")

@@ -21,7 +21,7 @@ from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupte
 from lightreasoner.labels import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
-from lightreasoner.sampling import sample
+from lightreasoner.samples.sampling import sample
 from lightreasoner.training import LabelObjective, attach_lora, finetune, newest_complete_checkpoint
 
 Gradients = dict[str, torch.Tensor]

@@ -20,28 +20,28 @@ from lightreasoner.config import (
 )
 
 if TYPE_CHECKING:
-    from lightreasoner.baselines import baseline
     from lightreasoner.comparison import compare
     from lightreasoner.evaluation import evaluate
-    from lightreasoner.exchange import export_samples, import_samples
     from lightreasoner.merging import merge
     from lightreasoner.pipeline import run
-    from lightreasoner.sampling import sample
-    from lightreasoner.selecting import select
+    from lightreasoner.samples.baselines import baseline
+    from lightreasoner.samples.jsonl import export_samples, import_samples
+    from lightreasoner.samples.sampling import sample
+    from lightreasoner.samples.selecting import select
     from lightreasoner.studies.study import study
     from lightreasoner.training import finetune
 
 _HOMES = {
-    "baseline": "baselines",
+    "baseline": "samples.baselines",
     "compare": "comparison",
     "evaluate": "evaluation",
-    "export_samples": "exchange",
+    "export_samples": "samples.jsonl",
     "finetune": "training",
-    "import_samples": "exchange",
+    "import_samples": "samples.jsonl",
     "merge": "merging",
     "run": "pipeline",
-    "sample": "sampling",
-    "select": "selecting",
+    "sample": "samples.sampling",
+    "select": "samples.selecting",
     "study": "studies.study",
 }
 

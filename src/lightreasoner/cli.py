@@ -133,7 +133,7 @@ def sample(
     *, flags: Annotated[SampleFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS
 ) -> None:
     """Stage 1: expert rollouts, both models scored on identical prefixes, informative steps kept and labelled."""
-    _do("sampling", "sample", _resolve(SampleConfig, flags, options.recipe), options)
+    _do("samples.sampling", "sample", _resolve(SampleConfig, flags, options.recipe), options)
 
 
 @app.command
@@ -373,7 +373,7 @@ def baseline(
     if options.recipe is not None:
         raise ConfigError("recipes have no section for a rival's data; give its settings as flags")
     given = {**_given(flags), "kind": kind}
-    _do("baselines", "baseline", BaselineConfig.checked(given), options)
+    _do("samples.baselines", "baseline", BaselineConfig.checked(given), options)
 
 
 @samples_app.command(name="select")
@@ -394,7 +394,7 @@ def select_samples(
         seed: of what is drawn at random: the random rule, and which of equal scores are kept.
         as_json: print the result as JSON.
     """
-    from lightreasoner.selecting import select
+    from lightreasoner.samples.selecting import select
 
     _print(select(SelectConfig.checked({**_given(flags), "source": source, "out": out, "seed": seed})), as_json)
 
@@ -427,7 +427,7 @@ def import_samples(
         trust_remote_code: run Python code that the model repository ships.
         as_json: print the result as JSON.
     """
-    from lightreasoner.exchange import import_samples as do_import
+    from lightreasoner.samples.jsonl import import_samples as do_import
 
     _print(
         do_import(
@@ -455,7 +455,7 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
         trust_remote_code: run Python code that the model repository ships.
         as_json: print the result as JSON.
     """
-    from lightreasoner.exchange import export_samples as do_export
+    from lightreasoner.samples.jsonl import export_samples as do_export
 
     _print(do_export(run_folder, file, trust_remote_code=trust_remote_code), as_json)
 

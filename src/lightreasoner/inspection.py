@@ -21,7 +21,7 @@ from lightreasoner.report.page import write_inspection
 from lightreasoner.report.samples import ScoredRollout, rollouts_of
 from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.runs.records import Rollout, StepSample
-from lightreasoner.sampling import Prompted, Sampler
+from lightreasoner.samples.sampling import Prompted, Sampler
 
 # The heat scale of the page, for a dark and a light terminal alike: background and the letters on it.
 COLOURS = (

@@ -19,7 +19,7 @@ from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
-from lightreasoner.sampling import sample
+from lightreasoner.samples.sampling import sample
 from lightreasoner.training import finetune
 
 

@@ -29,7 +29,7 @@ HANG = 90.0  # seconds after which a command hangs; the longest takes a tenth of
 _server = None
 if "forkserver" in multiprocessing.get_all_start_methods():
     _server = multiprocessing.get_context("forkserver")
-    _server.set_forkserver_preload(["lightreasoner.pipeline", "lightreasoner.exchange", "lightreasoner.cli"])
+    _server.set_forkserver_preload(["lightreasoner.pipeline", "lightreasoner.samples.jsonl", "lightreasoner.cli"])
 
 
 def count(**what: int) -> None:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.archives import unpacked
 from lightreasoner.config import RunConfig
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import LightReasonerError
@@ -23,7 +22,8 @@ from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.stage import open_stage
-from lightreasoner.sample_lines import LineReader
+from lightreasoner.samples.archive import unpacked
+from lightreasoner.samples.jsonl_lines import LineReader
 
 from .harness import count
 

@@ -13,7 +13,7 @@ from lightreasoner.config import SampleConfig
 from lightreasoner.inference.generation import Decoding, Generation
 from lightreasoner.models.loading import find_model, load_pair
 from lightreasoner.runs.records import Problem
-from lightreasoner.sampling import Prompted, Sampler
+from lightreasoner.samples.sampling import Prompted, Sampler
 
 from .harness import assert_same_rows, commits, contents, count, lightr, refused, rows, succeed
 from .test_fingerprints import changed

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lightreasoner.label_statistics import KlHistogram, Mean, echoes, is_scattered, label_entropy, pull
 from lightreasoner.report.samples import ScoredRollout
 from lightreasoner.report.tokens import TokenTexts
 from lightreasoner.runs.records import StepSample
+from lightreasoner.samples.statistics import KlHistogram, Mean, echoes, is_scattered, label_entropy, pull
 
 MOST_MOVED = 12  # tokens listed as promoted and as demoted
 LARGEST_SUPPORT = 6  # label sizes from here on are counted together

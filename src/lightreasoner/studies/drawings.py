@@ -9,9 +9,9 @@ import numpy as np
 
 from lightreasoner import figures
 from lightreasoner.config import SampleConfig
-from lightreasoner.label_statistics import KlHistogram, Mean
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.statistics import KlHistogram, Mean
 from lightreasoner.studies import tables
 from lightreasoner.studies.cells import Job
 from lightreasoner.studies.grids import Plan, Scope

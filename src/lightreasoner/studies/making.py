@@ -75,14 +75,14 @@ def _read_seconds(folder: Path) -> dict[str, float]:
 
 
 def _sample(job: Job) -> dict[str, Any]:
-    from lightreasoner.sampling import sample
+    from lightreasoner.samples.sampling import sample
 
     with _timed(job.folder, "sample"):
         return {"sample": sample(cast(SampleConfig, job.subject).model_copy(update={"out": job.folder}))}
 
 
 def _baseline(job: Job) -> dict[str, Any]:
-    from lightreasoner.baselines import baseline
+    from lightreasoner.samples.baselines import baseline
 
     with _timed(job.folder, "sample"):
         return {"sample": baseline(cast(BaselineConfig, job.subject).model_copy(update={"out": job.folder}))}
@@ -99,7 +99,7 @@ def _evaluate(job: Job) -> dict[str, Any]:
 def _train(job: Job) -> dict[str, Any]:
     from lightreasoner.evaluation import evaluate
     from lightreasoner.merging import merge
-    from lightreasoner.selecting import select
+    from lightreasoner.samples.selecting import select
     from lightreasoner.training import finetune
 
     train = cast(Train, job.subject)
@@ -136,7 +136,7 @@ def _mixture(job: Job) -> dict[str, Any]:
 
 
 def _held_out(job: Job) -> dict[str, Any]:
-    from lightreasoner.baselines import baseline, distinct, solved_problems
+    from lightreasoner.samples.baselines import baseline, distinct, solved_problems
 
     subject = cast(HeldOut, job.subject)
     config = BaselineConfig(

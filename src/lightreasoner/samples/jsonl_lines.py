@@ -169,7 +169,7 @@ class LineReader:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How the token ids of all lines were made; see `exchange.import_samples`."""
+        """How the token ids of all lines were made; see `samples.jsonl.import_samples`."""
         cue = self._template.cue if self._asked else None
         return {"prefix_length_differs": self._differing, "expert": self._expert, "cue": cue}
 

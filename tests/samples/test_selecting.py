@@ -14,8 +14,8 @@ from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.labels import load_labels
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.sampling import sample
-from lightreasoner.selecting import RULES, select
+from lightreasoner.samples.sampling import sample
+from lightreasoner.samples.selecting import RULES, select
 
 
 @pytest.fixture(scope="module")

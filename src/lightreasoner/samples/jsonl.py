@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.archives import unpacked
 from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.data.problems import READERS, question_of, read_dataset
 from lightreasoner.errors import DataError, RunError, SampleFormatError
-from lightreasoner.label_statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.files import file_hash, publish_folder
@@ -25,7 +23,9 @@ from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import IMPORTED, Rollout, StepSample
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, sample_folder
-from lightreasoner.sample_lines import LONGEST_LINE, LineReader, short, write_line
+from lightreasoner.samples.archive import unpacked
+from lightreasoner.samples.jsonl_lines import LONGEST_LINE, LineReader, short, write_line
+from lightreasoner.samples.statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
 
 SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them
 ROWS_PER_SHARD = 4096

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightreasoner.baselines import baseline, sft_settings
 from lightreasoner.config import BaselineConfig, FinetuneConfig
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
@@ -17,6 +16,7 @@ from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.baselines import baseline, sft_settings
 from lightreasoner.training import LabelObjective, finetune
 
 GSM8K_ROWS = [

@@ -13,18 +13,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner import exchange
 from lightreasoner.config import DEFAULT_CUE, SampleConfig
 from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
-from lightreasoner.exchange import export_samples, import_samples
 from lightreasoner.labels import LabelSet, load_labels
 from lightreasoner.miniature.train import PLANS, TURN_END, VOCABULARY_SIZE, _start, train_tokenizer
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.sample_lines import LONGEST_LINE, LineReader
-from lightreasoner.sampling import sample
+from lightreasoner.samples import jsonl
+from lightreasoner.samples.jsonl import export_samples, import_samples
+from lightreasoner.samples.jsonl_lines import LONGEST_LINE, LineReader
+from lightreasoner.samples.sampling import sample
 
 AUTHORS_FIELDS = ["prompt_id", "step", "prefix", "tokens", "token_ids", "weights", "kl_divergence"]
 QUESTION = "Ann has 3 apples and buys 4 more. How many apples does she have?"
@@ -167,7 +167,7 @@ def test_export_to_where_nothing_can_be(run_folder: Path, tmp_path: Path, parent
 
 
 def test_a_failed_export_leaves_nothing(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightreasoner.sample_lines.LONGEST_LINE", 10)
+    monkeypatch.setattr("lightreasoner.samples.jsonl_lines.LONGEST_LINE", 10)
     with pytest.raises(DataError, match="plausibility-alpha"):
         export_samples(run_folder, tmp_path / "samples.jsonl")
     assert not list(tmp_path.iterdir())
@@ -234,7 +234,7 @@ def test_many_shards_hold_the_same_as_one(
     exported: Path, expert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_samples(exported, tmp_path / "one", expert=expert)
-    monkeypatch.setattr(exchange, "ROWS_PER_SHARD", 5)
+    monkeypatch.setattr(jsonl, "ROWS_PER_SHARD", 5)
     import_samples(exported, tmp_path / "many", expert=expert)
     assert len(list((tmp_path / "many/sample").glob("steps-*.parquet"))) > 2
     assert stored(tmp_path / "many") == stored(tmp_path / "one")
@@ -486,7 +486,7 @@ def test_missing_fields(name: str, good_row: Row, expert: str, tmp_path: Path) -
 def test_a_failure_after_many_shards_leaves_nothing(
     exported: Path, expert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "ROWS_PER_SHARD", 2)
+    monkeypatch.setattr(jsonl, "ROWS_PER_SHARD", 2)
     file = tmp_path / "s.jsonl"
     file.write_bytes(exported.read_bytes() + b"{}\n")
     with pytest.raises(SampleFormatError, match="no field prompt_id"):

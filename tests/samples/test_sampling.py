@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-from lightreasoner import sampling
 from lightreasoner.config import SampleConfig
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
 from lightreasoner.inference.generation import Decoding
@@ -26,7 +25,8 @@ from lightreasoner.miniature import model_path
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.sampling import sample
+from lightreasoner.samples import sampling
+from lightreasoner.samples.sampling import sample
 
 Kept = dict[tuple[str, int], StepSample]
 
@@ -171,7 +171,7 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(config: SampleCon
     script = (
         "import sys, torch; torch.set_num_threads(1)\n"
         "from lightreasoner.config import SampleConfig\n"
-        "from lightreasoner.sampling import sample\n"
+        "from lightreasoner.samples.sampling import sample\n"
         "sample(SampleConfig.model_validate_json(sys.argv[1]))\n"
     )
     ledger = parts.out / "sample" / "ledger.jsonl"
