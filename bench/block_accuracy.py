@@ -15,10 +15,10 @@ from typing import Any
 from lightreasoner.comparison import compare
 from lightreasoner.config import RunConfig
 from lightreasoner.evaluation import evaluate
-from lightreasoner.merging import merge
 from lightreasoner.recipes import load_recipe
 from lightreasoner.samples.sampling import sample
-from lightreasoner.training import finetune
+from lightreasoner.training.finetuning import finetune
+from lightreasoner.training.merging import merge
 
 
 def accuracy(root: Path, seed: int, size: int) -> dict[str, Any]:

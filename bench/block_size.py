@@ -21,8 +21,8 @@ from speed import ALPHA, BETA, LABELS_PER_STEP, Ours, labels_of
 
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.inference.packing import packs
-from lightreasoner.labels import Collator, LabelSet
-from lightreasoner.training import LabelObjective, attach_lora
+from lightreasoner.training.batches import Collator, LabelSet
+from lightreasoner.training.finetuning import LabelObjective, attach_lora
 
 LEAST_SHARE = 0.75  # of the 16 labels of a step that must be left as independent ones
 SIZES = (1, 2, 4, 8, 16)

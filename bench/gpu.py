@@ -34,7 +34,6 @@ import speed
 import torch
 from speed import LABELS_PER_STEP, gemm_rate, timed
 
-from lightreasoner import training
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
@@ -42,6 +41,7 @@ from lightreasoner.models.loading import find_model, load_pair
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
+from lightreasoner.training import finetuning as training
 
 KEPT = 0.2  # share of the steps (the paper's Figure 2)
 BLOCKS = (1, FinetuneSettings().labels_per_forward)  # labels that share a forward pass: the paper's number, ours

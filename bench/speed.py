@@ -31,11 +31,11 @@ from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.packing import cut_by_tokens, packs, shared_beginning
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
-from lightreasoner.labels import Collator, LabelSchedule, LabelSet, flatten
 from lightreasoner.models.vocabulary import logit_width
 from lightreasoner.runs.records import Problem, Rollout, StepSample
 from lightreasoner.samples.sampling import Prompted, Sampler
-from lightreasoner.training import LabelObjective, attach_lora, tokens_per_micro_batch
+from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, flatten
+from lightreasoner.training.finetuning import LabelObjective, attach_lora, tokens_per_micro_batch
 
 BETA, ALPHA, LABELS_PER_STEP = 0.4, 0.2, 16
 

@@ -22,23 +22,23 @@ from lightreasoner.config import (
 if TYPE_CHECKING:
     from lightreasoner.comparison import compare
     from lightreasoner.evaluation import evaluate
-    from lightreasoner.merging import merge
     from lightreasoner.pipeline import run
     from lightreasoner.samples.baselines import baseline
     from lightreasoner.samples.jsonl import export_samples, import_samples
     from lightreasoner.samples.sampling import sample
     from lightreasoner.samples.selecting import select
     from lightreasoner.studies.study import study
-    from lightreasoner.training import finetune
+    from lightreasoner.training.finetuning import finetune
+    from lightreasoner.training.merging import merge
 
 _HOMES = {
     "baseline": "samples.baselines",
     "compare": "comparison",
     "evaluate": "evaluation",
     "export_samples": "samples.jsonl",
-    "finetune": "training",
+    "finetune": "training.finetuning",
     "import_samples": "samples.jsonl",
-    "merge": "merging",
+    "merge": "training.merging",
     "run": "pipeline",
     "sample": "samples.sampling",
     "select": "samples.selecting",

@@ -141,13 +141,13 @@ def finetune(
     *, flags: Annotated[FinetuneFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS
 ) -> None:
     """Stage 2: LoRA fine-tuning of the expert on the stored labels."""
-    _do("training", "finetune", _resolve(FinetuneConfig, flags, options.recipe), options)
+    _do("training.finetuning", "finetune", _resolve(FinetuneConfig, flags, options.recipe), options)
 
 
 @app.command
 def merge(*, flags: Annotated[MergeFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS) -> None:
     """Stage 3: base + adapter as a plain model folder, read back and compared."""
-    _do("merging", "merge", _resolve(MergeConfig, flags, options.recipe), options)
+    _do("training.merging", "merge", _resolve(MergeConfig, flags, options.recipe), options)
 
 
 @app.command

@@ -13,14 +13,14 @@ import yaml
 from lightreasoner.comparison import compare
 from lightreasoner.config import RunConfig
 from lightreasoner.evaluation import evaluate
-from lightreasoner.merging import merge
 from lightreasoner.report import write_page
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.samples.sampling import sample
-from lightreasoner.training import finetune
+from lightreasoner.training.finetuning import finetune
+from lightreasoner.training.merging import merge
 
 
 def run(config: RunConfig) -> dict[str, Any]:

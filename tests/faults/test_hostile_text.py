@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightreasoner.errors import SampleFormatError, visible
-from lightreasoner.samples import archive
+from lightreasoner.samples import archive as sample_archive
 from lightreasoner.samples.jsonl import import_samples
 
 from .harness import commits, contents, count, lightr, refused, succeed
@@ -132,7 +132,7 @@ def link(archive: zipfile.ZipFile, lines: bytes) -> None:
 
 
 def many(archive: zipfile.ZipFile, lines: bytes) -> None:
-    for number in range(archives.MOST_MEMBERS + 1):
+    for number in range(sample_archive.MOST_MEMBERS + 1):
         archive.writestr(f"{number}.txt", b"")
 
 
@@ -184,7 +184,7 @@ def test_an_archive_that_lies_about_its_sizes_or_is_torn_is_refused(
         assert "no sound .zip" in refused(
             "samples", "import", tmp_path / "torn.zip", tmp_path / "in", "--expert", "miniature/expert"
         )
-    monkeypatch.setattr(archive, "LARGEST", 1000)
+    monkeypatch.setattr(sample_archive, "LARGEST", 1000)
     with pytest.raises(SampleFormatError, match="unpacks to"):
         import_samples(tmp_path / "s.zip", tmp_path / "in", expert=str(random_expert))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zip", "torn.zip"]

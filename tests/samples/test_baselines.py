@@ -10,14 +10,14 @@ from lightreasoner.config import BaselineConfig, FinetuneConfig
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.grading.answers import last_boxed
-from lightreasoner.labels import Collator, load_labels
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline, sft_settings
-from lightreasoner.training import LabelObjective, finetune
+from lightreasoner.training.batches import Collator, load_labels
+from lightreasoner.training.finetuning import LabelObjective, finetune
 
 GSM8K_ROWS = [
     {

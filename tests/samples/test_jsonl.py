@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import DEFAULT_CUE, SampleConfig
 from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
-from lightreasoner.labels import LabelSet, load_labels
 from lightreasoner.miniature.train import PLANS, TURN_END, VOCABULARY_SIZE, _start, train_tokenizer
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
@@ -25,6 +24,7 @@ from lightreasoner.samples import jsonl
 from lightreasoner.samples.jsonl import export_samples, import_samples
 from lightreasoner.samples.jsonl_lines import LONGEST_LINE, LineReader
 from lightreasoner.samples.sampling import sample
+from lightreasoner.training.batches import LabelSet, load_labels
 
 AUTHORS_FIELDS = ["prompt_id", "step", "prefix", "tokens", "token_ids", "weights", "kl_divergence"]
 QUESTION = "Ann has 3 apples and buys 4 more. How many apples does she have?"

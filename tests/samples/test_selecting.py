@@ -11,11 +11,11 @@ import torch
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig, SelectConfig, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
-from lightreasoner.labels import load_labels
 from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import RULES, select
+from lightreasoner.training.batches import load_labels
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from lightreasoner.commands import finetuning_command, sampling_commands
 from lightreasoner.comparison import compare
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
@@ -23,6 +22,7 @@ from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.records import SCHEMA_VERSION, SELECTED
 from lightreasoner.runs.stage import StageFolder, read_stage, sample_folder
+from lightreasoner.training.model_card import finetuning_command, sampling_commands
 
 Visit = Callable[[ScoredRollout], None]
 BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/

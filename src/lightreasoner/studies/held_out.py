@@ -9,10 +9,10 @@ from peft import PeftModel
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.inference.packing import packs
 from lightreasoner.inference.scoring import tokens_per_pass
-from lightreasoner.labels import Collator, load_labels
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
-from lightreasoner.training import LabelObjective
+from lightreasoner.training.batches import Collator, load_labels
+from lightreasoner.training.finetuning import LabelObjective
 
 
 def checkpoint_losses(config: FinetuneConfig, finetuned: Path, solutions: Path) -> list[dict[str, Any]]:

@@ -98,9 +98,9 @@ def _evaluate(job: Job) -> dict[str, Any]:
 
 def _train(job: Job) -> dict[str, Any]:
     from lightreasoner.evaluation import evaluate
-    from lightreasoner.merging import merge
     from lightreasoner.samples.selecting import select
-    from lightreasoner.training import finetune
+    from lightreasoner.training.finetuning import finetune
+    from lightreasoner.training.merging import merge
 
     train = cast(Train, job.subject)
     source = job.of(job.data(train))

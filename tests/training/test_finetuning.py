@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig, SampleConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, RunMismatch, TrainingDiverged
-from lightreasoner.labels import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.samples.sampling import sample
-from lightreasoner.training import LabelObjective, attach_lora, finetune, newest_complete_checkpoint
+from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
+from lightreasoner.training.finetuning import LabelObjective, attach_lora, finetune, newest_complete_checkpoint
 
 Gradients = dict[str, torch.Tensor]
 
@@ -236,7 +236,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(random_expert: Path, sampl
         "import sys, torch; torch.set_num_threads(1)\n"
         "from lightreasoner.config import FinetuneConfig\n"
         "from lightreasoner.errors import LightReasonerError\n"
-        "from lightreasoner.training import finetune\n"
+        "from lightreasoner.training.finetuning import finetune\n"
         "try: finetune(FinetuneConfig.model_validate_json(open(sys.argv[1]).read()))\n"
         "except LightReasonerError as error: sys.exit(error.exit_code)\n"
     )

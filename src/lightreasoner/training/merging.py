@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
-from lightreasoner.commands import finetuning_command, merging_command, sampling_commands
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
 from lightreasoner.models.loading import ModelSource, find_model, load_model, load_tokenizer, pick_device, weights_dtype
@@ -25,6 +24,7 @@ from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.records import ADAPTER_FILES, BASELINE, SELECTED
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.training.model_card import finetuning_command, merging_command, sampling_commands
 
 MODEL_CARD_BYTES = 10_000  # of the card and the result, at most
 RESULT = "lightreasoner.json"  # within the merged folder

@@ -10,13 +10,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightreasoner import merging
 from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
-from lightreasoner.merging import merge
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.samples.sampling import sample
-from lightreasoner.training import finetune
+from lightreasoner.training.finetuning import finetune, merging
+from lightreasoner.training.merging import merge
 
 
 @pytest.fixture(scope="module")

@@ -38,15 +38,6 @@ from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
 from lightreasoner.inference.packing import attention_by, packs
 from lightreasoner.inference.scoring import head_rows
-from lightreasoner.labels import (
-    Collator,
-    LabelSchedule,
-    LabelSet,
-    MicroBatch,
-    epochs,
-    load_labels,
-    share_of_step,
-)
 from lightreasoner.models.loading import (
     ModelSource,
     dtype_name,
@@ -63,6 +54,15 @@ from lightreasoner.runs.progress import Advance, progress, say
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import StopRequest, stop_signals
 from lightreasoner.runs.stage import open_stage
+from lightreasoner.training.batches import (
+    Collator,
+    LabelSchedule,
+    LabelSet,
+    MicroBatch,
+    epochs,
+    load_labels,
+    share_of_step,
+)
 
 ADAPTER = "adapter"
 # Settings that change what is seen and kept on the way, never the result.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightreasoner.commands import finetuning_command, merging_command, sampling_commands
+from lightreasoner.training.model_card import finetuning_command, merging_command, sampling_commands
 
 SAMPLED: dict[str, Any] = {
     "schema_version": 3, "expert": "miniature/expert", "expert_revision": None, "expert_sha256": "0" * 64,
