@@ -20,7 +20,7 @@ from lightreasoner.data.benchmarks import (
 )
 from lightreasoner.data.problems import load_problems, read_url
 from lightreasoner.errors import DataError, HubUnreachable
-from lightreasoner.grading.answers import extract_choice
+from lightreasoner.grading.extraction import extract_choice
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.numbers import parse_number
 

@@ -16,8 +16,8 @@ from lightreasoner.config import RunConfig
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.grade_file import grade_file
-from lightreasoner.grading import toolkit
-from lightreasoner.grading.answers import extract_answer, extract_choice, last_boxed, stated_answer
+from lightreasoner.grading import qwen_toolkit as toolkit
+from lightreasoner.grading.extraction import extract_answer, extract_choice, last_boxed, stated_answer
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.recipes import load_recipe

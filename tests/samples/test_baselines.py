@@ -9,7 +9,7 @@ import torch
 from lightreasoner.config import BaselineConfig, FinetuneConfig
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
-from lightreasoner.grading.answers import last_boxed
+from lightreasoner.grading.extraction import last_boxed
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of

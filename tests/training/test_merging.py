@@ -14,7 +14,8 @@ from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.samples.sampling import sample
-from lightreasoner.training.finetuning import finetune, merging
+from lightreasoner.training import merging
+from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge
 
 

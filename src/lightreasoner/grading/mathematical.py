@@ -6,8 +6,8 @@ Runs in the workers of `pool` only: math-verify and SymPy may take any time and 
 import logging
 import re
 
-from lightreasoner.grading.answers import extract_answer as extract_number
-from lightreasoner.grading.answers import extract_choice, stated_answer
+from lightreasoner.grading.extraction import extract_answer as extract_number
+from lightreasoner.grading.extraction import extract_choice, stated_answer
 from lightreasoner.grading.numbers import parse_number, parse_quantity, same_number
 from lightreasoner.grading.verdicts import AnswerKind, Judgement
 

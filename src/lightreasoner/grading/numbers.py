@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from lightreasoner.grading.answers import NUMBER
+from lightreasoner.grading.extraction import NUMBER
 
 LONGEST_NUMBER = 400  # characters; Python's own conversion refuses or crawls on longer ones
 

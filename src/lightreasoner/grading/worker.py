@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 
-from lightreasoner.grading import mathematical, toolkit
+from lightreasoner.grading import mathematical
+from lightreasoner.grading import qwen_toolkit as toolkit
 from lightreasoner.grading.verdicts import Case, Judgement
 
 

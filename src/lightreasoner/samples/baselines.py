@@ -17,7 +17,7 @@ import pyarrow as pa
 from lightreasoner.config import BaselineConfig, BaselineKind
 from lightreasoner.data.problems import Row, make_problem, question_of, read_dataset, text_of
 from lightreasoner.errors import DataError
-from lightreasoner.grading.answers import last_boxed, stated_answer
+from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case
 from lightreasoner.inference.generation import Decoding, TokenIds

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any
 
-from lightreasoner.grading.toolkit_text import strip_string
+from lightreasoner.grading.qwen_toolkit_text import strip_string
 from lightreasoner.grading.verdicts import Judgement
 
 CHOICES = ("A", "B", "C", "D", "E")

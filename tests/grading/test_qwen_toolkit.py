@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.grading.toolkit import equal, judge
-from lightreasoner.grading.toolkit_text import strip_string
+from lightreasoner.grading.qwen_toolkit import equal, judge
+from lightreasoner.grading.qwen_toolkit_text import strip_string
 from lightreasoner.grading.verdicts import Judgement
 
 # (why, text, gold, benchmark, verdict)
@@ -292,7 +292,7 @@ def test_nothing_of_an_answer_but_its_numerals_reaches_an_evaluator(monkeypatch)
 def test_numbers_words_and_choices_need_no_computer_algebra():
     program = """
 import sys
-from lightreasoner.grading.toolkit import judge
+from lightreasoner.grading.qwen_toolkit import judge
 assert judge(r"\\boxed{145}", "145.0").verdict == "correct"
 assert judge(r"\\boxed{146}", "145.0").verdict == "wrong"
 assert judge(r"\\boxed{Leon}", "Noel").verdict == "wrong"

@@ -17,10 +17,11 @@ import pytest
 
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import ConfigError, LightReasonerError
-from lightreasoner.grading import mathematical, toolkit
+from lightreasoner.grading import mathematical
+from lightreasoner.grading import qwen_toolkit as toolkit
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case, Judgement
-from tests.test_grading import TABLE
+from tests.grading.test_mathematical import TABLE
 
 MARGIN = 15  # seconds that a busy machine may add to anything
 HANGING = Case(r"\boxed{9^{9^{9^{9}}}}", "2", "expression")  # math-verify carries the powers out

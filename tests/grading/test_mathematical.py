@@ -1,6 +1,6 @@
 """What counts as a model's answer, and what counts as right: the main judge, in this process.
 
-`test_grading_pool.py` runs it in workers, `test_gold_answers.py` on the answers of the benchmarks.
+`grading/test_pool.py` runs it in workers, `grading/test_gold_answers.py` on the answers of the benchmarks.
 """
 
 from fractions import Fraction
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lightreasoner.grading.answers import extract_answer, extract_choice, last_boxed, stated_answer
+from lightreasoner.grading.extraction import extract_answer, extract_choice, last_boxed, stated_answer
 from lightreasoner.grading.mathematical import canonical, equal_expressions, judge
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Judgement
