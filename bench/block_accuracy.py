@@ -12,9 +12,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.comparison import compare
 from lightreasoner.config import RunConfig
-from lightreasoner.evaluation import evaluate
+from lightreasoner.evaluation.comparison import compare
+from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.recipes import load_recipe
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training.finetuning import finetune

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from lightreasoner import pipeline
 from lightreasoner.config import RunConfig
 from lightreasoner.errors import DataError
-from lightreasoner.evaluation_folder import read_evaluation
-from lightreasoner.judging import read_judged
+from lightreasoner.evaluation.folder import read_evaluation
+from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.recipes import load_recipe
 from lightreasoner.report import markdown, report, write_figures, write_page
 from lightreasoner.report.browser import read_blocks

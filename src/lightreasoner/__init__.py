@@ -20,8 +20,8 @@ from lightreasoner.config import (
 )
 
 if TYPE_CHECKING:
-    from lightreasoner.comparison import compare
-    from lightreasoner.evaluation import evaluate
+    from lightreasoner.evaluation.comparison import compare
+    from lightreasoner.evaluation.evaluate import evaluate
     from lightreasoner.pipeline import run
     from lightreasoner.samples.baselines import baseline
     from lightreasoner.samples.jsonl import export_samples, import_samples
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "baseline": "samples.baselines",
-    "compare": "comparison",
-    "evaluate": "evaluation",
+    "compare": "evaluation.comparison",
+    "evaluate": "evaluation.evaluate",
     "export_samples": "samples.jsonl",
     "finetune": "training.finetuning",
     "import_samples": "samples.jsonl",

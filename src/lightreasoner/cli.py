@@ -155,7 +155,7 @@ def evaluate(
     *, flags: Annotated[EvaluateFlags | None, Flat] = None, options: Annotated[Options, Flat] = NO_OPTIONS
 ) -> None:
     """Stage 4: accuracy on benchmarks with 95 % intervals; by default greedy pass@1."""
-    _do("evaluation", "evaluate", _resolve(EvaluateConfig, flags, options.recipe), options, _evaluation_lines)
+    _do("evaluation.evaluate", "evaluate", _resolve(EvaluateConfig, flags, options.recipe), options, _evaluation_lines)
 
 
 @app.command
@@ -222,7 +222,7 @@ def compare(before: Path, after: Path, *, judge: JudgeName | None = None, as_jso
         judge: whose verdicts; by default those of math-verify where there are any.
         as_json: print the result as JSON.
     """
-    from lightreasoner.comparison import compare as do_compare
+    from lightreasoner.evaluation.comparison import compare as do_compare
     from lightreasoner.tables import comparison_lines
 
     _print(do_compare(before, after, judge=judge), as_json, comparison_lines)
@@ -312,7 +312,7 @@ def grade(
         megabytes: memory that one of the judge's processes may take.
         workers: processes that judge; by default one for each processor core.
     """
-    from lightreasoner.grade_file import grade_file
+    from lightreasoner.evaluation.grade_file import grade_file
 
     counts = grade_file(file, out, judge=judge, seconds=seconds, megabytes=megabytes, workers=workers)
     _say(", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items()))
@@ -480,7 +480,7 @@ def import_answers(
         model: name of the model, which the file does not tell.
         as_json: print the result as JSON.
     """
-    from lightreasoner.answer_files import import_toolkit
+    from lightreasoner.evaluation.exports import import_toolkit
 
     _print(import_toolkit(file, out, benchmark=benchmark, prompt=prompt, model=model), as_json)
 
@@ -495,7 +495,7 @@ def export_answers(evaluation: Path, out: Path, *, to: Literal["lm-eval", "hub"]
         to: lm-eval for the logs of lm-evaluation-harness, hub for the evaluation results of a model's repository.
         as_json: print the result as JSON.
     """
-    from lightreasoner.answer_files import export_answers as do_export
+    from lightreasoner.evaluation.exports import export_answers as do_export
 
     _print(do_export(evaluation, out, to=to), as_json)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from lightreasoner.comparison import compare
 from lightreasoner.config import RunConfig
-from lightreasoner.evaluation import evaluate
+from lightreasoner.evaluation.comparison import compare
+from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.report import write_page
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json

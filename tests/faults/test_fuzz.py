@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lightreasoner.config import RunConfig
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import LightReasonerError
-from lightreasoner.grade_file import grade_file
+from lightreasoner.evaluation.grade_file import grade_file
 from lightreasoner.grading import qwen_toolkit as toolkit
 from lightreasoner.grading.extraction import extract_answer, extract_choice, last_boxed, stated_answer
 from lightreasoner.models.loading import find_model, load_tokenizer

@@ -8,7 +8,7 @@ import torch
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
-from lightreasoner.evaluation import evaluate
+from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.padded_engine import PaddedEngine

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightreasoner.config import JudgeName
-from lightreasoner.evaluation_folder import Evaluated
-from lightreasoner.judging import read_judged
+from lightreasoner.evaluation.folder import Evaluated
+from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.runs.records import Answer, JudgedAnswer
 from lightreasoner.runs.stage import StageFolder

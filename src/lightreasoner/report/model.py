@@ -28,7 +28,7 @@ class Accuracy:
         total: items.
         before: the expert's.
         after: the fine-tuned model's.
-        test: row of `comparison.compare`: gain, interval, p-values; None where there is nothing to compare.
+        test: row of `evaluation.comparison.compare`: gain, interval, p-values; None where there is nothing to compare.
     """
 
     prompt: str
@@ -94,7 +94,7 @@ class Report:
         dataset: where the problems are from.
         verdict: what was run and what came of it, one sentence.
         accuracies: by benchmark.
-        overall: means over the benchmarks of each kind of prompt, rows of `comparison.compare`.
+        overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
         warnings: what the comparison warns of.
         cost: what the run took.
         beta: β of Eq 3; None where every step was kept, or nobody knows.

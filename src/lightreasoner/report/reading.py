@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from lightreasoner.comparison import compare
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
-from lightreasoner.evaluation_folder import Evaluated, read_evaluation
+from lightreasoner.evaluation.comparison import compare
+from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report, Score
@@ -38,7 +38,7 @@ class RunFolder:
         tuned: the same of fine-tuning.
         before: the expert's evaluation.
         after: the fine-tuned model's.
-        comparison: what `comparison.compare` says of the two.
+        comparison: what `evaluation.comparison.compare` says of the two.
         missing: what is not there, one sentence each.
     """
 

@@ -29,7 +29,7 @@ def verdict_of(
         questions: problems sampled.
         trained: labels trained on.
         accuracies: by benchmark.
-        comparison: what `comparison.compare` says.
+        comparison: what `evaluation.comparison.compare` says.
     """
     name = expert or run
     rows = [*comparison.get("overall", ()), *comparison.get("benchmarks", ())]

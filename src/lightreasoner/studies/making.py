@@ -89,7 +89,7 @@ def _baseline(job: Job) -> dict[str, Any]:
 
 
 def _evaluate(job: Job) -> dict[str, Any]:
-    from lightreasoner.evaluation import evaluate
+    from lightreasoner.evaluation.evaluate import evaluate
 
     config = cast(EvaluateConfig, job.subject).model_copy(update={"out": job.folder / "evaluate"})
     with _timed(job.folder, "evaluate"):
@@ -97,7 +97,7 @@ def _evaluate(job: Job) -> dict[str, Any]:
 
 
 def _train(job: Job) -> dict[str, Any]:
-    from lightreasoner.evaluation import evaluate
+    from lightreasoner.evaluation.evaluate import evaluate
     from lightreasoner.samples.selecting import select
     from lightreasoner.training.finetuning import finetune
     from lightreasoner.training.merging import merge
@@ -167,7 +167,7 @@ def _themes(job: Job) -> dict[str, Any]:
 
 
 def _elsewhere(job: Job) -> dict[str, Any]:
-    from lightreasoner.evaluation import evaluate
+    from lightreasoner.evaluation.evaluate import evaluate
 
     subject = cast(Elsewhere, job.subject)
     config = evaluation_of(job.of(subject.train).folder / "merged", subject.train, job.folder)

@@ -8,11 +8,11 @@ from typing import Any
 
 from scipy.stats import ttest_rel
 
-from lightreasoner.comparison import read_sides
 from lightreasoner.data.benchmarks import ARITHMETIC_SEED, BENCHMARKS
 from lightreasoner.data.problems import make_problem
+from lightreasoner.evaluation.comparison import read_sides
+from lightreasoner.evaluation.statistics import compare_overall
 from lightreasoner.miniature.word_problems import THEMES, word_problems
-from lightreasoner.statistics import compare_overall
 from lightreasoner.studies.cells import Job
 
 AVERAGE = "AVG"

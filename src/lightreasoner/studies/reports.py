@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner import figures
+from lightreasoner.evaluation.statistics import holm
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically
-from lightreasoner.statistics import holm
 from lightreasoner.studies.outcomes import Difference, Interval
 from lightreasoner.studies.paper import PAPER
 from lightreasoner.tables import table

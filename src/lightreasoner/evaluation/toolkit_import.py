@@ -23,8 +23,8 @@ from lightreasoner.config import BenchmarkName, PromptKind
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, items_hash
 from lightreasoner.data.problems import READERS, Row, make_problem, read_file
 from lightreasoner.errors import DataError
+from lightreasoner.evaluation.judging import CHUNK, summarise
 from lightreasoner.grading.verdicts import VERDICTS, Verdict
-from lightreasoner.judging import CHUNK, summarise
 from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Answer, JudgedAnswer, Problem

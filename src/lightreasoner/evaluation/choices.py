@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightreasoner.answering import ModelUnderTest
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
+from lightreasoner.evaluation.answering import ModelUnderTest
+from lightreasoner.evaluation.statistics import Accuracy
 from lightreasoner.inference.memory import in_halves
 from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
@@ -18,7 +19,6 @@ from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder
-from lightreasoner.statistics import Accuracy
 
 DELIMITER = " "  # between context and choice
 

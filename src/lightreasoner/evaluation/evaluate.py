@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from lightreasoner import answering, choices, judging
-from lightreasoner.answering import ModelUnderTest
 from lightreasoner.config import BenchmarkName, EvaluateConfig, PromptKind
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.errors import ConfigError
+from lightreasoner.evaluation import answering, choices, judging
+from lightreasoner.evaluation.answering import ModelUnderTest
 from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import say

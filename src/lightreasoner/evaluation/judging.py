@@ -7,13 +7,13 @@ from typing import Any
 
 from lightreasoner.config import EvaluateSettings, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.evaluation.statistics import Accuracy, majority, mean_interval, pass_at_k
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import Answer, JudgedAnswer
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder
-from lightreasoner.statistics import Accuracy, majority, mean_interval, pass_at_k
 
 CHUNK = 500  # answers per commit
 # Counts up when a judge decides anything otherwise than before, so that old verdicts are not mixed with new ones.

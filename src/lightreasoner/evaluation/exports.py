@@ -14,11 +14,11 @@ from typing import Any, Literal
 import yaml
 
 from lightreasoner.errors import DataError
-from lightreasoner.evaluation_folder import Evaluated, read_evaluation
-from lightreasoner.harness_files import harness_files
+from lightreasoner.evaluation.folder import Evaluated, read_evaluation
+from lightreasoner.evaluation.lm_eval import harness_files
+from lightreasoner.evaluation.toolkit_import import import_toolkit
 from lightreasoner.runs.files import write_atomically
 from lightreasoner.runs.progress import say
-from lightreasoner.toolkit_file import import_toolkit
 
 __all__ = ["ExportFormat", "export_answers", "import_toolkit"]
 

@@ -15,12 +15,13 @@ import torch
 from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from lightreasoner import answering, evaluation, judging
-from lightreasoner.comparison import compare
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import PAPER_SET, load_benchmark
 from lightreasoner.errors import ConfigError, DataError, RunMismatch
-from lightreasoner.evaluation import evaluate
+from lightreasoner.evaluation import answering, judging
+from lightreasoner.evaluation.comparison import compare
+from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.evaluation.statistics import majority, pass_at_k
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.verdicts import VERDICTS
 from lightreasoner.inference.generation import Decoding
@@ -29,7 +30,6 @@ from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.models.loading import find_model
 from lightreasoner.runs.records import Answer, JudgedAnswer, ScoredChoices
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.statistics import majority, pass_at_k
 
 
 def config_for(out: Path, model: str = "miniature/expert", **settings: object) -> EvaluateConfig:
@@ -422,5 +422,5 @@ def test_the_papers_seven_have_one_name(data_dir: Path, tmp_path: Path) -> None:
 def test_evaluation_is_reached_from_the_package() -> None:
     import lightreasoner
 
-    assert lightreasoner.evaluate is evaluation.evaluate
+    assert lightreasoner.evaluate is evaluate
     assert lightreasoner.compare is compare

@@ -17,16 +17,16 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import toolkit_file
-from lightreasoner.answer_files import export_answers, import_toolkit
-from lightreasoner.choices import summarise as summarise_choices
-from lightreasoner.comparison import compare
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, load_benchmark
 from lightreasoner.errors import DataError, LightReasonerError, RunCorrupted, RunMismatch
-from lightreasoner.evaluation import evaluate
-from lightreasoner.evaluation_folder import read_evaluation
-from lightreasoner.judging import read_judged
+from lightreasoner.evaluation import toolkit_import
+from lightreasoner.evaluation.choices import summarise as summarise_choices
+from lightreasoner.evaluation.comparison import compare
+from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.evaluation.exports import export_answers, import_toolkit
+from lightreasoner.evaluation.folder import read_evaluation
+from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.runs.records import Answer, JudgedAnswer, ScoredChoices
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage
 
@@ -152,7 +152,7 @@ def test_an_interrupted_import_continues_and_a_finished_one_stays(
 ) -> None:
     file = write(tmp_path / "test.jsonl", *map(line, range(7)))
     whole = import_toolkit(file, tmp_path / "whole", benchmark="gsm8k")
-    monkeypatch.setattr(toolkit_file, "CHUNK", 2)
+    monkeypatch.setattr(toolkit_import, "CHUNK", 2)
     commit, commits = StageFolder.commit, []
 
     def stops_sometimes(*arguments: Any) -> None:
@@ -430,7 +430,5 @@ def test_the_command_line_goes_both_ways(evaluation: Path, tmp_path: Path) -> No
 
 
 def test_neither_way_needs_torch() -> None:
-    modules = (
-        "import lightreasoner.answer_files, sys; print({'torch', 'transformers', 'huggingface_hub'} & {*sys.modules})"
-    )
+    modules = "import lightreasoner.evaluation.exports, sys; print({'torch', 'transformers', 'huggingface_hub'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", modules], capture_output=True, text=True).stdout == "set()\n"

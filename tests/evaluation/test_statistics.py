@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from lightreasoner.statistics import (
+from lightreasoner.evaluation.statistics import (
     Accuracy,
     compare_overall,
     compare_pairs,

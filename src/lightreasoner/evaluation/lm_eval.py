@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from lightreasoner.data.benchmarks import Benchmark
-from lightreasoner.evaluation_folder import Evaluated
-from lightreasoner.judging import read_judged
+from lightreasoner.evaluation.folder import Evaluated
+from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.runs.records import Answer, ScoredChoices
 
 NO_FILTER = "none"

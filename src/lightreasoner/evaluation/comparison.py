@@ -8,10 +8,10 @@ from typing import Any
 from lightreasoner.config import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.errors import DataError
-from lightreasoner.evaluation_folder import Evaluated, read_evaluation
-from lightreasoner.judging import read_judged
+from lightreasoner.evaluation.folder import Evaluated, read_evaluation
+from lightreasoner.evaluation.judging import read_judged
+from lightreasoner.evaluation.statistics import compare_overall, compare_pairs, holm
 from lightreasoner.runs.records import ScoredChoices
-from lightreasoner.statistics import compare_overall, compare_pairs, holm
 
 # Settings that say nothing about how a score came about. Items are compared one by one instead.
 _NOT_COMPARED = {"model", "model_sha256", "schema_version", "answers", "benchmark", "items", "items_sha256"}
