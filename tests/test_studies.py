@@ -15,12 +15,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lightreasoner import figures
 from lightreasoner.config import RunConfig, SampleConfig
 from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.recipes import load_recipe, recipe_names
+from lightreasoner.report import figures
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.studies import grids, making, outcomes, tables, work

@@ -223,7 +223,7 @@ def compare(before: Path, after: Path, *, judge: JudgeName | None = None, as_jso
         as_json: print the result as JSON.
     """
     from lightreasoner.evaluation.comparison import compare as do_compare
-    from lightreasoner.tables import comparison_lines
+    from lightreasoner.report.tables import comparison_lines
 
     _print(do_compare(before, after, judge=judge), as_json, comparison_lines)
 
@@ -351,7 +351,7 @@ def study(
 @app.command(name="benchmarks")
 def list_benchmarks(*, as_json: Json = False) -> None:
     """The benchmarks: size, metric, source, and whether a published figure has been reproduced."""
-    from lightreasoner.tables import benchmark_lines, benchmark_rows
+    from lightreasoner.report.tables import benchmark_lines, benchmark_rows
 
     _print({row["name"]: row for row in benchmark_rows()}, as_json, benchmark_lines)
 
@@ -619,7 +619,7 @@ def _print(result: Mapping[str, Any], as_json: bool, lines: Lines | None = None)
 
 
 def _evaluation_lines(result: Mapping[str, Any]) -> list[str]:
-    from lightreasoner.tables import evaluation_lines
+    from lightreasoner.report.tables import evaluation_lines
 
     return evaluation_lines(result)
 
@@ -629,7 +629,7 @@ def _study_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def _run_lines(result: Mapping[str, Any]) -> list[str]:
-    from lightreasoner.tables import comparison_lines
+    from lightreasoner.report.tables import comparison_lines
 
     sampled, tuned = result["sample"], result["finetune"]
     lines = [

@@ -6,8 +6,8 @@ from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
 from lightreasoner.report.model import PAPER_COSTS, Report, Score
 from lightreasoner.report.page import duration
+from lightreasoner.report.tables import table
 from lightreasoner.report.verdict import p_value
-from lightreasoner.tables import table
 
 
 def markdown(report: Report) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lightreasoner import figures
+from lightreasoner.report import figures
 from lightreasoner.report.model import Report
 from lightreasoner.report.samples import ScoredRollout
 from lightreasoner.report.tokens import TokenTexts

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lightreasoner import figures
 from lightreasoner.config import SampleConfig
+from lightreasoner.report import figures
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.statistics import KlHistogram, Mean

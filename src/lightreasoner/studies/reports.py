@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner import figures
 from lightreasoner.evaluation.statistics import holm
+from lightreasoner.report import figures
+from lightreasoner.report.tables import table
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically
 from lightreasoner.studies.outcomes import Difference, Interval
 from lightreasoner.studies.paper import PAPER
-from lightreasoner.tables import table
 
 VERDICTS = ("holds", "does not hold", "not decided")
 SURE = 0.05  # level at which a difference counts as found

@@ -25,7 +25,7 @@ from lightreasoner.runs.records import Answer, Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.statistics import KlHistogram, echoes, is_scattered
 
-from .made_up import made_up_rollout, write_samples
+from ..made_up import made_up_rollout, write_samples
 
 Rows = tuple[list[Rollout], dict[tuple[str, int], StepSample]]
 

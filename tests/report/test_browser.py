@@ -26,7 +26,7 @@ from lightreasoner.report import report, write_page
 from lightreasoner.report.tokens import find_texts, visible
 from lightreasoner.runs.records import Rollout, StepSample
 
-from .made_up import made_up_rollout, write_samples
+from ..made_up import made_up_rollout, write_samples
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "

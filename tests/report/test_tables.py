@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightreasoner.tables import benchmark_lines, benchmark_rows, comparison_lines, evaluation_lines, table
+from lightreasoner.report.tables import benchmark_lines, benchmark_rows, comparison_lines, evaluation_lines, table
 
 FIGURES: dict[str, Any] = {
     "correct": 11, "wrong": 6, "no_answer": 1, "timeout": 1, "grader_error": 1, "truncated": 2, "prompt_too_long": 0,

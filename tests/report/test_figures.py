@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lightreasoner.figures import (
+from lightreasoner.report.figures import (
     GapPoint,
     Segment,
     curves,
