@@ -7,7 +7,7 @@ from typing import Any
 
 from lightreasoner.config import BaselineKind, Contrast, RunConfig, SelectSettings, StudySettings
 from lightreasoner.miniature.word_problems import THEMES
-from lightreasoner.studies.cells import Elsewhere, Job, Losses, Mixture, Themes, Train, base_evaluation, pool
+from lightreasoner.studies.jobs import Elsewhere, Job, Losses, Mixture, Themes, Train, base_evaluation, pool
 
 Plan = dict[str, list[Job]]  # jobs by setting, one a seed
 FRUGAL = "LightReasoner, half the problems, an eighth of the steps"

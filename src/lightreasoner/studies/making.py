@@ -15,7 +15,7 @@ from lightreasoner.miniature.word_problems import THEMES, word_problems
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import write_json
 from lightreasoner.runs.progress import say
-from lightreasoner.studies.cells import (
+from lightreasoner.studies.jobs import (
     HELD_OUT_PROBLEMS,
     Elsewhere,
     HeldOut,

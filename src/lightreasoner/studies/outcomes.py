@@ -13,7 +13,7 @@ from lightreasoner.data.problems import make_problem
 from lightreasoner.evaluation.comparison import read_sides
 from lightreasoner.evaluation.statistics import compare_overall
 from lightreasoner.miniature.word_problems import THEMES, word_problems
-from lightreasoner.studies.cells import Job
+from lightreasoner.studies.jobs import Job
 
 AVERAGE = "AVG"
 

@@ -12,10 +12,10 @@ from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
-from lightreasoner.studies.drawings import REPORTS
+from lightreasoner.studies.figures import REPORTS
 from lightreasoner.studies.grids import GRIDS, Plan, Scope
 from lightreasoner.studies.reports import lines_of, page, write
-from lightreasoner.studies.work import make
+from lightreasoner.studies.scheduler import make
 
 DEFAULT_RECIPES = ("miniature", "miniature-instruct")
 ALL = "all"

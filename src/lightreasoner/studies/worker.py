@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-from lightreasoner.studies.cells import Job
+from lightreasoner.studies.jobs import Job
 from lightreasoner.studies.making import make_job
 
 

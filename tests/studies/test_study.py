@@ -23,10 +23,11 @@ from lightreasoner.recipes import load_recipe, recipe_names
 from lightreasoner.report import figures
 from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.studies import grids, making, outcomes, tables, work
-from lightreasoner.studies.cells import Job, Themes, Train, pool
-from lightreasoner.studies.drawings import REPORTS
+from lightreasoner.studies import grids, making, outcomes, tables
+from lightreasoner.studies import scheduler as work
+from lightreasoner.studies.figures import REPORTS
 from lightreasoner.studies.grids import GRIDS, Plan, Scope
+from lightreasoner.studies.jobs import Job, Themes, Train, pool
 from lightreasoner.studies.outcomes import Difference, Group, Interval, difference
 from lightreasoner.studies.reports import Claim, P, Report, judged, judged_together, page, threshold, write
 from lightreasoner.studies.study import study

@@ -19,7 +19,7 @@ from typing import Self
 from lightreasoner.errors import Interrupted, RunError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.signals import StopRequest, stop_signals
-from lightreasoner.studies.cells import Job
+from lightreasoner.studies.jobs import Job
 from lightreasoner.studies.making import Outcome, make_job
 
 LOOK_EVERY = 0.5  # seconds between two looks whether somebody asked to stop

@@ -13,8 +13,8 @@ from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.statistics import KlHistogram, Mean
 from lightreasoner.studies import tables
-from lightreasoner.studies.cells import Job
 from lightreasoner.studies.grids import Plan, Scope
+from lightreasoner.studies.jobs import Job
 from lightreasoner.studies.outcomes import AVERAGE, Group, Interval, difference
 from lightreasoner.studies.reports import Claim, Report
 
