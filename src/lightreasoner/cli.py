@@ -176,8 +176,8 @@ def plan(
         prompt_tokens: mean length of the prompts.
         as_json: print the result as JSON.
     """
-    from lightreasoner.planning import plan as do_plan
-    from lightreasoner.planning import plan_lines
+    from lightreasoner.plan import plan as do_plan
+    from lightreasoner.plan import plan_lines
 
     given = _given(flags)
     if recipe is None and not {"expert", "amateur"} & given.keys():

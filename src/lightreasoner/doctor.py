@@ -17,7 +17,7 @@ from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
 from lightreasoner.models.loading import find_model, load_tokenizer, pick_device, pick_dtype
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import share_vocabulary
-from lightreasoner.planning import Shape, read_config, size
+from lightreasoner.plan import Shape, read_config, size
 from lightreasoner.runs.environment import environment
 
 Verdict = Literal["ok", "warning", "wrong"]

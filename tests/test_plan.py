@@ -12,7 +12,7 @@ from lightreasoner.doctor import examine
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import model_path
 from lightreasoner.pipeline import run
-from lightreasoner.planning import Shape, plan, plan_lines, read_config
+from lightreasoner.plan import Shape, plan, plan_lines, read_config
 from lightreasoner.recipes import load_recipe
 
 
