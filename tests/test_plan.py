@@ -11,8 +11,9 @@ from lightreasoner.config import RunConfig
 from lightreasoner.doctor import examine
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import model_path
+from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.pipeline import run
-from lightreasoner.plan import Shape, plan, plan_lines, read_config
+from lightreasoner.plan import plan, plan_lines
 from lightreasoner.recipes import load_recipe
 
 

@@ -40,8 +40,9 @@ from lightreasoner.config import (
     SelectSettings,
     explain,
 )
-from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError, visible
+from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
+from lightreasoner.runs.terminal import visible
 
 C = TypeVar("C", bound=Config)
 Lines = Callable[[Mapping[str, Any]], list[str]]  # a result as lines for a person

@@ -16,9 +16,10 @@ from lightreasoner.data import hub
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
 from lightreasoner.models.loading import find_model, load_tokenizer, pick_device, pick_dtype
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.models.vocabulary import share_vocabulary
-from lightreasoner.plan import Shape, read_config, size
 from lightreasoner.runs.environment import environment
+from lightreasoner.runs.terminal import size
 
 Verdict = Literal["ok", "warning", "wrong"]
 

@@ -25,30 +25,6 @@ import signal
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
-_CONTROLS = {
-    code: f"\\u{code:04x}"
-    for code in (
-        *range(0x20),
-        *range(0x7F, 0xA0),
-        0x200B,
-        0x200E,
-        0x200F,
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-    )
-    if chr(code) not in "\n\t"
-}
-
-
-def visible(text: str) -> str:
-    """The text with control characters spelt out: words of models, files and servers must not steer a terminal.
-
-    That is all of C0 and C1 but line break and tab, and what turns the direction of writing. What
-    JSON escapes stays JSON.
-    """
-    return text.translate(_CONTROLS)
-
-
 class LightReasonerError(Exception):
     """Base of every error that this package raises on purpose."""
 

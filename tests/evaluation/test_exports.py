@@ -430,5 +430,6 @@ def test_the_command_line_goes_both_ways(evaluation: Path, tmp_path: Path) -> No
 
 
 def test_neither_way_needs_torch() -> None:
-    modules = "import lightreasoner.evaluation.exports, sys; print({'torch', 'transformers', 'huggingface_hub'} & {*sys.modules})"
+    forbidden = "{'torch', 'transformers', 'huggingface_hub'}"
+    modules = f"import lightreasoner.evaluation.exports, sys; print({forbidden} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", modules], capture_output=True, text=True).stdout == "set()\n"

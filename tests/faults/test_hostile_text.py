@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner.errors import SampleFormatError, visible
+from lightreasoner.errors import SampleFormatError
+from lightreasoner.runs.terminal import visible
 from lightreasoner.samples import archive as sample_archive
 from lightreasoner.samples.jsonl import import_samples
 

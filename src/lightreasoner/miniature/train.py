@@ -17,9 +17,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.miniature.corpus import AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS, Corpus, worked_solution
 from lightreasoner.miniature.word_problems import WordProblem, word_problems
-from lightreasoner.models.prompts import DEFAULT_CUE
 
 VOCABULARY_SIZE = 640
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

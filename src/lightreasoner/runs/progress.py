@@ -9,7 +9,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightreasoner.errors import visible
+from lightreasoner.runs.terminal import visible
 
 PLAIN_LINE_EVERY = 15.0  # seconds
 
