@@ -17,7 +17,7 @@ from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.sampling import sample
 
-from .test_run import lightr
+from .test_pipeline import lightr
 
 QUESTION = "Ben has 33 marbles. Then 25 marbles are found. Ben loses 19 of them. How many marbles are left?"
 PAIR = {"expert": "miniature/expert", "amateur": "miniature/base", "dtype": "float32", "max_new_tokens": 48}
