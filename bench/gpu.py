@@ -34,13 +34,13 @@ import speed
 import torch
 from speed import LABELS_PER_STEP, gemm_rate, timed
 
-from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
+from lightreasoner.config import FinetuneConfig, FinetuneSettings, PairConfig, SampleConfig
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
-from lightreasoner.models.loading import find_model, load_pair
-from lightreasoner.runs.records import Rollout
+from lightreasoner.models.loading import load_pair
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.training import finetuning as training
 
 KEPT = 0.2  # share of the steps (the paper's Figure 2)
@@ -238,8 +238,8 @@ class Bench:
 
     def _loaded(self) -> models.Measured:
         with models.word_tokenizers():
-            sources = (find_model(str(self._folder / name)) for name in ("expert", "amateur"))
-            pair = load_pair(*sources, dtype="bfloat16", device=self._device)
+            expert, amateur = (str(self._folder / name) for name in ("expert", "amateur"))
+            pair = load_pair(PairConfig(expert=expert, amateur=amateur, dtype="bfloat16", device=self._device))
         return models.Measured("", pair, self._prompts, (), self._plan.tokens)
 
     def _trainable(self, pair: Any) -> tuple[Any, torch.optim.Optimizer]:

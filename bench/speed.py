@@ -24,6 +24,7 @@ from typing import Any
 import models
 import naive
 import numpy as np
+import pyarrow as pa
 import torch
 
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
@@ -32,7 +33,8 @@ from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.packing import cut_by_tokens, packs, shared_beginning
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models.vocabulary import logit_width
-from lightreasoner.runs.records import Problem, Rollout, StepSample
+from lightreasoner.runs.records import Problem
+from lightreasoner.samples.folder import Ragged, Shard
 from lightreasoner.samples.sampling import Prompted, Sampler
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, flatten
 from lightreasoner.training.finetuning import LabelObjective, attach_lora, tokens_per_micro_batch
@@ -94,14 +96,19 @@ class Ours:
         self.decoding = decoding
         self.engine = engine_for(measured.pair.expert, keep_states=True)
 
-    def __call__(self, prompts: Sequence[list[int]]) -> list[Any]:
-        return self.sampler.sample_batch([Prompted(Problem(str(i), ""), ids) for i, ids in enumerate(prompts)])
+    def __call__(self, prompts: Sequence[list[int]]) -> Shard:
+        (shard,) = self.sampler.run([Prompted(Problem(str(i), ""), ids) for i, ids in enumerate(prompts)])
+        return shard
 
 
-def labels_of(results: list[Any]) -> LabelSet:
-    """Sampled rows as the training room sees them, without the way over files."""
-    steps = [step for _, kept in results for step in kept]
-    return flatten(Rollout.table(rollout for rollout, _ in results), StepSample.table(steps), max_length=4096)
+def labels_of(shards: Sequence[Shard]) -> LabelSet:
+    """Sampled rows as training reads them, without the way over files; ids differ between the shards."""
+    rollouts, labels = [], []
+    for number, shard in enumerate(shards):
+        for tables, table in ((rollouts, shard.rollouts), (labels, shard.labels)):
+            ids = [f"{number}-{question}" for question in table["question_id"].to_pylist()]
+            tables.append(table.set_column(0, "question_id", pa.array(ids, pa.string())))
+    return flatten(Shard(pa.concat_tables(rollouts), pa.concat_tables(labels)), max_length=4096)
 
 
 def half_precision(model: Any) -> torch.autocast:
@@ -156,15 +163,16 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
     ours(batches[0][:2])
     body, head = linear_weights(pair.expert)
     amateur_body, _ = linear_weights(pair.amateur)
-    plain_seconds, our_seconds, results = [], [], []
+    plain_seconds, our_seconds, shards = [], [], []
     parts: dict[str, list[float]] = {
         name: [] for name in ("decoding", "scoring", "contrast", "decoding_of_gemm", "scoring_of_gemm")
     }
     difference, flips, compared, response_tokens = 0.0, 0, 0, 0
     for prompts in batches:
-        seconds, rows = timed(lambda prompts=prompts: ours(prompts))
+        seconds, shard = timed(lambda prompts=prompts: ours(prompts))
         our_seconds.append(seconds / len(prompts))
-        results += rows
+        shards.append(shard)
+        divergences = shard.rollouts["kl"].to_pylist()
         middle = len(prompts) // 2  # of middling length in its batch
         for place in range(middle, middle + options.naive_questions):
             seconds, steps = timed(
@@ -173,7 +181,7 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
                 )
             )
             plain_seconds.append(seconds)
-            found = rows[place][0].kl
+            found = divergences[place]
             assert len(found) == len(steps)
             difference = max(difference, *(abs(a - step.kl) for a, step in zip(found, steps, strict=True)))
             flips += sum((a > BETA) != (step.kl > BETA) for a, step in zip(found, steps, strict=True))
@@ -198,7 +206,7 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         "naive_seconds_per_question": plain_seconds,
         "our_seconds_per_question": our_seconds,
         "ratio": statistics.median(plain_seconds) / statistics.median(our_seconds),
-        "questions_ours": len(results),
+        "questions_ours": sum(len(shard.rollouts) for shard in shards),
         "questions_naive": len(plain_seconds),
         "batch": batch,
         "response_tokens": response_tokens,
@@ -207,12 +215,12 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         "kept_differently": flips,
         "steps_compared": compared,
     }
-    return row, results
+    return row, shards
 
 
-def measure_training(measured: models.Measured, results: list[Any], options: argparse.Namespace) -> dict[str, Any]:
+def measure_training(measured: models.Measured, shards: list[Shard], options: argparse.Namespace) -> dict[str, Any]:
     pair = measured.pair
-    labels = labels_of(results)
+    labels = labels_of(shards)
     config = FinetuneConfig(model="e", data=Path("unused"), out=Path("unused"))
     with_lora = attach_lora(pair.expert, config)
     with_lora.train()
@@ -294,13 +302,11 @@ def some_labels(prompts: Sequence[list[int]], length: int) -> LabelSet:
     ends = [len(prompt) + length for prompt in prompts]
     places = [place for end in ends for place in (end - length // 2, end)]
     return LabelSet(
-        text_ids=np.concatenate(texts),
-        text_starts=np.cumsum([0, *map(len, texts)]),
+        texts=Ragged.of_lengths(np.concatenate(texts), [len(text) for text in texts]),
         text_of=np.repeat(np.arange(len(texts)), 2),
         prefix_length=np.array(places),
-        token_ids=np.tile([1, 2, 3], len(places)),
-        weights=np.tile(np.float32([0.5, 0.25, 0.25]), len(places)),
-        label_starts=3 * np.arange(len(places) + 1),
+        token_ids=Ragged.of_lengths(np.tile([1, 2, 3], len(places)), [3] * len(places)),
+        weights=Ragged.of_lengths(np.tile(np.float32([0.5, 0.25, 0.25]), len(places)), [3] * len(places)),
         skipped=0,
     )
 
@@ -332,8 +338,8 @@ def main() -> None:
     tasks = ["sampling, naive", "sampling, ours", "fine-tuning, naive", "fine-tuning, ours"]
     memory = {} if options.no_memory else {task: peak_memory(task, arguments) for task in tasks}
     measured = prepared(options)
-    sampling, results = measure_sampling(measured, options)
-    training = measure_training(measured, results, options)
+    sampling, shards = measure_sampling(measured, options)
+    training = measure_training(measured, shards, options)
     default = f"m={options.labels_per_forward}"
     middle = {
         "naive": 1000

@@ -77,10 +77,11 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_amateur(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
     """The same model without its last four layers, as a stand-in for a weaker relative."""
+    from lightreasoner.config import MachineSettings
     from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 
     source = find_model(str(smollm2_gguf))
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     kept = model.config.num_hidden_layers - 4
     model.model.layers = model.model.layers[:kept]
     model.config.num_hidden_layers = kept

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.config import SampleConfig
 from lightreasoner.runs.stage import open_stage
+from lightreasoner.samples.folder import Label, Rollout, Sampled
 
 BETA, ALPHA, TOP = 0.4, 0.2, 5
 
 
 def made_up_rollout(
     number: int, question: str, response: Sequence[int], size: int, rng: np.random.Generator
-) -> tuple[Rollout, list[StepSample]]:
+) -> tuple[Rollout, list[Label]]:
     """A rollout with plausible random statistics, and the labels of the steps above β."""
     length = len(response)
     kl = np.minimum(rng.gamma(0.35, 1.2, length), 9).astype(np.float32)
@@ -37,11 +38,9 @@ def made_up_rollout(
         inside = sorted(inside.tolist(), key=lambda place: tops["expert_top_ids"][position][place])
         weights = rng.dirichlet([1.0] * len(inside))
         steps.append(
-            StepSample(
+            Label(
                 question_id, position, [tops["expert_top_ids"][position][place] for place in inside], weights.tolist(),
                 [float(top[place]) for place in inside], (-rng.exponential(2, len(inside))).tolist(),
-                float(kl[position]), entropies[0][position], entropies[1][position], response[position],
-                taken[0][position], taken[1][position],
             )
         )  # fmt: skip
     return rollout, steps
@@ -49,21 +48,30 @@ def made_up_rollout(
 
 def write_samples(
     run: Path,
-    rows: Sequence[tuple[Rollout, list[StepSample]]],
+    rows: Sequence[tuple[Rollout, list[Label]]],
     tokenizer: PreTrainedTokenizerFast | None,
     *,
     per_shard: int = 32,
     **changes: Any,
 ) -> None:
     """A finished sample stage with these rows; the tokenizer lies where that of a merged model would."""
-    fingerprint = {"expert": "an/expert", "amateur": "an/amateur", "dataset": "made up", "questions": len(rows)}
-    fingerprint |= {"divergence_beta": BETA, "plausibility_alpha": ALPHA, **changes}
-    with open_stage(run, "sample", fingerprint) as stage:
+    facts: dict[str, Any] = {"expert": "an/expert", "amateur": "an/amateur", "dataset": "made up"}
+    made = Sampled(
+        **facts,
+        **dict.fromkeys(("expert_sha256", "amateur_sha256", "questions_sha256", "template_sha256"), "0" * 64),
+        cue="",
+        questions=len(rows),
+        beta=BETA,
+        alpha=ALPHA,
+        settings=SampleConfig(**facts, cue="", out=run, **changes),
+        dtype="float32",
+    )
+    with open_stage(run, "sample", made.fingerprint(), record=made.model_dump(mode="json")) as stage:
         for start in range(0, len(rows), per_shard):
             shard = rows[start : start + per_shard]
             tables = {
                 "rollouts": Rollout.table([rollout for rollout, _ in shard]),
-                "steps": StepSample.table([step for _, steps in shard for step in steps]),
+                "steps": Label.table([step for _, steps in shard for step in steps]),
             }
             stage.commit([rollout.question_id for rollout, _ in shard], tables, {"questions": len(shard)})
         stage.finish({"questions": len(rows)})

@@ -13,10 +13,11 @@ from lightreasoner.errors import ConfigError
 from lightreasoner.inspection import inspect
 from lightreasoner.report.charts import kl_class
 from lightreasoner.report.tokens import find_texts
-from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
 
+from .kept import kept_steps
 from .test_pipeline import lightr
 
 QUESTION = "Ben has 33 marbles. Then 25 marbles are found. Ben loses 19 of them. How many marbles are left?"
@@ -37,7 +38,7 @@ def test_the_heat_map_says_what_sampling_writes(tmp_path: Path) -> None:
     sample(SampleConfig.checked({**PAIR, "dataset": str(file), "out": tmp_path / "run"}))
     _, stage = read_stage(tmp_path / "run" / "sample")
     (rollout,) = (row for table in stage.tables("rollouts") for row in Rollout.rows(table))
-    steps = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
+    steps = kept_steps(tmp_path / "run")
     shown, facts = printed(QUESTION)
     assert facts["steps"] == len(rollout.response_ids)
     assert facts["kept_steps"] == len(steps)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner.config import SampleConfig
+from lightreasoner.config import MachineSettings, SampleConfig
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
-from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
 
+from .kept import kept_steps
 from .naive import naive_steps
 
 
@@ -19,9 +20,9 @@ def check_against_naive(config: SampleConfig) -> None:
     result = sample(config)
     _, stage = read_stage(config.out / "sample")
     rollouts = {row.question_id: row for table in stage.tables("rollouts") for row in Rollout.rows(table)}
-    kept = {(s.question_id, s.position): s for table in stage.tables("steps") for s in StepSample.rows(table)}
+    kept = {(step.question_id, step.position): step for step in kept_steps(config.out)}
     sources = find_model(config.expert), find_model(config.amateur)
-    expert, amateur = (load_model(source, dtype="float32", device="cpu") for source in sources)
+    expert, amateur = (load_model(source, MachineSettings(dtype="float32", device="cpu")) for source in sources)
     vocabulary_size = len(load_tokenizer(sources[0]))
     assert config.divergence_beta is not None
     expected_kept = set()

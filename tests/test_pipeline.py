@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lightreasoner.config import RunConfig
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.locks import HOLDER
-from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
+
+from .kept import kept_steps
 
 ROOT = Path(__file__).parents[1]
 
@@ -143,7 +145,7 @@ def test_a_real_small_model_on_real_problems(
     _, stage = read_stage(out / "sample")
     tokenizer = AutoTokenizer.from_pretrained(out / "merged")
     rollouts = {row.question_id: row for table in stage.tables("rollouts") for row in Rollout.rows(table)}
-    steps = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
+    steps = kept_steps(out)
     for rollout in rollouts.values():
         assert rollout.question in tokenizer.decode(rollout.prompt_ids)
         assert all(0 <= token < 49152 for token in rollout.response_ids)

@@ -26,7 +26,6 @@ from lightreasoner.config import (
     BaselineConfig,
     BaselineKind,
     BenchmarkName,
-    Config,
     EvaluateConfig,
     FinetuneConfig,
     InspectConfig,
@@ -38,8 +37,8 @@ from lightreasoner.config import (
     SampleConfig,
     SelectConfig,
     SelectSettings,
-    explain,
 )
+from lightreasoner.config_base import Config, explain
 from lightreasoner.errors import STOP_SIGNALS, ConfigError, LightReasonerError
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 from lightreasoner.runs.terminal import visible

@@ -1,32 +1,31 @@
-"""Every setting, once: frozen models whose attribute docstrings are the help text of the flags.
+"""Every setting once: frozen models whose attribute docstrings are the help texts of the flags.
 
-`RunConfig` is the whole job and the form of a recipe. The stages' own configs (`SampleConfig`, …) hold the same
+`RunConfig` is the whole job and the form of a recipe. The configs of the stages (`SampleConfig`, …) hold the same
 settings flat, for the commands that run one stage; `RunConfig.for_sample()` and its siblings make them.
+
+Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Place`, see `config_base`.
 """
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from lightreasoner.errors import ConfigError
+from lightreasoner.config_base import Config, Decides, Input, Place, Speed
+
+C = TypeVar("C", bound=Config)
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 BenchmarkName = Literal[
-    "arithmetic",
-    "gsm8k",
-    "math",
-    "math500",
-    "svamp",
-    "asdiv",
-    "minerva_math",
-    "olympiadbench",
-    "mmlu_stem",
-    "commonsense_qa",
-    "hellaswag",
-    "arc_challenge",
-]
+    "arithmetic", "gsm8k", "math", "math500", "svamp", "asdiv", "minerva_math", "olympiadbench", "mmlu_stem",
+    "commonsense_qa", "hellaswag", "arc_challenge",
+]  # fmt: skip
 Selection = Literal["divergence", "label_surprise", "top1_flip", "expert_entropy", "random", "none"]
 Contrast = Literal["amateur", "own_token", "own_distribution"]
 BaselineKind = Literal["rejection-sft", "ground-truth"]
@@ -37,135 +36,119 @@ PromptKind = Literal["chat", "plain"]
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
 
-class Config(BaseModel):
-    """Base of all configs: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @classmethod
-    def checked(cls, values: dict[str, Any]) -> Self:
-        """Validate values from files and flags.
-
-        Raises:
-            ConfigError: names each offending key, its value, and the nearest known key for an unknown one.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(explain(cls, error)) from None
-
-    @field_validator("*")
-    @classmethod
-    def _path_without_nul(cls, value: Any) -> Any:
-        if isinstance(value, Path) and "\0" in str(value):
-            raise ValueError("a path cannot hold a NUL character")
-        return value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _none_in_words(cls, value: Any, info: ValidationInfo) -> Any:
-        """`--max-questions none` on a command line."""
-        assert info.field_name is not None
-        kinds = get_args(cls.model_fields[info.field_name].annotation)
-        return None if value == "none" and type(None) in kinds and str not in kinds else value
+def _with_temperature(settings: C, temperature: float, top_p: float) -> C:
+    if top_p < 1 and temperature == 0:
+        raise ValueError(f"top_p = {top_p} needs a temperature above 0; at 0, decoding is greedy")
+    return settings
 
 
 class PairSettings(Config):
     """The two models."""
 
-    expert: str
+    expert: Decides[str]
     """Model to improve: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
-    expert_revision: str | None = None
-    """Branch, tag or commit of a Hub expert."""
-    amateur: str
-    """Weaker model that shares the expert's vocabulary; named like the expert."""
-    amateur_revision: str | None = None
-    """Branch, tag or commit of a Hub amateur."""
-    vocabulary: VocabularyRule = "strict"
-    """strict: every token id must mean the same to both models; shared: ids that do not are left out of both
-    distributions, which are renormalised, and steps where the rollout took such a token are never kept."""
+    expert_revision: Input[str | None] = None
+    """Branch, tag or commit of an expert on the Hub."""
+    amateur: Decides[str]
+    """Weaker model with the expert's vocabulary; named like the expert."""
+    amateur_revision: Input[str | None] = None
+    """Branch, tag or commit of an amateur on the Hub."""
+    vocabulary: Decides[VocabularyRule] = "strict"
+    """strict: every token id must mean the same to both models. shared: ids that differ are left out of both
+    distributions, which are renormalised; steps where the rollout took such a token are never kept."""
+
+
+class ModelSettings(Config):
+    """One model."""
+
+    model: Decides[str]
+    """Model to work on: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
+    model_revision: Input[str | None] = None
+    """Branch, tag or commit of a model on the Hub."""
 
 
 class ProblemSettings(Config):
     """The problems."""
 
-    dataset: str
+    dataset: Decides[str]
     """gsm8k, arithmetic (generated), a .jsonl, .json or .parquet file, or a Hub id such as owner/name:configuration."""
-    data_dir: Path | None = None
-    """Folder with NAME/SPLIT.jsonl files to use instead of the Hub."""
-    question_field: str | None = None
-    """Field that holds the question; by default the first of question, problem, prompt."""
+    data_dir: Input[Path | None] = None
+    """Folder with NAME/SPLIT.jsonl files to read instead of the Hub."""
+    question_field: Input[str | None] = None
+    """Field with the question. Default: the first of question, problem, prompt."""
 
 
 class PromptSettings(Config):
     """How a question becomes a prompt; the same for every model and stage."""
 
-    cue: str = DEFAULT_CUE
-    """Instruction before every question (the paper's Eq 36), sent as system message."""
-    chat_template: Path | None = None
-    """Jinja file to use instead of the tokenizer's own chat template."""
+    cue: Decides[str] = DEFAULT_CUE
+    """Instruction before every question (the paper's Eq 36), sent as the system message."""
+    chat_template: Input[Path | None] = None
+    """Jinja file to use instead of the tokenizer's chat template."""
 
 
 class MachineSettings(Config):
-    """Where and in which precision models run."""
+    """Device and precision of the models."""
 
-    dtype: DType = "auto"
-    """Precision of the weights; auto is bfloat16 on a GPU that has it and float32 elsewhere."""
-    device: str = "auto"
-    """cuda, cuda:1, mps, cpu; auto takes the first that is there."""
-    trust_remote_code: bool = False
-    """Run Python code that a model repository ships, with all your rights. Off: such a model is refused. From the Hub
-    only at a commit that is given as revision."""
+    dtype: Decides[DType] = "auto"
+    """Precision of the weights. auto: bfloat16 on a GPU that supports it, float32 elsewhere."""
+    device: Place[str] = "auto"
+    """cuda, cuda:1, mps or cpu. auto: the first that is available."""
+    trust_remote_code: Place[bool] = False
+    """Run Python code from a model repository, with all your rights. Off: such a model is refused. Code from the Hub
+    runs only at a commit given as revision."""
+
+    def machine(self, **changes: Any) -> "MachineSettings":
+        """Device and precision alone, with these changes."""
+        return MachineSettings(**{name: getattr(self, name) for name in MachineSettings.model_fields} | changes)
 
 
 class SampleSettings(Config):
-    """Stage 1: what is sampled and what is kept."""
+    """Stage 1: rollouts, and the steps and labels that are kept."""
 
-    max_questions: Annotated[int, Field(ge=1)] | None = 1000
-    """Use the first N problems in file order (paper: 1000); none uses all."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 128
-    """Length at which a rollout is stopped (paper: 128)."""
-    divergence_beta: float | None = 0.4
-    """β of Eq 3: keep steps whose KL divergence exceeds it, in nats (paper: 0.4); none keeps every step."""
-    plausibility_alpha: Annotated[float, Field(ge=0, le=1)] = 0.2
+    max_questions: Input[Count | None] = 1000
+    """Use the first N problems in file order (paper: 1000). none: all."""
+    max_new_tokens: Decides[Count] = 128
+    """Cap on a rollout, in tokens (paper: 128)."""
+    divergence_beta: Decides[float | None] = 0.4
+    """β of Eq 3: keep steps with a KL divergence above it, in nats (paper: 0.4). none: keep every step."""
+    plausibility_alpha: Decides[Share] = 0.2
     """α of Eq 4: share of the top probability that a token needs to enter the label (paper: 0.2)."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Of the rollout's decoding, never of the scored distributions; 0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus of the rollout's decoding; needs a temperature."""
-    top_tokens: Annotated[int, Field(ge=1)] = 5
-    """Most probable tokens of each model that are kept at every step, for the report."""
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Questions at a time; none takes what fits into memory, up to 64 on a CPU and 512 elsewhere. Halved by itself when
-    memory runs out."""
+    temperature: Decides[NotNegative] = 0.0
+    """Temperature of the rollouts, not of the scored distributions. 0: greedy."""
+    top_p: Decides[PositiveShare] = 1.0
+    """Nucleus sampling of the rollouts; needs a temperature."""
+    top_tokens: Decides[Count] = 5
+    """Most probable tokens of each model to store at every step, for the report."""
+    batch_size: Speed[Count | None] = None
+    """Questions per batch. Default: as many as fit in memory (at most 64 on CPU, 512 on GPU). Halved on
+    out-of-memory."""
 
     @model_validator(mode="after")
     def _nucleus_needs_temperature(self) -> Self:
-        if self.top_p < 1 and self.temperature == 0:
-            raise ValueError(f"top_p = {self.top_p} needs a temperature above 0; at 0, decoding is greedy")
-        return self
+        return _with_temperature(self, self.temperature, self.top_p)
 
 
 class SelectSettings(Config):
-    """Which of the sampled steps are kept, and what their labels are: the paper's rule and its alternatives."""
+    """Steps to keep and labels to make: the paper's rule and its alternatives."""
 
-    selection: Selection = "divergence"
-    """What a step is kept for: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E): how much its
-    label would change the expert), top1_flip (the models' favourite tokens differ), expert_entropy, random, none (every
+    selection: Decides[Selection] = "divergence"
+    """Rule that scores steps: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E), how much the
+    label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, random, none (every
     step)."""
-    threshold: float | None = None
-    """Keep steps whose score exceeds it, in nats; with divergence this is β (paper: 0.4)."""
-    keep_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Keep the steps of the highest scores, this share of all steps; no threshold needs tuning then."""
-    keep_labels: Annotated[int, Field(ge=1)] | None = None
-    """Keep the steps of the highest scores, this many; compares rules at equal numbers of labels."""
-    contrast: Contrast = "amateur"
-    """What the label is: amateur (Eq 5 and 6), own_token (the token that the rollout took, alone), own_distribution
-    (the expert's own distribution over the plausible tokens)."""
-    plausibility_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
-    """α of Eq 4, not below that of the samples; none keeps theirs."""
-    label_temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Divides the log-ratio of Eq 5 before the softmax; below 1 labels are sharper (paper: 1)."""
+    threshold: Decides[float | None] = None
+    """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4)."""
+    keep_share: Decides[PositiveShare | None] = None
+    """Keep this share of all steps, highest scores first; needs no threshold."""
+    keep_labels: Decides[Count | None] = None
+    """Keep this many steps, highest scores first; compares rules at equal numbers of labels."""
+    contrast: Decides[Contrast] = "amateur"
+    """Label: amateur (Eq 5 and 6), own_token (one-hot on the token of the rollout), own_distribution (the expert's own
+    distribution over the plausible tokens)."""
+    plausibility_alpha: Decides[Share | None] = None
+    """α of Eq 4, at least that of the samples. Default: theirs."""
+    label_temperature: Decides[Positive] = 1.0
+    """Divides the log-ratio of Eq 5 before the softmax; below 1, labels are sharper (paper: 1)."""
 
     @model_validator(mode="after")
     def _rule_fits_its_cut(self) -> Self:
@@ -186,198 +169,198 @@ class SelectSettings(Config):
 class FinetuneSettings(Config):
     """Stage 2: LoRA on the stored labels (Table 9)."""
 
-    steps: Annotated[int, Field(ge=1)] = 1000
-    """Optimiser steps (paper: 1000)."""
-    labels_per_step: Annotated[int, Field(ge=1)] = 16
-    """Labels in each optimiser step, exactly (paper: 16)."""
-    labels_per_forward: Annotated[int, Field(ge=1)] = 8
-    """Up to this many labels of one rollout share a forward pass; 1 is the paper's independent samples, several times
+    steps: Decides[Count] = 1000
+    """Optimizer steps (paper: 1000)."""
+    labels_per_step: Decides[Count] = 16
+    """Labels per optimizer step, exactly (paper: 16)."""
+    labels_per_forward: Decides[Count] = 8
+    """Labels of one rollout that share a forward pass, at most. 1: the paper's independent samples, several times
     slower."""
-    tokens_per_micro_batch: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of one forward and backward pass; none takes what suits the device. Changes speed and memory only."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    """Peak, reached at once, then linear to 0 (paper: 5e-5)."""
-    lora_rank: Annotated[int, Field(ge=1)] = 8
+    tokens_per_micro_batch: Speed[Count | None] = None
+    """Tokens per forward and backward pass. Default: by device. Changes speed and memory only."""
+    learning_rate: Decides[Positive] = 5e-5
+    """Peak learning rate, without warm-up, then linear to 0 (paper: 5e-5)."""
+    lora_rank: Decides[Count] = 8
     """Rank of the LoRA update (paper: 8)."""
-    lora_alpha: Annotated[float, Field(gt=0)] = 16
+    lora_alpha: Decides[Positive] = 16
     """LoRA scaling numerator (paper: 16)."""
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    lora_dropout: Decides[Annotated[float, Field(ge=0, lt=1)]] = 0.05
     """Dropout on the LoRA input (paper: 0.05)."""
-    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
-    """Modules that get a LoRA update (paper: q_proj v_proj)."""
-    max_length: Annotated[int, Field(ge=1)] = 4096
-    """Steps whose prefix is longer are skipped and counted, never truncated."""
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    """Gradient clipping; 0 turns it off."""
-    save_steps: Annotated[int, Field(ge=1)] = 200
+    lora_targets: Decides[tuple[str, ...]] = ("q_proj", "v_proj")
+    """Modules to put LoRA on (paper: q_proj v_proj)."""
+    max_length: Decides[Count] = 4096
+    """Labels with a longer prefix are skipped and counted, never truncated."""
+    max_grad_norm: Decides[NotNegative] = 1.0
+    """Gradient clipping. 0: off."""
+    save_steps: Speed[Count] = 200
     """Checkpoint every N steps."""
-    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Checkpoints kept on disk."""
-    logging_steps: Annotated[int, Field(ge=1)] = 10
+    keep_checkpoints: Speed[Count] = 2
+    """Checkpoints to keep on disk."""
+    logging_steps: Speed[Count] = 10
     """Log every N steps."""
-    report_to: tuple[str, ...] = ()
-    """Trackers of transformers' Trainer, such as trackio, wandb, tensorboard."""
+    report_to: Speed[tuple[str, ...]] = ()
+    """Experiment trackers, such as trackio, wandb, tensorboard."""
 
 
 class MergeSettings(Config):
     """Stage 3."""
 
-    merge_dtype: DType = "auto"
-    """Precision of the merged weights on disk; auto keeps that of the base's file."""
+    merge_dtype: Decides[DType] = "auto"
+    """Precision of the merged weights on disk. auto: that of the base's file."""
 
 
-class EvaluateSettings(Config):
-    """Stage 4: accuracy on benchmarks; by default greedy pass@1."""
+class QuestionSettings(Config):
+    """What an evaluation asks."""
 
-    benchmarks: tuple[BenchmarkName | Literal["paper"], ...] = ("gsm8k",)
-    """What is asked; paper stands for the seven of its Table 1. `lightr benchmarks` lists them."""
-    prompts: Literal["chat", "plain", "both"] = "chat"
-    """chat: cue and chat template (the paper's Eq 36); plain: "Question: … Answer:" (its Eq 37, used there for base
-    models); both evaluates and reports both, so that models can be compared under the same prompt."""
-    judge: JudgeName = "math-verify"
-    """math-verify compares answers as mathematics; toolkit decides as the evaluation toolkit of the paper."""
-    max_items: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first N items of each benchmark; none uses all."""
-    max_answer_tokens: Annotated[int, Field(ge=1)] = 2048
-    """Length at which an answer is cut off (the Qwen toolkit's default: 2048)."""
-    stop_strings: tuple[str, ...] = ()
-    """Further texts that end an answer."""
-    samples_per_problem: Annotated[int, Field(ge=1)] = 1
+    benchmarks: Input[tuple[BenchmarkName | Literal["paper"], ...]] = ("gsm8k",)
+    """Benchmarks; paper stands for the seven of its Table 1. `lightr benchmarks` lists them."""
+    prompts: Input[Literal["chat", "plain", "both"]] = "chat"
+    """chat: cue and chat template (the paper's Eq 36). plain: "Question: … Answer:" (its Eq 37, used there for base
+    models). both: each of them, to compare models under the same prompt."""
+    max_items: Input[Count | None] = None
+    """Use only the first N items of each benchmark. Default: all."""
+
+
+class AnswerSettings(Config):
+    """How answers are generated."""
+
+    max_answer_tokens: Decides[Count] = 2048
+    """Cap on an answer, in tokens (the Qwen toolkit's default: 2048)."""
+    stop_strings: Decides[tuple[str, ...]] = ()
+    """More texts that end an answer."""
+    samples_per_problem: Decides[Count] = 1
     """Answers to each question, for pass@k and majority votes; more than one needs a temperature."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Of the answers' decoding; 0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus of the answers' decoding; needs a temperature."""
-    answer_batch_size: Annotated[int, Field(ge=1)] = 32
-    """Answers generated at a time; halved by itself when memory runs out."""
-    grading_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """Time that the judge has for one answer; after it the verdict is timeout."""
-    grading_megabytes: Annotated[int, Field(ge=256)] = 1024
-    """Memory that one of the judge's processes may take; above it the verdict is grader_error."""
-    grading_workers: Annotated[int, Field(ge=1)] | None = None
-    """Processes that judge; none takes one for each processor core."""
+    temperature: Decides[NotNegative] = 0.0
+    """Temperature of the answers. 0: greedy."""
+    top_p: Decides[PositiveShare] = 1.0
+    """Nucleus sampling of the answers; needs a temperature."""
+    answer_batch_size: Speed[Count] = 32
+    """Answers per batch. Halved on out-of-memory."""
 
     @model_validator(mode="after")
     def _several_samples_need_temperature(self) -> Self:
-        if self.top_p < 1 and self.temperature == 0:
-            raise ValueError(f"top_p = {self.top_p} needs a temperature above 0; at 0, decoding is greedy")
         if self.samples_per_problem > 1 and self.temperature == 0:
             raise ValueError(
                 f"samples_per_problem = {self.samples_per_problem} needs a temperature above 0; at 0, "
                 "decoding is greedy and all samples are the same"
             )
-        return self
+        return _with_temperature(self, self.temperature, self.top_p)
+
+
+class JudgeSettings(Config):
+    """How answers are judged."""
+
+    judge: Decides[JudgeName] = "math-verify"
+    """math-verify: compare answers as mathematics. toolkit: decide as the paper's evaluation toolkit."""
+    grading_seconds: Decides[Positive] = 10.0
+    """Time limit of the judge for one answer; beyond it the verdict is timeout."""
+    grading_megabytes: Decides[Annotated[int, Field(ge=256)]] = 1024
+    """Memory limit of one judge process; beyond it the verdict is grader_error."""
+    grading_workers: Speed[Count | None] = None
+    """Judge processes. Default: one per processor core."""
+
+
+class EvaluateSettings(JudgeSettings, AnswerSettings, QuestionSettings):
+    """Stage 4: accuracy on benchmarks; by default greedy pass@1."""
 
 
 class StudySettings(Config):
-    """What the studies of this expert vary; `lightr run` does not look at it."""
+    """What the studies of this expert vary; `lightr run` ignores it."""
 
-    amateurs: tuple[str, ...] = ()
-    """Further amateurs, beside the recipe's own (the rows of Table 5)."""
-    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (64, 128, 256)
+    amateurs: Decides[tuple[str, ...]] = ()
+    """More amateurs, beside the recipe's own (the rows of Table 5)."""
+    lengths: Decides[tuple[Count, ...]] = (64, 128, 256)
     """Rollout lengths (paper: 64, 128, 256)."""
-    sft_questions: Annotated[int, Field(ge=1)] | None = None
-    """Problems that rejection SFT samples; none takes all (paper: all of GSM8K train)."""
-    transfer: tuple[BenchmarkName, ...] = ()
-    """Benchmarks of another subject (Table 8); without any, kinds of arithmetic that were not sampled."""
+    sft_questions: Decides[Count | None] = None
+    """Problems that rejection SFT samples. Default: all (paper: all of GSM8K train)."""
+    transfer: Decides[tuple[BenchmarkName, ...]] = ()
+    """Benchmarks of another subject (Table 8). Default: kinds of arithmetic that were not sampled."""
 
 
-class SampleConfig(SampleSettings, MachineSettings, PromptSettings, ProblemSettings, PairSettings):
+class PairConfig(MachineSettings, PairSettings):
+    """Two models and where they run."""
+
+
+class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, PairConfig):
     """`lightr sample`."""
 
-    out: Path
+    out: Place[Path]
     """Run folder; the samples go to its subfolder sample."""
-    seed: int = 42
-    """Of sampling with a temperature and of generated problems."""
+    seed: Decides[int] = 42
+    """Seed of sampling with a temperature, and of generated problems."""
 
 
 class SelectConfig(SelectSettings):
     """`lightr samples select`."""
 
-    source: Path
-    """Run folder of `lightr sample`; with --divergence-beta none there it holds every step to choose from."""
-    out: Path
+    source: Input[Path]
+    """Run folder of `lightr sample`; sampled with --divergence-beta none it holds every step."""
+    out: Place[Path]
     """Run folder for the selection; it goes to its subfolder sample."""
-    seed: int = 42
-    """Of what is drawn at random: the random rule, and which of equal scores are kept."""
+    seed: Decides[int] = 42
+    """Seed of the random rule, and of the choice between equal scores."""
 
 
-class FinetuneConfig(FinetuneSettings, MachineSettings):
+class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
     """`lightr finetune`."""
 
-    model: str
-    """The expert that was sampled."""
-    model_revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
-    data: Path
-    """Run folder of `lightr sample`, or a folder that `lightr samples import` made."""
-    out: Path
+    data: Input[Path]
+    """Run folder of `lightr sample`, or a folder made by `lightr samples import`."""
+    out: Place[Path]
     """Run folder; the adapter goes to its subfolder finetune."""
-    seed: int = 42
-    """Of LoRA's start, dropout and the order of labels."""
+    seed: Decides[int] = 42
+    """Seed of the LoRA weights, dropout and the order of labels."""
 
 
-class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings):
+class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings, ModelSettings):
     """`lightr baseline`."""
 
-    kind: BaselineKind
-    """rejection-sft: the model's own greedy answers, where they are right; ground-truth: the written solutions."""
-    model: str
-    """Model to be fine-tuned: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
-    model_revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
-    solution_field: str | None = None
-    """Field that holds the written solution with its final answer; by default the first of solution, answer."""
-    max_questions: Annotated[int, Field(ge=1)] | None = None
-    """Use the first N problems in file order; none uses all (paper: all of GSM8K train)."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 2048
-    """Length at which an answer is cut off, and then not kept (the paper does not say)."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    """Questions at a time; halved by itself when memory runs out."""
-    judge: JudgeName = "math-verify"
-    """Who decides whether an answer is right."""
-    grading_workers: Annotated[int, Field(ge=1)] | None = None
-    """Processes that judge; none takes one for each processor core."""
-    out: Path
-    """Run folder; the labels go to its subfolder sample, as those of `lightr sample` do."""
-    seed: int = 42
-    """Of generated problems."""
+    kind: Decides[BaselineKind]
+    """rejection-sft: the model's own greedy answers, where they are right. ground-truth: the written solutions."""
+    solution_field: Input[str | None] = None
+    """Field with the written solution and its final answer. Default: the first of solution, answer."""
+    max_questions: Input[Count | None] = None
+    """Use the first N problems in file order. Default: all (paper: all of GSM8K train)."""
+    max_new_tokens: Decides[Count] = 2048
+    """Cap on an answer, in tokens; longer ones are not kept (the paper does not say)."""
+    batch_size: Speed[Count] = 32
+    """Questions per batch. Halved on out-of-memory."""
+    judge: Decides[JudgeName] = "math-verify"
+    """Judge that decides whether an answer is right."""
+    grading_workers: Speed[Count | None] = None
+    """Judge processes. Default: one per processor core."""
+    out: Place[Path]
+    """Run folder; the labels go to its subfolder sample, like those of `lightr sample`."""
+    seed: Decides[int] = 42
+    """Seed of generated problems."""
 
 
-class MergeConfig(MergeSettings, MachineSettings):
+class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """`lightr merge`."""
 
-    model: str
-    """The base that the adapter was trained on."""
-    model_revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
-    adapter: Path
+    adapter: Input[Path]
     """Run folder of `lightr finetune`, or a folder with a PEFT adapter."""
-    out: Path
+    out: Place[Path]
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
+class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings, ModelSettings):
     """`lightr evaluate`."""
 
-    model: str
-    """Model to evaluate: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
-    model_revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
-    contrast_with: str | None = None
-    """Amateur for contrastive decoding: of the plausible tokens, the one with the highest log-ratio is taken."""
-    contrast_with_revision: str | None = None
-    """Branch, tag or commit of a Hub amateur."""
-    vocabulary: VocabularyRule = "strict"
-    """Of the model and that amateur: see `sample`."""
-    contrast_alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    contrast_with: Decides[str | None] = None
+    """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio."""
+    contrast_with_revision: Input[str | None] = None
+    """Branch, tag or commit of an amateur on the Hub."""
+    vocabulary: Decides[VocabularyRule] = "strict"
+    """Rule for the vocabularies of the model and that amateur: see `sample`."""
+    contrast_alpha: Decides[Share] = 0.1
     """α of Eq 4 in contrastive decoding (its papers: 0.1)."""
-    data_dir: Path | None = None
-    """Folder with BENCHMARK/SPLIT.jsonl files to use instead of the Hub."""
-    out: Path
+    data_dir: Input[Path | None] = None
+    """Folder with BENCHMARK/SPLIT.jsonl files to read instead of the Hub."""
+    out: Place[Path]
     """Folder for the answers and metrics."""
-    seed: int = 42
-    """Of sampling with a temperature."""
+    seed: Decides[int] = 42
+    """Seed of sampling with a temperature."""
 
     @model_validator(mode="after")
     def _contrastive_decoding_is_greedy(self) -> Self:
@@ -386,29 +369,29 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings):
         return self
 
 
-class InspectSettings(SampleSettings, MachineSettings, PromptSettings, PairSettings):
+class InspectSettings(SampleSettings, PromptSettings, PairConfig):
     """Settings of `lightr inspect`."""
 
-    html: Path | None = None
-    """File to write the token browser to, instead of printing a heat map."""
-    seed: int = 42
-    """Of sampling with a temperature."""
+    html: Place[Path | None] = None
+    """File for the token browser, instead of a heat map in the terminal."""
+    seed: Decides[int] = 42
+    """Seed of sampling with a temperature."""
 
 
 class InspectConfig(InspectSettings):
     """`lightr inspect`."""
 
-    question: str
-    """What is asked."""
+    question: Decides[str]
+    """Question to ask."""
 
 
-class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
+class RunConfig(PromptSettings, ProblemSettings, PairConfig):
     """`lightr run`, and the form of a recipe."""
 
-    out: Path = Path("runs/default")
+    out: Place[Path] = Path("runs/default")
     """Run folder."""
-    seed: int = 42
-    """Of everything that is drawn at random."""
+    seed: Decides[int] = 42
+    """Seed of everything random."""
     sample: SampleSettings = SampleSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()
@@ -421,62 +404,20 @@ class RunConfig(MachineSettings, PromptSettings, ProblemSettings, PairSettings):
 
     def for_finetune(self) -> FinetuneConfig:
         """Stage 2 of this run: the expert, on the samples in the run folder."""
-        return FinetuneConfig(
-            model=self.expert,
-            model_revision=self.expert_revision,
-            data=self.out,
-            **self._shared_with(FinetuneConfig),
-            **self.finetune.model_dump(),
-        )
+        return self._for_model(FinetuneConfig, self.finetune, data=self.out)
 
     def for_merge(self) -> MergeConfig:
         """Stage 3 of this run."""
-        return MergeConfig(
-            model=self.expert,
-            model_revision=self.expert_revision,
-            adapter=self.out,
-            **self._shared_with(MergeConfig) | {"out": self.out / "merged"},
-            **self.merge.model_dump(),
-        )
+        return self._for_model(MergeConfig, self.merge, adapter=self.out, out=self.out / "merged")
 
     def for_evaluate(self, model: str, revision: str | None, name: str) -> EvaluateConfig:
         """Stage 4 of this run, for one model; `name` is its folder below `evaluate/`."""
-        return EvaluateConfig(
-            model=model,
-            model_revision=revision,
-            **self._shared_with(EvaluateConfig) | {"out": self.out / "evaluate" / name},
-            **self.evaluate.model_dump(),
-        )
+        out = self.out / "evaluate" / name
+        return self._for_model(EvaluateConfig, self.evaluate, model=model, model_revision=revision, out=out)
+
+    def _for_model(self, stage: type[C], section: Config, **changes: Any) -> C:
+        expert = {"model": self.expert, "model_revision": self.expert_revision}
+        return stage(**expert | self._shared_with(stage) | section.model_dump() | changes)
 
     def _shared_with(self, stage: type[Config]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in RunConfig.model_fields if name in stage.model_fields}
-
-
-def explain(config: type[BaseModel], error: ValidationError) -> str:
-    """The findings of pydantic as one line for a person."""
-    return "; ".join(_explain(config, problem) for problem in error.errors())
-
-
-def _explain(config: type[BaseModel], problem: Any) -> str:
-    """One clause of an error message for one finding of pydantic."""
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(config, path[:-1])
-        nearest = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(sorted(known))}"
-        return f"unknown key {key}: {hint}"
-    if problem["type"] == "missing":
-        return f"{key} is required: give --{key.replace('_', '-')} or set it in a recipe"
-    if problem["type"] == "value_error":  # of several settings together
-        return f"{key}: {problem['ctx']['error']}".removeprefix(": ")
-    return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def _fields_at(config: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        section = config.model_fields[part].annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
-        config = section
-    return list(config.model_fields)

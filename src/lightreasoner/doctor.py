@@ -12,9 +12,10 @@ import psutil
 import torch
 from huggingface_hub import constants
 
+from lightreasoner.config import MachineSettings
 from lightreasoner.data import hub
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
-from lightreasoner.models.loading import find_model, load_tokenizer, pick_device, pick_dtype
+from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer, pick_device
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.models.vocabulary import share_vocabulary
@@ -72,7 +73,7 @@ def _versions() -> Finding:
 
 def _device() -> Finding:
     device = pick_device("auto")
-    dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
+    dtype = dtype_name(MachineSettings())
     if device.type == "cpu":
         return Finding("device", "warning", f"cpu in {dtype}; models of a billion parameters want a GPU")
     seen = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

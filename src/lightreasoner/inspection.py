@@ -11,16 +11,13 @@ from rich.text import Text
 
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
-from lightreasoner.inference.generation import Decoding
-from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.models.loading import find_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection
-from lightreasoner.report.samples import ScoredRollout, rollouts_of
 from lightreasoner.report.tokens import TokenTexts, visible
-from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.samples.folder import Label, ScoredRollout, scored_rollouts
 from lightreasoner.samples.sampling import Prompted, Sampler
 
 # The heat scale of the page, for a dark and a light terminal alike: background and the letters on it.
@@ -67,34 +64,13 @@ def inspect(config: InspectConfig, console: Console | None = None, *, show: bool
 
 def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     """The scored rollout of the question."""
-    expert, amateur = (
-        find_model(config.expert, config.expert_revision),
-        find_model(config.amateur, config.amateur_revision),
-    )
-    tokenizer = load_tokenizer(expert, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(find_model(config.expert, config.expert_revision), config)
     template = PromptTemplate(tokenizer, config.cue, config.chat_template)
     problem = make_problem(config.question)
-    pair = load_pair(
-        expert,
-        amateur,
-        dtype=config.dtype,
-        device=config.device,
-        trust_remote_code=config.trust_remote_code,
-        rule=config.vocabulary,
-    )
-    decoding = Decoding(
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=template.stop_ids(pair.expert.generation_config),
-        temperature=config.temperature,
-        top_p=config.top_p,
-        seed=config.seed,
-    )
-    settings = {name: getattr(config, name) for name in SampleConfig.model_fields if name in InspectConfig.model_fields}
-    sampler = Sampler(
-        pair, engine_for(pair.expert, keep_states=True), decoding, SampleConfig(**settings, dataset="-", out=Path("-"))
-    )
-    ((rollout, steps),) = sampler.sample_batch([Prompted(problem, template.encode(problem.question))])
-    (scored,) = rollouts_of(Rollout.table([rollout]), StepSample.table(steps))
+    settings = config.model_dump(include=set(SampleConfig.model_fields))
+    sampler = Sampler.load(SampleConfig(**settings, dataset="-", out=Path("-")), template)
+    (shard,) = sampler.run([Prompted(problem, template.encode(problem.question))])
+    (scored,) = scored_rollouts(shard)
     return scored, TokenTexts(getattr(tokenizer, "backend_tokenizer", None))
 
 
@@ -134,10 +110,10 @@ def _show(config: InspectConfig, rollout: ScoredRollout, texts: TokenTexts, cons
     beta = "every step is" if config.divergence_beta is None else f"steps above β = {config.divergence_beta:g} are"
     console.print(Text(f"Underlined: {beta} kept, {len(rollout.labels)} of {len(rollout.kl)} here.\n"))
     for position, step in sorted(rollout.labels.items()):
-        console.print(Text(f"{position:>4}  KL {step.kl:6.3f}  {_label(step, texts)}"))
+        console.print(Text(f"{position:>4}  KL {rollout.kl[position]:6.3f}  {_label(step, texts)}"))
 
 
-def _label(step: StepSample, texts: TokenTexts) -> str:
+def _label(step: Label, texts: TokenTexts) -> str:
     """A label in one line: each token's weight, and what expert and amateur gave it."""
     order = sorted(range(len(step.token_ids)), key=lambda place: -step.weights[place])
     return "   ".join(

@@ -21,7 +21,7 @@ from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, load_benchmark
 from lightreasoner.errors import DataError, LightReasonerError, RunCorrupted, RunMismatch
 from lightreasoner.evaluation import toolkit_import
-from lightreasoner.evaluation.choices import summarise as summarise_choices
+from lightreasoner.evaluation.choices import summarise_choices
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.evaluation.exports import export_answers, import_toolkit

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightreasoner.config import SampleConfig
+from lightreasoner.config import PairConfig, SampleConfig
 from lightreasoner.inference.generation import Decoding, Generation
-from lightreasoner.models.loading import find_model, load_pair
+from lightreasoner.models.loading import load_pair
 from lightreasoner.runs.records import Problem
+from lightreasoner.samples.folder import scored_rollouts
 from lightreasoner.samples.sampling import Prompted, Sampler
 
 from .harness import assert_same_rows, commits, contents, count, lightr, refused, rows, succeed
@@ -176,10 +177,11 @@ def test_a_response_without_any_token_gives_no_labels(
         def generate(self, prompts: list[list[int]], decoding: Decoding) -> Generation:
             return Generation([[] if len(prompt) % 2 else [7] for prompt in prompts])
 
-    pair = load_pair(find_model(str(random_expert)), find_model(str(random_amateur)), dtype="float32", device="cpu")
+    pair = load_pair(PairConfig(expert=str(random_expert), amateur=str(random_amateur), dtype="float32", device="cpu"))
     config = SampleConfig(expert="e", amateur="a", dataset="d", out=tmp_path, divergence_beta=None)
     sampler = Sampler(pair, Silent(), Decoding(10, (0,)), config)
     for lengths in ((3, 4, 5), (3, 5)):
         batch = [Prompted(Problem(str(length), "?"), [5] * length) for length in lengths]
-        found = [(rollout.response_ids, len(kept)) for rollout, kept in sampler.sample_batch(batch)]
+        (shard,) = sampler.run(batch)
+        found = [(rollout.response_ids.tolist(), len(rollout.labels)) for rollout in scored_rollouts(shard)]
         assert found == [([], 0) if length % 2 else ([7], 1) for length in lengths]

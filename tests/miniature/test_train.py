@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from lightreasoner.config import MachineSettings
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.miniature.corpus import AMATEUR_CORPUS, EXPERT_CORPUS
 from lightreasoner.miniature.train import PLANS, _batches, _start
@@ -22,7 +23,7 @@ def test_each_model_is_small_and_shares_the_tokenizer_of_the_script(
     folder = model_path(name)
     assert (folder / "model.safetensors").stat().st_size < 3 * 2**20
     source = find_model(f"miniature/{name}")
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     share_vocabulary(load_tokenizer(source), tokenizer, (logit_width(model), len(tokenizer)))
     assert load_tokenizer(source).chat_template == tokenizer.chat_template
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
 from lightreasoner.models.loading import find_model, load_model, load_pair, load_tokenizer
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
@@ -18,7 +19,7 @@ from ..conftest import save_random_model
 
 
 def test_wider_logits_with_equal_tokens_are_accepted(random_expert: Path, random_amateur: Path) -> None:
-    pair = load_pair(find_model(str(random_expert)), find_model(str(random_amateur)), dtype="float32", device="cpu")
+    pair = load_pair(PairConfig(expert=str(random_expert), amateur=str(random_amateur), dtype="float32", device="cpu"))
     assert logit_width(pair.amateur) > logit_width(pair.expert)
     assert len(pair.vocabulary.token_ids) == logit_width(pair.expert)
 
@@ -102,7 +103,7 @@ def test_vocabularies_are_compared_before_weights_are_read(
     save_random_model(tmp_path, other, seed=3)
     (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(VocabularyMismatch):
-        load_pair(find_model(str(random_expert)), find_model(str(tmp_path)), dtype="float32", device="cpu")
+        load_pair(PairConfig(expert=str(random_expert), amateur=str(tmp_path), dtype="float32", device="cpu"))
 
 
 def test_equal_content_is_the_same_model_wherever_it_lies(random_expert: Path, tmp_path: Path) -> None:
@@ -192,12 +193,12 @@ def test_an_unusable_device_is_refused(random_expert: Path) -> None:
 @pytest.mark.slow
 def test_a_gguf_model_is_an_ordinary_model_once_loaded(smollm2_gguf: Path, tmp_path: Path) -> None:
     source = find_model(str(smollm2_gguf))
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     ids = torch.tensor([load_tokenizer(source)("The capital of France is").input_ids])
     with torch.inference_mode():
         before = model(ids).logits
         assert "Paris" in load_tokenizer(source).decode(before[0, -1].argmax())
         model.save_pretrained(tmp_path)
         load_tokenizer(source).save_pretrained(tmp_path)
-        after = load_model(find_model(str(tmp_path)), dtype="float32", device="cpu")(ids).logits
+        after = load_model(find_model(str(tmp_path)), MachineSettings(dtype="float32", device="cpu"))(ids).logits
     torch.testing.assert_close(after, before)

@@ -24,7 +24,7 @@ from lightreasoner.config import InspectConfig
 from lightreasoner.inspection import inspect
 from lightreasoner.report import report, write_page
 from lightreasoner.report.tokens import find_texts, visible
-from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.samples.folder import Label, Rollout
 
 from ..made_up import made_up_rollout, write_samples
 
@@ -42,7 +42,7 @@ HOSTILE = (
     "line\u2028separator\u2029and\x1b[31mred\x07\u202eturned",
     "javascript:document.title='hacked' \" onmouseover='document.title=1' &lt;b&gt;",
 )
-Row = tuple[Rollout, list[StepSample]]
+Row = tuple[Rollout, list[Label]]
 
 
 class Page:
@@ -211,7 +211,7 @@ def expected_card(row: Row, position: int, texts: Any) -> list[list[str]]:
 def stored(row: Row) -> Row:
     """The rows as Parquet gives them back: in float32."""
     rollout, steps = row
-    return next(Rollout.rows(Rollout.table([rollout]))), list(StepSample.rows(StepSample.table(steps)))
+    return next(Rollout.rows(Rollout.table([rollout]))), list(Label.rows(Label.table(steps)))
 
 
 def test_hovering_and_moving_by_keyboard_reveal_the_numbers_of_the_rows(page: Page, rows: list[Row], run: Path) -> None:

@@ -21,13 +21,15 @@ from lightreasoner.recipes import load_recipe
 from lightreasoner.report import markdown, report, write_figures, write_page
 from lightreasoner.report.browser import read_blocks
 from lightreasoner.report.tokens import TokenTexts, find_texts, visible
-from lightreasoner.runs.records import Answer, Rollout, StepSample
+from lightreasoner.runs.records import Answer
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.statistics import KlHistogram, echoes, is_scattered
 
+from ..kept import KeptStep, kept_steps
 from ..made_up import made_up_rollout, write_samples
 
-Rows = tuple[list[Rollout], dict[tuple[str, int], StepSample]]
+Rows = tuple[list[Rollout], dict[tuple[str, int], KeptStep]]
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +47,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows_of(run: Path) -> Rows:
     _, stage = read_stage(run / "sample")
     rollouts = [row for table in stage.tables("rollouts") for row in Rollout.rows(table)]
-    steps = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
+    steps = kept_steps(run)
     return rollouts, {(step.question_id, step.position): step for step in steps}
 
 

@@ -25,16 +25,15 @@ from lightreasoner.runs.records import (
     JudgedAnswer,
     Problem,
     Record,
-    Rollout,
     ScoredChoices,
-    StepSample,
 )
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage
+from lightreasoner.samples.folder import Label, Rollout
 
 FINGERPRINT = {"model": "m", "beta": 0.4, "nested": {"a": [1, None]}}
 
-STEP = StepSample("q1", 3, [5, 9], [0.25, 0.75], [-0.5, -1.0], [-1.5, -2.0], 0.5, 1.0, 2.0, 9, -1.0, -2.0)
+LABEL = Label("q1", 3, [5, 9], [0.25, 0.75], [-0.5, -1.0], [-1.5, -2.0])
 ROLLOUT = Rollout(
     "q1",
     "How many?",
@@ -88,14 +87,14 @@ def flip_bit(path: Path, position: int) -> None:
 # --- Records ---
 
 
-@pytest.mark.parametrize("record", [STEP, ROLLOUT, ANSWER, JUDGED, CHOICES, Problem("id", "question", None)])
+@pytest.mark.parametrize("record", [LABEL, ROLLOUT, ANSWER, JUDGED, CHOICES, Problem("id", "question", None)])
 def test_a_record_comes_back_from_its_table_as_it_went_in(record: Record) -> None:
     table = type(record).table([record, record])
     assert table.schema == type(record).schema
     assert list(type(record).rows(table)) == [record, record]
 
 
-@pytest.mark.parametrize("kind", [Problem, ChoiceProblem, Rollout, StepSample, Answer, JudgedAnswer, ScoredChoices])
+@pytest.mark.parametrize("kind", [Problem, ChoiceProblem, Rollout, Label, Answer, JudgedAnswer, ScoredChoices])
 def test_a_table_without_rows_keeps_its_columns(kind: type[Record]) -> None:
     table = kind.table([])
     assert table.schema == kind.schema
@@ -107,10 +106,10 @@ def test_a_table_without_rows_keeps_its_columns(kind: type[Record]) -> None:
 
 def test_what_was_committed_is_read_back(tmp_path: Path) -> None:
     with open_stage(tmp_path, "sample", FINGERPRINT) as stage:
-        stage.commit(["q1"], {"steps": StepSample.table([STEP]), "rollouts": Rollout.table([ROLLOUT])}, {"kept": 1})
+        stage.commit(["q1"], {"steps": Label.table([LABEL]), "rollouts": Rollout.table([ROLLOUT])}, {"kept": 1})
         stage.finish({"kept": 1, "note": "é"})
     fingerprint, stage = read_stage(tmp_path / "sample")
-    assert [row for table in stage.tables("steps") for row in StepSample.rows(table)] == [STEP]
+    assert [row for table in stage.tables("steps") for row in Label.rows(table)] == [LABEL]
     assert [row for table in stage.tables("rollouts") for row in Rollout.rows(table)] == [ROLLOUT]
     assert stage.result == {"kept": 1, "note": "é"}
     assert fingerprint == {"schema_version": SCHEMA_VERSION, **FINGERPRINT}

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightreasoner.config import BaselineConfig, FinetuneConfig
+from lightreasoner.config import BaselineConfig, FinetuneConfig, MachineSettings
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
-from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline, sft_settings
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.training.batches import Collator, load_labels
 from lightreasoner.training.finetuning import LabelObjective, finetune
 
@@ -66,7 +66,7 @@ def test_every_token_of_an_answer_is_a_label_and_the_loss_is_plain_cross_entropy
     rows = list(answers_of(rejection).values())
     assert len(labels) == sum(len(row.response_ids) for row in rows)
     source = find_model("miniature/expert")
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), len(labels))
     of_first = [i for i in range(len(labels)) if labels.text_of[i] == 0]
     with torch.inference_mode():

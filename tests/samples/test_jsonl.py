@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
 from lightreasoner.miniature.train import PLANS, TURN_END, VOCABULARY_SIZE, _start, train_tokenizer
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.runs.records import Rollout, StepSample
-from lightreasoner.runs.stage import read_stage
+from lightreasoner.runs.stage import open_stage, read_stage
 from lightreasoner.samples import jsonl
+from lightreasoner.samples.folder import Imported, Label, Rollout
 from lightreasoner.samples.jsonl import export_samples, import_samples
-from lightreasoner.samples.jsonl_lines import LONGEST_LINE, LineReader
+from lightreasoner.samples.jsonl_lines import LONGEST_LINE, Line, LineReader
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training.batches import LabelSet, load_labels
+
+from ..kept import KeptStep, kept_steps
 
 AUTHORS_FIELDS = ["prompt_id", "step", "prefix", "tokens", "token_ids", "weights", "kl_divergence"]
 QUESTION = "Ann has 3 apples and buys 4 more. How many apples does she have?"
@@ -110,14 +113,14 @@ def write_rows(file: Path, rows: list[Row]) -> Path:
     return file
 
 
-def stored(folder: Path) -> tuple[list[Rollout], list[StepSample]]:
+def stored(folder: Path) -> tuple[list[Rollout], list[KeptStep]]:
     stage = read_stage(folder / "sample")[1]
     rollouts = [rollout for table in stage.tables("rollouts") for rollout in Rollout.rows(table)]
-    return rollouts, [step for table in stage.tables("steps") for step in StepSample.rows(table)]
+    return rollouts, kept_steps(folder)
 
 
 def prefixes(labels: LabelSet) -> list[list[int]]:
-    return [labels.prefix(label, int(labels.prefix_length[label])).tolist() for label in range(len(labels))]
+    return [labels.texts[labels.text_of[label]][: labels.prefix_length[label]].tolist() for label in range(len(labels))]
 
 
 # Export
@@ -180,18 +183,22 @@ def test_export_refuses_a_changed_expert(run_folder: Path, tmp_path: Path) -> No
     for path in (run_folder / "sample").iterdir():
         (copy / "sample" / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((copy / "sample/manifest.json").read_text())
-    manifest["fingerprint"]["expert_sha256"] = "0" * 64
+    manifest["record"]["expert_sha256"] = "0" * 64
     (copy / "sample/manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"000000000000….*another model"):
         export_samples(copy, tmp_path / "samples.jsonl")
-    del manifest["fingerprint"]["expert_sha256"]
+    del manifest["record"]["expert_sha256"]
     (copy / "sample/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="names no expert"):
+    with pytest.raises(DataError, match="manifest.json is that of another stage"):
         export_samples(copy, tmp_path / "samples.jsonl")
 
 
 def test_export_needs_a_finished_stage(tmp_path: Path) -> None:
-    with pytest.raises(RunCorrupted):
+    with pytest.raises(DataError, match=r"no manifest\.json"):
+        export_samples(tmp_path, tmp_path / "samples.jsonl")
+    with open_stage(tmp_path, "sample", {}):
+        pass
+    with pytest.raises(RunCorrupted, match="not finished"):
         export_samples(tmp_path, tmp_path / "samples.jsonl")
 
 
@@ -204,14 +211,14 @@ def test_round_trip_keeps_everything_a_line_tells(
     result = import_samples(exported, tmp_path / "in", expert=expert)
     before, after = load_labels(run_folder, 4096)[1], load_labels(tmp_path / "in", 4096)[1]
     assert prefixes(before) == prefixes(after)
-    np.testing.assert_array_equal(before.token_ids, after.token_ids)
-    np.testing.assert_array_equal(before.label_starts, after.label_starts)
+    np.testing.assert_array_equal(before.token_ids.values, after.token_ids.values)
+    np.testing.assert_array_equal(before.token_ids.starts, after.token_ids.starts)
     np.testing.assert_array_equal(before.text_of, after.text_of)  # the same steps share a rollout
-    np.testing.assert_allclose(before.weights, after.weights, atol=1e-6)
+    np.testing.assert_allclose(before.weights.values, after.weights.values, atol=1e-6)
 
     steps, again = stored(run_folder)[1], stored(tmp_path / "in")[1]
     for step, twin in zip(steps, again, strict=True):
-        assert twin.as_dict() == {**step.as_dict(), "weights": twin.weights}
+        assert asdict(twin) == {**asdict(step), "weights": twin.weights}
     assert result["rows"] == len(steps)
     assert result["rollouts"] == 6
     assert result["duplicates"] == result["prefix_length_differs"] == 0
@@ -249,10 +256,10 @@ def test_authors_fields_alone_are_enough(
     rows = [{name: row[name] for name in AUTHORS_FIELDS} for row in read_rows(exported)]
     file = write_rows(tmp_path / "authors.txt", rows)
     result = import_samples(file, tmp_path / "in", expert=expert)
-    fingerprint, labels = load_labels(tmp_path / "in", 4096)
-    assert fingerprint["imported"] is True
-    assert fingerprint["expert_sha256"] == find_model(expert).fingerprint()
-    assert fingerprint["cue"] == result["cue"] == DEFAULT_CUE
+    made, labels = load_labels(tmp_path / "in", 4096)
+    assert isinstance(made, Imported)
+    assert made.expert_sha256 == find_model(expert).fingerprint()
+    assert made.cue == result["cue"] == DEFAULT_CUE
     template = PromptTemplate(tokenizer)
     expected = [
         template.encode(row["prompt_id"]) + tokenizer(row["prefix"], add_special_tokens=False)["input_ids"]
@@ -262,12 +269,17 @@ def test_authors_fields_alone_are_enough(
     assert result["prefix_length_differs"] == sum(
         len(tokenizer(row["prefix"])["input_ids"]) != row["step"] for row in rows
     )
-    step = stored(tmp_path / "in")[1][0]
+    step = stored(tmp_path / "in")[1][-1]  # the last step of its rollout: no later prefix tells its token
     assert (step.taken_id, step.expert_logprobs) == (-1, [])
     assert math.isnan(step.expert_entropy)
     # What is not known is not written either.
     export_samples(tmp_path / "in", tmp_path / "again.jsonl")
-    assert list(read_rows(tmp_path / "again.jsonl")[0])[7:] == ["question_id", "prompt_ids", "response_ids", "position"]
+    assert list(read_rows(tmp_path / "again.jsonl")[-1])[7:] == [
+        "question_id",
+        "prompt_ids",
+        "response_ids",
+        "position",
+    ]
 
 
 def test_prefixes_share_a_rollout_while_they_extend_one_another(
@@ -544,30 +556,25 @@ ROWS = JSON | st.fixed_dictionaries(
 
 
 @pytest.fixture(scope="session")
-def read_line(expert: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str, bytes], tuple[Rollout, StepSample]]:
+def read_line(expert: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str, bytes], Line]:
     return LineReader(expert, PromptTemplate(tokenizer), None).read
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(row=ROWS)
 @example(row={"prompt_id": "a b", "step": 0, "prefix": "", "token_ids": [1], "weights": [1], "kl_divergence": 1})
-def test_any_json_is_a_sample_or_a_format_error(
-    read_line: Callable[[str, bytes], tuple[Rollout, StepSample]], row: Any
-) -> None:
+def test_any_json_is_a_sample_or_a_format_error(read_line: Callable[[str, bytes], Line], row: Any) -> None:
     try:
-        rollout, step = read_line("file, line 1", json.dumps(row).encode())
+        line = read_line("file, line 1", json.dumps(row).encode())
     except SampleFormatError as error:
         assert str(error).startswith("file, line 1: ")
         return
-    assert sum(step.weights) == pytest.approx(1)
-    Rollout.table([rollout])
-    StepSample.table([step])
+    assert sum(line.label.weights) == pytest.approx(1)
+    Label.table([line.label])
 
 
 @settings(max_examples=100, deadline=None)
 @given(line=st.binary(max_size=200))
-def test_any_bytes_are_a_sample_or_a_format_error(
-    read_line: Callable[[str, bytes], tuple[Rollout, StepSample]], line: bytes
-) -> None:
+def test_any_bytes_are_a_sample_or_a_format_error(read_line: Callable[[str, bytes], Line], line: bytes) -> None:
     with pytest.raises(SampleFormatError, match="file, line 1: "):
         read_line("file, line 1", line)

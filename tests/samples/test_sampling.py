@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightreasoner.config import SampleConfig
+from lightreasoner.config import MachineSettings, SampleConfig
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.memory import in_halves
@@ -23,12 +23,14 @@ from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.miniature import model_path
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
-from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
 
-Kept = dict[tuple[str, int], StepSample]
+from ..kept import KeptStep, kept_steps
+
+Kept = dict[tuple[str, int], KeptStep]
 
 
 @pytest.fixture
@@ -57,8 +59,7 @@ def rollouts_of(config: SampleConfig) -> dict[str, Rollout]:
 
 
 def kept_of(config: SampleConfig) -> Kept:
-    _, stage = read_stage(config.out / "sample")
-    rows = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
+    rows = kept_steps(config.out)
     kept = {(row.question_id, row.position): row for row in rows}
     assert len(kept) == len(rows)
     return kept
@@ -155,7 +156,7 @@ def test_sampling_with_a_temperature_follows_its_seed(config: SampleConfig) -> N
     sample(first)
     sample(again)
     assert_same(first, again)
-    sample(other.model_copy(update={"temperature": 0.0}))
+    sample(other.model_copy(update={"temperature": 0.0, "top_p": 1.0}))
     greedy = rollouts_of(other)
     assert any(row.response_ids != greedy[key].response_ids for key, row in rollouts_of(first).items())
     # The scored distributions are the models' own, not what the decoding made of them.
@@ -229,10 +230,10 @@ def test_memory_that_runs_out_with_one_item_is_an_error() -> None:
         raise MemoryError("no memory")
 
     with pytest.raises(ModelError, match="batch of one"):
-        in_halves([1, 2, 3], never)
+        in_halves([1, 2, 3], never, [])
     with pytest.raises(RuntimeError, match="something else"):
-        in_halves([1, 2], lambda items: (_ for _ in ()).throw(RuntimeError("something else")))
-    assert in_halves([1, 2, 3], lambda items: [item * 2 for item in items]) == [2, 4, 6]
+        in_halves([1, 2], lambda items: (_ for _ in ()).throw(RuntimeError("something else")), [])
+    assert in_halves([1, 2, 3], lambda items: [item * 2 for item in items], []) == [2, 4, 6]
 
 
 def test_steps_without_finite_distributions_are_dropped_and_too_many_stop_the_run(
@@ -269,7 +270,7 @@ def test_questions_beyond_the_context_are_skipped_and_counted(config: SampleConf
 
 @pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])
 def test_a_rollout_that_ends_at_once_is_done(random_expert: Path, kind: Any) -> None:
-    engine = kind(load_model(find_model(str(random_expert)), dtype="float32", device="cpu"))
+    engine = kind(load_model(find_model(str(random_expert)), MachineSettings(dtype="float32", device="cpu")))
     every_token = tuple(range(640))
     assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(10, every_token)).responses)
     assert all(len(ids) == 1 for ids in engine.generate([[1, 2, 3], [4]], Decoding(1, ())).responses)

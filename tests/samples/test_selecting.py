@@ -11,11 +11,13 @@ import torch
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig, SelectConfig, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
-from lightreasoner.runs.records import Rollout, StepSample
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import RULES, select
 from lightreasoner.training.batches import load_labels
+
+from ..kept import KeptStep, kept_steps
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> SampleConfig:
     return config
 
 
-def steps_of(folder: Path) -> dict[tuple[str, int], StepSample]:
-    _, stage = read_stage(folder / "sample")
-    rows = [row for table in stage.tables("steps") for row in StepSample.rows(table)]
-    return {(row.question_id, row.position): row for row in rows}
+def steps_of(folder: Path) -> dict[tuple[str, int], KeptStep]:
+    return {(row.question_id, row.position): row for row in kept_steps(folder)}
 
 
-def selected(config: SampleConfig, out: Path, **settings: object) -> dict[tuple[str, int], StepSample]:
+def selected(config: SampleConfig, out: Path, **settings: object) -> dict[tuple[str, int], KeptStep]:
     select(SelectConfig(source=config.out, out=out, **settings))  # type: ignore[arg-type]
     return steps_of(out)
 
@@ -59,9 +59,7 @@ def test_selecting_is_sampling_with_that_rule(config: SampleConfig, tmp_path: Pa
         assert found[key].token_ids == step.token_ids
         assert found[key].weights == pytest.approx(step.weights, abs=1e-6)
         assert found[key].expert_logprobs == step.expert_logprobs
-    assert (
-        load_labels(tmp_path / "b", 4096)[0]["expert_sha256"] == load_labels(tmp_path / "a", 4096)[0]["expert_sha256"]
-    )
+    assert load_labels(tmp_path / "b", 4096)[0].expert_sha256 == load_labels(tmp_path / "a", 4096)[0].expert_sha256
 
 
 @pytest.mark.parametrize("rule", [name for name in RULES if name != "none"])

@@ -15,14 +15,14 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lightreasoner.config import RunConfig, SampleConfig
+from lightreasoner.config import MachineSettings, RunConfig, SampleConfig
 from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.recipes import load_recipe, recipe_names
 from lightreasoner.report import figures
-from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.studies import grids, making, outcomes, tables
 from lightreasoner.studies import scheduler as work
 from lightreasoner.studies.figures import REPORTS
@@ -474,7 +474,7 @@ def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(made: Path) -> Non
     _, stage = read_stage(solutions)
     rows = [row for table in stage.tables("rollouts") for row in Rollout.rows(table)]
     assert len(rows) == 200
-    model = load_model(find_model("miniature/expert"), dtype="float32", device="cpu")
+    model = load_model(find_model("miniature/expert"), MachineSettings(dtype="float32", device="cpu"))
 
     @torch.inference_mode()
     def loss(forward: Any) -> float:

@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lightreasoner import contrast
-from lightreasoner.config import FinetuneConfig, SampleConfig
+from lightreasoner.config import FinetuneConfig, MachineSettings, SampleConfig
 from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, RunMismatch, TrainingDiverged
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
@@ -60,7 +60,7 @@ def gradients(
     """LoRA gradients of one step over these blocks, dropout 0."""
     config = config_for(samples, expert, samples, lora_dropout=0.0)
     source = find_model(str(expert))
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=16)
     with_lora = attach_lora(model, config)
     for name, parameter in with_lora.named_parameters():
@@ -124,7 +124,7 @@ def test_the_size_of_micro_batches_does_not_change_the_gradient(
 
 def test_a_label_beside_longer_ones_has_the_loss_it_has_alone(random_expert: Path, labels: LabelSet) -> None:
     source = find_model(str(random_expert))
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=1)
     order = np.argsort(labels.prefix_length)
     short, long = int(order[0]), int(order[-1])
@@ -137,7 +137,7 @@ def test_a_label_beside_longer_ones_has_the_loss_it_has_alone(random_expert: Pat
 
 def test_the_loss_is_equation_8_on_the_bare_prefix(random_expert: Path, labels: LabelSet) -> None:
     source = find_model(str(random_expert))
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     vocabulary = vocabulary_of(load_tokenizer(source), logit_width(model))
     objective = LabelObjective(model, vocabulary, labels_per_step=1)
     label = 3
@@ -203,7 +203,7 @@ def test_training_lowers_the_loss_and_keeps_its_promises(random_expert: Path, sa
     assert log[0]["loss"] == pytest.approx(log[0]["kl_to_target"] + log[0]["label_entropy"], rel=1e-4)
     kept = sorted(path.name for path in (tmp_path / "finetune").glob("checkpoint-*"))
     assert kept == ["checkpoint-28", "checkpoint-30"]
-    base = load_model(find_model(str(random_expert)), dtype="float32", device="cpu")
+    base = load_model(find_model(str(random_expert)), MachineSettings(dtype="float32", device="cpu"))
     adapter = PeftModel.from_pretrained(base, tmp_path / "finetune" / "adapter")
     assert set(adapter.peft_config["default"].target_modules) == {"q_proj", "v_proj"}
 
@@ -338,7 +338,7 @@ def test_two_processes_train_what_one_trains(random_expert: Path, samples: Path,
 
 def test_a_loss_that_is_no_number_stops_before_the_step(random_expert: Path, samples: Path, labels: LabelSet) -> None:
     source = find_model(str(random_expert))
-    model = load_model(source, dtype="float32", device="cpu")
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
     objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=16)
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
+from lightreasoner.config import FinetuneConfig, MachineSettings, MergeConfig, SampleConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.samples.sampling import sample
@@ -43,7 +43,7 @@ def test_the_merged_folder_is_base_plus_adapter(run: Path, random_expert: Path, 
     result = merge(config_for(run, random_expert, tmp_path / "merged"))
     assert result["mean_kl"] < 1e-6
     assert result["top1_agreement"] == 1.0
-    base = load_model(find_model(str(random_expert)), dtype="float32", device="cpu")
+    base = load_model(find_model(str(random_expert)), MachineSettings(dtype="float32", device="cpu"))
     untouched = log_probabilities(base)
     expected = log_probabilities(PeftModel.from_pretrained(base, run / "finetune" / "adapter"))
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")

@@ -4,34 +4,54 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lightreasoner.training.model_card import finetuning_command, merging_command, sampling_commands
+from lightreasoner.config import BaselineConfig, FinetuneConfig, SampleConfig, SelectConfig
+from lightreasoner.samples.folder import Baseline, Imported, Made, Sampled, Selected
+from lightreasoner.training.model_card import Tuned, merging_command
 
-SAMPLED: dict[str, Any] = {
-    "schema_version": 3, "expert": "miniature/expert", "expert_revision": None, "expert_sha256": "0" * 64,
-    "amateur": "miniature/base", "amateur_revision": None, "amateur_sha256": "1" * 64, "dataset": "arithmetic",
-    "questions": 40, "questions_sha256": "2" * 64, "cue": "Think, then \\boxed{it}.", "template_sha256": "3" * 64,
-    "dtype": "float32", "max_new_tokens": 48, "divergence_beta": None, "plausibility_alpha": 0.1, "temperature": 0.0,
-    "top_p": 1.0, "top_tokens": 5, "vocabulary": "strict", "seed": 7,
-}  # fmt: skip
-RULE = {
-    "selection": "label_surprise", "threshold": None, "keep_share": 0.25, "keep_labels": None, "contrast": "own_token",
-    "plausibility_alpha": 0.2, "label_temperature": 1.0, "seed": 7, "samples": "4" * 64,
-}  # fmt: skip
-BASELINE: dict[str, Any] = {
-    "schema_version": 3, "baseline": "rejection-sft", "expert": "miniature/expert", "expert_revision": None,
-    "expert_sha256": "0" * 64, "dataset": "arithmetic", "questions": 40, "problems_sha256": "5" * 64, "cue": "Think.",
-    "template_sha256": "3" * 64, "dtype": "float32", "max_new_tokens": 64, "judge": "math-verify", "seed": 7,
-}  # fmt: skip
-TUNED: dict[str, Any] = {
-    "schema_version": 3, "model": "miniature/expert", "steps": 12, "labels_per_step": 16, "labels_per_forward": 4,
-    "learning_rate": 0.001, "lora_rank": 8, "lora_alpha": 16.0, "lora_dropout": 0.05,
-    "lora_targets": ["q_proj", "v_proj"], "max_length": 4096, "max_grad_norm": 1.0, "dtype": "float32", "seed": 7,
-    "expert_sha256": "0" * 64, "samples": SAMPLED,
-}  # fmt: skip
+PROMPT: dict[str, Any] = {"cue": "Think, then \\boxed{it}.", "template_sha256": "3" * 64}
+EXPERT: dict[str, Any] = {"expert": "miniature/expert", "expert_sha256": "0" * 64}
+SAMPLED = Sampled(
+    **EXPERT,
+    **PROMPT,
+    amateur="miniature/base",
+    amateur_sha256="1" * 64,
+    dataset="arithmetic",
+    questions=40,
+    questions_sha256="2" * 64,
+    alpha=0.1,
+    settings=SampleConfig(
+        expert="miniature/expert", amateur="miniature/base", dataset="arithmetic", max_questions=40, max_new_tokens=48,
+        cue=PROMPT["cue"], divergence_beta=None, plausibility_alpha=0.1, seed=7, out=Path("runs/first"), batch_size=3,
+        question_field="question", expert_revision="main",
+    ),
+    dtype="float32",
+)  # fmt: skip
+RULE = SelectConfig(
+    selection="label_surprise", keep_share=0.25, contrast="own_token", plausibility_alpha=0.2, seed=7,
+    source=Path("runs/first"), out=Path("runs/second"),
+)  # fmt: skip
+BASELINE_SETTINGS = BaselineConfig(
+    kind="rejection-sft", model="miniature/expert", dataset="arithmetic", max_questions=40, cue="Think.",
+    max_new_tokens=64, seed=7, out=Path("runs/first"),
+)  # fmt: skip
+TUNED = Tuned(
+    settings=FinetuneConfig(
+        model="miniature/expert", steps=12, labels_per_forward=4, learning_rate=0.001, seed=7, data=Path("runs/first"),
+        out=Path("runs/first"),
+    ),
+    expert_sha256="0" * 64,
+    dtype="float32",
+    samples=SAMPLED,
+)  # fmt: skip
+
+
+def facts_of(made: Made) -> dict[str, Any]:
+    return {name: getattr(made, name) for name in Made.model_fields}
 
 
 def understood(command: str) -> dict[str, Any]:
@@ -46,26 +66,23 @@ def understood(command: str) -> dict[str, Any]:
     return settings
 
 
-def assert_told(settings: dict[str, Any], facts: dict[str, Any], *, under_other_names: set[str]) -> None:
-    for name, value in facts.items():
-        if name not in under_other_names and not name.endswith("sha256"):
-            assert settings[name] == value, name
-
-
 def test_sampling_and_tuning_are_told_in_full() -> None:
-    (command,) = sampling_commands(SAMPLED, "runs/it again")
+    (command,) = SAMPLED.commands("runs/it again")
     settings = understood(command)
-    assert_told(settings, SAMPLED, under_other_names={"schema_version", "questions"})
-    assert (settings["max_questions"], settings["out"]) == (40, "runs/it again")
-    settings = understood(finetuning_command(TUNED, "runs/it", "runs/it"))
-    assert_told(settings, TUNED, under_other_names={"schema_version", "samples"})
-    assert (settings["data"], settings["out"]) == ("runs/it", "runs/it")
+    wanted = {**SAMPLED.settings.identity(inputs=True), "dtype": "float32", "out": "runs/it again"}
+    assert {name: settings[name] for name in wanted} == wanted
+    assert settings["batch_size"] is None  # speed is left to the machine
+    (command,) = TUNED.commands("runs/it", "runs/it")
+    settings = understood(command)
+    wanted = {**TUNED.settings.identity(), "dtype": "float32", "data": "runs/it", "out": "runs/it"}
+    assert {name: settings[name] for name in wanted} == wanted
     settings = understood(merging_command("miniature/expert", "runs/it", "merged"))
     assert (settings["model"], settings["adapter"], settings["out"]) == ("miniature/expert", "runs/it", "merged")
 
 
 def test_a_selection_is_made_from_samples_that_are_made_first() -> None:
-    sampling, selecting = sampling_commands({**SAMPLED, "selected": RULE}, "RUN")
+    chosen = Selected(**facts_of(SAMPLED), settings=RULE, source=SAMPLED, samples_sha256="4" * 64)
+    sampling, selecting = chosen.commands("RUN")
     assert understood(sampling)["out"] == "RUN-samples"
     assert shlex.split(selecting)[:5] == ["lightr", "samples", "select", "RUN-samples", "RUN"]
     for flag in ("--selection label_surprise", "--keep-share 0.25", "--contrast own_token", "--seed 7"):
@@ -74,13 +91,17 @@ def test_a_selection_is_made_from_samples_that_are_made_first() -> None:
 
 
 @pytest.mark.parametrize("kind", ["rejection-sft", "ground-truth"])
-def test_a_rivals_data_are_told_as_what_they_are(kind: str) -> None:
-    (command,) = sampling_commands({**BASELINE, "baseline": kind}, "RUN")
-    settings = understood(command)
-    others = {"schema_version", "questions", "baseline", "expert", "expert_revision"}
-    assert_told(settings, BASELINE, under_other_names=others)
-    assert (settings["kind"], settings["model"], settings["max_questions"]) == (kind, "miniature/expert", 40)
+def test_the_data_of_a_baseline_are_named_as_such(kind: str) -> None:
+    settings = BASELINE_SETTINGS.model_copy(update={"kind": kind})
+    made = Baseline(**EXPERT, **PROMPT, settings=settings, problems_sha256="5" * 64, dtype="float32")
+    (command,) = made.commands("RUN")
+    found = understood(command)
+    wanted = {**settings.identity(inputs=True), "dtype": "float32", "out": "RUN"}
+    assert {name: found[name] for name in wanted} == wanted
 
 
-def test_other_peoples_samples_have_no_command() -> None:
-    assert sampling_commands({"imported": True, "expert": "miniature/expert"}, "RUN") == []
+def test_imported_samples_have_no_command() -> None:
+    made = Imported(**EXPERT, **PROMPT, file_sha256="6" * 64, questions_sha256=None, question_field=None)
+    assert made.commands("RUN") == []
+    chosen = Selected(**facts_of(made), settings=RULE, source=made, samples_sha256="4" * 64)
+    assert chosen.commands("RUN") == []

@@ -11,37 +11,49 @@ from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.evaluation.answering import ModelUnderTest
 from lightreasoner.evaluation.statistics import Accuracy
-from lightreasoner.inference.memory import in_halves
+from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
-from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
-from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder
+from lightreasoner.runs.stage import Commit, StageFolder, settle
 
 DELIMITER = " "  # between context and choice
 
 
+class Scoring(ModelWork[ChoiceProblem, ScoredChoices]):
+    """Scores the choices of one benchmark's items."""
+
+    def __init__(self, under_test: ModelUnderTest, label: str) -> None:
+        self.label = label
+        self._under_test = under_test
+
+    def key(self, item: ChoiceProblem) -> str:
+        """The item's id."""
+        return item.id
+
+    def order(self, item: ChoiceProblem) -> int:
+        """Contexts of like length share a batch."""
+        return len(item.context)
+
+    def run(self, batch: Sequence[ChoiceProblem]) -> list[ScoredChoices]:
+        """See `score_choices`."""
+        return score_choices(self._under_test.model, self._under_test.tokenizer, batch)
+
+    def commit(self, batch: Sequence[ChoiceProblem], results: list[ScoredChoices]) -> Commit:
+        """The scored choices of a batch."""
+        return Commit({"choices": ScoredChoices.table(results)}, {})
+
+
 def score_all(
-    under_test: ModelUnderTest, config: EvaluateConfig, stage: StageFolder, items: Sequence[ChoiceProblem]
+    under_test: ModelUnderTest,
+    config: EvaluateConfig,
+    stage: StageFolder,
+    items: Sequence[ChoiceProblem],
+    label: str,
 ) -> None:
-    """Score the choices of every item that the stage has not settled, and commit batch by batch."""
-    settled = stage.settled_ids
-    waiting = sorted((item for item in items if item.id not in settled), key=lambda item: len(item.context))
-    if not waiting:
-        return
-    size = config.answer_batch_size
-    label = f"{config.model} on {stage.path.parent.name}"
-    with progress(label, len(items), len(settled)) as advance, stop_signals() as stop:
-        for start in range(0, len(waiting), size):
-            stop.check()
-            batch = waiting[start : start + size]
-            halved: list[int] = []
-            rows = in_halves(batch, lambda part: score_choices(under_test.model, under_test.tokenizer, part), halved)
-            counts = {"halved_batches": len(halved)} if halved else {}
-            stage.commit([item.id for item in batch], {"choices": ScoredChoices.table(rows)}, counts)
-            advance(len(batch))
+    """Score the choices of every item that the stage has not committed."""
+    settle(stage, items, config.answer_batch_size, Scoring(under_test, label), total=len(items))
 
 
 def score_choices(
@@ -94,7 +106,7 @@ def _sums(
     return [float(part.sum()) for part in chosen.split([len(response) for response in responses])]
 
 
-def summarise(name: str, stage: StageFolder) -> dict[str, Any]:
+def summarise_choices(name: str, stage: StageFolder) -> dict[str, Any]:
     """Accuracy by likelihood (`acc`) and by likelihood per character (`acc_norm`), the benchmark's own one first."""
     benchmark = BENCHMARKS[name]
     assert isinstance(benchmark, ChoiceBenchmark)

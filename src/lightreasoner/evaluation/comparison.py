@@ -13,23 +13,6 @@ from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.evaluation.statistics import compare_overall, compare_pairs, holm
 from lightreasoner.runs.records import ScoredChoices
 
-# Settings that say nothing about how a score came about. Items are compared one by one instead.
-_NOT_COMPARED = {"model", "model_sha256", "schema_version", "answers", "benchmark", "items", "items_sha256"}
-_SUBJECTS = {  # setting → what to call it; all others belong to decoding
-    "prompt": "prompt",
-    "cue": "prompt",
-    "template_sha256": "prompt",
-    "dtype": "precision",
-    "imported_from": "origin of the answers",
-    "judge": "judge",
-    "judge_version": "judge",
-    "grading_seconds": "judge",
-    "grading_megabytes": "judge",
-    "math-verify": "judge",
-    "latex2sympy2_extended": "judge",
-    "sympy": "judge",
-}
-
 
 @dataclass(frozen=True)
 class Side:
@@ -38,13 +21,13 @@ class Side:
     Attributes:
         prompt: chat, plain or likelihood.
         benchmark: its name.
-        settings: everything that decided the answers and verdicts.
+        how: by subject (prompt, decoding, judge, …), the settings that decided answers and verdicts.
         scores: of each item, the share of its samples that are correct.
     """
 
     prompt: str
     benchmark: str
-    settings: Mapping[str, Any]
+    how: Mapping[str, Mapping[str, Any]]
     scores: Mapping[str, float]
 
 
@@ -122,18 +105,18 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
     if isinstance(benchmark, ChoiceBenchmark):
         rows = (row for table in evaluated.stage.tables("choices") for row in ScoredChoices.rows(table))
         scores = {row.question_id: float(row.is_right(benchmark.metric)) for row in rows}
-        return Side(prompt, benchmark.name, evaluated.settings, scores)
+        return Side(prompt, benchmark.name, evaluated.how, scores)
     chosen = next(iter(evaluated.judged)) if judge is None else judge
     if chosen not in evaluated.judged:
         raise DataError(
             f"{folder / prompt / benchmark.name} has no verdicts of {chosen}; make them with `lightr evaluate --judge`"
         )
-    judging, verdicts = evaluated.judged[chosen]
+    how, verdicts = evaluated.judged[chosen]
     by_item: dict[str, list[bool]] = {}
     for row in read_judged(verdicts):
         by_item.setdefault(row.question_id, []).append(row.verdict == "correct")
     scores = {item: sum(right) / len(right) for item, right in by_item.items()}
-    return Side(prompt, benchmark.name, {**evaluated.settings, **judging}, scores)
+    return Side(prompt, benchmark.name, {**evaluated.how, **how}, scores)
 
 
 def _pairs(before: Sequence[Side], after: Sequence[Side]) -> Iterator[tuple[Side, Side]]:
@@ -153,11 +136,8 @@ def _differences(first: Side, second: Side, common: int) -> list[str]:
     if first.scores.keys() != second.scores.keys():
         counts = f"{len(first.scores)} and {len(second.scores)}"
         texts.append(f"different items: {counts}, compared on the {common} common ones")
-    by_subject: dict[str, list[str]] = {}
-    for name in {**first.settings, **second.settings}:
-        if name not in _NOT_COMPARED and first.settings.get(name) != second.settings.get(name):
-            by_subject.setdefault(_SUBJECTS.get(name, "decoding"), []).append(name)
-    return texts + [
-        f"different {subject} ({', '.join(names)}), which may be part of the difference"
-        for subject, names in by_subject.items()
-    ]
+    for subject in {**first.how, **second.how}:
+        mine, theirs = first.how.get(subject, {}), second.how.get(subject, {})
+        if differing := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
+            texts.append(f"different {subject} ({', '.join(differing)}), which may be part of the difference")
+    return texts

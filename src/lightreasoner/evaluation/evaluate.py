@@ -1,4 +1,4 @@
-"""Stage 4: what share of a benchmark's items a model answers correctly, and how sure that figure is.
+"""Stage 4: the share of a benchmark's items that a model answers correctly, with its uncertainty.
 
     OUT/
       chat/gsm8k/answers/         every answer (`runs.records.Answer`), made once
@@ -6,25 +6,27 @@
       plain/gsm8k/…               the same under the plain prompt
       likelihood/hellaswag/choices/   benchmarks of given choices (`runs.records.ScoredChoices`)
 
-Answers are made and judged as separate stages: each resumes by itself, and another judge needs no new answers.
+Answers are made and judged as separate stages: each resumes by itself, and another judge needs no new answers. The
+fingerprint of a stage says under `how` what decided a score beside the model and the items, by subject.
 """
 
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from lightreasoner.config import BenchmarkName, EvaluateConfig, PromptKind
+from lightreasoner.config import AnswerSettings, BenchmarkName, EvaluateConfig, PromptKind
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.errors import ConfigError
-from lightreasoner.evaluation import answering, choices, judging
-from lightreasoner.evaluation.answering import ModelUnderTest
+from lightreasoner.evaluation.answering import Answering, ModelUnderTest
+from lightreasoner.evaluation.choices import score_all, summarise_choices
+from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
 from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import ChoiceProblem, Problem
-from lightreasoner.runs.stage import open_stage
+from lightreasoner.runs.stage import open_stage, settle
 
-LIKELIHOOD = "likelihood"  # in the place of a kind of prompt: these benchmarks bring their own
+LIKELIHOOD = "likelihood"  # in place of a kind of prompt: benchmarks of given choices have their own
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -37,8 +39,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`; answers that were committed stay.
     """
     source = find_model(config.model, config.model_revision)
-    tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
-    evaluator = _Evaluator(config, ModelUnderTest(config, source, tokenizer), source.fingerprint())
+    evaluator = _Evaluator(config, ModelUnderTest(config, source, load_tokenizer(source, config)))
     kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
     results = {}
     wanted = (PAPER_SET if name == "paper" else (name,) for name in config.benchmarks)
@@ -51,10 +52,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 class _Evaluator:
-    def __init__(self, config: EvaluateConfig, under_test: ModelUnderTest, model_sha256: str) -> None:
+    def __init__(self, config: EvaluateConfig, under_test: ModelUnderTest) -> None:
         self._config = config
         self._under_test = under_test
-        self._model_sha256 = model_sha256
+        self._model = {"model": config.model, "model_sha256": under_test.source.fingerprint()}
 
     def answer_and_judge(self, name: BenchmarkName, kind: PromptKind) -> dict[str, Any]:
         config = self._config
@@ -68,61 +69,52 @@ class _Evaluator:
             kind=kind,
             demonstrations=benchmark.demonstrations,
         )
-        decoding = {
-            "max_answer_tokens": config.max_answer_tokens,
-            "stop_strings": [*template.stop_strings, *config.stop_strings],
-            "samples_per_problem": config.samples_per_problem,
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "seed": config.seed if config.temperature else None,  # greedy decoding draws nothing
-            **self._contrast(),
-        }
         prompt = {
             "prompt": kind,
             "cue": config.cue if kind == "chat" else None,
             "template_sha256": template.fingerprint,
         }
-        fingerprint = {**self._model_and_items(name, items), **prompt, **decoding}
-        with open_stage(config.out, f"{kind}/{name}/answers", fingerprint, report=say) as answers:
+        decoding = {
+            **config.identity(AnswerSettings),
+            "stop_strings": [*template.stop_strings, *config.stop_strings],
+            "seed": config.seed if config.temperature else None,  # greedy decoding draws nothing
+            **self._contrast(),
+        }
+        answered = self._identity(name, items, prompt=prompt, decoding=decoding)
+        with open_stage(config.out, f"{kind}/{name}/answers", answered, say) as answers:
             if answers.result is None:
-                answering.answer_all(self._under_test, config, answers, name, items, template)
+                answering = Answering(self._under_test, config, name, template)
+                size = answering.questions * config.samples_per_problem
+                settle(answers, answering.ask(items), size, answering, total=len(items))
                 answers.finish({"items": len(items)})
-            judge = {**judging.judge_fingerprint(config), "answers": answers.digest}
-            with open_stage(config.out, f"{kind}/{name}/{config.judge}", judge, report=say) as verdicts:
-                if verdicts.result is None:
-                    judging.judge_all(config, answers, verdicts, name)
-                    figures = judging.summarise(name, answers, verdicts, config.samples_per_problem)
-                    verdicts.finish({**figures, "items_known": self._known(name, items)})
-                assert verdicts.result is not None
-                return verdicts.result
+            judged = {"answers": answers.digest, "how": {"judge": judge_identity(config)}}
+            with open_stage(config.out, f"{kind}/{name}/{config.judge}", judged, say) as verdicts:
+                if verdicts.result is not None:
+                    return verdicts.result
+                judge_all(config, answers, verdicts, name)
+                figures = summarise(name, answers, verdicts, config.samples_per_problem)
+                return verdicts.finish({**figures, "items_known": self._known(name, items)})
 
     def score_choices(self, name: BenchmarkName) -> dict[str, Any]:
         config = self._config
         if config.contrast_with is not None:
             raise ConfigError(f"{name} is answered by likelihood, not by decoding; contrast_with means nothing there")
         items = load_choices(name, limit=config.max_items, data_dir=config.data_dir)
-        fingerprint = self._model_and_items(name, items)
-        with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", fingerprint, report=say) as stage:
-            if stage.result is None:
-                choices.score_all(self._under_test, config, stage, items)
-                stage.finish({**choices.summarise(name, stage), "items_known": self._known(name, items)})
-            assert stage.result is not None
-            return stage.result
+        with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", self._identity(name, items), say) as stage:
+            if stage.result is not None:
+                return stage.result
+            score_all(self._under_test, config, stage, items, f"{config.model} on {name}")
+            return stage.finish({**summarise_choices(name, stage), "items_known": self._known(name, items)})
 
-    def _model_and_items(
-        self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem]
+    def _identity(
+        self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem], **how: dict[str, Any]
     ) -> dict[str, Any]:
-        return {
-            "model": self._config.model,
-            "model_sha256": self._model_sha256,
-            "dtype": dtype_name(self._config.dtype, self._config.device),
-            "benchmark": name,
-            "items": len(items),
-            "items_sha256": items_hash(items),
-        }
+        """Model and items, and under `how` what else decides the rows."""
+        asked = {"benchmark": name, "items": len(items), "items_sha256": items_hash(items)}
+        return {**self._model, **asked, "how": {**how, "precision": {"dtype": dtype_name(self._config)}}}
 
     def _contrast(self) -> dict[str, Any]:
-        """What contrastive decoding adds to the settings that decide an answer."""
+        """The settings that contrastive decoding adds."""
         config = self._config
         if config.contrast_with is None:
             return {}
@@ -135,7 +127,7 @@ class _Evaluator:
         }
 
     def _known(self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem]) -> bool | None:
-        """Whether these are the very items that the benchmark's name stands for; None where that cannot be told."""
+        """Whether these are the very items of the published benchmark; None where that cannot be decided."""
         expected = BENCHMARKS[name].items_sha256
         if expected is None or self._config.max_items is not None:
             return None

@@ -38,16 +38,18 @@ class Evaluated:
     Attributes:
         benchmark: its entry in the table.
         prompt: chat, plain or likelihood.
-        settings: fingerprint of everything that decided the answers.
+        how: by subject (prompt, decoding, …), the settings that decided the answers beside model and items.
+        settings: everything that decided the answers, flat.
         stage: finished stage of answers or choices.
-        judged: by judge, the fingerprint of its verdicts and their finished stage; empty for choices.
+        judged: by judge, what decided its verdicts by subject, and their finished stage; empty for choices.
     """
 
     benchmark: Benchmark | ChoiceBenchmark
     prompt: str
+    how: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     stage: StageFolder
-    judged: Mapping[JudgeName, tuple[Mapping[str, Any], StageFolder]]
+    judged: Mapping[JudgeName, tuple[Mapping[str, Mapping[str, Any]], StageFolder]]
 
     @property
     def label(self) -> str:
@@ -127,9 +129,12 @@ def _read(path: Path) -> Evaluated:
     benchmark = BENCHMARKS.get(place.name)
     if benchmark is None:
         raise DataError(f"{place}: there is no benchmark {place.name}, so nobody can tell what this is. Remove it")
-    settings, stage = read_stage(path)
+    fingerprint, stage = read_stage(path)
+    how = fingerprint.get("how", {})
+    settings = {name: value for part in (fingerprint, *how.values()) for name, value in part.items() if name != "how"}
     judges = [judge for judge in JUDGES if (place / judge / "manifest.json").exists()]
     if path.name == "answers" and not judges:
         raise DataError(f"{place} has no verdicts of any judge; make them with `lightr evaluate`")
     judged = {judge: read_stage(place / judge) for judge in judges}
-    return Evaluated(benchmark, place.parent.name, settings, stage, judged)
+    judged_how = {judge: (facts.get("how", {}), verdicts) for judge, (facts, verdicts) in judged.items()}
+    return Evaluated(benchmark, place.parent.name, how, settings, stage, judged_how)

@@ -2,37 +2,58 @@
 
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from itertools import islice
 from typing import Any
 
-from lightreasoner.config import EvaluateSettings, JudgeName
+from lightreasoner.config import JudgeName, JudgeSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.evaluation.statistics import Accuracy, majority, mean_interval, pass_at_k
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
-from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import Answer, JudgedAnswer
-from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder
+from lightreasoner.runs.stage import Commit, StageFolder, Work, settle
 
 CHUNK = 500  # answers per commit
 # Counts up when a judge decides anything otherwise than before, so that old verdicts are not mixed with new ones.
 JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 1, "toolkit": 1}
 
 
-def judge_fingerprint(settings: EvaluateSettings) -> dict[str, Any]:
+def judge_identity(settings: JudgeSettings) -> dict[str, Any]:
     """Everything beside the answers that decides the verdicts."""
-    libraries = ("math-verify", "latex2sympy2_extended", "sympy")
     return {
-        "judge": settings.judge,
+        **settings.identity(JudgeSettings),
         "judge_version": JUDGE_VERSIONS[settings.judge],
-        "grading_seconds": settings.grading_seconds,
-        "grading_megabytes": settings.grading_megabytes,
-        **{library: metadata.version(library) for library in libraries},
+        **{library: metadata.version(library) for library in ("math-verify", "latex2sympy2_extended", "sympy")},
     }
 
 
-def judge_all(settings: EvaluateSettings, answers: StageFolder, verdicts: StageFolder, name: str) -> None:
+class Judging(Work[Answer, Judgement]):
+    """Verdicts on the answers to one benchmark."""
+
+    def __init__(self, pool: GradingPool, benchmark: Benchmark) -> None:
+        self.label = f"judging {benchmark.name}"
+        self._pool = pool
+        self._benchmark = benchmark
+
+    def key(self, item: Answer) -> str:
+        """Question and sample."""
+        return f"{item.question_id}/{item.sample}"
+
+    def run(self, batch: Sequence[Answer]) -> list[Judgement]:
+        """The judgement of each answer."""
+        kind, name = self._benchmark.kind, self._benchmark.name
+        return list(self._pool.judge(Case(answer.output, answer.gold, kind, name) for answer in batch))
+
+    def commit(self, batch: Sequence[Answer], results: list[Judgement]) -> Commit:
+        """The judged answers of a batch, and how many there are of each verdict."""
+        rows = [
+            JudgedAnswer(answer.question_id, answer.sample, found.extracted, found.canonical, found.verdict)
+            for answer, found in zip(batch, results, strict=True)
+        ]
+        counts: dict[str, int] = {verdict: sum(row.verdict == verdict for row in rows) for verdict in VERDICTS}
+        return Commit({"verdicts": JudgedAnswer.table(rows)}, counts)
+
+
+def judge_all(settings: JudgeSettings, answers: StageFolder, verdicts: StageFolder, name: str) -> None:
     """Judge every stored answer that has no verdict yet.
 
     Args:
@@ -41,30 +62,17 @@ def judge_all(settings: EvaluateSettings, answers: StageFolder, verdicts: StageF
         verdicts: where the verdicts go.
         name: the benchmark, which says what its answers are.
     """
-    settled = verdicts.settled_ids
-    rows = (row for table in answers.tables("answers") for row in Answer.rows(table))
-    waiting = (row for row in rows if _key(row) not in settled)
     benchmark = BENCHMARKS[name]
     assert isinstance(benchmark, Benchmark)
-    total = answers.counts["answers"]
-    with (
-        GradingPool(
-            settings.judge,
-            workers=settings.grading_workers,
-            seconds=settings.grading_seconds,
-            megabytes=settings.grading_megabytes,
-            symbolic=benchmark.kind == "expression",
-        ) as pool,
-        progress(f"judging {name}", total, len(settled)) as advance,
-        stop_signals() as stop,
-    ):
-        while chunk := list(islice(waiting, CHUNK)):
-            stop.check()
-            found = pool.judge(Case(row.output, row.gold, benchmark.kind, name) for row in chunk)
-            judged = [_judged(row, judgement) for row, judgement in zip(chunk, found, strict=True)]
-            counts: dict[str, int] = {verdict: sum(row.verdict == verdict for row in judged) for verdict in VERDICTS}
-            verdicts.commit([_key(row) for row in chunk], {"verdicts": JudgedAnswer.table(judged)}, counts)
-            advance(len(chunk))
+    rows = (row for table in answers.tables("answers") for row in Answer.rows(table))
+    with GradingPool(
+        settings.judge,
+        workers=settings.grading_workers,
+        seconds=settings.grading_seconds,
+        megabytes=settings.grading_megabytes,
+        symbolic=benchmark.kind == "expression",
+    ) as pool:
+        settle(verdicts, rows, CHUNK, Judging(pool, benchmark), total=answers.counts["answers"], stream=True)
 
 
 def read_judged(verdicts: StageFolder) -> Iterator[JudgedAnswer]:
@@ -108,11 +116,3 @@ def _over_samples(items: Sequence[Sequence[JudgedAnswer]], samples: int) -> dict
         },
         "majority": won / len(items),
     }
-
-
-def _judged(row: Answer, judgement: Judgement) -> JudgedAnswer:
-    return JudgedAnswer(row.question_id, row.sample, judgement.extracted, judgement.canonical, judgement.verdict)
-
-
-def _key(row: Answer) -> str:
-    return f"{row.question_id}/{row.sample}"

@@ -172,7 +172,10 @@ def _config(task: Evaluated) -> dict[str, Any]:
         "metric_list": [
             {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in _metrics(task)
         ],
-        "metadata": {"answers": task.settings, "verdicts": {judge: facts for judge, (facts, _) in task.judged.items()}},
+        "metadata": {
+            "answers": task.settings,
+            "verdicts": {judge: stage.manifest["fingerprint"] for judge, (_, stage) in task.judged.items()},
+        },
     }
 
 

@@ -67,12 +67,13 @@ def import_toolkit(
     problems, samples = _survey(file)
     origin = {"imported_from": {"file": file.name, "sha256": file_hash(file)}}
     items = {"benchmark": benchmark, "items": len(problems), "items_sha256": items_hash(problems)}
-    fingerprint = {**origin, "model": model, **items, "prompt": prompt, "samples_per_problem": samples}
+    how = {"prompt": {"prompt": prompt}, "decoding": {"samples_per_problem": samples}, "origin of the answers": origin}
+    fingerprint = {"model": model, **items, "how": how}
     with open_stage(out, f"{prompt}/{benchmark}/answers", fingerprint, report=say) as answers:
         if answers.result is None:
             _store_answers(answers, file, benchmark)
             answers.finish({"items": len(problems)})
-        judge = {**origin, "judge": "toolkit", "answers": answers.digest}
+        judge = {"answers": answers.digest, "how": {"judge": {"judge": "toolkit"}, "origin of the answers": origin}}
         with open_stage(out, f"{prompt}/{benchmark}/toolkit", judge, report=say) as verdicts:
             if verdicts.result is None:
                 _store_verdicts(verdicts, file)

@@ -1,7 +1,6 @@
 """Batches that fit in memory: how many rows to decode together, and halves when memory runs out."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import psutil
 import torch
@@ -9,33 +8,36 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
-from lightreasoner.runs.faults import reach
 from lightreasoner.runs.progress import say
+from lightreasoner.runs.stage import Item, Result, Work
 
 MEMORY_SHARE = 0.5  # of what is free, for keys and values
 MOST_ROWS = {"cpu": 64}  # beyond that, a CPU's matrix products gain little
 MOST_ROWS_ON_ACCELERATORS = 512
 
-Item = TypeVar("Item")
 
-Result = TypeVar("Result")
+class ModelWork(Work[Item, Result]):
+    """Work of a model on a batch: done again in halves when memory runs out."""
+
+    def attempt(
+        self, batch: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]], halved: list[int]
+    ) -> list[Result]:
+        """See `Work.attempt`."""
+        return in_halves(batch, run, halved)
 
 
-def in_halves(
-    items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], halved: list[int] | None = None
-) -> list[Result]:
+def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], halved: list[int]) -> list[Result]:
     """`work(items)`; when memory runs out, the two halves one after the other, and so on.
 
     Args:
         items: a batch.
-        work: what is done with it.
+        work: called with the batch, or parts of it.
         halved: gets the size of each batch that did not fit.
 
     Raises:
         ModelError: memory runs out with a single item.
     """
     try:
-        reach("in-batch")
         return work(items)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
@@ -48,8 +50,7 @@ def in_halves(
     # Outside the except block: there the traceback would keep the failed batch's tensors alive.
     clear_device_cache(garbage_collection=True)
     say(f"out of memory with a batch of {len(items)}: done again in halves")
-    if halved is not None:
-        halved.append(len(items))
+    halved.append(len(items))
     middle = len(items) // 2
     return in_halves(items[:middle], work, halved) + in_halves(items[middle:], work, halved)
 

@@ -18,17 +18,18 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Stri
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from lightreasoner.config import DType, VocabularyRule
+from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
-from lightreasoner.models.vocabulary import SharedVocabulary, _tokens_by_id, logit_width, share_vocabulary
+from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary, tokens_by_id
 from lightreasoner.runs.faults import reach
 from lightreasoner.runs.progress import say
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 
 HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10
+ANY_MACHINE = MachineSettings()
 
 
 @dataclass(frozen=True)
@@ -94,26 +95,24 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     return _download(name, revision)
 
 
-def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedTokenizerBase:
     """The model's tokenizer.
 
     Raises:
         ModelError: there is none, or it needs code that may not run.
     """
-    if trust_remote_code:
+    if machine.trust_remote_code:
         _check_pinned(source)
     try:
         return AutoTokenizer.from_pretrained(
-            source.folder, gguf_file=source.gguf_file, trust_remote_code=trust_remote_code
+            source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"cannot load the tokenizer of {source.name}: {_first_line(error)}") from None
 
 
-def load_model(
-    source: ModelSource, *, dtype: DType = "auto", device: str = "auto", trust_remote_code: bool = False
-) -> PreTrainedModel:
-    """The model in evaluation mode, its weights in `dtype` on `device`.
+def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
+    """The model in evaluation mode, in the machine's precision and on its device.
 
     A GGUF model is de-quantised, and is an ordinary model from then on.
 
@@ -121,10 +120,10 @@ def load_model(
         ModelError: it cannot be loaded, or needs code that may not run.
     """
     reach("in-load")
-    if trust_remote_code:
+    if machine.trust_remote_code:
         _check_pinned(source)
-    target = pick_device(device)
-    if target.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    device = pick_device(machine.device)
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # Two threads of one core share its arithmetic units: more threads than cores make matrix products slower.
         torch.set_num_threads(min(torch.get_num_threads(), psutil.cpu_count(logical=False) or torch.get_num_threads()))
     if not sys.stderr.isatty():
@@ -133,9 +132,9 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             source.folder,
             gguf_file=source.gguf_file,
-            dtype=pick_dtype(dtype, target),
-            device_map={"": target},
-            trust_remote_code=trust_remote_code,
+            dtype=pick_dtype(machine),
+            device_map={"": device},
+            trust_remote_code=machine.trust_remote_code,
             use_safetensors=source.gguf_file is None,
             quantization_config=GgufConfig(dequantize=True) if source.gguf_file else None,
         )
@@ -179,17 +178,18 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
-def pick_dtype(dtype: DType, device: torch.device) -> torch.dtype:
-    """`auto` becomes bfloat16 on a GPU that has it, and float32 elsewhere."""
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    chosen: torch.dtype = getattr(torch, dtype)
+def pick_dtype(machine: MachineSettings) -> torch.dtype:
+    """`auto` becomes bfloat16 on a GPU that supports it, and float32 elsewhere."""
+    if machine.dtype == "auto":
+        on_gpu = pick_device(machine.device).type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if on_gpu else torch.float32
+    chosen: torch.dtype = getattr(torch, machine.dtype)
     return chosen
 
 
-def dtype_name(dtype: DType, device: str) -> str:
-    """What `dtype` comes to on `device`, for fingerprints: `auto` is not the same everywhere."""
-    return str(pick_dtype(dtype, pick_device(device))).removeprefix("torch.")
+def dtype_name(machine: MachineSettings) -> str:
+    """The precision that `pick_dtype` picks, for fingerprints: `auto` differs between machines."""
+    return str(pick_dtype(machine)).removeprefix("torch.")
 
 
 def context_length(model: PreTrainedModel) -> float:
@@ -211,33 +211,28 @@ class Pair:
         return min(context_length(self.expert), context_length(self.amateur))
 
 
-def load_pair(
-    expert: ModelSource,
-    amateur: ModelSource,
-    *,
-    dtype: DType,
-    device: str,
-    trust_remote_code: bool = False,
-    rule: VocabularyRule = "strict",
-) -> Pair:
-    """Load both models, after their tokenizers were compared.
+def load_pair(config: PairConfig) -> Pair:
+    """Load both models, after a comparison of their tokenizers.
 
     Raises:
         VocabularyMismatch: see `share_vocabulary`.
-        ModelError: see `load_model`.
+        ModelError: see `find_model` and `load_model`.
     """
-    tokenizers = [load_tokenizer(source, trust_remote_code=trust_remote_code) for source in (expert, amateur)]
-    size = 1 + max(max(_tokens_by_id(tokenizer)) for tokenizer in tokenizers)
-    share_vocabulary(tokenizers[0], tokenizers[1], (size, size), rule)  # before any weights are read
-    first, second = (
-        load_model(source, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-        for source in (expert, amateur)
+    sources = (
+        find_model(config.expert, config.expert_revision),
+        find_model(config.amateur, config.amateur_revision),
     )
-    widths = (logit_width(first), logit_width(second))
-    return Pair(first, second, share_vocabulary(tokenizers[0], tokenizers[1], widths, rule))
+    first, second = (load_tokenizer(source, config) for source in sources)
+    size = 1 + max(*tokens_by_id(first), *tokens_by_id(second))
+    share_vocabulary(first, second, (size, size), config.vocabulary)  # before any weights are read
+    expert, amateur = (load_model(source, config) for source in sources)
+    widths = (logit_width(expert), logit_width(amateur))
+    return Pair(expert, amateur, share_vocabulary(first, second, widths, config.vocabulary))
 
 
+@cache
 def _download(name: str, revision: str | None) -> ModelSource:
+    """Fetch a model from the Hub; one process sees one commit of it."""
     wanted: dict[str, Any] = {
         "repo_id": name,
         "allow_patterns": ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"],

@@ -79,7 +79,7 @@ def share_vocabulary(
         VocabularyMismatch: under `strict`, an id stands for different tokens, or for a token in one vocabulary only;
             names the first such ids. Under `shared`, most ids differ. Also where a token has no logit.
     """
-    expert_tokens, amateur_tokens = _tokens_by_id(expert), _tokens_by_id(amateur)
+    expert_tokens, amateur_tokens = tokens_by_id(expert), tokens_by_id(amateur)
     every_id = sorted(expert_tokens | amateur_tokens)
     differing = [i for i in every_id if expert_tokens.get(i) != amateur_tokens.get(i)]
     if rule == "shared" and len(differing) < len(every_id) / 2:
@@ -115,5 +115,6 @@ def logit_width(model: PreTrainedModel) -> int:
     return int(head.weight.shape[0])
 
 
-def _tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+def tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The token of each id, added ones too."""
     return {index: token for token, index in tokenizer.get_vocab().items()}

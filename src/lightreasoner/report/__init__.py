@@ -44,12 +44,13 @@ def write_page(path: Path, out: Path | None = None, *, largest: int = LARGEST) -
     """
     run = open_run(path)
     texts = run.texts
+    alpha = run.sampled[0].alpha if run.sampled else None
     target = out or path / "report.html"
     temporary = target.with_name(f".{target.name}.tmp")
     with tempfile.TemporaryFile() as blocks:
-        writer = BlockWriter(blocks, texts, run.alpha, largest)
+        writer = BlockWriter(blocks, texts, alpha, largest)
         found = read_run(run, texts, writer.add)
-        writer.finish({"alpha": run.alpha})
+        writer.finish({"alpha": alpha})
         rollouts = found.labels.rollouts if found.labels else 0
         facts = {"beta": found.beta, "shown": writer.rollouts, "left_out": rollouts - writer.rollouts}
         blocks.seek(0)

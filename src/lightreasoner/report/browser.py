@@ -14,9 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lightreasoner.report.samples import ScoredRollout
 from lightreasoner.report.tokens import TokenTexts, visible
-from lightreasoner.runs.records import StepSample
+from lightreasoner.samples.folder import Label, ScoredRollout
 
 ROLLOUTS_PER_BLOCK = 25
 KEPT, AGREES, DISAGREES = 1, 2, 4  # flags of a step
@@ -133,7 +132,7 @@ def _index(rollout: ScoredRollout) -> dict[str, Any]:
     }
 
 
-def _label(step: StepSample) -> dict[str, Any]:
+def _label(step: Label) -> dict[str, Any]:
     """Tokens of a label by weight, with v_C, π_E and π_A."""
     order = sorted(range(len(step.token_ids)), key=lambda place: -step.weights[place])
     columns: dict[str, Sequence[int | None]] = {

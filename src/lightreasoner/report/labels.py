@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lightreasoner.report.samples import ScoredRollout
 from lightreasoner.report.tokens import TokenTexts
-from lightreasoner.runs.records import StepSample
+from lightreasoner.samples.folder import Label, ScoredRollout
 from lightreasoner.samples.statistics import KlHistogram, Mean, echoes, is_scattered, label_entropy, pull
 
 MOST_MOVED = 12  # tokens listed as promoted and as demoted
@@ -162,7 +161,7 @@ class LabelCounter:
             )
         for position, step in rollout.labels.items():
             self._count_label(rollout, step)
-            if is_scattered(step.weights, step.kl):
+            if is_scattered(step.weights, rollout.kl[position]):
                 self._found["scattered"].note(number, position)
         self._look_for_junk(number, rollout)
 
@@ -209,7 +208,7 @@ class LabelCounter:
         self._steps_at[: len(rollout.kl)] += 1
         self._kept_at[list(rollout.labels)] += 1
 
-    def _count_label(self, rollout: ScoredRollout, step: StepSample) -> None:
+    def _count_label(self, rollout: ScoredRollout, step: Label) -> None:
         self._support[len(step.token_ids)] += 1
         self._entropy.add(np.array([label_entropy(step.weights)]))
         if not step.expert_logprobs:  # an imported label that does not tell what the models said

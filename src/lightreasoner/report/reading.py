@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report, Score
-from lightreasoner.report.samples import ScoredRollout, read_rollouts
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
-from lightreasoner.runs.records import SCHEMA_VERSION, SELECTED
-from lightreasoner.runs.stage import StageFolder, read_stage, sample_folder
-from lightreasoner.training.model_card import finetuning_command, sampling_commands
+from lightreasoner.runs.stage import StageFolder, read_stage
+from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
+from lightreasoner.training.model_card import Tuned, tuned
 
 Visit = Callable[[ScoredRollout], None]
 BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/
@@ -34,8 +34,8 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        sampled: fingerprint of the samples and their stage.
-        tuned: the same of fine-tuning.
+        sampled: how the samples were made, and their stage.
+        tuned: how the adapter was trained, and its stage.
         before: the expert's evaluation.
         after: the fine-tuned model's.
         comparison: what `evaluation.comparison.compare` says of the two.
@@ -43,8 +43,8 @@ class RunFolder:
     """
 
     path: Path
-    sampled: tuple[Mapping[str, Any], StageFolder] | None = None
-    tuned: tuple[Mapping[str, Any], StageFolder] | None = None
+    sampled: tuple[Provenance, StageFolder] | None = None
+    tuned: tuple[Tuned, StageFolder] | None = None
     before: list[Evaluated] = field(default_factory=list)
     after: list[Evaluated] = field(default_factory=list)
     comparison: Mapping[str, Any] = field(default_factory=dict)
@@ -54,10 +54,10 @@ class RunFolder:
     def texts(self) -> TokenTexts:
         """The expert's tokens: from the merged folder, or from wherever the expert itself is on this machine."""
         places: list[tuple[str, str | None]] = [(str(self.path / "merged"), None)]
-        for fingerprint, _ in filter(None, (self.sampled, self.tuned)):
-            name = fingerprint.get("expert") or fingerprint.get("model")
-            if name:
-                places.append((name, fingerprint.get("expert_revision")))
+        if self.sampled:
+            places.append((self.sampled[0].expert, self.sampled[0].expert_revision))
+        if self.tuned:
+            places.append((self.tuned[0].settings.model, self.tuned[0].settings.model_revision))
         return find_texts(places)
 
     @property
@@ -74,22 +74,7 @@ class RunFolder:
             return _flat(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
         except (OSError, ValueError, yaml.YAMLError, AttributeError):
             stages = {"sample": self.sampled, "finetune": self.tuned}
-            return _flat({name: dict(stage[0]) for name, stage in stages.items() if stage})
-
-    @property
-    def beta(self) -> float | None:
-        """β of Eq 3; None where another rule chose the steps."""
-        sampled = self.sampled[0] if self.sampled else {}
-        if (chosen := sampled.get(SELECTED)) is not None:
-            return chosen["threshold"] if chosen["selection"] == "divergence" else None
-        return sampled.get("divergence_beta")
-
-    @property
-    def alpha(self) -> float | None:
-        """α of Eq 4."""
-        sampled = self.sampled[0] if self.sampled else {}
-        chosen = sampled.get(SELECTED, {}).get("plausibility_alpha")
-        return sampled.get("plausibility_alpha") if chosen is None else chosen
+            return _flat({name: stage[0].fingerprint() for name, stage in stages.items() if stage})
 
     def of_json(self, name: str) -> Any:
         """A JSON file of the folder; an empty dictionary where there is none that can be read."""
@@ -106,12 +91,11 @@ def open_run(path: Path) -> RunFolder:
         DataError: nothing in it can be reported.
     """
     run = RunFolder(path)
-    samples = sample_folder(path) if (path / "manifest.json").exists() else path / "sample"
-    run.sampled = _stage(run, samples, "samples (`lightr sample`)")
-    if run.sampled and (version := run.sampled[0].get("schema_version")) != SCHEMA_VERSION:
-        run.missing.append(f"samples: their rows are of version {version}, and this program reads {SCHEMA_VERSION}")
-        run.sampled = None
-    run.tuned = _stage(run, path / "finetune", "fine-tuning (`lightr finetune`)")
+    samples = path if (path / "manifest.json").exists() else path / "sample"
+    if stage := _stage(run, samples, "samples (`lightr sample`)"):
+        run.sampled = read_samples(samples)[0], stage
+    if stage := _stage(run, path / "finetune", "fine-tuning (`lightr finetune`)"):
+        run.tuned = tuned(stage), stage
     _evaluate(run)
     if not (run.sampled or run.tuned or run.before or run.after):
         raise DataError(
@@ -130,17 +114,14 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     """
     if not texts.known:
         run.missing.append("token texts: no tokenizer of the expert is on this machine, so token ids stand for them")
-    sampled = run.sampled[0] if run.sampled else {}
-    tuned = run.tuned[0] if run.tuned else {}
+    made = run.sampled[0] if run.sampled else None
+    training = run.tuned[0] if run.tuned else None
     labels, tokens = _samples(run, texts, visit)
     accuracies = _accuracies(run)
     cost = _cost(run, labels, tokens)
     log = run.of_json("finetune/log.json")
-    expert, amateur, dataset = (
-        sampled.get("expert") or tuned.get("model"),
-        sampled.get("amateur"),
-        sampled.get("dataset"),
-    )
+    expert = made.expert if made else training.settings.model if training else None
+    amateur, dataset = (made.amateur, made.dataset) if made else (None, None)
     return Report(
         run=str(run.path),
         expert=expert,
@@ -160,8 +141,8 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", ())),
         cost=cost,
-        beta=run.beta,
-        alpha=run.alpha,
+        beta=made.beta if made else None,
+        alpha=made.alpha if made else None,
         labels=labels,
         training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
         cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
@@ -172,12 +153,12 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     )
 
 
-def _stage(run: RunFolder, folder: Path, what: str) -> tuple[Mapping[str, Any], StageFolder] | None:
+def _stage(run: RunFolder, folder: Path, what: str) -> StageFolder | None:
     if not (folder / "manifest.json").exists():
         run.missing.append(f"{what}: none in this folder")
         return None
     try:
-        return read_stage(folder)
+        return read_stage(folder)[1]
     except LightReasonerError as error:
         run.missing.append(f"{what}: {error}")
         return None
@@ -216,7 +197,7 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
     first = next(iter(stage.tables("rollouts")), None)
     counter = LabelCounter(texts, _common_head(first.column("prompt_ids").to_pylist() if first else []))
     generated = scored = 0
-    for rollout in read_rollouts(stage):
+    for rollout in chain.from_iterable(map(scored_rollouts, read_shards(stage))):
         counter.add(rollout)
         visit(rollout)
         generated += len(rollout.response_ids)
@@ -296,5 +277,5 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
         return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
-    commands = sampling_commands(run.sampled[0], again) if run.sampled else []
-    return (*commands, *([finetuning_command(run.tuned[0], again, again)] if run.tuned else []))
+    sampling = run.sampled[0].commands(again) if run.sampled else []
+    return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightreasoner.report import figures
 from lightreasoner.report.model import Report
-from lightreasoner.report.samples import ScoredRollout
 from lightreasoner.report.tokens import TokenTexts
+from lightreasoner.samples.folder import ScoredRollout
 
 SEGMENT = 40  # tokens of each of the two segments of Figure 3
 

@@ -1,33 +1,39 @@
-"""The rows that stages write and read: their only way to meet.
+"""The rows that stages write and read, and how a row type becomes a Parquet table.
 
-Each record is a frozen dataclass with the Arrow schema of its Parquet table. `SCHEMA_VERSION` changes
-whenever a column changes its name, type or meaning.
+A record is a frozen dataclass; its Arrow schema follows from its annotations. `SCHEMA_VERSION` changes whenever a
+column changes its name, type or meaning.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from types import NoneType
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
-# Keys of a sample folder's fingerprint that say how it was made where that was not sampling.
-SELECTED = "selected"  # from another folder: the rule
-BASELINE = "baseline"  # as a rival's data: which
-IMPORTED = "imported"  # from other people's file
-# What an adapter consists of, by the name of its hash in the result of fine-tuning.
+SCHEMA_VERSION = 4
+# Files of an adapter, by the name of their hash in the result of fine-tuning.
 ADAPTER_FILES = {"adapter_sha256": "adapter_model.safetensors", "adapter_config_sha256": "adapter_config.json"}
 
-_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int32(), pa.float32(), pa.bool_()
-_INTS, _FLOATS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.string())
-_INT_LISTS, _FLOAT_LISTS = pa.list_(_INTS), pa.list_(_FLOATS)
+_TYPES = {str: pa.string(), int: pa.int32(), float: pa.float32(), bool: pa.bool_()}
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    """The Arrow type of a field: list[T] is a list, and T | None is T, since every column may hold nulls."""
+    if get_origin(annotation) is list:
+        return pa.list_(_arrow_type(get_args(annotation)[0]))
+    return _TYPES[next((kind for kind in get_args(annotation) if kind is not NoneType), annotation)]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Base of the rows: knows how to become a table and to come back from one."""
+    """Base of the rows: turns rows into a table and back."""
 
     schema: ClassVar[pa.Schema]
+
+    def __init_subclass__(cls) -> None:
+        hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
+        cls.schema = pa.schema([(name, _arrow_type(hint)) for name, hint in hints.items()])
 
     @classmethod
     def table(cls, rows: Iterable[Self]) -> pa.Table:
@@ -60,119 +66,6 @@ class Problem(Record):
     question: str
     answer: str | None = None
 
-    schema: ClassVar[pa.Schema] = pa.schema([("id", _TEXT), ("question", _TEXT), ("answer", _TEXT)])
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout(Record):
-    """The expert's response to one question, both models scored at every response token.
-
-    Lists have one entry per response token t = 0 … T−1 (0-based); entry t speaks of the distribution
-    *before* token t, given the prompt and tokens 0 … t−1.
-
-    Attributes:
-        question_id: `Problem.id`.
-        question: the question's text.
-        prompt_ids: token ids of the whole prompt.
-        response_ids: token ids that the expert generated, the stop token included where one came.
-        finished: the response ended by a stop token, not by the length limit.
-        kl: D_KL(π_E‖π_A) in nats.
-        expert_entropy: H(π_E) in nats.
-        amateur_entropy: H(π_A) in nats.
-        expert_logprob: log π_E(response_ids[t]).
-        amateur_logprob: log π_A(response_ids[t]).
-        expert_top_ids: the expert's most probable tokens, descending, [T][k].
-        expert_top_logprobs: log π_E of them.
-        amateur_top_ids: the amateur's most probable tokens, descending, [T][k].
-        amateur_top_logprobs: log π_A of them.
-    """
-
-    question_id: str
-    question: str
-    prompt_ids: list[int]
-    response_ids: list[int]
-    finished: bool
-    kl: list[float]
-    expert_entropy: list[float]
-    amateur_entropy: list[float]
-    expert_logprob: list[float]
-    amateur_logprob: list[float]
-    expert_top_ids: list[list[int]]
-    expert_top_logprobs: list[list[float]]
-    amateur_top_ids: list[list[int]]
-    amateur_top_logprobs: list[list[float]]
-
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("question_id", _TEXT),
-            ("question", _TEXT),
-            ("prompt_ids", _INTS),
-            ("response_ids", _INTS),
-            ("finished", _BOOL),
-            ("kl", _FLOATS),
-            ("expert_entropy", _FLOATS),
-            ("amateur_entropy", _FLOATS),
-            ("expert_logprob", _FLOATS),
-            ("amateur_logprob", _FLOATS),
-            ("expert_top_ids", _INT_LISTS),
-            ("expert_top_logprobs", _FLOAT_LISTS),
-            ("amateur_top_ids", _INT_LISTS),
-            ("amateur_top_logprobs", _FLOAT_LISTS),
-        ]
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class StepSample(Record):
-    """One kept step: a position of a rollout and its contrastive label, (s_t, v_C) of Algorithm 1.
-
-    The prefix s_t is the rollout's prompt and its first `position` response tokens.
-
-    Attributes:
-        question_id: `Problem.id`, joins with `Rollout.question_id`.
-        position: 0-based index t of the response token that the label predicts.
-        token_ids: ids of the plausible tokens (A_mask), ascending, [K].
-        weights: label probabilities v_C of these tokens, sum 1, [K].
-        expert_logprobs: log π_E of these tokens when sampled, [K].
-        amateur_logprobs: log π_A of these tokens, [K].
-        kl: D_KL(π_E‖π_A) at this step, nats.
-        expert_entropy: H(π_E), nats.
-        amateur_entropy: H(π_A), nats.
-        taken_id: the token that the rollout took here.
-        taken_expert_logprob: log π_E of it.
-        taken_amateur_logprob: log π_A of it.
-    """
-
-    question_id: str
-    position: int
-    token_ids: list[int]
-    weights: list[float]
-    expert_logprobs: list[float]
-    amateur_logprobs: list[float]
-    kl: float
-    expert_entropy: float
-    amateur_entropy: float
-    taken_id: int
-    taken_expert_logprob: float
-    taken_amateur_logprob: float
-
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("question_id", _TEXT),
-            ("position", _INT),
-            ("token_ids", _INTS),
-            ("weights", _FLOATS),
-            ("expert_logprobs", _FLOATS),
-            ("amateur_logprobs", _FLOATS),
-            ("kl", _FLOAT),
-            ("expert_entropy", _FLOAT),
-            ("amateur_entropy", _FLOAT),
-            ("taken_id", _INT),
-            ("taken_expert_logprob", _FLOAT),
-            ("taken_amateur_logprob", _FLOAT),
-        ]
-    )
-
 
 @dataclass(frozen=True, slots=True)
 class ChoiceProblem(Record):
@@ -189,8 +82,6 @@ class ChoiceProblem(Record):
     context: str
     choices: list[str]
     gold: int
-
-    schema: ClassVar[pa.Schema] = pa.schema([("id", _TEXT), ("context", _TEXT), ("choices", _TEXTS), ("gold", _INT)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,20 +112,6 @@ class Answer(Record):
     output: str
     finish: str
 
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("question_id", _TEXT),
-            ("sample", _INT),
-            ("benchmark", _TEXT),
-            ("question", _TEXT),
-            ("gold", _TEXT),
-            ("prompt_ids", _INTS),
-            ("output_ids", _INTS),
-            ("output", _TEXT),
-            ("finish", _TEXT),
-        ]
-    )
-
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer(Record):
@@ -254,16 +131,6 @@ class JudgedAnswer(Record):
     canonical: str | None
     verdict: str
 
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("question_id", _TEXT),
-            ("sample", _INT),
-            ("extracted", _TEXT),
-            ("canonical", _TEXT),
-            ("verdict", _TEXT),
-        ]
-    )
-
 
 @dataclass(frozen=True, slots=True)
 class ScoredChoices(Record):
@@ -282,16 +149,6 @@ class ScoredChoices(Record):
     choices: list[str]
     gold: int
     logprobs: list[float]
-
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [
-            ("question_id", _TEXT),
-            ("context", _TEXT),
-            ("choices", _TEXTS),
-            ("gold", _INT),
-            ("logprobs", _FLOATS),
-        ]
-    )
 
     def is_right(self, metric: str) -> bool:
         """Whether the right choice is the likeliest: as it is (`acc`) or per character (`acc_norm`).

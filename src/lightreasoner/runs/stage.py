@@ -1,15 +1,15 @@
-"""Run folders: what a stage has done stays done, and nobody else works in the folder meanwhile.
+"""Run folders: crash-safe, resumable storage for one stage, locked to one process, and the loop that fills it.
 
 A stage writes *shards* (Parquet files) and one *ledger* line per shard group. A shard is written to a temporary
-name, flushed to disk, renamed, and the folder flushed; the ledger line, with the ids it settles and the hash of
-every file, is the commit. What is not in the ledger never happened.
+name, flushed to disk, renamed, and the folder flushed; the ledger line, with the ids of the finished items and the
+hash of every file, is the commit. Whatever the ledger does not list does not count.
 
     RUN/
       .lock, .holder            one process at a time
       config.yaml               the resolved settings
       environment.json          versions and machine
       sample/ finetune/ …       one folder per stage:
-        manifest.json             fingerprint of everything that decides the stage's content
+        manifest.json             fingerprint (what decides the content), record (how it was made), batch size
         ledger.jsonl              the commits
         rollouts-00000.parquet    shards
         result.json               written last: the stage is finished
@@ -19,30 +19,36 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightreasoner.errors import (
-    RunCorrupted,
-    RunMismatch,
-)
+from lightreasoner.errors import RunCorrupted, RunMismatch
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.faults import reach
 from lightreasoner.runs.files import file_hash, room_for, write_atomically, write_json
 from lightreasoner.runs.locks import locked
+from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import SCHEMA_VERSION
+from lightreasoner.runs.signals import stop_signals
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class StageFolder:
-    """The folder of one stage: what it has committed, and a way to commit more. Made by `open_stage`."""
+    """The folder of one stage: its manifest, and what it has committed. Opened by `open_stage` and `read_stage`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
+        self.manifest = manifest
         self._ledger = path / "ledger.jsonl"
         self._entries: list[dict[str, Any]] = []
         self._finished: dict[str, Any] | None = None
@@ -58,9 +64,15 @@ class StageFolder:
         return {item for entry in self._entries for item in entry["ids"]}
 
     @property
-    def first_ids(self) -> list[str]:
-        """Ids of the first commit: as many as the size of a batch, if there were so many."""
-        return list(self._entries[0]["ids"]) if self._entries else []
+    def batch_size(self) -> int | None:
+        """Items per batch when the stage was last worked on; None before the first time."""
+        return self.manifest.get("batch_size")
+
+    def keep_batch_size(self, size: int) -> None:
+        """Write the size of the batches down, so that a resumed run forms the same ones."""
+        if size != self.batch_size:
+            self.manifest["batch_size"] = size
+            write_json(self.path / "manifest.json", self.manifest)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -123,10 +135,12 @@ class StageFolder:
             if name in entry["files"]:
                 yield pq.read_table(self.path / name)
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Mark the stage as finished; the last thing that a stage writes."""
-        self._finished = {"commits": len(self._entries), "result": json.loads(json.dumps(result))}
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Mark the stage as finished, with its result, which is given back; the last thing that a stage writes."""
+        content: dict[str, Any] = json.loads(json.dumps(result))
+        self._finished = {"commits": len(self._entries), "result": content}
         write_json(self.path / "result.json", self._finished)
+        return content
 
     def load(self) -> list[str]:
         """Read what is there. What is torn or damaged is left out, and said so, one line each."""
@@ -174,7 +188,11 @@ class StageFolder:
 
 @contextmanager
 def open_stage(
-    run: Path, stage: str, fingerprint: Mapping[str, Any], report: Callable[[str], None] = lambda line: None
+    run: Path,
+    stage: str,
+    fingerprint: Mapping[str, Any],
+    report: Callable[[str], None] = lambda line: None,
+    record: Any = None,
 ) -> Iterator[StageFolder]:
     """Open or continue a stage of a run folder, locked for as long as the context lasts.
 
@@ -182,23 +200,25 @@ def open_stage(
         run: run folder; made if absent.
         stage: name of its subfolder.
         fingerprint: everything that decides what the stage writes, JSON values.
-        report: called with a line about damage that was found and set aside.
+        report: called with a line about each damaged file that was set aside.
+        record: how the content is made, JSON values; written down for later readers, never compared.
 
     Raises:
         RunLocked: another process works in the run folder.
-        RunMismatch: the stage was begun with another fingerprint; lists the fields that differ.
+        RunMismatch: the stage was begun with another fingerprint, or by a version with another schema.
     """
     with locked(run):
         folder = run / stage
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = folder / "manifest.json"
         wanted = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **fingerprint}))
-        if manifest.exists():
-            _compare(folder, _read_manifest(manifest)["fingerprint"], wanted)
+        if (folder / "manifest.json").exists():
+            manifest = _read_manifest(folder)
+            _compare(folder, manifest["fingerprint"], wanted)
         else:
-            facts = {"stage": stage, "fingerprint": wanted, "created": now(), "environment": environment()}
-            write_json(manifest, facts)
-        stage_folder = StageFolder(folder)
+            manifest = {"stage": stage, "fingerprint": wanted, "record": record}
+            manifest |= {"created": now(), "environment": environment()}
+            write_json(folder / "manifest.json", manifest)
+        stage_folder = StageFolder(folder, manifest)
         complaints = stage_folder.load()
         if complaints:
             stage_folder.repair()
@@ -207,19 +227,14 @@ def open_stage(
         yield stage_folder
 
 
-def sample_folder(path: Path) -> Path:
-    """The samples of a run folder, or the folder itself where it is one of samples."""
-    return path / "sample" if (path / "sample").is_dir() else path
-
-
 def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
-    """The fingerprint and content of a stage that some earlier process finished, for reading.
+    """The fingerprint and content of a finished stage, for reading.
 
     Raises:
         RunCorrupted: there is no readable manifest, the stage is not finished, or a file is damaged.
+        RunMismatch: a version with another schema wrote it.
     """
-    fingerprint = _read_manifest(folder / "manifest.json")["fingerprint"]
-    stage_folder = StageFolder(folder)
+    stage_folder = StageFolder(folder, _read_manifest(folder))
     complaints = stage_folder.load()
     if complaints:
         raise RunCorrupted(
@@ -227,18 +242,113 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
         )
     if stage_folder.result is None:
         raise RunCorrupted(f"{folder} is not finished. Run the command that made it again: it continues")
-    return fingerprint, stage_folder
+    return stage_folder.manifest["fingerprint"], stage_folder
 
 
-def _read_manifest(manifest: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Commit:
+    """The rows of a batch by kind, and integers to add up over all batches."""
+
+    tables: Mapping[str, pa.Table]
+    counts: Mapping[str, int]
+
+
+class Work(ABC, Generic[Item, Result]):
+    """What a stage does with its items; `settle` does the rest.
+
+    Attributes:
+        label: name of the progress bar.
+    """
+
+    label: str
+
+    @abstractmethod
+    def key(self, item: Item) -> str:
+        """Id of the item in the ledger. Items of one id lie side by side and share a batch."""
+
+    def order(self, item: Item) -> Any:
+        """Sort key: neighbours share a batch, so items of like length save padding. The order is the same on resume."""
+        return 0
+
+    def group(self, item: Item) -> Any:
+        """Items of different groups never share a batch."""
+        return None
+
+    @abstractmethod
+    def run(self, batch: Sequence[Item]) -> list[Result]:
+        """Do the work; called with a part of the batch where `attempt` splits it."""
+
+    @abstractmethod
+    def commit(self, batch: Sequence[Item], results: list[Result]) -> Commit:
+        """The rows of a finished batch."""
+
+    def attempt(
+        self, batch: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]], halved: list[int]
+    ) -> list[Result]:
+        """Run a batch; work that can run out of memory splits it here, and notes the sizes that did not fit."""
+        return run(batch)
+
+    def note(self, counts: Mapping[str, int]) -> str:
+        """Text behind the progress bar, from the stage's counts after a commit. May raise to stop the stage."""
+        return ""
+
+
+def settle(
+    stage: StageFolder, items: Iterable[Item], size: int, work: Work[Item, Result], *, total: int, stream: bool = False
+) -> None:
+    """The one loop of all stages: do every item that the stage has not committed, batch by batch.
+
+    A stop request is answered between two batches. The batches depend on the items, their order and the size alone,
+    so a resumed run forms the very batches of an uninterrupted one.
+
+    Args:
+        stage: where the rows go.
+        items: everything to do, finished or not.
+        size: items per batch; written to the manifest.
+        work: what is done with a batch.
+        total: number of ids, for the progress bar.
+        stream: take the items as they come, so that memory does not grow with their number.
+    """
+    settled = stage.settled_ids
+    waiting: Iterable[Item] = (item for item in items if work.key(item) not in settled)
+    if not stream:
+        waiting = sorted(waiting, key=work.order)
+        if not waiting:
+            return
+
+    def run(part: Sequence[Item]) -> list[Result]:
+        reach("in-batch")
+        return work.run(part)
+
+    stage.keep_batch_size(size)
+    with progress(work.label, total, len(settled)) as advance, stop_signals() as stop:
+        for _, group in groupby(waiting, key=work.group):
+            while batch := list(islice(group, size)):
+                stop.check()
+                halved: list[int] = []
+                done = work.commit(batch, work.attempt(batch, run, halved))
+                counts = {**done.counts, "halved_batches": len(halved)} if halved else done.counts
+                ids = list(dict.fromkeys(map(work.key, batch)))
+                stage.commit(ids, done.tables, counts)
+                advance(len(ids), work.note(stage.counts))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
     try:
-        facts: dict[str, Any] = json.loads(manifest.read_text())
-        assert isinstance(facts["fingerprint"], dict)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        schema = manifest["fingerprint"].get("schema_version")
+        version = manifest.get("environment", {}).get("lightreasoner", "an unknown version")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise RunCorrupted(
-            f"{manifest} is missing or unreadable; it says what the folder holds. Give another folder"
+            f"{path} is missing or unreadable; it says what the folder holds. Give another folder"
         ) from None
-    return facts
+    if schema != SCHEMA_VERSION:
+        raise RunMismatch(
+            f"{folder} was written by lightreasoner {version} with schema_version {schema}, and this version reads "
+            f"{SCHEMA_VERSION}: its rows have other columns. Use that version, or give another folder with --out"
+        )
+    return manifest
 
 
 def _check_of(entry: Mapping[str, Any]) -> str:
@@ -263,6 +373,7 @@ def _commit_of(line: bytes) -> dict[str, Any] | None:
 
 
 def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    found, wanted = _flat(found), _flat(wanted)
     differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if differing:
         lines = "; ".join(f"{name}: {_both(found.get(name), wanted.get(name))}" for name in differing)
@@ -270,6 +381,14 @@ def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
             f"{folder} was made with other settings ({lines}); mixing them would make its content mean nothing. "
             "Use the same settings to continue it, or give another folder with --out"
         )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _both(found: Any, wanted: Any) -> str:

@@ -1,18 +1,18 @@
-"""The paper's rivals as training data: whole answers, every token a label, in the very form that stage 1 writes.
+"""The paper's baselines as training data: whole answers, every token a label, in the format of stage 1.
 
-A rival differs from the method in what it trains on, and in nothing else: `lightr finetune` takes these folders as it
-takes samples. A label of one token with probability 1 makes its loss the usual cross-entropy.
+A baseline differs from the method in its training data alone: `lightr finetune` takes these folders like samples. A
+label of one token with probability 1 makes its loss the usual cross-entropy.
 
-Writes `OUT/sample/`: `rollouts-*.parquet` and `steps-*.parquet`, without divergences, which nobody computed.
+Writes `OUT/sample/`, see `samples.folder`; without divergences, since no amateur is involved.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
 from lightreasoner.config import BaselineConfig, BaselineKind
 from lightreasoner.data.problems import Row, make_problem, question_of, read_dataset, text_of
@@ -20,116 +20,74 @@ from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case
-from lightreasoner.inference.generation import Decoding, TokenIds
-from lightreasoner.inference.memory import in_halves
+from lightreasoner.inference.generation import Decoding, Engine, TokenIds
+from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.corpus import worked_solution
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.models.loading import ModelSource, context_length, dtype_name, find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import (
+    ModelSource,
+    context_length,
+    dtype_name,
+    find_model,
+    load_model,
+    load_tokenizer,
+)
 from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.runs.progress import progress, say
-from lightreasoner.runs.records import BASELINE, Problem, Rollout, StepSample
-from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder, open_stage
+from lightreasoner.runs.progress import say
+from lightreasoner.runs.records import Problem
+from lightreasoner.runs.stage import Commit, open_stage, settle
+from lightreasoner.samples.folder import Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer")
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
-UNKNOWN_SCORES = len(Rollout.schema) - 5  # columns of a rollout that only stage 1 can fill
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A problem with its gold answer, and the solution that somebody wrote."""
+    """A problem with its gold answer, and a written solution."""
 
     problem: Problem
     solution: str
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What a rival makes of a batch of problems.
-
-    Attributes:
-        answers: token ids to be trained on, for each problem; None where there is nothing to learn from.
-        counts: what became of the batch.
-    """
-
-    answers: list[TokenIds | None]
-    counts: Mapping[str, int]
-
-
-Maker = Callable[[Sequence[Solved]], Kept]
-
-
 def baseline(config: BaselineConfig) -> dict[str, Any]:
-    """Write the training data of a rival, or what is left of it.
+    """Write the training data of a baseline, or what is left of it.
 
     Returns:
-        Counts, and the settings of `lightr finetune` that come to the paper's SFT: one epoch in steps of 16 answers.
+        Counts, and the settings of `lightr finetune` that make the paper's SFT: one epoch in steps of 16 answers.
 
     Raises:
         LightReasonerError: see `errors`; what was committed stays.
     """
     source = find_model(config.model, config.model_revision)
-    template = PromptTemplate(
-        load_tokenizer(source, trust_remote_code=config.trust_remote_code), config.cue, config.chat_template
-    )
+    template = PromptTemplate(load_tokenizer(source, config), config.cue, config.chat_template)
     if config.dataset == "arithmetic" and config.max_questions is None:
         raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
     solved = list(distinct(solved_problems(config), config.max_questions))
-    fingerprint = {
-        BASELINE: config.kind,
-        "expert": config.model,
-        "expert_revision": config.model_revision,
-        "expert_sha256": source.fingerprint(),
-        "dataset": config.dataset,
-        "questions": len(solved),
-        "problems_sha256": make_problem(
-            "\n".join(f"{s.problem.id} {s.problem.answer} {s.solution}" for s in solved)
-        ).id,
-        "cue": config.cue,
-        "template_sha256": template.fingerprint,
-        "dtype": dtype_name(config.dtype, config.device),
-        **config.model_dump(include={"max_new_tokens", "judge", "seed"}),
-    }
-    with open_stage(config.out, "sample", fingerprint, report=say) as stage:
-        if stage.result is None:
-            stage.finish(_fill(config, source, template, solved, stage))
-        assert stage.result is not None
-        return stage.result
-
-
-def _fill(
-    config: BaselineConfig, source: ModelSource, template: PromptTemplate, solved: list[Solved], stage: StageFolder
-) -> dict[str, Any]:
-    settled = stage.settled_ids
-    prompts = {item.problem.id: template.encode(item.problem.question) for item in solved}
-    waiting = sorted(
-        (item for item in solved if item.problem.id not in settled), key=lambda item: len(prompts[item.problem.id])
+    content = "\n".join(f"{item.problem.id} {item.problem.answer} {item.solution}" for item in solved)
+    made = Baseline(
+        expert=config.model,
+        expert_revision=config.model_revision,
+        expert_sha256=source.fingerprint(),
+        cue=config.cue,
+        template_sha256=template.fingerprint,
+        dataset=config.dataset,
+        questions=len(solved),
+        settings=config,
+        problems_sha256=make_problem(content).id,
+        dtype=dtype_name(config),
     )
-    with progress(config.kind, len(solved), len(settled)) as advance, stop_signals() as stop:
-        make = BASELINES[config.kind](config, source, template) if waiting else None
-        for start in range(0, len(waiting), config.batch_size):
-            stop.check()
-            batch = waiting[start : start + config.batch_size]
-            assert make is not None
-            kept = make(batch)
-            pairs = [(item.problem, ids) for item, ids in zip(batch, kept.answers, strict=True) if ids]
-            rollouts = [
-                Rollout(p.id, p.question, prompts[p.id], ids, True, *[[] for _ in range(UNKNOWN_SCORES)])
-                for p, ids in pairs
-            ]
-            labels = sum(len(ids) for _, ids in pairs)
-            stage.commit(
-                [item.problem.id for item in batch],
-                {"rollouts": Rollout.table(rollouts), "steps": _one_hot(rollouts)},
-                {"questions": len(batch), "answers_kept": len(pairs), "labels": labels, **kept.counts},
+    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
+        if stage.result is not None:
+            return stage.result
+        settle(stage, solved, config.batch_size, BASELINES[config.kind](config, source, template), total=len(solved))
+        counts = stage.counts
+        if not counts["answers_kept"]:
+            raise DataError(
+                f"none of {counts['questions']} answers is right and complete; there is nothing to learn from"
             )
-            advance(len(batch), f"{stage.counts['answers_kept']} answers kept")
-    counts = stage.counts
-    if not counts["answers_kept"]:
-        raise DataError(f"none of {counts['questions']} answers is right and complete; there is nothing to learn from")
-    return {**counts, "finetune": sft_settings(counts["labels"], counts["answers_kept"])}
+        return stage.finish({**counts, "finetune": sft_settings(counts["labels"], counts["answers_kept"])})
 
 
 def sft_settings(labels: int, answers: int) -> dict[str, int]:
@@ -142,55 +100,122 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
     }
 
 
-# --- The rivals: each makes, of a batch of problems, the answers to be trained on ---
+# --- The baselines: each makes the answers to train on ---
 
 
-def own_right_answers(config: BaselineConfig, source: ModelSource, template: PromptTemplate) -> Maker:
+class WrittenSolutions(ModelWork[Solved, TokenIds]):
+    """Ground-truth SFT: the solution that came with each problem. Needs no model."""
+
+    def __init__(self, config: BaselineConfig, source: ModelSource, template: PromptTemplate) -> None:
+        self.label = config.kind
+        self._config = config
+        self._source = source
+        self._template = template
+
+    def key(self, item: Solved) -> str:
+        """The question's id."""
+        return item.problem.id
+
+    def order(self, item: Solved) -> int:
+        """Prompts of like length share a batch."""
+        return len(self._prompt(item))
+
+    def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
+        """Token ids of an answer to each problem."""
+        return [self._template.encode_answer(item.solution) for item in batch]
+
+    def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
+        """Which answers to train on, and counts of the others."""
+        return [True] * len(answers), {}
+
+    def commit(self, batch: Sequence[Solved], results: list[TokenIds]) -> Commit:
+        """The kept answers, with every token as a label of its own."""
+        chosen, counts = self.choose(batch, results)
+        kept = [(item, ids) for item, ids, good in zip(batch, results, chosen, strict=True) if good and ids]
+        answers = [ids for _, ids in kept]
+        lengths = [len(ids) for ids in answers]
+        ids = np.array([token for answer in answers for token in answer], np.int64)
+        rollouts = table_of(
+            Rollout,
+            {
+                **{name: [[]] * len(kept) for name in Rollout.schema.names},  # only stage 1 knows the scores
+                "question_id": [item.problem.id for item, _ in kept],
+                "question": [item.problem.question for item, _ in kept],
+                "prompt_ids": [self._prompt(item) for item, _ in kept],
+                "response_ids": answers,
+                "finished": [True] * len(kept),
+            },
+        )
+        one_each, none_each = np.ones(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        unknown = Ragged.of_lengths(np.zeros(0, np.float32), none_each)
+        labels = table_of(
+            Label,
+            {
+                "question_id": [item.problem.id for item, answer in kept for _ in answer],
+                "position": [position for length in lengths for position in range(length)],
+                "token_ids": Ragged.of_lengths(ids, one_each),
+                "weights": Ragged.of_lengths(np.ones(len(ids), np.float32), one_each),
+                "expert_logprobs": unknown,
+                "amateur_logprobs": unknown,
+            },
+        )
+        counts = {"questions": len(batch), "answers_kept": len(kept), "labels": len(ids), **counts}
+        return Commit({"rollouts": rollouts, "steps": labels}, counts)
+
+    def note(self, counts: Mapping[str, int]) -> str:
+        """Kept answers so far."""
+        return f"{counts['answers_kept']} answers kept"
+
+    def _prompt(self, item: Solved) -> TokenIds:
+        return self._template.encode(item.problem.question)
+
+
+class OwnRightAnswers(WrittenSolutions):
     """Rejection-sampled SFT: one greedy answer of the model to each problem, kept if it is complete and right."""
-    model = load_model(source, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
-    engine = engine_for(model, template.tokenizer)
-    stop_ids = template.stop_ids(model.generation_config)
-    room = context_length(model)
 
-    def generate(batch: Sequence[Solved]) -> list[TokenIds]:
-        prompts = [template.encode(item.problem.question) for item in batch]
-        limit = int(min(config.max_new_tokens, room - max(map(len, prompts))))
-        if limit < 1:
-            raise DataError(f"a prompt of {max(map(len, prompts))} tokens leaves no room in a context of {room}")
-        return engine.generate(prompts, Decoding(limit, stop_ids)).responses
+    @cached_property
+    def _model(self) -> Any:
+        return load_model(self._source, self._config)
 
-    def make(batch: Sequence[Solved]) -> Kept:
-        halved: list[int] = []
-        outputs = in_halves(batch, generate, halved)
-        texts = [str(template.tokenizer.decode(ids, skip_special_tokens=True)) for ids in outputs]
-        numbers = config.dataset in ("arithmetic", "gsm8k")
+    @cached_property
+    def _engine(self) -> Engine:
+        return engine_for(self._model, self._template.tokenizer)
+
+    @cached_property
+    def _stop_ids(self) -> tuple[int, ...]:
+        return self._template.stop_ids(self._model.generation_config)
+
+    def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
+        """The model's answers, each ended by a stop token or the cap."""
+        prompts = [self._prompt(item) for item in batch]
+        longest, context = max(map(len, prompts)), context_length(self._model)
+        cap = int(min(self._config.max_new_tokens, context - longest))
+        if cap < 1:
+            raise DataError(f"a prompt of {longest} tokens leaves no room in a context of {context}")
+        return self._engine.generate(prompts, Decoding(cap, self._stop_ids)).responses
+
+    def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
+        """See `WrittenSolutions.choose`: right and complete answers."""
+        dataset = self._config.dataset
+        numbers = dataset in ("arithmetic", "gsm8k")
+        texts = [str(self._template.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
         cases = [
-            Case(text, item.problem.answer or "", "number" if numbers else "expression", config.dataset)
+            Case(text, item.problem.answer or "", "number" if numbers else "expression", dataset)
             for text, item in zip(texts, batch, strict=True)
         ]
-        with GradingPool(config.judge, workers=config.grading_workers, symbolic=not numbers) as pool:
+        with GradingPool(self._config.judge, workers=self._config.grading_workers, symbolic=not numbers) as pool:
             verdicts = [judgement.verdict for judgement in pool.judge(cases)]
-        complete = [bool(ids) and ids[-1] in stop_ids for ids in outputs]
-        answers = [
-            ids if right == "correct" and done else None
-            for ids, right, done in zip(outputs, verdicts, complete, strict=True)
-        ]
+        complete = [bool(ids) and ids[-1] in self._stop_ids for ids in answers]
         counts: dict[str, int] = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-        counts |= {"truncated": complete.count(False), "tokens": sum(map(len, outputs))}
-        return Kept(answers, counts | ({"halved_batches": len(halved)} if halved else {}))
-
-    return make
-
-
-def written_solutions(config: BaselineConfig, source: ModelSource, template: PromptTemplate) -> Maker:
-    """Ground-truth SFT: the solution that came with each problem. Needs no model."""
-    return lambda batch: Kept([template.encode_answer(item.solution) for item in batch], {})
+        counts |= {"truncated": complete.count(False), "tokens": sum(map(len, answers))}
+        right = [verdict == "correct" and done for verdict, done in zip(verdicts, complete, strict=True)]
+        return right, counts
 
 
-# A rival is one function and one line here.
-BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTemplate], Maker]] = {
-    "rejection-sft": own_right_answers,
-    "ground-truth": written_solutions,
+# A baseline is one class and one line here.
+BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTemplate], WrittenSolutions]] = {
+    "rejection-sft": OwnRightAnswers,
+    "ground-truth": WrittenSolutions,
 }
 
 
@@ -213,7 +238,7 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
     name = field or next((name for name in SOLUTION_FIELDS if name in fields), None)
     if name is None:
         raise DataError(
-            f"{where}: no field {' or '.join(SOLUTION_FIELDS)} among {', '.join(fields) or 'none'}; a rival needs "
+            f"{where}: no field {' or '.join(SOLUTION_FIELDS)} among {', '.join(fields) or 'none'}; a baseline needs "
             "right answers. Name their field with --solution-field"
         )
     text = text_of(row, name).strip()
@@ -234,13 +259,3 @@ def distinct(solved: Iterator[Solved], limit: int | None) -> Iterator[Solved]:
             yield item
         if len(seen) == limit:
             return
-
-
-def _one_hot(rollouts: Sequence[Rollout]) -> pa.Table:
-    """Every response token as a label of its own (`runs.records.StepSample`)."""
-    nothing_known = (math.nan, math.nan, math.nan)
-    places = [(rollout.question_id, t, token) for rollout in rollouts for t, token in enumerate(rollout.response_ids)]
-    return StepSample.table(
-        StepSample(question, t, [token], [1.0], [], [], *nothing_known, token, math.nan, math.nan)
-        for question, t, token in places
-    )

@@ -1,30 +1,41 @@
 """Samples as JSONL, to and from other tools. What a line holds is in `sample_lines`."""
 
 import hashlib
+import math
 import os
 import shutil
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.config import DEFAULT_CUE, MachineSettings
 from lightreasoner.data.problems import READERS, question_of, read_dataset
 from lightreasoner.errors import DataError, RunError, SampleFormatError
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.files import file_hash, publish_folder
 from lightreasoner.runs.progress import progress
-from lightreasoner.runs.records import IMPORTED, Rollout, StepSample
 from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, sample_folder
+from lightreasoner.runs.stage import StageFolder, open_stage
 from lightreasoner.samples.archive import unpacked
-from lightreasoner.samples.jsonl_lines import LONGEST_LINE, LineReader, short, write_line
+from lightreasoner.samples.folder import (
+    PER_STEP,
+    PER_TOP,
+    Imported,
+    Label,
+    Made,
+    Rollout,
+    read_samples,
+    read_shards,
+    scored_rollouts,
+)
+from lightreasoner.samples.jsonl_lines import LONGEST_LINE, Line, LineReader, short, write_line
 from lightreasoner.samples.statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
 
 SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them
@@ -50,20 +61,19 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
     """
     if file.exists():
         raise DataError(f"{file} exists already, and is not overwritten. Remove it, or give another name")
-    folder = sample_folder(run_folder)
-    fingerprint, stage = read_stage(folder)
-    tokenizer = _sampled_tokenizer(folder, fingerprint, trust_remote_code)
+    made, stage = read_samples(run_folder)
+    tokenizer = _sampled_tokenizer(stage.path, made, trust_remote_code)
     counts = {"rows": 0, "rollouts": 0}
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as lines, stop_signals() as stop:
-            for rollout_table, step_table in zip(stage.tables("rollouts"), stage.tables("steps"), strict=True):
-                rollouts = {rollout.question_id: rollout for rollout in Rollout.rows(rollout_table)}
-                for step in StepSample.rows(step_table):
-                    stop.check()
-                    lines.write(write_line(rollouts[step.question_id], step, tokenizer))
-                counts["rows"] += step_table.num_rows
-                counts["rollouts"] += len(rollouts)
+            for shard in read_shards(stage):
+                for rollout in scored_rollouts(shard):
+                    for label in rollout.labels.values():
+                        stop.check()
+                        lines.write(write_line(rollout, label, tokenizer))
+                counts["rows"] += shard.labels.num_rows
+                counts["rollouts"] += shard.rollouts.num_rows
             lines.flush()
             os.fsync(lines.fileno())
         temporary.replace(file)
@@ -126,7 +136,7 @@ def import_samples(
     """
     _check_paths(file, out)
     source = find_model(expert, expert_revision)
-    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
     template = PromptTemplate(tokenizer, DEFAULT_CUE if cue is None else cue)
     reader = LineReader(expert, template, _read_questions(questions, question_field) if questions else None)
     # In the nearest folder that is there: the same disk as `out`, and no parent to remove again after a failure.
@@ -135,18 +145,17 @@ def import_samples(
     unpacking = unpacked(file, member, SUFFIXES, temporary.with_suffix(".unpacked"))
     try:
         with unpacking if is_archive else nullcontext((file, str(file))) as (text, name):
-            fingerprint = {
-                IMPORTED: True,
-                "file_sha256": file_hash(text),
-                "expert": expert,
-                "expert_revision": expert_revision,
-                "expert_sha256": source.fingerprint(),
-                "questions_sha256": file_hash(questions) if questions else None,
-                "question_field": question_field,
-                "cue": template.cue,
-                "template_sha256": template.fingerprint,
-            }
-            with open_stage(temporary, "sample", fingerprint) as stage:
+            made = Imported(
+                expert=expert,
+                expert_revision=expert_revision,
+                expert_sha256=source.fingerprint(),
+                cue=template.cue,
+                template_sha256=template.fingerprint,
+                file_sha256=file_hash(text),
+                questions_sha256=file_hash(questions) if questions else None,
+                question_field=question_field,
+            )
+            with open_stage(temporary, "sample", made.fingerprint(), record=made.model_dump(mode="json")) as stage:
                 result = {**_fill(stage, text, name, reader), **reader.facts}
                 stage.finish(result)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -158,18 +167,16 @@ def import_samples(
     return result
 
 
-def _sampled_tokenizer(folder: Path, fingerprint: Mapping[str, Any], remote_code: bool) -> PreTrainedTokenizerBase:
+def _sampled_tokenizer(folder: Path, made: Made, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer that made the ids of a sample folder."""
-    if "expert_sha256" not in fingerprint:
-        raise DataError(f"{folder} holds no samples, its manifest names no expert. Give the --out of `lightr sample`")
-    source = find_model(fingerprint["expert"], fingerprint.get("expert_revision"))
-    then, now = fingerprint["expert_sha256"], source.fingerprint()
+    source = find_model(made.expert, made.expert_revision)
+    then, now = made.expert_sha256, source.fingerprint()
     if then != now:
         raise DataError(
             f"{folder} was sampled from {source.name} with SHA-256 {then[:12]}…, and that is {now[:12]}… now: another "
             "model, whose token ids may mean other tokens. Put back the one that was sampled"
         )
-    return load_tokenizer(source, trust_remote_code=remote_code)
+    return load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
 
 
 def _check_paths(file: Path, out: Path) -> None:
@@ -211,9 +218,9 @@ def _fill(stage: StageFolder, file: Path, name: str, reader: LineReader) -> dict
             digest = hashlib.blake2b(line.strip(), digest_size=16).digest()
             if digest not in seen:
                 seen.add(digest)
-                rollout, step = reader.read(f"{name}, line {number}", line)
-                rollouts.add(rollout, step, number)
-                measures.extend((len(step.weights), label_entropy(step.weights), step.kl))
+                found = reader.read(f"{name}, line {number}", line)
+                rollouts.add(found, number)
+                measures.extend((len(found.label.weights), label_entropy(found.label.weights), found.per_step["kl"]))
             advance(len(line), f"{number} lines")
     if not seen:
         raise SampleFormatError(f"{name}, line 1: the file is empty, there is nothing to learn from. Give another file")
@@ -244,42 +251,74 @@ def _lines(file: Path, name: str) -> Iterator[tuple[int, bytes]]:
 
 
 class _Rollouts:
-    """Puts steps together to rollouts, and commits them with all their steps."""
+    """Puts lines together to rollouts, and commits these with all their labels."""
 
     def __init__(self, stage: StageFolder) -> None:
         self._stage = stage
-        self._rollouts: list[Rollout] = []  # the last one may still grow
-        self._steps: list[StepSample] = []
+        self._rollouts: list[_Growing] = []  # the last one may still grow
         self._questions: set[str] = set()
+        self._lines = 0
 
-    def add(self, rollout: Rollout, step: StepSample, number: int) -> None:
-        """Take the step of line `number`; `rollout` goes as far as its prefix."""
-        if self._rollouts and _goes_on(self._rollouts[-1], rollout):
-            self._rollouts[-1] = replace(self._rollouts[-1], response_ids=rollout.response_ids)
-        else:
-            if len(self._steps) >= ROWS_PER_SHARD:
+    def add(self, line: Line, number: int) -> None:
+        """Take the line of this number."""
+        if not self._rollouts or not self._rollouts[-1].goes_on(line):
+            if self._lines >= ROWS_PER_SHARD:
                 self.commit()
-            known = rollout.question_id in self._questions
-            self._questions.add(rollout.question_id)
-            name = f"{rollout.question_id}-{number}" if known else rollout.question_id
-            self._rollouts.append(replace(rollout, question_id=name))
-        self._steps.append(replace(step, question_id=self._rollouts[-1].question_id))
+            known = line.problem.id in self._questions
+            self._questions.add(line.problem.id)
+            self._rollouts.append(_Growing(f"{line.problem.id}-{number}" if known else line.problem.id, []))
+        self._rollouts[-1].lines.append(line)
+        self._lines += 1
 
     def commit(self) -> None:
         """Write what has come together."""
+        labels = [
+            replace(line.label, question_id=rollout.question_id) for rollout in self._rollouts for line in rollout.lines
+        ]
         self._stage.commit(
             [rollout.question_id for rollout in self._rollouts],
-            {"rollouts": Rollout.table(self._rollouts), "steps": StepSample.table(self._steps)},
-            {"rows": len(self._steps), "rollouts": len(self._rollouts)},
+            {
+                "rollouts": Rollout.table(rollout.row() for rollout in self._rollouts),
+                "steps": Label.table(labels),
+            },
+            {"rows": self._lines, "rollouts": len(self._rollouts)},
         )
-        self._rollouts, self._steps = [], []
+        self._rollouts, self._lines = [], 0
 
 
-def _goes_on(before: Rollout, after: Rollout) -> bool:
-    """The same prompt, and a response that is longer and begins with the earlier one."""
-    length = len(before.response_ids)
-    return (
-        (before.question, before.prompt_ids) == (after.question, after.prompt_ids)
-        and length < len(after.response_ids)
-        and before.response_ids == after.response_ids[:length]
-    )
+@dataclass
+class _Growing:
+    """A rollout of which lines still come."""
+
+    question_id: str
+    lines: list[Line]
+
+    def goes_on(self, line: Line) -> bool:
+        """The line has the same prompt, and a longer response that begins with what is known of this one."""
+        last, known = self.lines[-1], self._response_ids()
+        return (
+            (last.problem, last.prompt_ids) == (line.problem, line.prompt_ids)
+            and len(last.prefix_ids) < len(line.prefix_ids)
+            and known == line.prefix_ids[: len(known)]
+        )
+
+    def row(self) -> Rollout:
+        """The rollout; NaN at the steps without a line."""
+        last = self.lines[-1]
+        columns: dict[str, Any] = {name: [math.nan] * (len(last.prefix_ids) + 1) for name in PER_STEP}
+        for line in self.lines:
+            for name, value in line.per_step.items():
+                columns[name][line.label.position] = value
+        columns |= {name: [] for name in PER_TOP}
+        return Rollout(
+            self.question_id,
+            last.problem.question,
+            last.prompt_ids,
+            self._response_ids(),
+            finished=False,
+            **columns,
+        )
+
+    def _response_ids(self) -> list[int]:
+        last = self.lines[-1]
+        return last.prefix_ids if last.taken_id is None else [*last.prefix_ids, last.taken_id]

@@ -24,6 +24,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -33,7 +34,8 @@ from transformers import PreTrainedTokenizerBase
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError, SampleFormatError
 from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.runs.records import Rollout, StepSample
+from lightreasoner.runs.records import Problem
+from lightreasoner.samples.folder import PER_STEP, Label, ScoredRollout
 
 LONGEST_LINE = 1 << 20  # bytes
 WEIGHT_SUM_TOLERANCE = 1e-3
@@ -51,43 +53,63 @@ def short(value: Any) -> str:
     return _reader.repr(value)
 
 
-def write_line(rollout: Rollout, step: StepSample, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A step as a line, line break included. JSON has no NaN: what is not known is left out.
+def write_line(rollout: ScoredRollout, label: Label, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A label as a line, line break included. JSON has no NaN: what is not known is left out.
 
     Raises:
         DataError: the line would be longer than a reader takes.
     """
-    prefix_ids = rollout.response_ids[: step.position]
+    at = label.position
+    prefix_ids = rollout.response_ids[:at].tolist()
+    taken_id = int(rollout.response_ids[at])
     statistics: dict[str, Any] = {
-        "expert_logprob": step.taken_expert_logprob,
-        "amateur_logprob": step.taken_amateur_logprob,
-        "expert_logprobs": step.expert_logprobs,
-        "amateur_logprobs": step.amateur_logprobs,
-        "expert_entropy": step.expert_entropy,
-        "amateur_entropy": step.amateur_entropy,
+        "expert_logprobs": label.expert_logprobs,
+        "amateur_logprobs": label.amateur_logprobs,
+        **{name: float(rollout.per_step[name][at]) for name in PER_STEP if name != "kl"},
     }
     fields = {
         "prompt_id": rollout.question,
-        "step": step.position,
+        "step": at,
         "prefix": _text_of(tokenizer, prefix_ids),
-        "tokens": [_text_of(tokenizer, [token]) for token in step.token_ids],
-        "token_ids": step.token_ids,
-        "weights": step.weights,
-        "kl_divergence": step.kl,
+        "tokens": [_text_of(tokenizer, [token]) for token in label.token_ids],
+        "token_ids": label.token_ids,
+        "weights": label.weights,
+        "kl_divergence": float(rollout.kl[at]),
         "question_id": rollout.question_id,
-        "prompt_ids": rollout.prompt_ids,
+        "prompt_ids": rollout.prompt_ids.tolist(),
         "response_ids": prefix_ids,
-        "position": step.position,
-        **({"taken_id": step.taken_id} if step.taken_id >= 0 else {}),
+        "position": at,
+        **({"taken_id": taken_id} if taken_id >= 0 else {}),
         **{name: value for name, value in statistics.items() if np.size(value) and np.isfinite(value).all()},
     }
     line = json.dumps(fields, allow_nan=False) + "\n"
     if len(line) > LONGEST_LINE:
         raise DataError(
-            f"a label of {len(step.token_ids)} tokens makes a line of {len(line)} bytes, and an import reads at most "
+            f"a label of {len(label.token_ids)} tokens makes a line of {len(line)} bytes, and an import reads at most "
             f"{LONGEST_LINE}. Sample with a larger --plausibility-alpha"
         )
     return line
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line, checked.
+
+    Attributes:
+        problem: the question.
+        prompt_ids: token ids of the prompt.
+        prefix_ids: token ids of the response before the label.
+        taken_id: the rollout's own next token; None where the line does not tell.
+        per_step: the columns `PER_STEP` at the label; NaN where the line does not tell.
+        label: the label.
+    """
+
+    problem: Problem
+    prompt_ids: list[int]
+    prefix_ids: list[int]
+    taken_id: int | None
+    per_step: dict[str, float]
+    label: Label
 
 
 class _Row:
@@ -173,8 +195,8 @@ class LineReader:
         cue = self._template.cue if self._asked else None
         return {"prefix_length_differs": self._differing, "expert": self._expert, "cue": cue}
 
-    def read(self, where: str, line: bytes) -> tuple[Rollout, StepSample]:
-        """Rollout and step of a line, both under the question's id.
+    def read(self, where: str, line: bytes) -> Line:
+        """Read a line.
 
         Raises:
             SampleFormatError: the line breaks the format; the message begins with `where`.
@@ -183,26 +205,17 @@ class LineReader:
         problem = make_problem(self._question(row))
         label = self._label(row)
         kl = row.get("kl_divergence", "a finite number from 0 on", lambda value: _is_number(value, SMALLEST_KL))
-        response_ids = self._response_ids(row)
-        taken_id = row.get("taken_id", *self._token) if row.has("taken_id") else -1
-        taken_expert, taken_amateur, expert_entropy, amateur_entropy = (
-            float(row.get(name, *_NUMBER)) if row.has(name) else math.nan
-            for name in ("expert_logprob", "amateur_logprob", "expert_entropy", "amateur_entropy")
-        )
-        prompt_ids = self._prompt_ids(row, problem.question)
-        return (
-            Rollout(problem.id, problem.question, prompt_ids, response_ids, False, *[[] for _ in range(9)]),
-            StepSample(
-                question_id=problem.id,
-                position=len(response_ids),
-                **label,
-                kl=float(kl),
-                expert_entropy=expert_entropy,
-                amateur_entropy=amateur_entropy,
-                taken_id=taken_id,
-                taken_expert_logprob=taken_expert,
-                taken_amateur_logprob=taken_amateur,
-            ),
+        prefix_ids = self._response_ids(row)
+        taken_id = row.get("taken_id", *self._token) if row.has("taken_id") else None
+        others = (name for name in PER_STEP if name != "kl")
+        per_step = {name: float(row.get(name, *_NUMBER)) if row.has(name) else math.nan for name in others}
+        return Line(
+            problem,
+            self._prompt_ids(row, problem.question),
+            prefix_ids,
+            taken_id,
+            {"kl": float(kl), **per_step},
+            Label(problem.id, len(prefix_ids), **label),
         )
 
     def _question(self, row: _Row) -> str:
@@ -252,7 +265,7 @@ class LineReader:
         return response_ids
 
     def _label(self, row: _Row) -> dict[str, Any]:
-        """The label's columns of `StepSample`, tokens ascending."""
+        """The label's columns of `Label`, tokens ascending."""
         token_ids = row.items("token_ids", *self._token)
         if not token_ids or len(set(token_ids)) < len(token_ids):
             raise row.error(f"token_ids {short(token_ids)} is empty or names a token twice")

@@ -1,63 +1,73 @@
-"""From one sample folder to another: other steps, other labels, no model.
+"""Re-select steps or relabel existing samples without running a model.
 
-A folder that was sampled with `--divergence-beta none` holds every step with what both models say of its plausible
-tokens. Every selection rule and every kind of label follows from that, so that rules are compared on the same
+A folder that was sampled with `--divergence-beta none` holds every step, with the log-probabilities of both models for
+its plausible tokens. Every selection rule and every kind of label follows from that: rules are compared on the same
 rollouts, and sampling is paid for once.
 
-Reads `SOURCE/sample/`, writes `OUT/sample/`, both as `sampling` does.
+Reads `SOURCE/sample/`, writes `OUT/sample/`, see `samples.folder`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from lightreasoner import contrast
-from lightreasoner.config import SelectConfig, Selection, SelectSettings
+from lightreasoner.config import SelectConfig, Selection
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.records import BASELINE, SELECTED, StepSample
-from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, sample_folder
+from lightreasoner.runs.stage import StageFolder, open_stage
+from lightreasoner.samples.folder import (
+    Imported,
+    Label,
+    Made,
+    Ragged,
+    Sampled,
+    Selected,
+    Shard,
+    read_samples,
+    read_shards,
+    table_of,
+)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of one shard with their new labels.
+    """The steps of one shard with their new labels, N of them, over at most K tokens each.
 
     Attributes:
-        table: the rows as they were sampled (`runs.records.StepSample`), N of them.
-        kl: D_KL(π_E‖π_A), [N].
-        expert_entropy: H(π_E), [N].
-        flips: the models' favourite tokens differ, bool [N].
-        token_ids: the tokens that may be in a label, padded, [N, K].
+        shard: the rollouts and the labels as they were sampled.
+        token_ids: tokens that the label may hold, padded, [N, K].
         log_expert: log π_E of them, −∞ where padded, [N, K].
-        log_amateur: log π_A of them, likewise.
-        weights: the new label, 0 outside it, [N, K].
+        log_amateur: log π_A of them, −∞ where padded, [N, K].
+        weights: the new label, 0 outside of it, [N, K].
     """
 
-    table: pa.Table
-    kl: Tensor
-    expert_entropy: Tensor
-    flips: Tensor
+    shard: Shard
     token_ids: Tensor
     log_expert: Tensor
     log_amateur: Tensor
     weights: Tensor
 
+    def __len__(self) -> int:
+        return len(self.weights)
 
-# A rule is one line: the score of each step. The highest are kept; −∞ never, and of equal scores any.
+    def of(self, column: str) -> Tensor:
+        """A per-token column of `Rollout` at each step, [N] or [N, k]."""
+        return torch.from_numpy(self.shard.at_labels(column))
+
+
+# A rule is one line: the score of each step. The highest scores are kept, −∞ never.
 RULES: Mapping[Selection, Callable[[Steps], Tensor]] = {
-    "divergence": lambda steps: steps.kl,
+    "divergence": lambda steps: steps.of("kl"),
     "label_surprise": lambda steps: contrast.label_kl(steps.weights, steps.log_expert),
-    "top1_flip": lambda steps: torch.where(steps.flips, 0.0, -torch.inf),
-    "expert_entropy": lambda steps: steps.expert_entropy,
-    "random": lambda steps: torch.zeros_like(steps.kl),
-    "none": lambda steps: torch.zeros_like(steps.kl),
+    "top1_flip": lambda steps: torch.where(_flips(steps), 0.0, -torch.inf),
+    "expert_entropy": lambda steps: steps.of("expert_entropy"),
+    "random": lambda steps: torch.zeros(len(steps)),
+    "none": lambda steps: torch.zeros(len(steps)),
 }
 
 
@@ -69,150 +79,125 @@ def select(config: SelectConfig) -> dict[str, Any]:
         ConfigError: the label needs tokens that were not sampled.
         RunCorrupted: the source is unfinished or damaged.
     """
-    folder = sample_folder(config.source)
-    sampled, source = read_stage(folder)
-    _check_source(config, folder, sampled)
-    settings = SelectSettings(**config.model_dump(include=set(SelectSettings.model_fields)))
-    how = {**settings.model_dump(), "seed": config.seed, "samples": source.digest}
-    with open_stage(config.out, "sample", {**sampled, SELECTED: how}, report=say) as stage:
+    sampled, source = read_samples(config.source)
+    made = _selection(config, sampled, source)
+    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
         if stage.result is not None:
             return stage.result
-        scores = torch.cat([RULES[settings.selection](steps) for _, steps in _shards(source, settings)])
-        kept = _cut(scores, settings, config.seed)
+        scores = torch.cat([RULES[config.selection](steps) for steps in _steps(source, config)])
+        kept = _cut(scores, config)
         if not kept.any():
-            raise DataError(f"none of the {len(kept)} steps in {folder} is kept; loosen the rule")
-        _write(stage, source, settings, kept)
-        counts = stage.counts
-        stage.finish({**counts, "selection": settings.selection, "lowest_score": float(scores[kept].min())})
-        assert stage.result is not None
-        return stage.result
+            raise DataError(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
+        _write(stage, source, config, kept)
+        return stage.finish({**stage.counts, "selection": config.selection, "lowest_score": float(scores[kept].min())})
 
 
-def _check_source(config: SelectConfig, folder: Path, sampled: Mapping[str, Any]) -> None:
-    if SELECTED in sampled or BASELINE in sampled:
+def _selection(config: SelectConfig, sampled: Made, source: StageFolder) -> Selected:
+    """The provenance of the selection, after a check that the source holds what it needs."""
+    if not isinstance(sampled, Sampled | Imported):
         raise DataError(
-            f"{folder} is itself a selection or a baseline, whose labels cannot be made anew. "
+            f"{source.path} is itself a selection or a baseline, whose labels cannot be made anew. "
             "Give the folder of `lightr sample`"
         )
-    alpha, lowest = config.plausibility_alpha, sampled.get("plausibility_alpha")
+    alpha, lowest = config.plausibility_alpha, sampled.alpha
     if alpha is not None and (lowest is None or alpha < lowest):
         raise ConfigError(
-            f"plausibility_alpha = {alpha}, but the tokens in {folder} were kept with {lowest}: less probable ones are "
-            "not there. Sample with a smaller --plausibility-alpha"
+            f"plausibility_alpha = {alpha}, but the tokens in {source.path} were kept with {lowest}: less probable "
+            "ones were not stored. Sample with a smaller --plausibility-alpha"
         )
-    beta = sampled.get("divergence_beta", 0.4)
-    if beta is not None and (config.selection != "divergence" or config.threshold is None or config.threshold < beta):
-        say(f"note: {folder} holds only steps with a KL above {beta}; the rule chooses among these")
+    by_divergence = config.selection == "divergence"
+    beta = sampled.beta if isinstance(sampled, Sampled) else 0.4
+    if beta is not None and (not by_divergence or config.threshold is None or config.threshold < beta):
+        say(f"note: {source.path} holds only steps with a KL above {beta}; the rule chooses among these")
+    changes = {
+        "beta": config.threshold if by_divergence else None,
+        "alpha": lowest if alpha is None else alpha,
+    }
+    return Selected(
+        **sampled.model_dump(include=set(Made.model_fields)) | changes,
+        settings=config,
+        source=sampled,
+        samples_sha256=source.digest,
+    )
 
 
-def _cut(scores: Tensor, settings: SelectSettings, seed: int) -> Tensor:
-    """Which steps are kept, bool [S]."""
-    if settings.threshold is not None:
-        scores = torch.where(contrast.select_steps(scores, settings.threshold), scores, -torch.inf)
-    count = len(scores) if settings.keep_labels is None else settings.keep_labels
-    if settings.keep_share is not None:
-        count = round(settings.keep_share * len(scores))
-    return contrast.select_highest(scores, count, torch.Generator().manual_seed(seed))
+def _cut(scores: Tensor, config: SelectConfig) -> Tensor:
+    """Which steps are kept, bool [N]."""
+    if config.threshold is not None:
+        scores = torch.where(contrast.select_steps(scores, config.threshold), scores, -torch.inf)
+    count = len(scores) if config.keep_labels is None else config.keep_labels
+    if config.keep_share is not None:
+        count = round(config.keep_share * len(scores))
+    return contrast.select_highest(scores, count, torch.Generator().manual_seed(config.seed))
 
 
-def _write(stage: StageFolder, source: StageFolder, settings: SelectSettings, kept: Tensor) -> None:
+def _write(stage: StageFolder, source: StageFolder, config: SelectConfig, kept: Tensor) -> None:
     settled, first = stage.settled_ids, 0
-    for rollouts, steps in _shards(source, settings):
-        mine = kept[first : first + len(steps.kl)]
-        first += len(steps.kl)
-        ids = rollouts["question_id"].to_pylist()
+    for steps in _steps(source, config):
+        mine = kept[first : first + len(steps)]
+        first += len(steps)
+        ids = steps.shard.rollouts["question_id"].to_pylist()
         if ids and ids[0] in settled:
             continue
-        chosen = _relabelled(steps, mine)
-        sizes = chosen["token_ids"].combine_chunks().value_lengths()
+        inside = (steps.weights > 0) & mine[:, None]
+        sizes = inside.sum(1)[mine].numpy()
+        columns = {
+            "token_ids": steps.token_ids,
+            "weights": steps.weights,
+            "expert_logprobs": steps.log_expert,
+            "amateur_logprobs": steps.log_amateur,
+        }
+        old = steps.shard.labels.filter(mine.numpy())
+        labels = table_of(
+            Label,
+            {
+                "question_id": old["question_id"].combine_chunks(),
+                "position": old["position"].combine_chunks(),
+                **{name: Ragged.of_lengths(values[inside].numpy(), sizes) for name, values in columns.items()},
+            },
+        )
         counts = {
             "questions": len(ids),
             "steps": len(mine),
-            "kept_steps": len(chosen),
-            "single_token_labels": int(np.count_nonzero(sizes.to_numpy(zero_copy_only=False) == 1)),
+            "kept_steps": len(labels),
+            "single_token_labels": int((sizes == 1).sum()),
         }
-        stage.commit(ids, {"rollouts": rollouts, "steps": chosen}, counts)
+        stage.commit(ids, {"rollouts": steps.shard.rollouts, "steps": labels}, counts)
 
 
-def _shards(source: StageFolder, settings: SelectSettings) -> Iterator[tuple[pa.Table, Steps]]:
-    """Rollouts and steps, shard by shard: memory does not grow with the folder."""
-    for rollouts, table in zip(source.tables("rollouts"), source.tables("steps"), strict=True):
-        yield rollouts, _read(rollouts, table, settings)
+def _steps(source: StageFolder, config: SelectConfig) -> Iterator[Steps]:
+    """The steps shard by shard: memory does not grow with the folder."""
+    return (_relabelled(shard, config) for shard in read_shards(source))
 
 
-def _read(rollouts: pa.Table, table: pa.Table, settings: SelectSettings) -> Steps:
-    if settings.contrast == "own_token":
+def _relabelled(shard: Shard, config: SelectConfig) -> Steps:
+    if config.contrast == "own_token":
         token_ids, log_expert, log_amateur = (
-            torch.tensor(table[name].to_numpy())[:, None]
-            for name in ("taken_id", "taken_expert_logprob", "taken_amateur_logprob")
+            torch.from_numpy(shard.at_labels(name))[:, None]
+            for name in ("response_ids", "expert_logprob", "amateur_logprob")
         )
         if bool((token_ids < 0).any()):
             raise DataError("these samples do not say which token the rollout took; they cannot be trained on it")
-        weights = torch.ones_like(log_expert)
-    else:
-        # The most probable token is always among the stored ones, so the mask of Eq 4 can be taken from them.
-        token_ids = _padded(table, "token_ids", 0)
-        log_expert, log_amateur = (_padded(table, name, -torch.inf) for name in ("expert_logprobs", "amateur_logprobs"))
-        if log_expert.shape != token_ids.shape or log_amateur.shape != token_ids.shape:
-            raise DataError("these samples lack the log-probabilities of both models; no label can be made from them")
-        alpha = settings.plausibility_alpha
-        plausible = log_expert > -torch.inf if alpha is None else contrast.plausible_tokens(log_expert, alpha)
-        against = log_amateur if settings.contrast == "amateur" else torch.zeros_like(log_amateur)
-        weights = contrast.contrastive_labels(log_expert, against, plausible, settings.label_temperature)
-    return Steps(
-        table=table,
-        kl=torch.tensor(table["kl"].to_numpy()),
-        expert_entropy=torch.tensor(table["expert_entropy"].to_numpy()),
-        flips=_flips(rollouts, table)
-        if settings.selection == "top1_flip"
-        else torch.zeros(len(table), dtype=torch.bool),
-        token_ids=token_ids,
-        log_expert=log_expert,
-        log_amateur=log_amateur,
-        weights=weights,
-    )
+        return Steps(shard, token_ids, log_expert, log_amateur, torch.ones_like(log_expert))
+    # The most probable token is always among the stored ones, so the mask of Eq 4 can be taken from them.
+    token_ids = _padded(shard, "token_ids", 0)
+    log_expert, log_amateur = (_padded(shard, name, -np.inf) for name in ("expert_logprobs", "amateur_logprobs"))
+    if log_expert.shape != token_ids.shape or log_amateur.shape != token_ids.shape:
+        raise DataError("these samples lack the log-probabilities of both models; no label can be made from them")
+    alpha = config.plausibility_alpha
+    plausible = log_expert > -torch.inf if alpha is None else contrast.plausible_tokens(log_expert, alpha)
+    against = log_amateur if config.contrast == "amateur" else torch.zeros_like(log_amateur)
+    weights = contrast.contrastive_labels(log_expert, against, plausible, config.label_temperature)
+    return Steps(shard, token_ids, log_expert, log_amateur, weights)
 
 
-def _flips(rollouts: pa.Table, table: pa.Table) -> Tensor:
-    """Where the favourite tokens of the two models differ, bool [N]."""
-    questions, experts, amateurs = (
-        rollouts[name].to_pylist() for name in ("question_id", "expert_top_ids", "amateur_top_ids")
-    )
-    if not all(experts):
+def _padded(shard: Shard, name: str, fill: float) -> Tensor:
+    return torch.from_numpy(Ragged.of(shard.labels[name]).padded(fill))
+
+
+def _flips(steps: Steps) -> Tensor:
+    """Where the top tokens of the two models differ, bool [N]."""
+    expert, amateur = (steps.of(name) for name in ("expert_top_ids", "amateur_top_ids"))
+    if expert.ndim < 2 or not expert.shape[1]:
         raise DataError("these samples do not say which token each model favours; choose another selection")
-    differ = {
-        question: [mine[0] != theirs[0] for mine, theirs in zip(expert, amateur, strict=True)]
-        for question, expert, amateur in zip(questions, experts, amateurs, strict=True)
-    }
-    places = zip(table["question_id"].to_pylist(), table["position"].to_pylist(), strict=True)
-    return torch.tensor([differ[question][position] for question, position in places], dtype=torch.bool)
-
-
-def _padded(table: pa.Table, name: str, padding: float) -> Tensor:
-    """A column of lists as one tensor, [N, K]."""
-    column = table[name].combine_chunks()
-    sizes = column.value_lengths().to_numpy(zero_copy_only=False)
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    padded = np.full((len(sizes), max(sizes, default=0)), padding, values.dtype)
-    padded[np.arange(padded.shape[1]) < sizes[:, None]] = values
-    return torch.from_numpy(padded)
-
-
-def _relabelled(steps: Steps, kept: Tensor) -> pa.Table:
-    """The kept rows with their new labels."""
-    weights = steps.weights[kept]
-    inside = weights > 0
-    sizes = inside.sum(1).numpy()
-    lists = {
-        "token_ids": steps.token_ids[kept],
-        "weights": weights,
-        "expert_logprobs": steps.log_expert[kept],
-        "amateur_logprobs": steps.log_amateur[kept],
-    }
-    table = steps.table.filter(pa.array(kept.numpy()))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
-    for name, values in lists.items():
-        field = StepSample.schema.field(name)
-        flat = pa.array(values[inside].numpy(), field.type.value_type)
-        table = table.set_column(table.schema.get_field_index(name), field, pa.ListArray.from_arrays(offsets, flat))
-    return table
+    return expert[:, 0] != amateur[:, 0]

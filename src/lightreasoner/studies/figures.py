@@ -9,8 +9,8 @@ import numpy as np
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.report import figures
-from lightreasoner.runs.records import Rollout
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.statistics import KlHistogram, Mean
 from lightreasoner.studies import tables
 from lightreasoner.studies.grids import Plan, Scope
@@ -98,9 +98,7 @@ def figure3(scope: Scope, plan: Plan) -> Report:
 
     (job,) = plan["samples"]
     assert isinstance(job.subject, SampleConfig)
-    tokenizer = load_tokenizer(
-        find_model(job.subject.expert, job.subject.expert_revision), trust_remote_code=job.subject.trust_remote_code
-    )
+    tokenizer = load_tokenizer(find_model(job.subject.expert, job.subject.expert_revision), job.subject)
     # The two that fill most of the plot.
     longest = sorted(_rollouts(job), key=lambda row: -min(len(row.kl), SEGMENT))[:2]
     segments = [

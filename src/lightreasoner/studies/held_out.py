@@ -28,10 +28,10 @@ def checkpoint_losses(config: FinetuneConfig, finetuned: Path, solutions: Path) 
     """
     source = find_model(config.model, config.model_revision)
     _, labels = load_labels(solutions, config.max_length)
-    tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
-    model = load_model(source, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(source, config)
+    model = load_model(source, config)
     objective = LabelObjective(model, vocabulary_of(tokenizer, logit_width(model)), labels_per_step=len(labels))
-    texts = [[int(i) for i in (labels.text_of == text).nonzero()[0]] for text in range(len(labels.text_starts) - 1)]
+    texts = [[int(i) for i in (labels.text_of == text).nonzero()[0]] for text in range(len(labels.texts))]
     batches = Collator(labels, packs(model), tokens_per_pass(model))([texts])["micro_batches"]
 
     @torch.inference_mode()

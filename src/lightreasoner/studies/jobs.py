@@ -13,7 +13,6 @@ from lightreasoner.config import (
     BaselineConfig,
     BaselineKind,
     BenchmarkName,
-    Config,
     EvaluateConfig,
     FinetuneConfig,
     MergeConfig,
@@ -22,6 +21,7 @@ from lightreasoner.config import (
     SelectConfig,
     SelectSettings,
 )
+from lightreasoner.config_base import Config
 
 POOL_ALPHA = 0.05  # the smallest α of the studies; larger ones are taken from the same samples
 HELD_OUT_PROBLEMS = 200

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from lightreasoner.config import BaselineConfig, Config, EvaluateConfig, SampleConfig
+from lightreasoner.config import BaselineConfig, EvaluateConfig, MachineSettings, SampleConfig
+from lightreasoner.config_base import Config
 from lightreasoner.errors import LightReasonerError, RunError
 from lightreasoner.miniature.word_problems import THEMES, word_problems
 from lightreasoner.runs.environment import now
@@ -126,7 +127,7 @@ def _mixture(job: Job) -> dict[str, Any]:
 
     mixture = cast(Mixture, job.subject)
     sources = [find_model(name) for name in (mixture.start, mixture.end)]
-    start, end = (load_model(source, dtype="float32", device="cpu") for source in sources)
+    start, end = (load_model(source, MachineSettings(dtype="float32", device="cpu")) for source in sources)
     weights = dict(end.named_parameters())
     for name, parameter in start.named_parameters():
         parameter.data.lerp_(weights[name].data, mixture.share)

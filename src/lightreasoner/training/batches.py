@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
 from lightreasoner.inference.packing import Layout, cut_by_tokens, lay_out
-from lightreasoner.runs.stage import read_stage, sample_folder
+from lightreasoner.samples.folder import Provenance, Ragged, Shard, read_samples
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,19 @@ class LabelSet:
     Label i predicts the token after the first `prefix_length[i]` ids of text `text_of[i]`.
 
     Attributes:
-        text_ids: ids of all texts (prompt + response) end to end.
-        text_starts: where each text starts in `text_ids`; one more entry than texts.
+        texts: ids of each text (prompt + response).
         text_of: text of each label, [S].
-        prefix_length: ids of that text that stand before the label's position, [S].
-        token_ids: labelled token ids of all labels end to end.
+        prefix_length: ids of that text before the label's position, [S].
+        token_ids: labelled token ids of each label.
         weights: their label probabilities, float32.
-        label_starts: where each label starts in `token_ids`; S + 1 entries.
         skipped: labels left out because their prefix is too long.
     """
 
-    text_ids: NDArray[np.int64]
-    text_starts: NDArray[np.int64]
+    texts: Ragged
     text_of: NDArray[np.int64]
     prefix_length: NDArray[np.int64]
-    token_ids: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    label_starts: NDArray[np.int64]
+    token_ids: Ragged
+    weights: Ragged
     skipped: int
 
     def __len__(self) -> int:
@@ -53,38 +49,30 @@ class LabelSet:
 
     def prefix(self, label: int, length: int) -> NDArray[np.int64]:
         """The first `length` ids of the label's text."""
-        start = self.text_starts[self.text_of[label]]
-        return self.text_ids[start : start + length]
+        return self.texts[self.text_of[label]][:length]
 
     def label(self, label: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Token ids and probabilities of a label."""
-        part = slice(self.label_starts[label], self.label_starts[label + 1])
-        return self.token_ids[part], self.weights[part]
+        return self.token_ids[label], self.weights[label]
 
 
-def load_labels(data: Path, max_length: int) -> tuple[dict[str, Any], LabelSet]:
-    """The labels of a sample folder, and the fingerprint of how they were made.
+def load_labels(data: Path, max_length: int) -> tuple[Provenance, LabelSet]:
+    """The labels of a sample folder, and how they were made.
 
     Args:
         data: run folder with a `sample` folder in it, or the sample folder itself.
-        max_length: labels whose prefix is longer are left out and counted.
+        max_length: labels with a longer prefix are left out and counted.
 
     Raises:
         DataError: there is no sample folder, or no label is short enough.
         RunCorrupted: it is unfinished or damaged.
     """
-    folder = sample_folder(data)
-    if not (folder / "manifest.json").is_file():
-        raise DataError(
-            f"{data} holds no samples: no manifest.json in {folder}. Give the --out folder of `lightr sample`; "
-            "a JSONL file of the authors' format becomes one with `lightr samples import`"
-        )
-    fingerprint, stage = read_stage(folder)
+    made, stage = read_samples(data)
     rollouts, steps = (pa.concat_tables(stage.tables(kind)) for kind in ("rollouts", "steps"))
-    labels = flatten(rollouts, steps, max_length)
+    labels = flatten(Shard(rollouts, steps), max_length)
     if len(labels) == 0:
         raise DataError(f"{data}: no label to train on ({labels.skipped} skipped as longer than {max_length} tokens)")
-    return fingerprint, labels
+    return made, labels
 
 
 class LabelSchedule(Dataset[list[list[int]]]):
@@ -221,32 +209,23 @@ def _padded(values: Sequence[NDArray[Any]]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(value) for value in values], batch_first=True)
 
 
-def flatten(rollouts: pa.Table, steps: pa.Table, max_length: int) -> LabelSet:
-    """Rows of `Rollout` and `StepSample` as arrays; labels of longer prefixes are left out."""
-    prompts, responses = rollouts["prompt_ids"].to_pylist(), rollouts["response_ids"].to_pylist()
-    texts = [np.array(prompt + response, np.int64) for prompt, response in zip(prompts, responses, strict=True)]
-    index = {question: text for text, question in enumerate(rollouts["question_id"].to_pylist())}
-    text_of = np.array([index[question] for question in steps["question_id"].to_pylist()], np.int64)
-    prompt_length = np.array([len(prompt) for prompt in prompts], np.int64)
-    prefix_length = prompt_length[text_of] + steps["position"].to_numpy()
+def flatten(shard: Shard, max_length: int) -> LabelSet:
+    """Rollouts and labels as arrays; labels with a longer prefix are left out."""
+    prompts, responses = (Ragged.of(shard.rollouts[name]) for name in ("prompt_ids", "response_ids"))
+    texts = [part for pair in zip(prompts, responses, strict=True) for part in pair]
+    prefix_length = prompts.lengths[shard.rollout_of] + shard.positions
     short = np.flatnonzero(prefix_length <= max_length)
-    kept = steps.take(short)
-    token_ids, weights = (kept[name].combine_chunks() for name in ("token_ids", "weights"))
-    sizes = token_ids.value_lengths().to_numpy(zero_copy_only=False)
+    kept = shard.labels.take(short)
+    token_ids, weights = (Ragged.of(kept[name]) for name in ("token_ids", "weights"))
+    text_lengths = prompts.lengths + responses.lengths
     return LabelSet(
-        text_ids=np.concatenate(texts),
-        text_starts=_starts([len(text) for text in texts]),
-        text_of=text_of[short],
+        texts=Ragged.of_lengths(np.concatenate(texts).astype(np.int64), text_lengths),
+        text_of=shard.rollout_of[short],
         prefix_length=prefix_length[short],
-        token_ids=token_ids.flatten().to_numpy().astype(np.int64),
-        weights=weights.flatten().to_numpy().astype(np.float32),
-        label_starts=_starts(sizes),
-        skipped=len(steps) - len(short),
+        token_ids=Ragged(token_ids.values.astype(np.int64), token_ids.starts),
+        weights=Ragged(weights.values.astype(np.float32), weights.starts),
+        skipped=len(prefix_length) - len(short),
     )
-
-
-def _starts(sizes: Sequence[int] | NDArray[np.int32]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def epochs(labels: LabelSet, steps: int, labels_per_step: int) -> int:

@@ -63,17 +63,9 @@ from lightreasoner.training.batches import (
     load_labels,
     share_of_step,
 )
+from lightreasoner.training.model_card import Tuned
 
 ADAPTER = "adapter"
-# Settings that change what is seen and kept on the way, never the result.
-NOT_IN_FINGERPRINT = (
-    "tokens_per_micro_batch",
-    "save_steps",
-    "keep_checkpoints",
-    "logging_steps",
-    "report_to",
-    "trust_remote_code",
-)
 COMPLETE = "complete.json"  # written into a checkpoint after everything else
 OTHER_CHECKPOINT_BYTES = 100_000  # what a checkpoint holds beside weights and moments, about
 
@@ -85,29 +77,26 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`; the newest complete checkpoint stays.
     """
     source = find_model(config.model, config.model_revision)
-    sampled, labels = load_labels(config.data, config.max_length)
+    made, labels = load_labels(config.data, config.max_length)
     expert_sha256 = source.fingerprint()
-    if sampled["expert_sha256"] != expert_sha256:
+    if made.expert_sha256 != expert_sha256:
         raise DataError(
-            f"the labels in {config.data} were sampled from {sampled['expert']}, which is not {config.model} "
+            f"the labels in {config.data} were sampled from {made.expert}, which is not {config.model} "
             "(their files differ). A label tells one expert how to change, and would mislead another: "
             "fine-tune the expert that was sampled"
         )
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
-    settings = config.model_dump(exclude={"data", "out", "model_revision", "device", *NOT_IN_FINGERPRINT})
-    settings["dtype"] = dtype_name(config.dtype, config.device)
-    fingerprint = {**settings, "expert_sha256": expert_sha256, "samples": sampled}
+    tuned = Tuned(settings=config, expert_sha256=expert_sha256, dtype=dtype_name(config), samples=made)
     if int(os.environ.get("RANK", "0")) > 0:
         return _train_as_worker(config, source, labels)
-    with open_stage(config.out, "finetune", fingerprint, report=say) as stage:
+    with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
         if stage.result is not None:
             _check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
         result = _train(config, source, labels, stage.path)
         _leave_group()
-        stage.finish(result)
-        return result
+        return stage.finish(result)
 
 
 def _check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
@@ -142,10 +131,8 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     started = time.perf_counter()
     arguments = _training_arguments(config, folder)
     share = share_of_step(config.labels_per_step, arguments.world_size)
-    tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
-    model = load_model(
-        source, dtype=config.dtype, device=str(arguments.device), trust_remote_code=config.trust_remote_code
-    )
+    tokenizer = load_tokenizer(source, config)
+    model = load_model(source, config.machine(device=str(arguments.device)))
     vocabulary = vocabulary_of(tokenizer, logit_width(model))
     count = config.steps * arguments.world_size
     schedule = LabelSchedule(labels, share, count, config.labels_per_forward, config.seed)
@@ -413,7 +400,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArguments:
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
+    dtype = pick_dtype(config)
     if dtype == torch.float16 and device.type != "cuda":
         raise ModelError(
             "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"

@@ -22,9 +22,9 @@ from lightreasoner.runs.environment import now
 from lightreasoner.runs.faults import reach
 from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json
 from lightreasoner.runs.locks import locked
-from lightreasoner.runs.records import ADAPTER_FILES, BASELINE, SELECTED
+from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.training.model_card import finetuning_command, merging_command, sampling_commands
+from lightreasoner.training.model_card import Tuned, model_card, tuned
 
 MODEL_CARD_BYTES = 10_000  # of the card and the result, at most
 RESULT = "lightreasoner.json"  # within the merged folder
@@ -59,9 +59,9 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     with locked(config.out.parent):
         if config.out.exists():
             return _earlier_merge(config.out, request)
-        tokenizer = load_tokenizer(source, trust_remote_code=config.trust_remote_code)
+        tokenizer = load_tokenizer(source, config)
         # Merged in float32 whatever the target: adding a small update to 16-bit weights would lose most of it.
-        base = load_model(source, dtype="float32", device=config.device, trust_remote_code=config.trust_remote_code)
+        base = load_model(source, config.machine(dtype="float32"))
         with_adapter = _load_adapter(base, adapter, config)
         probes = _probe_ids(tokenizer)
         expected = [_log_probabilities(with_adapter, tokenizer, ids) for ids in probes]
@@ -76,12 +76,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             merged.save_pretrained(temporary)
             reach("in-merge")
             tokenizer.save_pretrained(temporary)
-        reloaded = load_model(
-            ModelSource(str(temporary), temporary),
-            dtype="float32",
-            device=config.device,
-            trust_remote_code=config.trust_remote_code,
-        )
+        reloaded = load_model(ModelSource(str(temporary), temporary), config.machine(dtype="float32"))
         difference = _difference(expected, [_log_probabilities(reloaded, tokenizer, ids) for ids in probes])
         if not difference["mean_kl"] <= LARGEST_KL[dtype]:
             raise MergeMismatch(
@@ -98,8 +93,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         return result
 
 
-def find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The adapter's folder, and the fingerprint of its training if a run folder was given (else empty).
+def find_adapter(path: Path) -> tuple[Path, Tuned | None]:
+    """The adapter's folder, and how it was trained if a run folder was given.
 
     Raises:
         DataError: there is no adapter.
@@ -112,8 +107,8 @@ def find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
     if not weights.is_file():
         raise DataError(f"no adapter_model.safetensors in {folder}; finish `lightr finetune` first, or check the path")
     if not run.is_dir():
-        return folder, {}
-    training, stage = read_stage(run)
+        return folder, None
+    _, stage = read_stage(run)
     assert stage.result is not None
     for name, file in ADAPTER_FILES.items():
         if name in stage.result and file_hash(folder / file) != stage.result[name]:
@@ -121,7 +116,7 @@ def find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
                 f"{folder / file} is not the file that fine-tuning recorded; merging it would give some other model. "
                 f"Remove {run} and fine-tune again"
             )
-    return folder, training
+    return folder, tuned(stage)
 
 
 def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> PeftModel:
@@ -140,10 +135,10 @@ def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> 
     return with_adapter
 
 
-def _check_base(source: ModelSource, config: MergeConfig, training: Mapping[str, Any]) -> None:
-    if training and training["expert_sha256"] != source.fingerprint():
+def _check_base(source: ModelSource, config: MergeConfig, training: Tuned | None) -> None:
+    if training and training.expert_sha256 != source.fingerprint():
         raise ModelError(
-            f"the adapter was trained on {training['model']}, which is not {config.model} (their files differ); "
+            f"the adapter was trained on {training.settings.model}, which is not {config.model} (their files differ); "
             "an adapter fits its own base only"
         )
 
@@ -186,74 +181,3 @@ def _set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     assert settings is not None
     settings.eos_token_id = list(PromptTemplate(tokenizer, DEFAULT_CUE).stop_ids(settings))
     settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else settings.eos_token_id[0]
-
-
-def model_card(config: MergeConfig, result: Mapping[str, Any], training: Mapping[str, Any]) -> str:
-    """README of the merged folder: what it is, how it was made, and how to make it again."""
-    samples = training.get("samples", {})
-    problems = f"{samples.get('questions', 'unknown')} of {samples.get('dataset', 'unknown')}"
-    is_hub_id = not Path(config.model).exists() and not config.model.startswith("miniature/")
-    header = ["---", "library_name: transformers", "tags:", "- lightreasoner"]
-    header += [f"base_model: {config.model}"] if is_hub_id else []
-    rival = samples.get(BASELINE)
-    if rival:
-        how = "on whole answers, as a rival of [LightReasoner](https://arxiv.org/abs/2510.07962)"
-        data = {"Data": f"{rival}, gold answers used", "Problems": problems}
-    else:
-        how = (
-            "with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert and a weaker "
-            "amateur"
-        )
-        cut = {name: samples.get(name, "?") for name in ("divergence_beta", "plausibility_alpha", "max_new_tokens")}
-        chosen = samples.get(SELECTED, {})
-        data = {
-            "Amateur": samples.get("amateur", "unknown"),
-            "Problems": f"{problems}, no gold answers used",
-            "β, α, rollout length": ", ".join(map(str, cut.values())),
-            **({"Selected by": _listed(chosen)} if chosen else {}),
-        }
-    rows = {
-        "Base (expert)": config.model,
-        **data,
-        "Cue": samples.get("cue", "unknown"),
-        "Steps × labels": f"{training.get('steps', '?')} × {training.get('labels_per_step', '?')}",
-        "Learning rate": training.get("learning_rate", "?"),
-        "LoRA": f"rank {training.get('lora_rank', '?')}, alpha {training.get('lora_alpha', '?')}, "
-        f"on {', '.join(training.get('lora_targets', ['?']))}",
-        "Mean KL to base + adapter": f"{result['mean_kl']:.2e} nats ({result['dtype']})",
-    }
-    return "\n".join(
-        [
-            *header,
-            "---",
-            f"# {config.out.resolve().parent.name}/{config.out.name}",
-            "",
-            f"Fine-tuned {how}, then merged.",
-            "",
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {_cell(value)} |" for name, value in rows.items()),
-            "",
-            "Made by these commands:",
-            "",
-            "```",
-            *_commands(config, training, samples),
-            "```",
-            "",
-        ]
-    )
-
-
-def _commands(config: MergeConfig, training: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str]:
-    lines = sampling_commands(samples, "RUN") if samples else []
-    lines += [finetuning_command(training, "RUN", "RUN")] if training else []
-    return [*lines, merging_command(config.model, "RUN", config.out.name)]
-
-
-def _listed(settings: Mapping[str, Any]) -> str:
-    """Settings that say something, in words."""
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None and name != "samples")
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,64 +1,128 @@
-"""The commands that make something again, out of what its stages wrote down about themselves."""
+"""How an adapter was trained: its record, the commands that train it again, and the README of a merged model."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lightreasoner.config import BaselineConfig, Config, FinetuneConfig, SampleConfig, SelectConfig
-from lightreasoner.runs.records import BASELINE, IMPORTED, SELECTED
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lightreasoner.config import FinetuneConfig, MergeConfig
+from lightreasoner.errors import RunCorrupted
+from lightreasoner.runs.stage import StageFolder
+from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected, command_line
 
 
-def sampling_commands(sampled: Mapping[str, Any], out: str) -> list[str]:
-    """What makes these training data: stage 1, a rival's data, or a selection with the samples it was made from.
+class Tuned(BaseModel):
+    """How an adapter was trained: the `record` in the manifest of the folder `finetune`.
 
-    Args:
-        sampled: fingerprint of the folder `sample`.
-        out: run folder to be made.
-
-    Returns:
-        The commands in order; none for what other people's file brought.
+    Attributes:
+        settings: of fine-tuning.
+        expert_sha256: content of the model.
+        dtype: precision that was used.
+        samples: how the training data were made.
     """
-    if IMPORTED in sampled:
-        return []
-    count = {"max_questions": sampled["questions"]}
-    if BASELINE in sampled:
-        model = {"model": sampled["expert"], "model_revision": sampled["expert_revision"]}
-        return [_command(["baseline", sampled[BASELINE]], BaselineConfig, {**sampled, **model, **count}, out)]
-    samples = f"{out}-samples" if SELECTED in sampled else out
-    commands = [_command(["sample"], SampleConfig, {**sampled, **count}, samples)]
-    if SELECTED in sampled:
-        commands.append(_command(["samples", "select", samples, out], SelectConfig, sampled[SELECTED]))
-    return commands
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: FinetuneConfig
+    expert_sha256: str
+    dtype: str
+    samples: Provenance
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that decides the adapter."""
+        facts = {"expert_sha256": self.expert_sha256, "dtype": self.dtype, "samples": self.samples.fingerprint()}
+        return {**self.settings.identity(), **facts}
+
+    def commands(self, data: str, out: str) -> list[str]:
+        """The command that trains this adapter again, on training data that are there."""
+        return [command_line(["finetune"], self.settings, out, dtype=self.dtype, data=data)]
 
 
-def finetuning_command(tuned: Mapping[str, Any], data: str, out: str) -> str:
-    """What makes this adapter.
+def tuned(stage: StageFolder) -> Tuned:
+    """How the adapter of a fine-tuning stage was trained.
 
-    Args:
-        tuned: fingerprint of the folder `finetune`.
-        data: run folder with the training data.
-        out: run folder to be made.
+    Raises:
+        RunCorrupted: the manifest is not that of fine-tuning.
     """
-    return _command(["finetune"], FinetuneConfig, {**tuned, "data": data}, out)
+    try:
+        return Tuned.model_validate(stage.manifest["record"])
+    except ValidationError:
+        raise RunCorrupted(f"{stage.path / 'manifest.json'} is not that of `lightr finetune`") from None
 
 
 def merging_command(model: str, adapter: str, out: str) -> str:
-    """What makes the merged model."""
+    """The command that merges the model."""
     return shlex.join(["lightr", "merge", "--model", model, "--adapter", adapter, "--out", out])
 
 
-def _command(words: Sequence[str], stage: type[Config], facts: Mapping[str, Any], out: str | None = None) -> str:
-    given = {name: facts[name] for name in stage.model_fields if name in facts and name not in ("kind", "out")}
-    flags = [text for name, value in given.items() for text in _flag(name, value, stage.model_fields[name].default)]
-    return shlex.join(["lightr", *words, *flags, *(["--out", out] if out else [])])
+def model_card(config: MergeConfig, result: Mapping[str, Any], training: Tuned | None) -> str:
+    """README of the merged folder: what it is, how it was made, and how to make it again.
+
+    Args:
+        config: the merge.
+        result: its figures.
+        training: how the adapter was trained; None where that is not known.
+    """
+    is_hub_id = not Path(config.model).exists() and not config.model.startswith("miniature/")
+    how = "with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert and an amateur"
+    if training and isinstance(training.samples, Baseline):
+        how = "on whole answers, as a baseline for [LightReasoner](https://arxiv.org/abs/2510.07962)"
+    rows = {
+        "Base (expert)": config.model,
+        **(_training_rows(training) if training else {"Training": "unknown"}),
+        "Mean KL to base + adapter": f"{result['mean_kl']:.2e} nats ({result['dtype']})",
+    }
+    commands = [*training.samples.commands("RUN"), *training.commands("RUN", "RUN")] if training else []
+    return "\n".join(
+        [
+            *["---", "library_name: transformers", "tags:", "- lightreasoner"],
+            *([f"base_model: {config.model}"] if is_hub_id else []),
+            "---",
+            f"# {config.out.resolve().parent.name}/{config.out.name}",
+            "",
+            f"Fine-tuned {how}, then merged.",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {_cell(value)} |" for name, value in rows.items()),
+            "",
+            "Made by these commands:",
+            "",
+            "```",
+            *commands,
+            merging_command(config.model, "RUN", config.out.name),
+            "```",
+            "",
+        ]
+    )
 
 
-def _flag(name: str, value: Any, default: Any) -> list[str]:
-    """A setting on the command line; nothing for one that is as it is without being named and says nothing."""
-    if (value is None and default is None) or (value is False and default is False):
-        return []
-    flag = f"--{name.replace('_', '-')}"
-    if value is True:
-        return [flag]
-    values = value if isinstance(value, list | tuple) else ["none" if value is None else value]
-    return [flag, *map(str, values)]
+def _training_rows(training: Tuned) -> dict[str, Any]:
+    tuning = training.settings
+    return {
+        **_data_rows(training.samples),
+        "Cue": training.samples.cue,
+        "Steps × labels": f"{tuning.steps} × {tuning.labels_per_step}",
+        "Learning rate": tuning.learning_rate,
+        "LoRA": f"rank {tuning.lora_rank}, alpha {tuning.lora_alpha:g}, on {', '.join(tuning.lora_targets)}",
+    }
+
+
+def _data_rows(made: Made) -> dict[str, Any]:
+    problems = f"{made.questions or 'unknown'} of {made.dataset or 'unknown'}"
+    if isinstance(made, Baseline):
+        return {"Data": f"{made.settings.kind}, gold answers used", "Problems": problems}
+    sampled = made.source if isinstance(made, Selected) else made
+    rows = {"Amateur": made.amateur or "unknown", "Problems": f"{problems}, no gold answers used"}
+    if isinstance(sampled, Sampled):
+        rows["β, α, rollout length"] = f"{sampled.beta}, {sampled.alpha}, {sampled.settings.max_new_tokens}"
+    if isinstance(made, Selected):
+        rule = made.settings.identity()
+        rows["Selected by"] = ", ".join(f"{name} {value}" for name, value in rule.items() if value is not None)
+    return rows
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
