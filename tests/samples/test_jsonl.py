@@ -274,7 +274,8 @@ def test_authors_fields_alone_are_enough(
     assert math.isnan(step.expert_entropy)
     # What is not known is not written either.
     export_samples(tmp_path / "in", tmp_path / "again.jsonl")
-    assert list(read_rows(tmp_path / "again.jsonl")[-1])[7:] == [
+    last = read_rows(tmp_path / "again.jsonl")[-1]
+    assert list(last)[7:] == ["question_id", "prompt_ids", "response_ids", "position"]
         "question_id",
         "prompt_ids",
         "response_ids",
