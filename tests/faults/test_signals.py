@@ -28,7 +28,7 @@ def stop_at(point: str, number: signal.Signals, arguments: tuple[object, ...], o
     assert time.monotonic() - sent < LONGEST
     assert ended.code == 128 + number
     assert ended.last_line.startswith("lightr: stopped")
-    assert "the same command continues from there" in ended.last_line
+    assert "Run the same command to continue" in ended.last_line
     return ended.error
 
 
