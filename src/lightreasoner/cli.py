@@ -378,7 +378,7 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
     """
 
 
-@command("import", "evaluation.exports:import_toolkit", of=answers)
+@command("import", "evaluation.toolkit_import:import_toolkit", of=answers)
 def import_answers(
     file: Path, out: Path, *, benchmark: cfg.BenchmarkName, prompt: cfg.PromptKind = "chat", model: str | None = None
 ) -> None:
