@@ -1,16 +1,20 @@
-"""The real command line in processes of its own: exit codes, what goes to which stream, who wins over whom."""
+"""The command line in separate processes: help, exit codes, output streams, precedence of settings."""
 
+import inspect
 import json
 import os
 import resource
 import subprocess
 import sys
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 
+from lightreasoner import cli
 from lightreasoner.config import RunConfig
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
@@ -57,14 +61,14 @@ def lightr(*arguments: str, cwd: Path | None = None, **environment: str) -> subp
 
 
 def data_of(*arguments: str, cwd: Path | None = None) -> Any:
-    """What a command that succeeds prints, as JSON; nothing may go to stderr."""
+    """The JSON that a successful command prints; stderr must be empty."""
     done = lightr(*arguments, cwd=cwd)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return json.loads(done.stdout)
 
 
 def usage_error(*arguments: str, cwd: Path | None = None) -> str:
-    """The message of a command that is refused: one line on stderr, nothing on stdout, exit code 2."""
+    """The message of a refused command: one line on stderr, nothing on stdout, exit code 2."""
     done = lightr(*arguments, cwd=cwd)
     assert (done.returncode, done.stdout) == (2, ""), (done.stdout, done.stderr)
     assert done.stderr.startswith("lightr: ")
@@ -78,7 +82,7 @@ def usage_error(*arguments: str, cwd: Path | None = None) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_comes_within_a_second(command: str) -> None:
-    # Processor time, which is the wall time of a core to itself: other tests run beside this one.
+    # Processor time does not depend on other tests that run at the same time.
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -92,7 +96,7 @@ def test_help_comes_within_a_second(command: str) -> None:
     pytest.fail(f"took {', '.join(f'{s:.2f} s' for s in seconds)}")
 
 
-# Runs every command's --help in one process, then the recipe commands and a dry run, and tells what got imported.
+# Runs --help of every command, the recipe commands and a dry run in one process, and prints what was imported.
 ALL_HELP = f"""
 import contextlib, io, sys
 from lightreasoner import cli
@@ -146,10 +150,41 @@ def test_both_names_of_the_command_are_installed() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["sample --help", "recipes show qwen2.5-math-1.5b"])
-def test_a_terminal_without_greek_letters_is_no_reason_to_fail(arguments: str) -> None:
+def test_a_terminal_without_greek_letters_works(arguments: str) -> None:
     done = lightr(*arguments.split(), PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr[-300:]
     assert len(done.stdout) > 500
+
+
+def test_help_shows_the_commands_in_their_groups_and_order() -> None:
+    groups: dict[str, list[str]] = {}
+    for line in lightr("--help", COLUMNS="200").stdout.splitlines():
+        if line.startswith("╭─ "):
+            commands = groups.setdefault(line.strip("╭─╮ "), [])
+        elif line.startswith("│ ") and line[2] != " ":
+            commands.append(line.split()[1])
+    assert groups == {
+        "Train and evaluate": ["run", "sample", "finetune", "merge", "evaluate"],
+        "Check and plan": ["doctor", "plan"],
+        "Look at results": ["report", "inspect", "compare"],
+        "Baselines and studies": ["baseline", "study"],
+        "Data": ["samples", "answers", "recipes", "benchmarks", "grade"],
+        "Options": ["--help", "--version"],
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_function_that_runs_a_command_takes_its_arguments(command: str) -> None:
+    """The declarations name functions in strings, which mypy does not check."""
+    execute = reduce(lambda found, name: found[name], command.split(), cli.app).default_command
+    if execute is None:
+        return  # a group of commands
+    declared = inspect.getclosurevars(execute).nonlocals
+    if declared["target"] is not None:
+        names = declared["signature"].parameters.keys() - (declared["kind"].model_fields if declared["kind"] else ())
+        inspect.signature(resolve_name(f"lightreasoner.{declared['target']}")).bind(**dict.fromkeys(names))
+    if declared["lines"] is not None:
+        assert callable(resolve_name(f"lightreasoner.{declared['lines']}"))
 
 
 # --- Wrong usage ---
@@ -182,7 +217,7 @@ def test_a_terminal_without_greek_letters_is_no_reason_to_fail(arguments: str) -
         ("sample --max-questions abc", ["max_questions = 'abc'", "integer"]),
         ("run --config miniature --sample.max-questions abc", ["sample.max_questions = 'abc'", "integer"]),
         ("run --config miniature --sample.max-questions 0", ["sample.max_questions = ", "greater than or equal to 1"]),
-        ("run --config miniature --sample.plausibility-alpha 2", ["sample.plausibility_alpha = 2.0", "equal to 1"]),
+        ("run --config miniature --sample.plausibility-alpha 2", ["sample.plausibility_alpha = '2'", "equal to 1"]),
         ("run --config miniature --finetune.steps 1.5", ["finetune.steps"]),
         ("run --config miniature --finetune.learning-rate 0", ["finetune.learning_rate", "greater than 0"]),
         ("run --config miniature --dtype fp8", ["dtype = 'fp8'", "bfloat16"]),
@@ -209,10 +244,10 @@ def test_a_refused_command_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- Streams that break ---
+# --- Broken output streams ---
 
 
-def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+def test_a_closed_pipe_gives_exit_code_1_and_no_traceback() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     try:
@@ -229,7 +264,7 @@ def test_a_reader_that_goes_away_gets_no_traceback() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_behind_stdout_is_one_line_and_no_traceback() -> None:
+def test_a_full_disk_at_stdout_gives_one_line_and_no_traceback() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "lightreasoner.cli", "recipes", "show", "miniature"],
@@ -243,7 +278,7 @@ def test_a_full_disk_behind_stdout_is_one_line_and_no_traceback() -> None:
     assert done.stderr.count("\n") == 1
 
 
-# --- Dry runs: what wins over what ---
+# --- Dry runs: defaults < recipe < flags ---
 
 RECIPE = """
 expert: the/expert
@@ -267,25 +302,25 @@ def recipe(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_a_dry_run_prints_the_settings_on_stdout_and_does_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_settings_on_stdout_and_writes_nothing(tmp_path: Path) -> None:
     settings = data_of("run", "--config", "miniature", "--dry-run", cwd=tmp_path)
     assert settings == RunConfig.checked(load_recipe("miniature")).model_dump(mode="json")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_without_arguments_says_on_stderr_that_it_takes_the_miniature() -> None:
+def test_run_without_arguments_uses_the_miniature_and_says_so_on_stderr() -> None:
     done = lightr("run", "--dry-run")
     assert done.returncode == 0
     assert json.loads(done.stdout)["expert"] == "miniature/expert"
-    assert done.stderr == "no --config and no --expert: running the bundled recipe miniature\n"
+    assert done.stderr == "no --config and no --expert: using the bundled recipe miniature\n"
 
 
-def test_run_with_models_of_its_own_takes_no_recipe() -> None:
+def test_run_with_given_models_uses_no_recipe() -> None:
     settings = data_of("run", "--expert", "a", "--amateur", "b", "--dataset", "c.jsonl", "--dry-run")
     assert settings == RunConfig(expert="a", amateur="b", dataset="c.jsonl").model_dump(mode="json")
 
 
-def test_flags_win_over_the_recipe_which_wins_over_defaults(recipe: str) -> None:
+def test_flags_override_the_recipe_which_overrides_defaults(recipe: str) -> None:
     settings = data_of("run", "--config", recipe, "--sample.max-questions", "20", "--seed", "2", "--dry-run")
     assert (settings["seed"], settings["sample"]["max_questions"]) == (2, 20)  # flags
     assert (settings["dtype"], settings["sample"]["batch_size"]) == ("float32", 3)  # recipe
@@ -293,14 +328,14 @@ def test_flags_win_over_the_recipe_which_wins_over_defaults(recipe: str) -> None
     assert settings["evaluate"]["benchmarks"] == ["svamp", "gsm8k"]
 
 
-def test_a_flag_wins_over_the_recipe_also_with_the_default_as_its_value(recipe: str) -> None:
+def test_a_flag_with_the_default_value_overrides_the_recipe(recipe: str) -> None:
     flags = ["--seed", "42", "--sample.divergence-beta", "0.4", "--dtype", "auto", "--trust-remote-code=false"]
     settings = data_of("run", "--config", recipe, *flags, "--dry-run")
     assert (settings["seed"], settings["sample"]["divergence_beta"]) == (42, 0.4)
     assert (settings["dtype"], settings["trust_remote_code"]) == ("auto", False)
 
 
-def test_none_on_the_command_line_wins_over_a_number_in_the_recipe(recipe: str) -> None:
+def test_none_as_a_flag_overrides_a_number_in_the_recipe(recipe: str) -> None:
     flags = ["--sample.max-questions", "none", "--sample.divergence-beta", "none", "--evaluate.max-items", "none"]
     settings = data_of("run", "--config", recipe, *flags, "--dry-run")
     assert settings["sample"]["max_questions"] is None
@@ -308,7 +343,7 @@ def test_none_on_the_command_line_wins_over_a_number_in_the_recipe(recipe: str) 
     assert settings["evaluate"]["max_items"] is None
 
 
-def test_a_list_on_the_command_line_replaces_that_of_the_recipe(recipe: str) -> None:
+def test_a_list_flag_replaces_the_list_of_the_recipe(recipe: str) -> None:
     flags = ["--evaluate.benchmarks", "arithmetic", "gsm8k", "--finetune.lora-targets", "q_proj"]
     settings = data_of("run", "--config", recipe, *flags, "--dry-run")
     assert settings["evaluate"]["benchmarks"] == ["arithmetic", "gsm8k"]
@@ -348,7 +383,7 @@ def test_a_list_on_the_command_line_replaces_that_of_the_recipe(recipe: str) -> 
         ),
     ],
 )
-def test_a_stage_takes_its_part_of_a_recipe_and_flags_win(
+def test_a_stage_reads_its_section_of_a_recipe_and_flags_override_it(
     command: str,
     of_recipe: dict[str, Any],
     flag: list[str],
@@ -362,14 +397,14 @@ def test_a_stage_takes_its_part_of_a_recipe_and_flags_win(
     assert settings.items() >= of_default.items()
 
 
-def test_a_flag_can_give_what_a_recipe_for_a_stage_lacks(tmp_path: Path) -> None:
+def test_flags_complete_a_recipe_for_a_stage(tmp_path: Path) -> None:
     (tmp_path / "part.yaml").write_text("expert: a\nsample: {batch_size: 3}\n")
     flags = ["--amateur", "b", "--dataset", "c.jsonl", "--out", "o"]
     settings = data_of("sample", "--config", "part.yaml", *flags, "--dry-run", cwd=tmp_path)
     assert (settings["expert"], settings["amateur"], settings["batch_size"]) == ("a", "b", 3)
 
 
-def test_the_commands_of_the_authors_readme_translate_one_to_one() -> None:
+def test_the_commands_of_the_authors_readme_have_equivalents() -> None:
     sample = "sample --expert Qwen/Qwen2.5-Math-1.5B --amateur Qwen/Qwen2.5-0.5B --dataset gsm8k --out r --dry-run"
     assert data_of(*sample.split())["max_questions"] == 1000
     finetune = "finetune --model Qwen/Qwen2.5-Math-1.5B --data r --steps 1000 --out r --dry-run"

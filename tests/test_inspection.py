@@ -25,14 +25,14 @@ PAIR = {"expert": "miniature/expert", "amateur": "miniature/base", "dtype": "flo
 
 
 def printed(question: str, **settings: object) -> tuple[str, dict[str, object]]:
-    """What a terminal of 200 columns gets."""
+    """Output in a terminal of 200 columns."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, color_system="truecolor", width=200, highlight=False)
     facts = inspect(InspectConfig.checked({**PAIR, **settings, "question": question}), console)
     return out.getvalue(), facts
 
 
-def test_the_heat_map_says_what_sampling_writes(tmp_path: Path) -> None:
+def test_the_heat_map_shows_the_values_that_sampling_writes(tmp_path: Path) -> None:
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"question": QUESTION}))
     sample(SampleConfig.checked({**PAIR, "dataset": str(file), "out": tmp_path / "run"}))
@@ -75,7 +75,7 @@ def test_inspect_takes_a_recipe_and_prints_counts(tmp_path: Path) -> None:
     assert "expert is required" in nothing.stderr
 
 
-def test_report_writes_what_is_asked_for_and_a_command_that_repeats_the_run(tmp_path: Path) -> None:
+def test_report_writes_each_format_and_a_command_that_repeats_the_run(tmp_path: Path) -> None:
     run, page = tmp_path / "run", tmp_path / "page.html"
     sample(SampleConfig.checked({**PAIR, "dataset": "arithmetic", "max_questions": 4, "out": run}))
     found = lightr("report", run, "--out", page)
@@ -94,6 +94,6 @@ def test_report_writes_what_is_asked_for_and_a_command_that_repeats_the_run(tmp_
     assert "different things to write" in both.stderr
 
 
-def test_inspect_refuses_what_cannot_be_right() -> None:
+def test_inspect_refuses_wrong_settings() -> None:
     with pytest.raises(ConfigError, match="top_tokens"):
         InspectConfig.checked({**PAIR, "question": "?", "top_tokens": 0})

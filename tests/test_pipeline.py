@@ -1,4 +1,4 @@
-"""The whole job through the real command line, on the bundled pair and on a real small model."""
+"""All stages through the command line, on the bundled pair and on a real small model."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def lightr(*arguments: object, timeout: float = 550) -> subprocess.CompletedProc
 SMALL = ("--sample.max-questions", 24, "--finetune.steps", 6, "--evaluate.max-items", 24)
 
 
-def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Path) -> None:
+def test_one_command_runs_all_stages_and_a_second_has_nothing_left_to_do(tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = lightr("run", *SMALL, "--out", out, "--json")
     assert first.returncode == 0, first.stderr
@@ -45,7 +45,7 @@ def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Pat
     assert (out / "report.html").is_file()
 
     def stamps() -> dict[Path, int]:
-        """When each file was last written, but for the note of who has the folder now."""
+        """Modification times of all files except the name of the lock holder."""
         return {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != HOLDER}
 
     before = stamps()
@@ -54,7 +54,7 @@ def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Pat
     assert second.returncode == 0, second.stderr
     assert "| chat   | Arithmetic | 24 |" in second.stdout
     assert "gain (95 %)" in second.stdout
-    assert stamps() == before  # the work's times stay, too
+    assert stamps() == before  # including the summary with its times
 
     recipe = lightr("run", "--config", out / "config.yaml", "--json")
     assert {**json.loads(recipe.stdout), "seconds": 0} == {**summary, "seconds": 0}
@@ -65,7 +65,7 @@ def test_one_command_does_the_whole_job_and_a_second_finds_it_done(tmp_path: Pat
     assert "divergence_beta: 0.4 there, 0.5 now" in other.stderr
 
 
-def test_the_stages_by_hand_give_what_run_gives(tmp_path: Path) -> None:
+def test_the_stages_one_by_one_give_the_same_as_run(tmp_path: Path) -> None:
     whole, hand = tmp_path / "whole", tmp_path / "hand"
     settings = load_recipe("miniature")
     assert lightr("run", *SMALL, "--out", whole).returncode == 0
@@ -102,7 +102,7 @@ def test_the_stages_by_hand_give_what_run_gives(tmp_path: Path) -> None:
         (("samples", "import", "absent.jsonl", "OUT", "--expert", "miniature/expert"), "no file absent.jsonl"),
     ],
 )
-def test_bad_input_is_one_clear_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_bad_input_gives_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     given = [str(out) if argument == "OUT" else argument for argument in arguments]
     found = lightr(*given, *(("--out", out) if "OUT" not in arguments else ()))
@@ -115,7 +115,7 @@ def test_bad_input_is_one_clear_line(arguments: tuple[str, ...], message: str, t
 
 @pytest.mark.slow
 def test_three_seeds_gain(tmp_path: Path) -> None:
-    """The miniature's claim: a gain with each of three seeds, and p < 0.01 over all of them."""
+    """The miniature gains with each of three seeds, and p < 0.01 over all of them."""
     gained = lost = 0
     for seed in (0, 1, 2):
         found = lightr("run", "--seed", seed, "--out", tmp_path / str(seed), "--json", timeout=900)

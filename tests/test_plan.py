@@ -1,4 +1,4 @@
-"""`lightr plan` and `lightr doctor`: figures against what really is, and verdicts on pairs."""
+"""`lightr plan` and `lightr doctor`: estimates against real runs, and checks of model pairs."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from lightreasoner.config import RunConfig
 from lightreasoner.doctor import examine
-from lightreasoner.errors import HubUnreachable, ModelError
+from lightreasoner.errors import ConfigError, HubUnreachable, ModelError
 from lightreasoner.miniature import model_path
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.pipeline import run
@@ -32,14 +32,14 @@ def size_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["expert", "small"])
-def test_parameters_are_those_of_the_file(name: str) -> None:
+def test_the_number_of_parameters_matches_the_file(name: str) -> None:
     with safe_open(model_path(name) / "model.safetensors", framework="pt") as file:
         count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
     shape = Shape.of(read_config(f"miniature/{name}", None), name)
     assert shape.parameters == pytest.approx(count, rel=0.01)
 
 
-def test_parameters_of_a_known_model() -> None:
+def test_the_number_of_parameters_of_a_known_model() -> None:
     """Qwen2.5-Math-1.5B: 1.54 B parameters, 1.31 B of them outside the embedding (its model card)."""
     shape = Shape(151936, 1536, 8960, 28, 12, 2, 128, True, "bfloat16")
     assert shape.parameters == pytest.approx(1.54e9, rel=0.01)
@@ -47,8 +47,8 @@ def test_parameters_of_a_known_model() -> None:
     assert shape.cache(1, 2) == 28 * 2 * 2 * 128 * 2
 
 
-def test_disk_is_what_a_run_takes_within_a_factor_of_two(tmp_path: Path) -> None:
-    """With responses so short that hardly any ends before the limit, which is what a plan assumes."""
+def test_disk_matches_a_real_run_within_a_factor_of_two(tmp_path: Path) -> None:
+    """The responses are so short that nearly all reach the limit, as a plan assumes."""
     config = config_for(tmp_path / "run")
     planned = plan(config, prompt_tokens=70)["disk"]
     run(config)
@@ -71,15 +71,13 @@ def test_the_cost_model_is_that_of_the_design(tmp_path: Path) -> None:
     sample, finetune = result["stages"]["sample"], result["stages"]["finetune"]
     assert sample["flop"] == 64 * 112 * 2 * (
         expert + amateur
-    )  # the rollout, whose states score it, and the amateur's pass
+    )  # the expert generates and scores in one pass; the amateur scores
     passes = 4 * 16 / config.finetune.labels_per_forward
     assert finetune["flop"] == passes * 106 * 4 * expert
     assert sample["seconds"] == round(sample["flop"] / 1e12, 1)
 
 
-def test_a_machine_that_is_too_small_is_warned_about_and_not_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_is_too_small_gets_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan(config_for(tmp_path))["warnings"] == []
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10**6}))
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10**6}))
@@ -88,8 +86,11 @@ def test_a_machine_that_is_too_small_is_warned_about_and_not_refused(
     assert any("1 MB are free" in line for line in plan_lines(result))
 
 
-def test_what_cannot_be_planned_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_refuses_wrong_settings_and_models_it_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for wrong in ({"flops": 0.0}, {"prompt_tokens": -1}):
+        with pytest.raises(ConfigError, match="must be above 0"):
+            plan(config_for(tmp_path), **wrong)
     with pytest.raises(HubUnreachable, match="config.json of nobody/nothing"):
         plan(config_for(tmp_path, expert="nobody/nothing"))
     for content, complaint in (("{", "no readable"), ("{}", "does not tell"), ('{"num_experts": 8}', "mixture")):
@@ -98,7 +99,9 @@ def test_what_cannot_be_planned_is_said(tmp_path: Path, monkeypatch: pytest.Monk
             plan(config_for(tmp_path, expert=str(tmp_path)))
 
 
-def test_the_doctor_knows_pairs(tmp_path: Path, random_expert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_checks_that_two_models_share_a_vocabulary(
+    tmp_path: Path, random_expert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     sound = examine("miniature/expert", "miniature/small")
     assert sound["fit"]

@@ -1,9 +1,9 @@
-"""LightReasoner: make a language model reason better without labels.
+"""LightReasoner: improve a language model's reasoning without labels.
 
     >>> from lightreasoner import SampleConfig, sample
     >>> sample(SampleConfig(expert="…", amateur="…", dataset="gsm8k", out="runs/mine"))
 
-Names are imported when they are first used, so that `import lightreasoner` is quick.
+Functions are imported on first use, so `import lightreasoner` loads no torch.
 """
 
 from importlib import import_module
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lightreasoner.training.finetuning import finetune
     from lightreasoner.training.merging import merge
 
-_HOMES = {
+_MODULES = {
     "baseline": "samples.baselines",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluate",
@@ -68,6 +68,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""`lightr doctor`: is this machine fit for the job, and are these two models a pair? Looks, and changes nothing."""
+"""`lightr doctor`: check this machine, and that two models share a vocabulary. Changes nothing."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 
 class Finding(NamedTuple):
-    """What was looked at, how it stands, and what was seen."""
+    """One check: its subject, its verdict, and what it found."""
 
     what: str
     verdict: Verdict
@@ -34,21 +34,21 @@ class Finding(NamedTuple):
 
 
 def examine(expert: str | None, amateur: str | None, expert_revision: str | None = None) -> dict[str, Any]:
-    """Look at the machine, and at the models that are named.
+    """Check the machine, and the models that are given.
 
     Args:
-        expert: a model, or None to look at the machine alone.
-        amateur: its weaker relative, or None.
+        expert: model to check, or None to check the machine only.
+        amateur: weaker model that should share the expert's vocabulary, or None.
         expert_revision: branch, tag or commit of a Hub expert.
 
     Returns:
-        `findings`, and `fit`: nothing is wrong.
+        `findings`, and `fit`: no check failed.
 
     Raises:
         ConfigError: an amateur without an expert.
     """
     if amateur and not expert:
-        raise ConfigError("--amateur is compared with an expert; give --expert, too")
+        raise ConfigError("--amateur is compared with an expert; give --expert too")
     findings = [_versions(), _device(), _threads(), _disk(), _hub()]
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
@@ -75,7 +75,7 @@ def _device() -> Finding:
     device = pick_device("auto")
     dtype = dtype_name(MachineSettings())
     if device.type == "cpu":
-        return Finding("device", "warning", f"cpu in {dtype}; models of a billion parameters want a GPU")
+        return Finding("device", "warning", f"cpu in {dtype}; models of a billion parameters need a GPU")
     seen = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return Finding("device", "ok" if dtype == "bfloat16" or device.type != "cuda" else "warning", f"{seen} in {dtype}")
 
@@ -85,7 +85,9 @@ def _threads() -> Finding:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     seen = f"{threads} threads on {cores} physical cores{load}"
     if threads > cores:
-        return Finding("threads", "warning", f"{seen}; set OMP_NUM_THREADS={cores}, more only wait for one another")
+        return Finding(
+            "threads", "warning", f"{seen}; set OMP_NUM_THREADS={cores}; more threads than cores slow each other down"
+        )
     return Finding("threads", "ok", seen)
 
 
@@ -115,12 +117,12 @@ def _model(name: str, revision: str | None) -> list[Finding]:
     has_template = tokenizer.chat_template is not None
     findings = [
         Finding("expert", "ok", f"{name} at {source.folder}, SHA-256 {source.fingerprint()[:12]}…"),
-        Finding("chat template", "ok", "there is one, and it can ask a question")
+        Finding("chat template", "ok", "present, and it renders a question")
         if has_template
-        else Finding("chat template", "warning", "none: questions are asked in the plain form, under the cue"),
+        else Finding("chat template", "warning", "none: prompts are plain text after the cue"),
         Finding("stop tokens", "ok", stops)
         if stops
-        else Finding("stop tokens", "warning", "none: every response runs to its limit"),
+        else Finding("stop tokens", "warning", "none: every response runs to its length limit"),
         Finding("prompt", "ok", f"{len(template.encode('What is 2 + 3?'))} tokens around a short question"),
     ]
     if not source.gguf_file:
@@ -135,7 +137,7 @@ def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     first, second = (load_tokenizer(source) for source in sources)
     width = 1 + max(*first.get_vocab().values(), *second.get_vocab().values())
     shared = share_vocabulary(first, second, (width, width))
-    findings = [Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both")]
+    findings = [Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models")]
     if not any(source.gguf_file for source in sources):
         try:
             counts = [Shape.of(read_config(str(source.folder), None), source.name).parameters for source in sources]
@@ -148,5 +150,5 @@ def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
 
 
 def finding_lines(result: Mapping[str, Any]) -> list[str]:
-    """The findings for a person."""
+    """The findings as lines for people."""
     return [f"{finding['verdict']:8}{finding['what']}: {finding['seen']}" for finding in result["findings"]]

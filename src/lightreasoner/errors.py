@@ -1,28 +1,30 @@
-"""Everything that can go wrong, as a tree.
+"""The errors of this package, as a tree.
 
     LightReasonerError            shown as one line by the command line, exit code 1
-    ├── ConfigError               a setting that cannot be right (exit code 2)
-    ├── DataError                 problems or samples that cannot be used
-    │   └── SampleFormatError     a row of a sample file that breaks the format
-    ├── ModelError                a model that cannot be found, loaded or paired
-    │   ├── HubUnreachable        it is on the Hub, and the Hub does not answer
-    │   ├── VocabularyMismatch    expert and amateur do not share their tokens
+    ├── ConfigError               a setting is unknown, missing or out of range (exit code 2)
+    ├── DataError                 problems or samples cannot be used
+    │   └── SampleFormatError     a row of a sample file breaks the format
+    ├── ModelError                a model cannot be found, loaded or paired
+    │   ├── HubUnreachable        the Hub does not answer
+    │   ├── VocabularyMismatch    expert and amateur do not share a vocabulary
     │   └── MergeMismatch         the merged model is not base + adapter
-    ├── RunError                  a run folder that cannot be used
-    │   ├── RunLocked             another process works in it
+    ├── RunError                  a run folder cannot be used
+    │   ├── RunLocked             another process uses it
     │   ├── RunMismatch           it was made with other settings
-    │   ├── RunCorrupted          a file in it is not what was committed
-    │   └── DiskFull              there is no room for what is to be written
+    │   ├── RunCorrupted          a file in it is missing or damaged
+    │   └── DiskFull              the disk is full
     ├── TrainingDiverged          the loss is no longer a number
-    └── Interrupted               asked to stop; everything committed stays (exit code 128 + signal)
+    └── Interrupted               a signal; finished work is saved (exit code 128 + signal)
 
 A message says what is wrong with its values, why it matters, and what to do.
 """
 
 import signal
 
-# What asks a process to stop: Ctrl-C, a scheduler's stop, and Slurm's warning before it takes the machine away.
+# Ctrl-C, a scheduler's stop, and Slurm's warning before its time limit.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+INTERRUPTED = "interrupted; finished work is saved. Run the same command to continue."
 
 
 class LightReasonerError(Exception):
@@ -54,7 +56,7 @@ class HubUnreachable(ModelError):
 
 
 class VocabularyMismatch(ModelError):
-    """Two models do not share their tokens, so their distributions cannot be compared."""
+    """Two models do not share a vocabulary, so their distributions cannot be compared."""
 
 
 class MergeMismatch(ModelError):
@@ -66,7 +68,7 @@ class RunError(LightReasonerError):
 
 
 class RunLocked(RunError):
-    """Another process works in the run folder."""
+    """Another process uses the run folder."""
 
 
 class RunMismatch(RunError):
@@ -74,11 +76,11 @@ class RunMismatch(RunError):
 
 
 class RunCorrupted(RunError):
-    """A file in the run folder is not what was committed."""
+    """A file in the run folder is missing, or differs from what was committed."""
 
 
 class DiskFull(RunError):
-    """There is no room on the disk for what is to be written."""
+    """The disk has too little free space."""
 
 
 class TrainingDiverged(LightReasonerError):
@@ -86,8 +88,8 @@ class TrainingDiverged(LightReasonerError):
 
 
 class Interrupted(LightReasonerError):
-    """The process was asked to stop; everything committed stays."""
+    """A signal interrupted the process; finished work is saved."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__("stopped on request; what was committed stays, and the same command continues from there")
+        super().__init__(INTERRUPTED)
         self.exit_code = 128 + signal_number

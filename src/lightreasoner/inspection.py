@@ -1,4 +1,4 @@
-"""`lightr inspect`: one question, both models live, every token coloured by how far the amateur is from the expert."""
+"""`lightr inspect`: sample one response and colour each token by the KL divergence between expert and amateur."""
 
 import math
 import tempfile
@@ -20,7 +20,7 @@ from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.samples.folder import Label, ScoredRollout, scored_rollouts
 from lightreasoner.samples.sampling import Prompted, Sampler
 
-# The heat scale of the page, for a dark and a light terminal alike: background and the letters on it.
+# Background and text colour of each KL class, as in the report; legible on dark and light terminals.
 COLOURS = (
     None,
     ("#f5f9d8", "#11130f"),
@@ -38,12 +38,12 @@ def inspect(config: InspectConfig, console: Console | None = None, *, show: bool
     """Sample one response, score it with both models, and show it.
 
     Args:
-        config: the pair, the question, and how it is sampled.
-        console: where the heat map is printed, if no file is asked for; by default the terminal.
-        show: print it.
+        config: pair, question and sampling settings.
+        console: console for the heat map, which is printed if `config.html` is None; by default the terminal.
+        show: print the heat map.
 
     Returns:
-        Counts of steps and of kept ones, mean KL in nats, and the `file` if one was written.
+        Counts of steps and kept steps, mean KL in nats, and the `file` if one was written.
 
     Raises:
         LightReasonerError: see `errors`.
@@ -63,7 +63,7 @@ def inspect(config: InspectConfig, console: Console | None = None, *, show: bool
 
 
 def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
-    """The scored rollout of the question."""
+    """Sample and score the response to the question."""
     tokenizer = load_tokenizer(find_model(config.expert, config.expert_revision), config)
     template = PromptTemplate(tokenizer, config.cue, config.chat_template)
     problem = make_problem(config.question)
@@ -91,7 +91,7 @@ def _write(config: InspectConfig, file: Path, rollout: ScoredRollout, texts: Tok
 
 
 def _show(config: InspectConfig, rollout: ScoredRollout, texts: TokenTexts, console: Console) -> None:
-    """The heat map and a table of the kept steps. Nothing a model wrote is markup, and escapes are spelled out."""
+    """Print the heat map and the kept steps. Model output is never read as markup; control characters are escaped."""
     console.print(Text(visible(config.question), style="bold"))
     console.print()
     response = Text()
@@ -114,7 +114,7 @@ def _show(config: InspectConfig, rollout: ScoredRollout, texts: TokenTexts, cons
 
 
 def _label(step: Label, texts: TokenTexts) -> str:
-    """A label in one line: each token's weight, and what expert and amateur gave it."""
+    """A label in one line: weight, expert and amateur probability of each token, in %."""
     order = sorted(range(len(step.token_ids)), key=lambda place: -step.weights[place])
     return "   ".join(
         f"{texts.token(step.token_ids[place]).text!r} {100 * step.weights[place]:.1f} % "

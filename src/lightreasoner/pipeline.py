@@ -1,6 +1,6 @@
-"""`lightr run`: all stages in one run folder. Each stage finds out for itself what is left to do.
+"""`lightr run`: all stages in one run folder. Each stage resumes its own unfinished work.
 
-This is the one module that knows the order of the stages; they know nothing of each other.
+Only this module knows the order of the stages. Stages do not import one another.
 """
 
 import json
@@ -24,10 +24,13 @@ from lightreasoner.training.merging import merge
 
 
 def run(config: RunConfig) -> dict[str, Any]:
-    """Sample, fine-tune, merge, and evaluate expert and merged model; give the summary that is also written.
+    """Sample, fine-tune, merge, and evaluate the expert and the merged model. The same call resumes an interrupted run.
+
+    Returns:
+        The results of the stages, their comparison and their times in seconds, as in `summary.json`.
 
     Raises:
-        LightReasonerError: see `errors`. The same call continues where this one ended.
+        LightReasonerError: see `errors`.
     """
     with locked(config.out):
         earlier = _earlier_summary(config)
@@ -47,12 +50,12 @@ def run(config: RunConfig) -> dict[str, Any]:
             say(f"== {name}")
             started = time.perf_counter()
             summary[name] = stage()
-            # A stage that was found done takes no time; what it took stands in the summary of before.
+            # A finished stage returns at once; the earlier summary has its time.
             seconds[name] = max(seconds.get(name, 0.0), round(time.perf_counter() - started, 1))
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
-            return earlier  # nothing was left to do, so nothing is written
+            return earlier  # nothing was left to do
         summary["seconds"] = seconds
         write_json(config.out / "summary.json", summary)
         say(f"report: {write_page(config.out)['file']}")
@@ -60,7 +63,7 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 
 def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:
-    """The summary of a run of the very same settings; None while there is none."""
+    """The summary of an earlier run with the same settings, or None."""
     try:
         if (config.out / "config.yaml").read_text(encoding="utf-8") != to_yaml(config):
             return None
@@ -71,5 +74,5 @@ def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The config as a recipe that gives this very config."""
+    """The config as a recipe."""
     return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

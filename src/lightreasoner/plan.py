@@ -1,8 +1,8 @@
-"""`lightr plan`: what a run will cost, from the settings and two config.json files; nothing is loaded.
+"""`lightr plan`: estimate the cost of a run from its settings and the two config.json files. Loads no weights.
 
-The cost model: a forward pass takes 2N FLOP a token, a LoRA step 4N (the backward pass goes through the weights, but
-makes no gradients for them). Responses are taken to be as long as they may get, so the figures are upper bounds under
-the assumptions stated with them: what cannot be known, such as the length of prompts and the share of kept steps.
+The cost model: a forward pass takes 2N FLOP per token, a LoRA step 4N (the backward pass goes through the weights but
+computes no gradients for them). It assumes that every response has its maximum length, so the results are upper bounds.
+They depend on stated assumptions about what is unknown before the run: prompt length and the share of kept steps.
 """
 
 import math
@@ -14,6 +14,7 @@ import psutil
 
 from lightreasoner.config import RunConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
+from lightreasoner.errors import ConfigError
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.terminal import size
@@ -22,37 +23,40 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 STAGES = ("sample", "finetune", "merge", "evaluate")
 
-QUESTIONS = 1000  # where all of a data set are to be taken
+QUESTIONS = 1000  # assumed size of a data set that is used whole
 
-BATCH = 64  # questions at a time, where the machine is left to choose; a GPU with much memory takes up to 512
+BATCH = 64  # assumed automatic batch size; a GPU with enough memory uses up to 512
 
 KEPT_SHARE = 0.5  # of steps; the paper keeps some 20 %, the miniature 48 %
 
-TEXT_BYTES = 4  # of a token's text
+TEXT_BYTES = 4  # per token of text
 
-SHARD_OVERHEAD = 12_000  # bytes of schema and statistics in the two files of a commit
+SHARD_OVERHEAD = 12_000  # bytes of schema and statistics in the two files of a shard
 
-MODEL_FILES = 20 << 20  # bytes of tokenizer and configuration beside the weights, at most
+MODEL_FILES = 20 << 20  # most bytes of tokenizer and configuration next to the weights
 
-ROW_CHUNK_BYTES = 4 * (1 << 28)  # logits of a chunk of rows in float32, and what is made of them
+ROW_CHUNK_BYTES = 4 * (1 << 28)  # float32 logits of a chunk of rows and their intermediates
 
 
 def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -> dict[str, Any]:
-    """Cost, time, memory and disk of a run, and warnings where the machine seems too small. Refuses nothing.
+    """Estimate FLOP, time, memory and disk of a run, with warnings if this machine seems too small.
 
     Args:
-        config: the run.
-        flops: floating-point operations a second that the machine keeps up; a tenth to a half of what is advertised.
-        prompt_tokens: mean length of prompts, which nobody knows before tokenising.
+        config: settings of the run.
+        flops: sustained floating-point operations per second; typically 10 to 50 % of the peak on the data sheet.
+        prompt_tokens: mean length of the prompts in tokens.
 
     Returns:
-        `models`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with their sum or
-        peak, `available`, `assumptions` and `warnings`.
+        `models`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with their peak or
+        sum, `available`, `assumptions` and `warnings`.
 
     Raises:
-        ModelError: a config.json is missing or does not tell.
-        HubUnreachable: it is on the Hub, which does not answer.
+        ConfigError: a rate of 0 or a negative length.
+        ModelError: a config.json is missing or incomplete.
+        HubUnreachable: it is on the Hub, and the Hub does not answer.
     """
+    if flops <= 0 or prompt_tokens < 0:
+        raise ConfigError(f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} not below 0")
     expert = Shape.of(read_config(config.expert, config.expert_revision), config.expert)
     amateur = Shape.of(read_config(config.amateur, config.amateur_revision), config.amateur)
     dtype = "bfloat16" if config.dtype == "auto" else config.dtype
@@ -102,7 +106,7 @@ def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int) -> dict
 
 
 def _items(config: RunConfig) -> int:
-    """Questions of an evaluation, over all benchmarks and kinds of prompt."""
+    """Number of questions of an evaluation, over all benchmarks and prompt kinds."""
     names = {name for given in config.evaluate.benchmarks for name in (PAPER_SET if given == "paper" else (given,))}
     sizes = (BENCHMARKS[name].size for name in names)
     limit = config.evaluate.max_items
@@ -110,7 +114,7 @@ def _items(config: RunConfig) -> int:
 
 
 def _memory(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, width: int) -> dict[str, int]:
-    """Bytes at the peak of each stage."""
+    """Peak bytes of each stage, and their parts."""
     questions = config.sample.batch_size or BATCH
     batch = questions * (prompt + config.sample.max_new_tokens)
     answers = config.evaluate.answer_batch_size * (prompt + config.evaluate.max_answer_tokens)
@@ -135,10 +139,10 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, width
 
 
 def _disk(config: RunConfig, expert: Shape, prompt: int) -> dict[str, int]:
-    """Bytes of what stays in the run folder, and of what is there for a while."""
+    """Bytes in the run folder, including temporary checkpoints."""
     questions, length = config.sample.max_questions or QUESTIONS, config.sample.max_new_tokens
-    # A response token has five measures and the log-probabilities of two models' top tokens, which do not compress, and
-    # ids, which do; a label some three tokens.
+    # A response token has five measures and the top log-probabilities of two models, which do not compress, and ids,
+    # which do. A label has about three tokens.
     top = 2 * config.sample.top_tokens
     rollouts = questions * ((20 + 4 * top) * length + (2 + 2 * top) * length + 2 * prompt + 200)
     steps = int(questions * length * KEPT_SHARE * 70)
@@ -157,17 +161,17 @@ def _disk(config: RunConfig, expert: Shape, prompt: int) -> dict[str, int]:
 def _warnings(available: Mapping[str, int], disk: int, memory: int) -> list[str]:
     found = []
     if disk > available["disk"]:
-        found.append(f"disk: about {size(disk)} are needed, and {size(available['disk'])} are free")
+        found.append(f"disk: needs about {size(disk)}, {size(available['disk'])} are free")
     if memory > available["memory"]:
         found.append(
-            f"memory: about {size(memory)} are needed at the peak, and {size(available['memory'])} are free in this "
-            "machine's main memory (a GPU's was not looked at); batches are halved where they do not fit"
+            f"memory: needs about {size(memory)} at the peak, {size(available['memory'])} of main memory are free "
+            "(GPU memory was not checked); a batch that does not fit is halved"
         )
     return found
 
 
 def plan_lines(result: Mapping[str, Any]) -> list[str]:
-    """The plan for a person."""
+    """The plan as lines for people."""
     models, stages, assumed = result["models"], result["stages"], result["assumptions"]
     memory = ", ".join(f"{name} {size(result['memory'][name])}" for name in STAGES)
     disk = ", ".join(f"{name} {size(part)}" for name, part in result["disk"].items() if name != "sum")
@@ -180,8 +184,8 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         ),
         f"memory at the peak: {size(result['memory']['peak'])} ({memory})",
         f"disk: {size(result['disk']['sum'])} ({disk}), free: {size(result['available']['disk'])}",
-        f"assumed: {assumed['flop_per_second']:.3g} FLOP a second (--flops) in {assumed['dtype']}, "
+        f"assumed: {assumed['flop_per_second']:.3g} FLOP per second (--flops) in {assumed['dtype']}, "
         f"{assumed['questions']} questions with prompts of {assumed['prompt_tokens']} tokens, "
-        f"{assumed['kept_share']:.0%} of the steps kept, no response ends early",
+        f"{assumed['kept_share']:.0%} of the steps kept, every response of maximum length",
     ]
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]

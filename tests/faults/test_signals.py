@@ -27,8 +27,8 @@ def stop_at(point: str, number: signal.Signals, arguments: tuple[object, ...], o
     ended = command.end()
     assert time.monotonic() - sent < LONGEST
     assert ended.code == 128 + number
-    assert ended.last_line.startswith("lightr: stopped")
-    assert "the same command continues from there" in ended.last_line
+    assert ended.last_line.startswith("lightr: interrupted")
+    assert "Run the same command to continue" in ended.last_line
     return ended.error
 
 

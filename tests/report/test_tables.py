@@ -55,7 +55,7 @@ def test_a_comparison_shows_deltas_intervals_tests_and_warnings() -> None:
 
 
 def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:
-    rows = {row["name"]: row for row in benchmark_rows()}
+    rows = benchmark_rows()
     assert rows["mmlu_stem"] | {"source": "", "items_sha256": ""} == {
         "name": "mmlu_stem", "title": "MMLU-STEM", "items": 3018, "answers": "choice", "shots": 5, "metric": "acc",
         "source": "", "file": "mmlu_stem/test.jsonl", "items_sha256": "", "verified": False,

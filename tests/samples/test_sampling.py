@@ -202,7 +202,7 @@ def test_ctrl_c_commits_and_says_how_to_go_on(config: SampleConfig) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command continues from there" in errors
+    assert "Run the same command to continue" in errors
     assert "Traceback" not in errors
     assert ledger.read_bytes().endswith(b"\n")
 

@@ -1,23 +1,48 @@
-"""Bundled recipes: run configs by name."""
+"""Recipes: YAML files with the settings of a run. Some are bundled and have a name."""
 
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from lightreasoner.config import (
+    EvaluateConfig,
+    FinetuneConfig,
+    InspectConfig,
+    MergeConfig,
+    RunConfig,
+    SampleConfig,
+)
+from lightreasoner.config_base import Config
 from lightreasoner.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
 
 LARGEST_RECIPE = 1 << 20  # bytes; a recipe is a page of text
 
+# How the config of one stage is read from a recipe.
+STAGES: Mapping[type[Config], Callable[[RunConfig], Config]] = {
+    SampleConfig: RunConfig.for_sample,
+    FinetuneConfig: RunConfig.for_finetune,
+    MergeConfig: RunConfig.for_merge,
+    EvaluateConfig: lambda run: run.for_evaluate(run.expert, run.expert_revision, "expert"),
+    InspectConfig: RunConfig.for_sample,
+}
+
+# Required settings of a run. For one stage, the flags may add them to a recipe that lacks them.
+COMPLETING = {"expert", "amateur", "dataset"}
+
 
 def recipe_names() -> list[str]:
-    """Names of the bundled recipes."""
-    return sorted(path.name.removesuffix(".yaml") for path in _bundled() if path.name.endswith(".yaml"))
+    """List the bundled recipes."""
+    files = resources.files(__package__).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def recipe_text(name: str) -> str:
-    """Text of a bundled recipe.
+    """Show a bundled recipe.
 
     Raises:
         ConfigError: there is none of that name.
@@ -27,6 +52,20 @@ def recipe_text(name: str) -> str:
             f"no recipe {name!r}; there are {', '.join(recipe_names())}, or give the path of a .yaml file"
         )
     return (resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def copy_recipe(name: str, file: Path) -> None:
+    """Copy a bundled recipe to a new file to edit. An existing file is never overwritten.
+
+    Raises:
+        ConfigError: there is none of that name, or the file exists or cannot be written.
+    """
+    text = recipe_text(name)
+    try:
+        with file.open("x", encoding="utf-8") as copy:
+            copy.write(text)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from None
 
 
 def load_recipe(name_or_path: str) -> dict[str, Any]:
@@ -50,15 +89,45 @@ def load_recipe(name_or_path: str) -> dict[str, Any]:
     try:
         settings = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # The latter ones are how the loader fails on scalars such as 2024-13-45 or !!bool maybe.
+        # The loader raises the latter ones on scalars such as 2024-13-45 or !!bool maybe.
         raise ConfigError(f"recipe {name_or_path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise ConfigError(f"recipe {name_or_path} must be a mapping of settings, such as `expert: OWNER/MODEL`")
     return settings
 
 
+def has_section(kind: type[Config]) -> bool:
+    """Whether a recipe holds settings for configs of this kind."""
+    return kind is RunConfig or kind in STAGES
+
+
+def resolve(kind: type[C], flags: Mapping[str, Any], recipe: str | None) -> C:
+    """A checked config: defaults < recipe < flags.
+
+    Args:
+        kind: config of a run, or of one of its stages.
+        flags: settings that override the recipe; sections of a run are mappings.
+        recipe: a bundled name or a YAML file.
+
+    Raises:
+        ConfigError: the recipe cannot be read, has no section for this kind, or a setting is wrong.
+    """
+    if recipe is None:
+        return kind.checked(dict(flags))
+    if not has_section(kind):
+        raise ConfigError("recipes have no section for this command; give its settings as flags")
+    below = load_recipe(recipe)
+    if kind is RunConfig:
+        sections = [key for key in below.keys() & flags.keys() if isinstance(flags[key], dict)]
+        merged = {key: {**below[key], **flags[key]} for key in sections if isinstance(below[key], dict)}
+        return kind.checked({**below, **flags, **merged})
+    run = RunConfig.checked({**below, **{key: flags[key] for key in COMPLETING & flags.keys()}})
+    stage = STAGES[kind](run).model_dump(include=set(kind.model_fields))
+    return kind.checked({**stage, **flags})
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader without aliases, which a bomb is made of, and without keys that replace an earlier one."""
+    """The safe loader without aliases, which could expand without limit, and without duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -70,7 +139,3 @@ class _StrictLoader(yaml.SafeLoader):
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed in recipes")
         return super().compose_node(parent, index)
-
-
-def _bundled() -> list[Any]:
-    return list(resources.files(__package__).iterdir())

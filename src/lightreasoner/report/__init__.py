@@ -1,9 +1,11 @@
 """`lightr report`: what a run folder holds, as one HTML page, as Markdown, or as JSON."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from lightreasoner.errors import ConfigError
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.markdown import markdown
 from lightreasoner.report.model import Report
@@ -13,7 +15,7 @@ from lightreasoner.report.run_figures import LongestContrast, save_figures
 
 LARGEST = 3000  # rollouts in a page; some ten kilobytes each
 
-__all__ = ["LARGEST", "Report", "markdown", "report", "write_figures", "write_page"]
+__all__ = ["LARGEST", "Report", "markdown", "report", "write", "write_figures", "write_page"]
 
 
 def report(path: Path) -> Report:
@@ -77,3 +79,34 @@ def write_figures(path: Path, folder: Path) -> list[Path]:
     texts = run.texts
     segments = LongestContrast()
     return save_figures(read_run(run, texts, segments.add), segments, texts, folder)
+
+
+def write(
+    run_folder: Path,
+    *,
+    out: Path | None = None,
+    as_markdown: bool = False,
+    figures: Path | None = None,
+    as_json: bool = False,
+) -> str | dict[str, Any] | None:
+    """`lightr report`: the page, the figures, or the report as text without the rollouts.
+
+    Returns:
+        What is to be printed: facts about the page, the paths of the figures, or the text if it has no `out`.
+
+    Raises:
+        ConfigError: several of Markdown, JSON and figures are asked for.
+        DataError: nothing in the folder can be reported.
+    """
+    if sum((as_markdown, as_json, figures is not None)) > 1:
+        raise ConfigError("--markdown, --json and --figures are different things to write; give one of them")
+    if figures is not None:
+        return "\n".join(map(str, write_figures(run_folder, figures)))
+    if not (as_markdown or as_json):
+        return write_page(run_folder, out)
+    found = report(run_folder)
+    text = markdown(found) if as_markdown else json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n"
+    if out is None:
+        return text
+    out.write_text(text, encoding="utf-8")
+    return None

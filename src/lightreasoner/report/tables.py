@@ -67,10 +67,29 @@ def comparison_lines(result: Mapping[str, Any]) -> list[str]:
     return [*table(header, rows), "", legend, *(f"warning: {text}" for text in result["warnings"])]
 
 
-def benchmark_rows() -> list[dict[str, Any]]:
-    """The benchmarks as plain values."""
+def run_lines(result: Mapping[str, Any]) -> list[str]:
+    """The summary of a run: the pair, what was kept and trained on, the comparison, the times."""
+    sampled, tuned = result["sample"], result["finetune"]
     return [
-        {
+        f"expert {result['expert']}, amateur {result['amateur']}, "
+        f"{sampled['questions']} questions of {result['dataset']}",
+        f"kept {sampled['kept_steps']} of {sampled['steps']} steps; trained on {tuned['labels_trained']} labels",
+        "",
+        *comparison_lines(result["comparison"]),
+        "",
+        "time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items()),
+    ]
+
+
+def study_lines(result: Mapping[str, Any]) -> list[str]:
+    """The reports of the studies below one another."""
+    return [line for report in result.values() for line in (f"# {report['title']}", "", *report["lines"], "")]
+
+
+def benchmark_rows() -> dict[str, dict[str, Any]]:
+    """The benchmarks by name, as plain values."""
+    return {
+        name: {
             "name": name,
             "title": benchmark.title,
             "items": benchmark.size,
@@ -83,7 +102,7 @@ def benchmark_rows() -> list[dict[str, Any]]:
             "verified": benchmark.verified,
         }
         for name, benchmark in BENCHMARKS.items()
-    ]
+    }
 
 
 def benchmark_lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

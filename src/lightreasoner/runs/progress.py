@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with ETA in a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar with ETA in a terminal, a plain line every 15 seconds elsewhere."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ PLAIN_LINE_EVERY = 15.0  # seconds
 
 
 class Advance(Protocol):
-    """Tells how much further the work is, and optionally a note such as a count."""
+    """Advances the progress, with an optional note such as a count."""
 
     def __call__(self, steps: int, note: str = "") -> None:
         """Count `steps` more units as done."""
@@ -23,13 +23,13 @@ class Advance(Protocol):
 
 
 def say(line: str) -> None:
-    """One line for the person who watches; never data."""
+    """Print one line to stderr."""
     print(visible(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Show the progress of `total` units of work, `done` of which were done before."""
+    """Show the progress of `total` units of work, of which `done` were finished earlier."""
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())

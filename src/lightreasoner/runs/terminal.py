@@ -1,4 +1,4 @@
-"""Text for a person at a terminal."""
+"""Text for a terminal."""
 
 _CONTROLS = {
     code: f"\\u{code:04x}"
@@ -16,16 +16,16 @@ _CONTROLS = {
 
 
 def visible(text: str) -> str:
-    """The text with control characters spelt out: words of models, files and servers must not steer a terminal.
+    """Escape control characters, so that text from models, files and servers cannot control the terminal.
 
-    That is all of C0 and C1 but line break and tab, and what turns the direction of writing. What
-    JSON escapes stays JSON.
+    These are C0 and C1 except line break and tab, and the characters that change the writing direction. JSON stays
+    valid JSON.
     """
     return text.translate(_CONTROLS)
 
 
 def size(count: float) -> str:
-    """Bytes in words."""
+    """A number of bytes with its unit, such as 1.5 GB."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
