@@ -216,7 +216,7 @@ def doctor(
 
 @command("plan", "plan:plan", group=CHECK, lines="plan:plan_lines", writes=False)
 def plan(*, config: Flags[cfg.RunConfig], flops: float = 50e12, prompt_tokens: int = 128) -> None:
-    """Estimate the FLOP, time, memory and disk of `lightr run` with these cfg. Loads no weights.
+    """Estimate the FLOP, time, memory and disk of `lightr run` with these settings. Loads no weights.
 
     Without --config and --expert it plans the bundled recipe miniature.
 

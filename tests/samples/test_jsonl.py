@@ -276,11 +276,6 @@ def test_authors_fields_alone_are_enough(
     export_samples(tmp_path / "in", tmp_path / "again.jsonl")
     last = read_rows(tmp_path / "again.jsonl")[-1]
     assert list(last)[7:] == ["question_id", "prompt_ids", "response_ids", "position"]
-        "question_id",
-        "prompt_ids",
-        "response_ids",
-        "position",
-    ]
 
 
 def test_prefixes_share_a_rollout_while_they_extend_one_another(
