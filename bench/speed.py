@@ -29,7 +29,7 @@ import torch
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.inference.packing import cut_by_tokens, packs, shared_beginning
+from lightreasoner.inference.packing import cut_by_tokens, packs, shared_prefix
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models.vocabulary import logit_width
 from lightreasoner.runs.records import Problem, Rollout, StepSample
@@ -80,7 +80,7 @@ def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, run
 def tokens_computed(texts: Sequence[list[int]], model: Any) -> int:
     """Tokens that the passes over these texts compute: what the texts of a pass begin with counts once."""
     parts = [[texts[i] for i in part] for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model))]
-    return sum(sum(map(len, part)) - shared_beginning(part) * (len(part) - 1) for part in parts)
+    return sum(sum(map(len, part)) - shared_prefix(part) * (len(part) - 1) for part in parts)
 
 
 class Ours:

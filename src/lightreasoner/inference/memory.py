@@ -1,4 +1,4 @@
-"""Batches that fit in memory: how many rows to decode together, and halves when memory runs out."""
+"""Batches that fit in memory: the number of rows to decode together, and halving on out-of-memory."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -12,8 +12,8 @@ from lightreasoner.errors import ModelError
 from lightreasoner.runs.faults import reach
 from lightreasoner.runs.progress import say
 
-MEMORY_SHARE = 0.5  # of what is free, for keys and values
-MOST_ROWS = {"cpu": 64}  # beyond that, a CPU's matrix products gain little
+MEMORY_SHARE = 0.5  # share of the free memory for the KV cache
+MOST_ROWS = {"cpu": 64}  # more rows hardly speed up a CPU's matrix products
 MOST_ROWS_ON_ACCELERATORS = 512
 
 Item = TypeVar("Item")
@@ -24,15 +24,15 @@ Result = TypeVar("Result")
 def in_halves(
     items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], halved: list[int] | None = None
 ) -> list[Result]:
-    """`work(items)`; when memory runs out, the two halves one after the other, and so on.
+    """Run `work(items)`; on out-of-memory, run it on each half instead, recursively.
 
     Args:
         items: a batch.
-        work: what is done with it.
-        halved: gets the size of each batch that did not fit.
+        work: function of a batch.
+        halved: receives the size of each batch that did not fit.
 
     Raises:
-        ModelError: memory runs out with a single item.
+        ModelError: a single item does not fit in memory.
     """
     try:
         reach("in-batch")
@@ -45,7 +45,7 @@ def in_halves(
                 f"out of memory with a batch of one ({str(error).partition(chr(10))[0]}); "
                 "use a smaller dtype, shorter texts or a larger machine"
             ) from None
-    # Outside the except block: there the traceback would keep the failed batch's tensors alive.
+    # Outside the except block, where the traceback would keep the failed batch's tensors alive.
     clear_device_cache(garbage_collection=True)
     say(f"out of memory with a batch of {len(items)}: done again in halves")
     if halved is not None:
@@ -55,7 +55,7 @@ def in_halves(
 
 
 def fitting_rows(model: PreTrainedModel, tokens: int) -> int:
-    """How many rows of so many tokens may be decoded together: as many as pay, and as their cache fits the memory."""
+    """Number of rows of `tokens` tokens to decode together: as many as fit in memory, up to the device's cap."""
     device = model.device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     config = model.config.get_text_config()
