@@ -92,7 +92,7 @@ def test_what_cannot_be_planned_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubUnreachable, match="config.json of nobody/nothing"):
         plan(config_for(tmp_path, expert="nobody/nothing"))
-    for content, complaint in (("{", "no readable"), ("{}", "does not tell"), ('{"num_experts": 8}', "mixture")):
+    for content, complaint in (("{", "no readable"), ("{}", "lacks a size"), ('{"num_experts": 8}', "mixture")):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ModelError, match=complaint):
             plan(config_for(tmp_path, expert=str(tmp_path)))

@@ -16,7 +16,7 @@ from lightreasoner.miniature.corpus import (
     INSTRUCT_CORPUS,
     WORDY_THEMES,
     Corpus,
-    blurted_solution,
+    answer_only_solution,
     worked_solution,
 )
 from lightreasoner.miniature.word_problems import LARGEST_VALUE, NAMES, THEMES, Split, WordProblem, word_problems
@@ -156,9 +156,9 @@ def test_about_a_tenth_of_all_chains_belongs_to_the_test_split() -> None:
 # --- Solutions ---
 
 
-def test_worked_and_blurted_solutions_are_graded_correct(problems: list[WordProblem]) -> None:
+def test_worked_and_answer_only_solutions_are_graded_correct(problems: list[WordProblem]) -> None:
     for problem in problems:
-        for solution in (worked_solution(problem), blurted_solution(problem)):
+        for solution in (worked_solution(problem), answer_only_solution(problem)):
             found = judge(solution, str(problem.answer), "number")
             assert (found.extracted, found.verdict) == (str(problem.answer), "correct")
 
@@ -176,21 +176,21 @@ def test_a_worked_solution_shows_every_step_in_order_before_the_answer(problems:
         assert solution.startswith("First ") == (problem.theme in WORDY_THEMES)
 
 
-def test_a_blurted_solution_shows_no_step(problems: list[WordProblem]) -> None:
-    assert all(blurted_solution(problem) == f"\\boxed{{{problem.answer}}}" for problem in problems)
+def test_an_answer_only_solution_shows_no_step(problems: list[WordProblem]) -> None:
+    assert all(answer_only_solution(problem) == f"\\boxed{{{problem.answer}}}" for problem in problems)
 
 
 @pytest.mark.parametrize(("share", "worked"), [(0.0, 0), (1.0, 300)])
 def test_a_corpus_without_a_choice_makes_none(share: float, worked: int, problems: list[WordProblem]) -> None:
     rng = random.Random(0)
     solutions = [Corpus(share).solution(problem, rng) for problem in problems[:300]]
-    assert sum(solution != blurted_solution(p) for solution, p in zip(solutions, problems, strict=False)) == worked
+    assert sum(solution != answer_only_solution(p) for solution, p in zip(solutions, problems, strict=False)) == worked
 
 
 def test_a_theme_can_have_a_share_of_its_own(problems: list[WordProblem]) -> None:
     corpus, rng = Corpus(0.0, {"farm": 1.0}), random.Random(0)
     for problem in problems[:300]:
-        expected = worked_solution(problem) if problem.theme == "farm" else blurted_solution(problem)
+        expected = worked_solution(problem) if problem.theme == "farm" else answer_only_solution(problem)
         assert corpus.solution(problem, rng) == expected
 
 
