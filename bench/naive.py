@@ -1,9 +1,9 @@
 """A naive implementation of the method, as the baseline for speed: the equations without optimisations.
 
 One question at a time. The amateur runs on every prefix from its first token, without a KV cache; logits are computed
-at all positions, although only one is used; labels are dense vectors; fine-tuning pads single labels to micro-batches of
-eight. The paper's published scripts do the same. Their known mistakes are not repeated: prefixes stay token ids, and a
-label's logits are those of its prefix's last real token.
+at all positions, although only one is used; labels are dense vectors; fine-tuning pads single labels to micro-batches
+of eight. The paper's published scripts do the same. Their known mistakes are not repeated: prefixes stay token ids, and
+a label's logits are those of its prefix's last real token.
 """
 
 from collections.abc import Sequence

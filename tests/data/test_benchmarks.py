@@ -13,7 +13,6 @@ from lightreasoner.data.benchmarks import (
     Benchmark,
     ChoiceBenchmark,
     HubSource,
-    UrlSource,
     items_hash,
     load_benchmark,
     load_choices,
@@ -195,8 +194,8 @@ def test_every_source_is_pinned() -> None:
     for benchmark in BENCHMARKS.values():
         if isinstance(benchmark.source, HubSource):
             assert len(benchmark.source.revision) == 40
-        elif isinstance(benchmark.source, UrlSource):
-            assert "/a45202bd16f1ec06f433442dc1152d0074773465/" in benchmark.source.url
+        elif isinstance(benchmark.source, str):
+            assert "/a45202bd16f1ec06f433442dc1152d0074773465/" in benchmark.source
         else:
             assert benchmark.name == "arithmetic"
 

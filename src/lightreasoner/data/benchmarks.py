@@ -60,27 +60,13 @@ class HubSource:
 
 
 @dataclass(frozen=True)
-class UrlSource:
-    """A JSONL file at a URL that contains its commit."""
-
-    url: str
-
-    def rows(self) -> Iterator[Row]:
-        """All rows, in order."""
-        return read_url(self.url)
-
-    def __str__(self) -> str:
-        return self.url
-
-
-@dataclass(frozen=True)
 class _Entry:
     """The fields that all benchmarks share.
 
     Attributes:
         name: name on the command line, and folder below `--data-dir`.
         title: name in tables.
-        source: where the items are without `--data-dir`; None for generated items.
+        source: a Hub data set, or the URL of a JSONL file; `--data-dir` replaces it. None for generated items.
         size: number of items.
         split: name of the file below the benchmark's folder.
         items_sha256: hash of all questions and gold answers in order, see `items_hash`.
@@ -89,7 +75,7 @@ class _Entry:
 
     name: BenchmarkName
     title: str
-    source: HubSource | UrlSource | None
+    source: HubSource | str | None
     size: int
     split: str = "test"
     items_sha256: str | None = None
@@ -99,8 +85,9 @@ class _Entry:
         """The first `limit` rows; None takes all rows of a source, and `size` rows of a generator."""
         if self.source is None:
             return islice(_arithmetic_rows(), limit or self.size)
-        rows = self.source.rows() if data_dir is None else read_file(data_dir / self.name / f"{self.split}.jsonl")
-        return islice(rows, limit)
+        if data_dir is not None:
+            return islice(read_file(data_dir / self.name / f"{self.split}.jsonl"), limit)
+        return islice(read_url(self.source) if isinstance(self.source, str) else self.source.rows(), limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +242,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
         Benchmark(
             name="asdiv",
             title="ASDiv",
-            source=UrlSource(f"{TOOLKIT}/asdiv/test.jsonl"),
+            source=f"{TOOLKIT}/asdiv/test.jsonl",
             size=2215,
             items_sha256="7a5598d0b3dc9651b5df4c68339e152d220a805f489646ba50d9a11a2f207051",
             question=lambda row: f"{text_of(row, 'body').strip()} {text_of(row, 'question').strip()}",
@@ -266,7 +253,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
         Benchmark(
             name="minerva_math",
             title="Minerva",
-            source=UrlSource(f"{TOOLKIT}/minerva_math/test.jsonl"),
+            source=f"{TOOLKIT}/minerva_math/test.jsonl",
             size=272,
             items_sha256="b0dcfe2d91752d2e1645db4bb203c0bf2e6ec6a34d7aa7b8d360224240236655",
             question=lambda row: text_of(row, "problem"),
@@ -276,7 +263,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
         Benchmark(
             name="olympiadbench",
             title="Olympiad",
-            source=UrlSource(f"{TOOLKIT}/olympiadbench/test.jsonl"),
+            source=f"{TOOLKIT}/olympiadbench/test.jsonl",
             size=675,
             items_sha256="920419a779dc07c01aca909f3a49139a4fe2c2b506a073614c98498332cc802d",
             question=lambda row: text_of(row, "question"),
@@ -286,7 +273,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
         Benchmark(
             name="mmlu_stem",
             title="MMLU-STEM",
-            source=UrlSource(f"{TOOLKIT}/mmlu_stem/test.jsonl"),
+            source=f"{TOOLKIT}/mmlu_stem/test.jsonl",
             size=3018,
             items_sha256="75b9deb0fe2d26a0020128ccf09b9a7af5213db4a4b3d3f9db1834145b217ea0",
             question=_mmlu_question,

@@ -4,11 +4,11 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, StopStringCriteria
 
 from lightreasoner.inference.scoring import ResponseStates
 
@@ -55,6 +55,20 @@ class Engine(Protocol):
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """Generate a response to each prompt."""
         ...
+
+
+class StopCheck:
+    """Finds rows that end with a stop token or a stop string: response ids [B, t] → bool [B]."""
+
+    def __init__(self, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None, device: torch.device) -> None:
+        self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long, device=device)
+        strings = list(decoding.stop_strings)
+        self._strings: Any = StopStringCriteria(tokenizer, strings) if strings and tokenizer else None
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Check the newest token of each row."""
+        finished = torch.isin(tokens[:, -1], self._stop_ids)
+        return finished | self._strings(tokens, None) if self._strings else finished
 
 
 def until_stop(ids: TokenIds, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None) -> TokenIds:

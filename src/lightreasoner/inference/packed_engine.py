@@ -14,12 +14,19 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    StopStringCriteria,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
 
-from lightreasoner.inference.generation import Decoding, Engine, Generation, TokenIds, stream_seed, until_stop
+from lightreasoner.inference.generation import (
+    Decoding,
+    Engine,
+    Generation,
+    StopCheck,
+    TokenIds,
+    stream_seed,
+    until_stop,
+)
 from lightreasoner.inference.packing import Layout, attention_by, causal_attention, cut_by_tokens, lay_out, packs
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.inference.scoring import ResponseStates, head_rows, tokens_per_pass
@@ -112,26 +119,24 @@ class DecodeAttention:
         return attended.flatten(1, 2)[None]
 
 
+@dataclass(frozen=True)
 class PackedEngine:
     """Generates with a `SlotCache`; for models that pass `inference.packing.packs`.
 
-    Args:
+    Attributes:
         model: the model.
         tokenizer: its tokenizer; used for stop strings only.
         keep_states: also return the hidden states that predicted each response token.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, keep_states: bool = False
-    ) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._keep_states = keep_states
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None = None
+    keep_states: bool = False
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `inference.generation.Engine.generate`."""
-        batch = _Batch(self._model, prompts, decoding, self._tokenizer, self._keep_states)
+        batch = _Batch(self, prompts, decoding)
         batch.prefill()
         while not batch.done:
             batch.decode()
@@ -141,26 +146,19 @@ class PackedEngine:
 class _Batch:
     """A batch during decoding. `_running[i]` is the prompt of row i of the cache."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[TokenIds],
-        decoding: Decoding,
-        tokenizer: PreTrainedTokenizerBase | None,
-        keep_states: bool,
-    ) -> None:
-        self._model = model
+    def __init__(self, engine: PackedEngine, prompts: Sequence[TokenIds], decoding: Decoding) -> None:
+        self._model = engine.model
         self._prompts = prompts
         self._decoding = decoding
-        self._tokenizer = tokenizer
-        self._next_token = _NextToken(prompts, decoding, model.device)
-        self._stop_check = _StopCheck(decoding, tokenizer, model.device)
-        device = model.device
+        self._tokenizer = engine.tokenizer
+        device = engine.model.device
+        self._next_token = _NextToken(prompts, decoding, device)
+        self._stop_check = StopCheck(decoding, engine.tokenizer, device)
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._longest = max(map(len, prompts))
         self._cache = SlotCache(len(prompts), self._longest + min(decoding.max_new_tokens, 128))
         self._tokens = torch.full((len(prompts), decoding.max_new_tokens), -1, device=device)
-        self._states: list[tuple[Tensor, Tensor]] | None = [] if keep_states else None
+        self._states: list[tuple[Tensor, Tensor]] | None = [] if engine.keep_states else None
         self._running = torch.arange(len(prompts), device=device)
         self._finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         self._length = 0
@@ -263,19 +261,6 @@ class _NextToken:
         finite = probabilities.isfinite().all(-1, keepdim=True)
         probabilities = torch.where(finite, probabilities, 1 / probabilities.shape[-1])
         return torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
-
-
-class _StopCheck:
-    """Finds rows that end with a stop token or a stop string: response ids [B, t] → bool [B]."""
-
-    def __init__(self, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None, device: torch.device) -> None:
-        self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long, device=device)
-        strings = list(decoding.stop_strings)
-        self._strings: Any = StopStringCriteria(tokenizer, strings) if strings and tokenizer else None
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        finished = torch.isin(tokens[:, -1], self._stop_ids)
-        return finished | self._strings(tokens, None) if self._strings else finished
 
 
 def engine_for(

@@ -1,6 +1,7 @@
 """Decoding with `generate` of transformers, for models that cannot be packed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -8,22 +9,22 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from lightreasoner.inference.generation import Decoding, Generation, TokenIds, left_padded, stream_seed, until_stop
 
 
+@dataclass(frozen=True)
 class PaddedEngine:
     """`generate` of transformers on one left-padded batch: slower than `PackedEngine`, but works with any model.
 
-    Args:
+    Attributes:
         model: the model.
         tokenizer: its tokenizer; used for stop strings only.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `Engine.generate`."""
         pad = decoding.stop_ids[0] if decoding.stop_ids else 0
-        input_ids, mask = left_padded(prompts, pad, self._model.device)
+        input_ids, mask = left_padded(prompts, pad, self.model.device)
         sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
         settings = GenerationConfig(
             max_new_tokens=decoding.max_new_tokens,
@@ -33,14 +34,14 @@ class PaddedEngine:
             do_sample=decoding.temperature > 0,
             **(sampling if decoding.temperature else {}),
         )
-        devices = [self._model.device] if self._model.device.type == "cuda" else []
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
-            output: torch.Tensor = self._model.generate(  # type: ignore[operator]
+            output: torch.Tensor = self.model.generate(  # type: ignore[operator]
                 input_ids,
                 attention_mask=mask,
                 generation_config=settings,
-                **({"tokenizer": self._tokenizer} if decoding.stop_strings else {}),
+                **({"tokenizer": self.tokenizer} if decoding.stop_strings else {}),
             )
         rows = output[:, input_ids.shape[1] :].tolist()
-        return Generation([until_stop(ids, decoding, self._tokenizer) for ids in rows])
+        return Generation([until_stop(ids, decoding, self.tokenizer) for ids in rows])
