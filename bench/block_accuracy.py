@@ -1,9 +1,9 @@
-"""Whether labels that share a forward pass cost accuracy: the miniature, several seeds, several block sizes.
+"""Accuracy by labels per forward pass: the miniature with several seeds and block sizes.
 
     python bench/block_accuracy.py --seeds 0 1 2 --sizes 1 4 16
 
 All sizes of a seed train on the same samples. Seed noise is the spread of m = 1 over seeds; differences are paired by
-seed, and by item within one. A folder that is there already is continued.
+seed, and by item within a seed. Existing folders are resumed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from lightreasoner.training.merging import merge
 
 
 def accuracy(root: Path, seed: int, size: int) -> dict[str, Any]:
-    """Sample, fine-tune, merge and evaluate, or what is left of it."""
+    """Sample, fine-tune, merge and evaluate; resumes a folder."""
     recipe = {**load_recipe("miniature"), "seed": seed, "out": root / f"seed-{seed}"}
     base = RunConfig.checked(recipe)
     sample(base.for_sample())

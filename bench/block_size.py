@@ -1,11 +1,11 @@
-"""How much labels of one rollout repeat each other: the intra-rollout correlation ρ of their gradients.
+"""The intra-rollout correlation ρ of label gradients: how redundant the labels of one rollout are.
 
     python bench/block_size.py --pair smollm2 --data-dir DIR
 
-m labels of one rollout in a forward pass cost little more than one, but 16 labels in such blocks tell an optimiser step
-only as much as B_eff = 16 / (1 + (m − 1)ρ) independent ones (the design effect of cluster sampling). ρ is the mean
-product of the deviations of two labels' gradients of one rollout, over the mean square of one's; gradients are those of
-a fresh LoRA, with respect to its B matrices (A's are zero there). The interval is a bootstrap over rollouts.
+m labels of one rollout in a forward pass cost little more than one, but 16 labels in such blocks are worth only
+B_eff = 16 / (1 + (m − 1)ρ) independent labels (the design effect of cluster sampling). ρ is the mean product of the
+deviations of two gradients of one rollout, divided by the mean square of one deviation. Gradients are those of the B
+matrices of a new LoRA (those of A are zero). The interval is a bootstrap over rollouts.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from lightreasoner.inference.packing import packs
 from lightreasoner.training.batches import Collator, LabelSet
 from lightreasoner.training.finetuning import LabelObjective, attach_lora
 
-LEAST_SHARE = 0.75  # of the 16 labels of a step that must be left as independent ones
+LEAST_SHARE = 0.75  # smallest accepted B_eff, as a share of the 16 labels of a step
 SIZES = (1, 2, 4, 8, 16)
 
 
@@ -45,24 +45,21 @@ def gradients(measured: models.Measured, labels: LabelSet, chosen: list[int]) ->
     return np.stack(rows)
 
 
-def correlation(rows: np.ndarray, rollout: np.ndarray) -> float:
-    """ρ of these gradients, [S, parameters], whose rollouts are named by [S]."""
-    return _correlation(*_products(rows, rollout))
+def pair_products(rows: np.ndarray, rollout: np.ndarray) -> tuple[np.ndarray, ...]:
+    """By rollout: summed products of pairs, number of pairs, summed squares, number of labels.
 
-
-def _products(rows: np.ndarray, rollout: np.ndarray) -> tuple[np.ndarray, ...]:
-    """By rollout: summed products of pairs, pairs, summed squares, labels. Deviations are from the mean of all."""
+    Deviations are from the overall mean of the gradients, [S, parameters], whose rollouts are [S].
+    """
     deviations = rows - rows.mean(0)
     squares = (deviations**2).sum(1)
-    names = np.unique(rollout)
-    of = [rollout == name for name in names]
-    sums = np.array([(deviations[mine].sum(0) ** 2).sum() for mine in of])
-    own = np.array([squares[mine].sum() for mine in of])
-    sizes = np.array([mine.sum() for mine in of])
+    masks = [rollout == name for name in np.unique(rollout)]
+    sums = np.array([(deviations[mask].sum(0) ** 2).sum() for mask in masks])
+    own = np.array([squares[mask].sum() for mask in masks])
+    sizes = np.array([mask.sum() for mask in masks])
     return sums - own, sizes * (sizes - 1), own, sizes
 
 
-def _correlation(products: np.ndarray, pairs: np.ndarray, squares: np.ndarray, labels: np.ndarray) -> float:
+def correlation(products: np.ndarray, pairs: np.ndarray, squares: np.ndarray, labels: np.ndarray) -> float:
     return float((products.sum() / pairs.sum()) / (squares.sum() / labels.sum()))
 
 
@@ -85,14 +82,14 @@ def main() -> None:
         if (mine := np.flatnonzero(labels.text_of == text)).size >= options.labels_each
         for label in rng.choice(mine, options.labels_each, replace=False)
     ]
-    parts = _products(gradients(measured, labels, chosen), labels.text_of[chosen])
-    rho = _correlation(*parts)
+    parts = pair_products(gradients(measured, labels, chosen), labels.text_of[chosen])
+    rho = correlation(*parts)
     rollouts = len(parts[0])
-    drawn = []
+    resampled = []
     for _ in range(2000):
         picked = rng.integers(0, rollouts, rollouts)
-        drawn.append(_correlation(*(part[picked] for part in parts)))
-    low, high = np.quantile(drawn, (0.025, 0.975))
+        resampled.append(correlation(*(part[picked] for part in parts)))
+    low, high = np.quantile(resampled, (0.025, 0.975))
     effective = {m: LABELS_PER_STEP / (1 + (m - 1) * max(rho, 0)) for m in SIZES}
     default = max(m for m in SIZES if effective[m] >= LEAST_SHARE * LABELS_PER_STEP)
     report: dict[str, Any] = {
@@ -112,7 +109,7 @@ def main() -> None:
     print("| m | B_eff of 16 |\n|--:|--:|")
     for m, value in effective.items():
         print(f"| {m} | {value:.1f} |")
-    print(f"\nLargest block that keeps three quarters of a step: m = {default}")
+    print(f"\nLargest block with B_eff of at least three quarters: m = {default}")
 
 
 if __name__ == "__main__":

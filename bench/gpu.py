@@ -1,15 +1,15 @@
-"""The whole job on a GPU, offline: random weights of the exact shapes, questions as long as GSM8K's, bfloat16.
+"""The whole job on a GPU, offline: random weights of the exact shapes, questions of GSM8K's lengths, bfloat16.
 
     python bench/gpu.py --json gpu.json
 
-For each pair, three parts, each written to the file as soon as it is there:
+Three parts for each pair, each written to the file when it is complete:
 
-- job: stages 1 and 2 as `lightr sample` and `lightr finetune` run them, models on disk and out of the page cache at
-  the start, writing and checkpoints included. β is the 80 % quantile of a first small batch, so that about 20 % of the
-  steps are kept. That batch also warms the device up; the start of Python is not counted.
-- stages: what decoding, scoring without and with the contrast, and an optimiser step take, and which share of the peak
-  (--peak-tflops) and of a GEMM measured here that is. FLOPs are counted for linear layers alone, as in `speed.py`.
-- naive: `naive.py` on a few questions and steps, for the extrapolation to the whole job, which is labelled so.
+- job: stages 1 and 2 like `lightr sample` and `lightr finetune`, with writing and checkpoints; models start on disk,
+  outside the page cache. β is the 80 % quantile of a first small batch, so about 20 % of the steps are kept. That batch
+  also warms up the device; the start of Python is not timed.
+- stages: time of decoding, of scoring without and with the contrast, and of an optimiser step, with their share of the
+  peak (--peak-tflops) and of a GEMM measured here. FLOPs count linear layers only, as in `speed.py`.
+- naive: `naive.py` on a few questions and steps, extrapolated to the whole job and labelled so.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from lightreasoner.samples.folder import Rollout
 from lightreasoner.training import finetuning as training
 
 KEPT = 0.2  # share of the steps (the paper's Figure 2)
-BLOCKS = (1, FinetuneSettings().labels_per_forward)  # labels that share a forward pass: the paper's number, ours
+BLOCKS = (1, FinetuneSettings().labels_per_forward)  # labels per forward pass: in the paper, by default
 TINY = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "tie_word_embeddings": True, "vocab_size": 320,
@@ -53,7 +53,7 @@ TINY = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of a pair's job is done; what is less than the whole of it is extrapolated and labelled so."""
+    """Size of a pair's job; anything less than the whole job is extrapolated and labelled so."""
 
     expert: dict[str, Any]
     amateur: dict[str, Any]
@@ -142,9 +142,9 @@ class Bench:
         save(facts)
 
     def _stage(self, loader: str, work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-        """Run a stage: seconds with and without loading, and peak device memory; and its result."""
+        """Run a stage; returns its seconds, seconds of loading and peak device memory, and its result."""
         drop_from_page_cache(self._folder)
-        forget_device_peak()
+        reset_device_peak()
         with stopwatch(sampling if loader == "load_pair" else training, loader) as loading:
             seconds, result = timed(work)
         return {"seconds": seconds, "loading_seconds": sum(loading), "device_peak_gib": device_peak()}, result
@@ -169,18 +169,18 @@ class Bench:
                 "device_peak_gib": device_peak(),
             }
 
-        forget_device_peak()
+        reset_device_peak()
         seconds, generation = timed(lambda: ours.engine.generate(prompts, ours.decoding))
         made, read = sum(map(len, generation.responses)), speed.tokens_computed(prompts, pair.expert)
         texts = [prompt + response[:-1] for prompt, response in zip(prompts, generation.responses, strict=True)]
         scored, rows = speed.tokens_computed(texts, pair.amateur), len(prompts)
         flop = 2 * body * (read + made - rows) + 2 * head * made
         facts["decoding"] = {"questions": rows, **share(seconds, flop, gemm_rate(pair.expert, rows, rows))}
-        forget_device_peak()
+        reset_device_peak()
         seconds, _ = timed(lambda: response_states(pair.amateur, prompts, generation.responses))
         gemm = gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
         facts["scoring"] = {"questions": rows, **share(seconds, 2 * small_body * scored, gemm)}
-        forget_device_peak()
+        reset_device_peak()
         seconds, _ = timed(lambda: ours.sampler.score(prompts, generation))
         flop = 2 * small_body * scored + 2 * (head + small_head) * made
         facts["scoring and contrast"] = {"questions": rows, **share(seconds, flop, gemm)}
@@ -193,7 +193,7 @@ class Bench:
             steps = speed.OurTraining(pair.expert, pair.vocabulary, labels, block)
             steps(with_lora, optimizer)
             steps.tokens = 0
-            forget_device_peak()
+            reset_device_peak()
             spent = [timed(lambda steps=steps: steps(with_lora, optimizer))[0] for _ in range(self._plan.timed_steps)]
             flop = 4 * (body * steps.tokens / len(spent) + head * LABELS_PER_STEP)
             facts[f"step, m={block}"] = {"steps": len(spent), **share(statistics.fmean(spent), flop, gemm)}
@@ -202,7 +202,7 @@ class Bench:
     def naive(self, save: Callable[[dict[str, Any]], None]) -> None:
         measured, plan = self._loaded(), self._plan
         pair = measured.pair
-        forget_device_peak()
+        reset_device_peak()
         question = [
             timed(
                 lambda prompt=prompt: naive.sample_question(
@@ -223,7 +223,7 @@ class Bench:
                 naive.train_step(with_lora, optimizer, speed.naive_steps(labels, chosen, width))
 
         step()
-        forget_device_peak()
+        reset_device_peak()
         spent = [timed(step)[0] for _ in range(plan.naive_steps)]
         whole = plan.whole_questions * statistics.median(question) + plan.whole_steps * statistics.median(spent)
         save(
@@ -249,7 +249,7 @@ class Bench:
 
 
 def whole_job(sampled: dict[str, Any], tuned: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Both stages, scaled to the whole job where less of it was done."""
+    """Both stages, extrapolated to the whole job if necessary."""
     work = [
         (row["seconds"] - row["loading_seconds"]) * whole / done
         for row, whole, done in (
@@ -265,22 +265,22 @@ def whole_job(sampled: dict[str, Any], tuned: dict[str, Any], plan: Plan) -> dic
 
 
 @contextmanager
-def stopwatch(room: Any, name: str) -> Iterator[list[float]]:
-    """Seconds of each call of this function of a room."""
+def stopwatch(module: Any, name: str) -> Iterator[list[float]]:
+    """Seconds of each call of a module's function."""
     spent: list[float] = []
-    function = getattr(room, name)
+    function = getattr(module, name)
 
-    def watched(*arguments: Any, **options: Any) -> Any:
+    def timed_call(*arguments: Any, **options: Any) -> Any:
         seconds, result = timed(lambda: function(*arguments, **options))
         spent.append(seconds)
         return result
 
-    with mock.patch.object(room, name, watched):
+    with mock.patch.object(module, name, timed_call):
         yield spent
 
 
 def drop_from_page_cache(folder: Path) -> None:
-    """So that loading reads from the disk, where the system can be told to."""
+    """Drop the models from the page cache, on systems that support it, so that loading reads from disk."""
     for path in folder.rglob("*.safetensors"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -288,8 +288,8 @@ def drop_from_page_cache(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def forget_device_peak() -> None:
-    """Also lets go of what earlier parts left behind."""
+def reset_device_peak() -> None:
+    """Also frees unused memory of earlier parts."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -346,9 +346,9 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=("job", "stages", "naive"), default=["job", "stages", "naive"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--peak-tflops", type=float, default=790, help="denominator of MFU; an H200's dense bfloat16")
-    parser.add_argument("--work-dir", type=Path, help="where models are written, up to 20 GB; default: temporary")
-    parser.add_argument("--smoke", action="store_true", help="one tiny pair on the CPU, to see that it runs")
-    parser.add_argument("--json", type=Path, help="write every figure there, part by part")
+    parser.add_argument("--work-dir", type=Path, help="folder for the models, up to 20 GB; default: temporary")
+    parser.add_argument("--smoke", action="store_true", help="one tiny pair on the CPU, as a smoke test")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, part by part")
     return parser.parse_args(arguments)
 
 

@@ -1,9 +1,9 @@
-"""How many answers a second the judges decide, by benchmark and by what the answers look like.
+"""Answers per second of the judges, by benchmark and form of the answers.
 
     python bench/grading.py --data-dir DIR
 
-Answers are made of gold answers: each in a box, the next item's in a box (wrong, which takes symbolic judges longest),
-and each in a sentence. Starting the workers is not counted.
+The answers are gold answers: each in a box, the next item's in a box (wrong, which is slowest for symbolic judges), and
+each in a sentence. The start of the workers is not timed.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def measure(name: BenchmarkName, judge: JudgeName, data_dir: Path, workers: int,
     with GradingPool(judge, workers=workers) as pool:
         for form in FORMS:
             cases = cases_of(name, form, data_dir)
-            for _ in pool.judge(cases[: 8 * workers]):  # workers start, and import what they need
+            for _ in pool.judge(cases[: 8 * workers]):  # workers start and import their libraries
                 pass
             rates = answers_per_second(pool, cases, runs)
             row |= {"n": len(cases), form: statistics.median(rates), f"{form}_runs": rates}
@@ -74,8 +74,8 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--judges", nargs="+", choices=JUDGES, default=JUDGES)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=3, help="the median of so many is shown")
-    parser.add_argument("--json", action="store_true", help="every run, as JSON")
+    parser.add_argument("--runs", type=int, default=3, help="runs per median")
+    parser.add_argument("--json", action="store_true", help="print all runs as JSON")
     options = parser.parse_args()
 
     rows = []

@@ -1,11 +1,11 @@
-"""How the cost of sampling grows: with the problems, the vocabulary, the rollouts' length, and the steps that are kept.
+"""Growth of the cost of sampling with the problems, the vocabulary, the rollouts' length, and the selected steps.
 
     python bench/growth.py --json growth.json
 
-Every point is the whole stage as `lightr sample` runs it, writing included, on random models of two layers. Time is
-taken in turns and starts when everything is loaded; memory is the peak of a process of its own. Exponents are slopes
-in log-log; for problems there is a line beside them, over the whole stage, whose intercept is the loading. On a CPU
-they are fitted to processor seconds of the one thread, which other work on the machine hardly changes.
+Every point is the whole stage like `lightr sample`, with writing, on random models of two layers. Points are timed in
+turns, after loading; memory is the peak of a separate process. Exponents are slopes in log-log. For problems there is
+also a line over the whole stage, whose intercept is the loading. On a CPU the fits use processor seconds of the one
+thread, because other work on the machine hardly changes them.
 """
 
 import argparse
@@ -45,7 +45,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Point:
-    """What is sampled: how many problems, of how many words, how long, and which share of the steps is kept."""
+    """A sampling job: problems, words of the vocabulary, tokens of a rollout, and share of steps to select."""
 
     problems: int
     words: int
@@ -54,7 +54,7 @@ class Point:
 
 
 def plan_of(smoke: bool) -> dict[str, tuple[str, list[Point]]]:
-    """Points by the name of the curve, and the field that grows along it."""
+    """For each curve, the field that grows along it and its points."""
     if smoke:
         small = Point(16, 200, 8, 0.25)
         return {"problems": ("problems", [small, replace(small, problems=64)])}
@@ -68,14 +68,14 @@ def plan_of(smoke: bool) -> dict[str, tuple[str, list[Point]]]:
 
 
 class Bench:
-    """Models and questions in a folder, and the stage run on them."""
+    """Runs the stage on models and questions in a folder."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self._folder = folder
         self._device = device
 
     def prepare(self, points: Sequence[Point]) -> dict[tuple[int, int], list[float]]:
-        """Write what all points need; gives the divergences that their β is found from, by words and tokens."""
+        """Write models and questions; returns sorted divergences by words and tokens, from which β follows."""
         for words in {point.words for point in points}:
             for seed, name in enumerate(("expert", "amateur")):
                 model = models.random_model({**SHAPE, "vocab_size": words}, torch.float32, "cpu", seed)
@@ -109,7 +109,7 @@ class Bench:
         )
 
     def run(self, point: Point, beta: float | None) -> dict[str, float]:
-        """The stage once: seconds, memory (meaningful in a fresh process), steps that were kept."""
+        """Run the stage once; returns seconds, memory (valid in a new process only) and selected steps."""
         with tempfile.TemporaryDirectory() as out, models.word_tokenizers(), loaded() as facts:
             started, started_cpu = time.perf_counter(), time.process_time()
             result = sampling.sample(self.config(point, beta, Path(out)))
@@ -120,13 +120,13 @@ class Bench:
 
 @contextmanager
 def loaded() -> Iterator[dict[str, float]]:
-    """Facts of the work that begins once everything is loaded: its seconds and its peaks of memory, MiB."""
+    """Seconds and peak memory, MiB, of the work after loading."""
     facts: dict[str, float] = {}
     settle = sampling.settle
 
-    def watched(*arguments: Any, **options: Any) -> None:
+    def timed_settle(*arguments: Any, **options: Any) -> None:
         before = psutil.Process().memory_info().rss
-        forget_peak()
+        reset_peak()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         started, started_cpu = time.perf_counter(), time.process_time()
@@ -138,23 +138,23 @@ def loaded() -> Iterator[dict[str, float]]:
         if torch.cuda.is_available():
             facts["device_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
 
-    with mock.patch.object(sampling, "settle", watched):
+    with mock.patch.object(sampling, "settle", timed_settle):
         yield facts
 
 
 def peak_resident() -> int:
-    """Bytes. Linux keeps the mark for each process image; elsewhere there is only what a child may inherit."""
+    """Peak resident memory in bytes; outside Linux, a child may inherit its parent's peak."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
 
 
-def forget_peak() -> None:
-    """Where the system allows it, let the mark begin anew from what is resident now."""
-    mark = Path("/proc/self/clear_refs")
-    if mark.exists():
-        mark.write_text("5")
+def reset_peak() -> None:
+    """Reset the peak to the current memory, on systems that support it."""
+    clear_refs = Path("/proc/self/clear_refs")
+    if clear_refs.exists():
+        clear_refs.write_text("5")
 
 
 def in_own_process(folder: Path, device: str, point: Point, beta: float | None) -> dict[str, float]:
@@ -230,7 +230,7 @@ def show(report: dict[str, Any]) -> None:
         device = "device_peak_mib" in points[0]
         print(
             f"\n| {what} | {cost.replace('_', ' ')}, median of {len(points[0][cost])} | kept a rollout | peak, MiB "
-            f"| of it above what is loaded |{' device peak, MiB |' if device else ''}"
+            f"| of it after loading |{' device peak, MiB |' if device else ''}"
         )
         print(f"|--:|--:|--:|--:|--:|{'--:|' if device else ''}")
         for row in points:
@@ -239,7 +239,7 @@ def show(report: dict[str, Any]) -> None:
                 f"| {row['peak_mib']:.0f} | {row['above_loaded_mib']:.0f} |"
                 + (f" {row['device_peak_mib']:.0f} |" if device else "")
             )
-        print(f"\nExponents: time {curve['exponent']:.2f}, memory above what is loaded "
+        print(f"\nExponents: time {curve['exponent']:.2f}, memory after loading "
               f"{curve['exponent_above_loaded']:.2f}.")  # fmt: skip
         if fit := curve.get("line"):
             print(
@@ -252,14 +252,14 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="turns of each point")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--smoke", action="store_true", help="tiny shapes, to see that it runs")
-    parser.add_argument("--json", type=Path, help="write every figure there")
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes, as a smoke test")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     options = parsed(sys.argv[1:])
-    torch.set_num_threads(1)  # small products: a second thread costs more than it gives, and adds noise
+    torch.set_num_threads(1)  # small products: a second thread is slower and adds noise
     machine = {"cores": os.cpu_count(), "threads": 1, "device": options.device, "torch": torch.__version__,
                "python": platform.python_version()}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

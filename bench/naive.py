@@ -1,9 +1,9 @@
-"""The method done plainly, as a yardstick for speed: what the equations say, with none of the savings.
+"""A naive implementation of the method, as the baseline for speed: the equations without optimisations.
 
-One question at a time; every prefix is a text of its own that the amateur reads from its first token, without a cache;
-logits of all positions are computed where one is looked at; labels are dense vectors; fine-tuning pads single labels to
-micro-batches of eight. So do the scripts that were published with the paper. The known mistakes of those are not made
-here: prefixes stay token ids, and a label's logits are read at its prefix's last real token.
+One question at a time. The amateur runs on every prefix from its first token, without a KV cache; logits are computed
+at all positions, although only one is used; labels are dense vectors; fine-tuning pads single labels to micro-batches
+of eight. The paper's published scripts do the same. Their known mistakes are not repeated: prefixes stay token ids, and
+a label's logits are those of its prefix's last real token.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PREFIXES_AT_A_TIME = 64
-LABELS_AT_A_TIME = 8
+PREFIX_BATCH = 64
+LABEL_BATCH = 8
 
 
 @dataclass(frozen=True)
 class NaiveStep:
-    """A response position: its prefix, its divergence, and its dense label if it is kept."""
+    """A response position: its prefix, its divergence, and its dense label if selected."""
 
     prefix: list[int]
     kl: float
@@ -36,7 +36,7 @@ def sample_question(
     beta: float,
     alpha: float,
 ) -> list[NaiveStep]:
-    """One rollout and its labels, over as many tokens as both models have logits for."""
+    """One rollout and its labels, over the tokens for which both models have logits."""
     output = expert.generate(
         torch.tensor([prompt], device=expert.device),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=expert.device),
@@ -53,12 +53,12 @@ def sample_question(
     prefixes = [prompt + response[:length] for length in range(len(response))]
     log_amateur = torch.cat(
         [
-            last_logits(amateur, prefixes[start : start + PREFIXES_AT_A_TIME])[:, :width]
-            for start in range(0, len(prefixes), PREFIXES_AT_A_TIME)
+            last_logits(amateur, prefixes[start : start + PREFIX_BATCH])[:, :width]
+            for start in range(0, len(prefixes), PREFIX_BATCH)
         ]
     ).to(log_expert.device)
     steps = []
-    # In float32 the sum over a large vocabulary costs a divergence 1e-4; a yardstick should not be off by that.
+    # In float64, because float32 sums over a large vocabulary change a divergence by 1e-4.
     log_expert, log_amateur = log_expert.double().log_softmax(-1), log_amateur.double().log_softmax(-1)
     for prefix, e, a in zip(prefixes, log_expert, log_amateur, strict=True):
         kl = float((e.exp() * (e - a)).sum())
@@ -69,7 +69,7 @@ def sample_question(
 
 
 def last_logits(model: Any, prefixes: Sequence[list[int]]) -> Tensor:
-    """Logits after each prefix, [B, V], out of the logits of all positions, [B, T, V]."""
+    """Logits after each prefix, [B, V], from the logits of all positions, [B, T, V]."""
     width = max(map(len, prefixes))
     ids = torch.tensor([prefix + [0] * (width - len(prefix)) for prefix in prefixes], device=model.device)
     mask = torch.tensor([[1] * len(prefix) + [0] * (width - len(prefix)) for prefix in prefixes], device=model.device)
@@ -78,11 +78,11 @@ def last_logits(model: Any, prefixes: Sequence[list[int]]) -> Tensor:
 
 
 def train_step(model: Any, optimizer: torch.optim.Optimizer, labels: Sequence[NaiveStep]) -> float:
-    """One optimiser step on these labels; gives their mean loss (Eq 7 without the label's entropy)."""
+    """One optimiser step on these labels; returns their mean loss (Eq 8)."""
     optimizer.zero_grad()
     total = 0.0
-    for start in range(0, len(labels), LABELS_AT_A_TIME):
-        some = labels[start : start + LABELS_AT_A_TIME]
+    for start in range(0, len(labels), LABEL_BATCH):
+        some = labels[start : start + LABEL_BATCH]
         log_probs = last_logits(model, [step.prefix for step in some]).float().log_softmax(-1)
         targets = torch.stack([step.label for step in some if step.label is not None]).to(log_probs.device)
         loss = -(targets * log_probs).sum() / len(labels)

@@ -1,10 +1,10 @@
-"""Our stages against the plain way of doing the same (`naive.py`), in one run on one machine.
+"""Speed of our stages compared with a naive implementation (`naive.py`), in one run on one machine.
 
     python bench/speed.py --pair smollm2 --data-dir DIR
 
-The two take turns, and ratios are of medians. "Of GEMM" is the share of the speed that the model's own linear layers
-reach on as many rows, measured in the same run: attention, norms, Python and everything else make up the rest. FLOPs
-are counted for linear layers alone: 2 a weight and token forward, 2 more for the gradient of what comes in.
+Both run in turns, and ratios are of medians. "Of GEMM" is the share of the speed of the model's own linear layers on as
+many rows, measured in the same run; attention, norms, Python and the rest take the remaining time. FLOPs count linear
+layers only: 2 per weight and token forward, and 2 more for the gradient of the input.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import torch
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.inference.packing import cut_by_tokens, packs, shared_beginning
+from lightreasoner.inference.packing import cut_by_tokens, packs, shared_prefix
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models.vocabulary import logit_width
 from lightreasoner.runs.records import Problem
@@ -59,7 +59,7 @@ def linear_weights(model: Any) -> tuple[int, int]:
 
 
 def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, runs: int = 5) -> float:
-    """FLOP/s of the model's own linear layers, one after the other, on this many rows."""
+    """FLOP/s of the model's linear layers, run in sequence on this many rows."""
     layers = [m for n, m in model.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n]
     work = [(layer, rows) for layer in layers] + ([(model.get_output_embeddings(), head_rows)] if head_rows else [])
     inputs = {
@@ -80,13 +80,13 @@ def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, run
 
 
 def tokens_computed(texts: Sequence[list[int]], model: Any) -> int:
-    """Tokens that the passes over these texts compute: what the texts of a pass begin with counts once."""
+    """Tokens computed in the passes over these texts, with the shared prefix of a pass counted once."""
     parts = [[texts[i] for i in part] for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model))]
-    return sum(sum(map(len, part)) - shared_beginning(part) * (len(part) - 1) for part in parts)
+    return sum(sum(map(len, part)) - shared_prefix(part) * (len(part) - 1) for part in parts)
 
 
 class Ours:
-    """Our sampling, with the time of its parts."""
+    """Our sampling stage for a loaded pair."""
 
     def __init__(self, measured: models.Measured, beta: float | None = BETA) -> None:
         self.measured = measured
@@ -102,7 +102,7 @@ class Ours:
 
 
 def labels_of(shards: Sequence[Shard]) -> LabelSet:
-    """Sampled rows as training reads them, without the way over files; ids differ between the shards."""
+    """Sampled rows as training labels, without files; each shard gets question ids of its own."""
     rollouts, labels = [], []
     for number, shard in enumerate(shards):
         for tables, table in ((rollouts, shard.rollouts), (labels, shard.labels)):
@@ -112,7 +112,7 @@ def labels_of(shards: Sequence[Shard]) -> LabelSet:
 
 
 def half_precision(model: Any) -> torch.autocast:
-    """Autocast as the Trainer has it, for weights that are not float32."""
+    """The Trainer's autocast, for weights that are not float32."""
     return torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
 
 
@@ -129,7 +129,7 @@ def naive_steps(labels: LabelSet, chosen: Sequence[int], width: int) -> list[nai
 
 
 class OurTraining:
-    """Optimiser steps of our training room, without the Trainer's logging and checkpoints around them."""
+    """Our optimiser steps, without logging and checkpoints."""
 
     def __init__(self, model: Any, vocabulary: Any, labels: LabelSet, labels_per_forward: int) -> None:
         self.collator = Collator(labels, packs(model), tokens_per_micro_batch(model.device))
@@ -173,7 +173,7 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         our_seconds.append(seconds / len(prompts))
         shards.append(shard)
         divergences = shard.rollouts["kl"].to_pylist()
-        middle = len(prompts) // 2  # of middling length in its batch
+        middle = len(prompts) // 2  # the prompt of median length in its batch
         for place in range(middle, middle + options.naive_questions):
             seconds, steps = timed(
                 lambda prompt=prompts[place]: naive.sample_question(
@@ -194,12 +194,12 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         texts = [prompt + response[:-1] for prompt, response in zip(prompts, responses, strict=True)]
         scored = tokens_computed(texts, pair.amateur)
         response_tokens += new + len(prompts)
-        # What the linear layers alone would take on as many rows, at this very time, over what all of it took.
-        reading = 2 * body * read / gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
-        stepping = 2 * (body + head) * new / gemm_rate(pair.expert, len(prompts), len(prompts))
-        passing = 2 * amateur_body * scored / gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
-        parts["decoding_of_gemm"].append((reading + stepping) / decoding)
-        parts["scoring_of_gemm"].append(passing / scoring)
+        # Time of the linear layers alone on as many rows, measured now, over the time of the whole.
+        prefill = 2 * body * read / gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
+        decode = 2 * (body + head) * new / gemm_rate(pair.expert, len(prompts), len(prompts))
+        scoring_alone = 2 * amateur_body * scored / gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
+        parts["decoding_of_gemm"].append((prefill + decode) / decoding)
+        parts["scoring_of_gemm"].append(scoring_alone / scoring)
         for name, value in (("decoding", decoding), ("scoring", scoring), ("contrast", both - scoring)):
             parts[name].append(value / len(prompts))
     row = {
@@ -267,7 +267,7 @@ def measure_training(measured: models.Measured, shards: list[Shard], options: ar
 
 
 def peak_memory(task: str, arguments: list[str]) -> float:
-    """Peak resident memory of one part in a process of its own, GiB."""
+    """Peak resident memory of one part in a separate process, GiB."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak, task, arguments).result()
 
@@ -284,7 +284,7 @@ def _peak(task: str, arguments: list[str]) -> float:
     elif task == "sampling, ours":
         Ours(measured)(longest)
     else:
-        object.__setattr__(pair, "amateur", None)  # fine-tuning needs the expert alone
+        object.__setattr__(pair, "amateur", None)  # fine-tuning needs the expert only
         labels = some_labels(longest, measured.max_new_tokens)
         with_lora = attach_lora(pair.expert, FinetuneConfig(model="e", data=Path("unused"), out=Path("unused")))
         optimizer = torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad])
@@ -297,7 +297,7 @@ def _peak(task: str, arguments: list[str]) -> float:
 
 
 def some_labels(prompts: Sequence[list[int]], length: int) -> LabelSet:
-    """Labels that nobody sampled, one in the middle of each text and one at its end: for memory, not for learning."""
+    """Artificial labels for memory measurements, one in the middle of each text and one at its end."""
     texts = [np.array([*prompt, *prompt * (length // len(prompt) + 1)], np.int64) for prompt in prompts]
     ends = [len(prompt) + length for prompt in prompts]
     places = [place for end in ends for place in (end - length // 2, end)]
@@ -321,14 +321,14 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pair", choices=models.PAIRS, default="smollm2")
     parser.add_argument("--data-dir", type=Path, help="folder with gsm8k/train.jsonl")
-    parser.add_argument("--runs", type=int, default=3, help="turns of each side")
-    parser.add_argument("--batch", type=int, default=64, help="questions of one of our turns")
-    parser.add_argument("--naive-questions", type=int, default=1, help="questions of one of its turns")
-    parser.add_argument("--steps", type=int, default=21, help="our optimiser steps, all turns together")
+    parser.add_argument("--runs", type=int, default=3, help="turns of each implementation")
+    parser.add_argument("--batch", type=int, default=64, help="questions in one turn of ours")
+    parser.add_argument("--naive-questions", type=int, default=1, help="questions in one turn of the naive one")
+    parser.add_argument("--steps", type=int, default=21, help="our optimiser steps in all turns")
     parser.add_argument("--labels-per-forward", type=int, default=FinetuneSettings().labels_per_forward)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
-    parser.add_argument("--json", type=Path, help="write every figure there")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser.parse_args(arguments)
 
 
@@ -408,8 +408,8 @@ def show(report: dict[str, Any], default: str) -> None:
     for name in [key for key in training if key.startswith("m=")]:
         print(f"| fine-tuning, {name} | {training[name]['of_gemm']:.0%} | {training[name]['tokens_per_label']:.0f} |")
     print(
-        f"\nKL differs from the naive one by at most {sampling['largest_kl_difference']:.1e}; "
-        f"{sampling['kept_differently']} of {sampling['steps_compared']} steps are kept by one and not by the other."
+        f"\nThe largest difference of a KL divergence to the naive one is {sampling['largest_kl_difference']:.1e}; "
+        f"{sampling['kept_differently']} of {sampling['steps_compared']} steps are selected by only one of them."
     )
 
 

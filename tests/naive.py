@@ -1,4 +1,4 @@
-"""A slow reference for sampling, straight from the paper: one prefix at a time, no batch, no cache, float64 maths."""
+"""A slow reference for sampling, directly from the paper: one prefix at a time, no batch, no cache, float64."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The equations against three witnesses: examples by hand, a slow twin, and properties.
+"""The equations against examples by hand, a slow float64 reference, and properties.
 
 The hand examples share one pair of distributions over four tokens:
 
@@ -34,12 +34,12 @@ FIRST_TWO = torch.tensor([True, True, False, False])
 
 
 def close(found: Tensor, expected: object, tolerance: float = 1e-12) -> None:
-    """Fail unless the tensor is what we expect, shape included."""
+    """Compare values and shape."""
     wanted = torch.as_tensor(expected, dtype=found.dtype)
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
 
 
-# --- Witness 1: by hand ---
+# --- Examples by hand ---
 
 
 def test_kl_of_the_hand_example_takes_the_expectation_under_its_first_argument() -> None:
@@ -79,7 +79,7 @@ def test_the_smallest_float_above_beta_is_kept() -> None:
     assert select_steps(above, 0.4).tolist() == [True]
 
 
-def test_a_divergence_that_is_not_a_number_is_never_kept_and_an_infinite_one_is() -> None:
+def test_a_nan_divergence_is_never_kept_and_an_infinite_one_is() -> None:
     kept = select_steps(torch.tensor([math.nan, math.inf, -math.inf]), -1.0)
     assert kept.tolist() == [False, True, False]
 
@@ -94,19 +94,17 @@ def test_a_divergence_that_is_not_a_number_is_never_kept_and_an_infinite_one_is(
         (1.0, [True, False, False, False]),
     ],
 )
-def test_the_mask_of_the_hand_example_compares_with_the_share_of_the_top_probability(
-    alpha: float, expected: list[bool]
-) -> None:
+def test_the_mask_of_the_hand_example(alpha: float, expected: list[bool]) -> None:
     assert plausible_tokens(EXPERT, alpha).tolist() == expected
 
 
-def test_alpha_is_a_share_of_the_top_probability_and_no_absolute_threshold() -> None:
+def test_alpha_is_a_share_of_the_top_probability() -> None:
     # Top 0.3, so α = 0.5 asks for 0.15: 0.2 is in, though 0.2 < 0.5.
     log_expert = torch.tensor([0.3, 0.3, 0.2, 0.1, 0.1]).log()
     assert plausible_tokens(log_expert, 0.5).tolist() == [True, True, True, False, False]
 
 
-def test_alpha_one_keeps_the_favourite_and_its_ties() -> None:
+def test_alpha_one_keeps_the_most_probable_token_and_its_ties() -> None:
     log_expert = torch.tensor([0.2, 0.4, 0.4]).log()
     assert plausible_tokens(log_expert, 1.0).tolist() == [False, True, True]
 
@@ -138,7 +136,7 @@ def test_a_mask_of_one_token_gives_a_one_hot() -> None:
     assert labels.tolist() == [0, 0, 1, 0]
 
 
-def test_a_label_can_rank_a_plausible_token_above_the_experts_favourite() -> None:
+def test_a_label_can_rank_a_plausible_token_above_the_experts_most_probable_one() -> None:
     # Threshold 0.5 · 0.5 = 0.25: the first two. Ratios 0.5/0.5 = 1 and 0.4/0.1 = 4: label 1/5 and 4/5.
     log_expert, log_amateur = torch.tensor([[0.5, 0.4, 0.1], [0.5, 0.1, 0.4]], dtype=torch.float64).log()
     labels = contrastive_labels(log_expert, log_amateur, plausible_tokens(log_expert, 0.5))
@@ -168,24 +166,24 @@ def test_label_kl_is_zero_where_the_expert_equals_the_label() -> None:
 # --- Probabilities of exactly zero ---
 
 
-def test_a_token_that_the_first_argument_excludes_adds_nothing_to_the_kl() -> None:
+def test_a_token_with_zero_p_adds_nothing_to_the_kl() -> None:
     # p = (1/2, 1/2, 0), q = (1/4, 1/4, 1/2): 2 · 1/2 · ln 2 = ln 2
     log_p, log_q = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64).log()
     close(kl_divergence(log_p, log_q), LN2)
 
 
-def test_a_token_that_both_exclude_adds_nothing_to_the_kl() -> None:
+def test_a_token_with_zero_p_and_q_adds_nothing_to_the_kl() -> None:
     log_p, log_q = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]], dtype=torch.float64).log()
     # 1/2·ln 2 + 1/2·ln 2/3 = ln 2 − 1/2·ln 3
     close(kl_divergence(log_p, log_q), LN2 - LN3 / 2)
 
 
-def test_a_token_that_only_the_second_argument_excludes_makes_the_kl_infinite() -> None:
+def test_a_token_with_only_zero_q_makes_the_kl_infinite() -> None:
     log_p, log_q = torch.tensor([[0.25, 0.75], [0.0, 1.0]]).log()
     assert kl_divergence(log_p, log_q).item() == math.inf
 
 
-def test_an_excluded_token_adds_nothing_to_the_entropy() -> None:
+def test_a_token_of_probability_zero_adds_nothing_to_the_entropy() -> None:
     close(entropy(torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64).log()), LN2)
 
 
@@ -215,7 +213,7 @@ def test_an_unlabelled_token_of_probability_zero_leaves_the_gradient_finite(loss
     close(logits.grad, [-0.5, 0.5, 0.0])  # softmax − label = (1/2 − 1, 1/2 − 0, 0 − 0)
 
 
-# --- Witness 2: a slow twin, straight from the equations ---
+# --- A slow reference, directly from the equations ---
 
 Row = NDArray[np.float64]
 
@@ -285,7 +283,7 @@ PRECISIONS = [(torch.float64, 1e-11), (torch.float32, 2e-5)]
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_kl_and_entropy_agree_with_the_slow_twin(vocabulary: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_kl_and_entropy_agree_with_the_slow_reference(vocabulary: int, dtype: torch.dtype, tolerance: float) -> None:
     expert, amateur = random_rows(vocabulary)
     log_expert, log_amateur = tensors(expert, amateur, dtype=dtype)
     close(kl_divergence(log_expert, log_amateur), list(map(slow_kl, expert, amateur)), tolerance)
@@ -294,7 +292,7 @@ def test_kl_and_entropy_agree_with_the_slow_twin(vocabulary: int, dtype: torch.d
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("beta", [0.0, 0.4, 1.5])
-def test_the_selection_agrees_with_the_slow_twin(vocabulary: int, beta: float) -> None:
+def test_the_selection_agrees_with_the_slow_reference(vocabulary: int, beta: float) -> None:
     expert, amateur = random_rows(vocabulary)
     kept = select_steps(kl_divergence(*tensors(expert, amateur, dtype=torch.float64)), beta)
     assert kept.tolist() == [slow_kl(p, q) > beta for p, q in zip(expert, amateur, strict=True)]
@@ -303,7 +301,7 @@ def test_the_selection_agrees_with_the_slow_twin(vocabulary: int, beta: float) -
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("alpha", [0.0, 0.05, 0.2, 0.7, 1.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_mask_labels_and_losses_agree_with_the_slow_twin(
+def test_mask_labels_and_losses_agree_with_the_slow_reference(
     vocabulary: int, alpha: float, dtype: torch.dtype, tolerance: float
 ) -> None:
     expert, amateur = random_rows(vocabulary)
@@ -318,7 +316,7 @@ def test_mask_labels_and_losses_agree_with_the_slow_twin(
     close(label_kl(labels, log_expert), list(map(slow_label_kl, slow, expert)), tolerance)
 
 
-# --- Witness 3: properties ---
+# --- Properties ---
 
 alphas = st.floats(0, 1)
 
@@ -332,7 +330,7 @@ def distributions(draw: st.DrawFn, count: int = 2) -> tuple[Tensor, ...]:
 
 
 @given(distributions())
-def test_kl_is_at_least_half_the_squared_distance_so_zero_only_for_equals(pair: tuple[Tensor, Tensor]) -> None:
+def test_kl_is_at_least_half_the_squared_l1_distance(pair: tuple[Tensor, Tensor]) -> None:
     # Pinsker's inequality: D_KL ≥ ½ ‖p − q‖₁², which is more than "never negative".
     log_p, log_q = pair
     distance = (log_p.exp() - log_q.exp()).abs().sum()
@@ -357,7 +355,7 @@ def test_entropy_lies_between_zero_and_the_log_of_the_vocabulary_size(only: tupl
 
 
 @given(distributions(count=1))
-def test_kl_to_the_uniform_distribution_is_the_entropy_that_is_missing(only: tuple[Tensor]) -> None:
+def test_kl_to_the_uniform_distribution_is_the_log_of_the_size_minus_the_entropy(only: tuple[Tensor]) -> None:
     size = len(only[0])
     uniform = torch.full((size,), -math.log(size), dtype=torch.float64)
     close(kl_divergence(only[0], uniform), math.log(size) - entropy(only[0]), 1e-10)
@@ -372,7 +370,7 @@ def test_the_divergence_is_the_experts_expectation_of_the_contrast_score(pair: t
 
 
 @given(distributions(count=1), alphas)
-def test_the_experts_favourite_is_always_plausible(only: tuple[Tensor], alpha: float) -> None:
+def test_the_experts_most_probable_token_is_always_plausible(only: tuple[Tensor], alpha: float) -> None:
     assert plausible_tokens(only[0], alpha)[only[0].argmax()]
 
 
@@ -405,7 +403,7 @@ def test_labels_of_a_pair_that_agrees_are_uniform_over_the_mask(only: tuple[Tens
 
 
 @given(distributions())
-def test_a_unique_favourite_at_alpha_one_becomes_a_one_hot_label(pair: tuple[Tensor, Tensor]) -> None:
+def test_alpha_one_with_a_unique_maximum_gives_a_one_hot_label(pair: tuple[Tensor, Tensor]) -> None:
     log_expert, log_amateur = pair
     assume(int((log_expert == log_expert.max()).sum()) == 1)
     labels = contrastive_labels(log_expert, log_amateur, plausible_tokens(log_expert, 1.0))
@@ -486,7 +484,7 @@ def test_selection_keeps_the_shape_of_the_divergence() -> None:
 
 
 @pytest.mark.parametrize("name", [*REDUCTIONS, "contrastive_labels"])
-def test_every_function_computes_in_the_dtype_that_it_is_given(name: str) -> None:
+def test_every_function_keeps_the_dtype_of_its_input(name: str) -> None:
     function = {**REDUCTIONS, **MAPS}[name]
     for dtype in (torch.float32, torch.float64):
         assert function(EXPERT.to(dtype), AMATEUR.to(dtype)).dtype == dtype

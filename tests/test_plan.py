@@ -93,7 +93,7 @@ def test_plan_refuses_wrong_settings_and_models_it_cannot_read(tmp_path: Path, m
             plan(config_for(tmp_path), **wrong)
     with pytest.raises(HubUnreachable, match="config.json of nobody/nothing"):
         plan(config_for(tmp_path, expert="nobody/nothing"))
-    for content, complaint in (("{", "no readable"), ("{}", "does not tell"), ('{"num_experts": 8}', "mixture")):
+    for content, complaint in (("{", "no readable"), ("{}", "lacks a size"), ('{"num_experts": 8}', "mixture")):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ModelError, match=complaint):
             plan(config_for(tmp_path, expert=str(tmp_path)))

@@ -1,8 +1,8 @@
 """The equations of the paper (arXiv 2510.07962), in its order, on log-probabilities.
 
-`log_expert` and `log_amateur` are the next-token log-probabilities log π_E(·|s_t) and log π_A(·|s_t) of the
-same prefix s_t, natural logarithm, [..., V], normalised over the last axis. Every function keeps the leading
-axes, needs no epsilon, and computes in the dtype that it is given: callers pass float32.
+`log_expert` and `log_amateur` are the next-token log-probabilities log π_E(·|s_t) and log π_A(·|s_t) after the same
+prefix s_t, natural logarithm, [..., V], normalised over the last axis. Every function keeps the leading axes, needs no
+epsilon, and computes in the dtype of its input; callers pass float32.
 """
 
 import torch
@@ -13,12 +13,12 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """D_KL(p‖q) = Σ_a p(a) · log(p(a)/q(a)), Eq 2 with p = π_E and q = π_A: expectation under the *expert*.
 
     Args:
-        log_p: log-probabilities of the distribution that takes the expectation, [..., V].
-        log_q: log-probabilities of the other, [..., V].
+        log_p: log-probabilities of the distribution that weights the sum, [..., V].
+        log_q: log-probabilities of the other distribution, [..., V].
 
     Returns:
-        The divergence in nats, [...]. A token with p = 0 adds nothing (0·log 0 = 0); a token with p > 0 and
-        q = 0 makes it infinite.
+        The divergence in nats, [...]. A token with p = 0 adds 0 (0·log 0 = 0); a token with p > 0 and q = 0 makes it
+        infinite.
     """
     terms = log_p.exp() * (log_p - log_q)
     return torch.where(log_p == -torch.inf, 0.0, terms).sum(-1)
@@ -35,9 +35,9 @@ def select_steps(divergence: Tensor, beta: float) -> Tensor:
 
 
 def select_highest(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Keep the `count` steps of the highest scores; of equal ones at random. [S] → bool [S].
+    """Keep the `count` steps with the highest scores, ties at random. [S] → bool [S].
 
-    The quantile form of Eq 3, for any score. A step of score −∞ or NaN is never kept, so fewer may be.
+    The quantile form of Eq 3, for any score. Steps with score −∞ or NaN are never kept, so the result may have fewer.
     """
     shuffled = torch.randperm(len(scores), generator=generator)
     possible = scores > -torch.inf
@@ -50,7 +50,7 @@ def select_highest(scores: Tensor, count: int, generator: torch.Generator) -> Te
 def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
     """A_mask, Eq 4: tokens with π_E(a) ≥ α · max_b π_E(b). [..., V] → bool [..., V].
 
-    The expert's most probable token is always in it, also at α = 1 (ties included).
+    Always contains the expert's most probable token, and its ties, also at α = 1.
     """
     return (log_expert - log_expert.amax(-1, keepdim=True)).exp() >= alpha
 
@@ -58,30 +58,29 @@ def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
 def contrastive_labels(log_expert: Tensor, log_amateur: Tensor, plausible: Tensor, temperature: float = 1.0) -> Tensor:
     """v_C, Eq 5–6: softmax over A_mask of v'_C(a) = log(π_E(a)/π_A(a)), zero outside the mask.
 
-    The softmax of a log-ratio is the normalised ratio: v_C(a) = r(a) / Σ_mask r with r = π_E/π_A. So the label
-    can rank a plausible token above the expert's own favourite, and a mask of one token gives a one-hot.
+    The softmax of a log-ratio is the normalised ratio: v_C(a) = r(a) / Σ_mask r with r = π_E/π_A. So the label can rank
+    a plausible token above the expert's most probable one, and a mask of one token gives a one-hot label.
 
-    Against an amateur of zeros, which prefers nothing, the label is the expert's own distribution over the mask: the
-    label without contrast.
+    With `log_amateur` all zeros, the label is the expert's distribution over the mask: the label without contrast.
 
     Args:
         log_expert: [..., V].
         log_amateur: [..., V].
-        plausible: A_mask, bool [..., V]; at least one token of each row.
-        temperature: divides v'_C before the softmax; the paper has none (1).
+        plausible: A_mask, bool [..., V]; at least one token in each row.
+        temperature: divides v'_C before the softmax; 1 in the paper.
 
     Returns:
         Label probabilities, [..., V], each row sums to 1.
     """
-    possible = plausible & (log_expert > -torch.inf)  # at α = 0 the mask holds tokens that the expert rules out
+    possible = plausible & (log_expert > -torch.inf)  # at α = 0 the mask holds tokens of probability 0
     return torch.where(possible, (log_expert - log_amateur) / temperature, -torch.inf).softmax(-1)
 
 
 def label_cross_entropy(labels: Tensor, log_expert: Tensor) -> Tensor:
-    """L̃ = −Σ_a v_C(a) · log π_E(a), Eq 8: the loss of fine-tuning; π_E is the *trainable* expert.
+    """L̃ = −Σ_a v_C(a) · log π_E(a), Eq 8: the fine-tuning loss; π_E is the *trainable* expert.
 
-    The sum may run over the whole vocabulary or over the labelled tokens alone, since v_C is zero elsewhere:
-    [..., V] or [..., K] → [...]. `log_expert` stays normalised over the whole vocabulary either way.
+    The sum may run over the whole vocabulary or over the labelled tokens only, since v_C is zero elsewhere:
+    [..., V] or [..., K] → [...]. `log_expert` is normalised over the whole vocabulary in both cases.
     """
     return -torch.where(labels == 0, 0.0, labels * log_expert).sum(-1)
 
@@ -89,6 +88,6 @@ def label_cross_entropy(labels: Tensor, log_expert: Tensor) -> Tensor:
 def label_kl(labels: Tensor, log_expert: Tensor) -> Tensor:
     """L = D_KL(v_C‖π_E) = Σ_a v_C(a) · log(v_C(a)/π_E(a)), Eq 7 = Eq 8 − H(v_C). Shapes as in Eq 8.
 
-    Its gradient is that of Eq 8, ∂L/∂logits = π_E − v_C, because the label is frozen.
+    The label is frozen, so the gradient is that of Eq 8: ∂L/∂logits = π_E − v_C.
     """
     return label_cross_entropy(labels, log_expert) - entropy(labels.log())

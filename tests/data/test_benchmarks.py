@@ -1,4 +1,4 @@
-"""The benchmarks: what each row becomes, and that the items are the known ones."""
+"""The benchmarks: the item of each row, and the hashes of all items."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,6 @@ from lightreasoner.data.benchmarks import (
     Benchmark,
     ChoiceBenchmark,
     HubSource,
-    UrlSource,
     items_hash,
     load_benchmark,
     load_choices,
@@ -32,16 +31,16 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones() -> None:
         load_benchmark("gsm9k", limit=None, data_dir=None)
 
 
-def test_the_arithmetic_benchmark_asks_everyone_the_same_two_thousand_distinct_questions() -> None:
+def test_the_arithmetic_benchmark_has_the_same_2000_distinct_questions_in_every_run() -> None:
     items = load_benchmark("arithmetic", limit=None, data_dir=None)
     assert len(items) == len({item.question for item in items}) == 2000
     assert load_benchmark("arithmetic", limit=10, data_dir=None) == items[:10]
 
 
 def test_no_arithmetic_benchmark_item_is_among_the_training_problems() -> None:
-    asked = {item.question for item in load_benchmark("arithmetic", limit=None, data_dir=None)}
+    benchmark_questions = {item.question for item in load_benchmark("arithmetic", limit=None, data_dir=None)}
     for seed in (0, 42):
-        assert asked.isdisjoint(
+        assert benchmark_questions.isdisjoint(
             problem.question for problem in load_problems("arithmetic", limit=2000, seed=seed).problems
         )
 
@@ -53,21 +52,21 @@ def benchmark_rows(folder: Path, name: str, rows: list[Any]) -> Path:
     return folder
 
 
-def test_questions_that_a_benchmark_asks_twice_stay_two_items(tmp_path: Path) -> None:
+def test_repeated_questions_of_a_benchmark_stay_separate_items(tmp_path: Path) -> None:
     row = {"question": "One?", "answer": "1 + 0 = <<1+0=1>>1\n#### 1"}
     items = load_benchmark("gsm8k", limit=None, data_dir=benchmark_rows(tmp_path, "gsm8k", [row, row]))
     assert [(item.question, item.answer) for item in items] == [("One?", "1")] * 2
     assert len({item.id for item in items}) == 2
 
 
-def test_the_gold_of_gsm8k_stands_after_the_last_hashes(tmp_path: Path) -> None:
+def test_the_gsm8k_gold_answer_follows_the_last_hashes(tmp_path: Path) -> None:
     row = {"question": "One?", "answer": "#### is a mark\n#### 1,234"}
     items = load_benchmark("gsm8k", limit=None, data_dir=benchmark_rows(tmp_path, "gsm8k", [row]))
     assert items[0].answer == "1,234"
 
 
 @pytest.mark.parametrize(("body", "joined"), [("A cat sat", "A cat sat. Why?"), ("A cat sat.", "A cat sat. Why?")])
-def test_the_question_of_svamp_is_body_and_question_with_one_full_stop(body: str, joined: str, tmp_path: Path) -> None:
+def test_the_svamp_question_joins_body_and_question_with_one_full_stop(body: str, joined: str, tmp_path: Path) -> None:
     row = {"Body": body, "Question": "Why?", "Answer": 145.0}
     items = load_benchmark("svamp", limit=None, data_dir=benchmark_rows(tmp_path, "svamp", [row]))
     assert (items[0].question, items[0].answer) == (joined, "145")
@@ -83,7 +82,7 @@ def test_the_question_of_svamp_is_body_and_question_with_one_full_stop(body: str
         ("svamp", {"Question": "A", "Answer": 1.0}, "Body"),
     ],
 )
-def test_a_benchmark_row_without_a_field_is_refused_with_its_place(
+def test_a_benchmark_row_without_a_field_is_refused_with_its_line(
     name: str, row: dict[str, Any], field: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=rf"test\.jsonl, line 1: .*{field}"):
@@ -95,11 +94,11 @@ def test_an_empty_benchmark_is_refused(tmp_path: Path) -> None:
         load_benchmark("gsm8k", limit=None, data_dir=benchmark_rows(tmp_path, "gsm8k", []))
 
 
-def test_every_benchmark_that_can_be_asked_for_is_there() -> None:
+def test_every_benchmark_name_has_an_entry() -> None:
     assert set(BENCHMARKS) == set(get_args(BenchmarkName))
 
 
-# --- What a row becomes ---
+# --- Items of rows ---
 
 ROWS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("MATH: the last box of the solution", "math", {"problem": "P?", "solution": r"\boxed{1} so \boxed{\frac{1}{2}}"},
@@ -109,20 +108,20 @@ ROWS: list[tuple[str, str, dict[str, Any], str, str]] = [
      "B. Q?", "9"),
     ("ASDiv: brackets of the answer stay", "asdiv", {"body": "B.", "question": "Q?", "answer": "-(1/3)"},
      "B. Q?", "-(1/3)"),
-    ("ASDiv: yes or no is said so", "asdiv", {"body": "B.", "question": "Q?", "answer": "Yes"},
+    ("ASDiv: a hint for yes or no", "asdiv", {"body": "B.", "question": "Q?", "answer": "Yes"},
      "B. Q? (Yes or No)", "Yes"),
-    ("Minerva: boxed, unit and all", "minerva_math", {"problem": "P?", "solution": r"\boxed{4.5e33} \mathrm{erg}"},
+    ("Minerva: the box without the unit", "minerva_math", {"problem": "P?", "solution": r"\boxed{4.5e33} \mathrm{erg}"},
      "P?", "4.5e33"),
     ("OlympiadBench: the first final answer without dollars", "olympiadbench",
      {"question": "Q?", "final_answer": ["$(1,8)$"], "context": "ignored"}, "Q?", "(1,8)"),
     ("MMLU-STEM: choices with letters", "mmlu_stem", {"question": "Q?", "choices": ["a", "b", "c", "d"], "answer": 2},
      "Q?\nAnswer Choices: (A) a (B) b (C) c (D) d", "C"),
-    ("SVAMP: a decimal that is none", "svamp", {"Body": "B.", "Question": "Q?", "Answer": "2.5"}, "B. Q?", "2.5"),
+    ("SVAMP: a decimal", "svamp", {"Body": "B.", "Question": "Q?", "Answer": "2.5"}, "B. Q?", "2.5"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "row", "question", "gold"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_a_row_becomes_a_question_and_its_gold(
+def test_a_row_becomes_a_question_and_its_gold_answer(
     name: BenchmarkName, row: dict[str, Any], question: str, gold: str, tmp_path: Path
 ) -> None:
     (item,) = load_benchmark(name, limit=None, data_dir=benchmark_rows(tmp_path, name, [row]))
@@ -180,9 +179,7 @@ def test_a_row_becomes_a_context_and_choices(
          "the right choice is number 3 of 1"),
     ],
 )  # fmt: skip
-def test_a_row_that_cannot_be_is_refused(
-    name: BenchmarkName, row: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_an_invalid_row_is_refused(name: BenchmarkName, row: dict[str, Any], message: str, tmp_path: Path) -> None:
     load = load_benchmark if isinstance(BENCHMARKS[name], Benchmark) else load_choices
     with pytest.raises(DataError) as caught:
         load(name, limit=None, data_dir=benchmark_rows(tmp_path, name, [row]))
@@ -197,30 +194,30 @@ def test_every_source_is_pinned() -> None:
     for benchmark in BENCHMARKS.values():
         if isinstance(benchmark.source, HubSource):
             assert len(benchmark.source.revision) == 40
-        elif isinstance(benchmark.source, UrlSource):
-            assert "/a45202bd16f1ec06f433442dc1152d0074773465/" in benchmark.source.url
+        elif isinstance(benchmark.source, str):
+            assert "/a45202bd16f1ec06f433442dc1152d0074773465/" in benchmark.source
         else:
             assert benchmark.name == "arithmetic"
 
 
-def test_the_papers_columns_are_the_seven_of_its_table() -> None:
+def test_the_paper_set_has_the_seven_columns_of_table_1() -> None:
     assert [BENCHMARKS[name].title for name in PAPER_SET] == [
         "GSM8K", "MATH", "SVAMP", "ASDiv", "Minerva", "Olympiad", "MMLU-STEM",
     ]  # fmt: skip
 
 
-def test_nothing_is_called_verified_yet() -> None:
+def test_no_benchmark_is_verified_yet() -> None:
     assert not any(benchmark.verified for benchmark in BENCHMARKS.values())
 
 
-def test_the_demonstrations_are_five_and_answer_with_a_letter() -> None:
+def test_the_five_demonstrations_answer_with_a_letter() -> None:
     benchmark = BENCHMARKS["mmlu_stem"]
     assert isinstance(benchmark, Benchmark)
     assert [extract_choice(answer) for _, answer in benchmark.demonstrations] == ["C", "B", "C", "A", "D"]
     assert all("\nAnswer Choices: (A) " in question for question, _ in benchmark.demonstrations)
 
 
-def test_items_in_another_order_or_with_another_gold_have_another_hash(tmp_path: Path) -> None:
+def test_the_items_hash_depends_on_order_and_gold_answers(tmp_path: Path) -> None:
     rows = [{"question": question, "answer": f"#### {gold}"} for question, gold in (("One?", 1), ("Two?", 2))]
     hashes = {
         items_hash(load_benchmark("gsm8k", limit=None, data_dir=benchmark_rows(tmp_path, "gsm8k", changed)))
@@ -229,7 +226,7 @@ def test_items_in_another_order_or_with_another_gold_have_another_hash(tmp_path:
     assert len(hashes) == 4
 
 
-def test_an_address_out_of_reach_is_said_in_one_line_and_only_https_is_read() -> None:
+def test_an_unreachable_url_is_reported_in_one_line_and_only_https_is_read() -> None:
     for url in ("https://localhost:9/data/test.jsonl", "http://localhost:9/x", "file:///etc/passwd"):
         with pytest.raises(HubUnreachable, match="--data-dir") as caught:
             list(read_url(url))
@@ -238,22 +235,22 @@ def test_an_address_out_of_reach_is_said_in_one_line_and_only_https_is_read() ->
 
 # --- The public files ---
 
-SEEN = [
+WITH_KNOWN_ITEMS = [
     benchmark
     for benchmark in BENCHMARKS.values()
     if isinstance(benchmark, Benchmark) and benchmark.items_sha256 and benchmark.source
 ]
 
 
-def test_the_files_of_all_but_math_have_been_seen() -> None:
-    assert {benchmark.name for benchmark in SEEN} == {*PAPER_SET, "math500"} - {"math"}
+def test_all_items_but_those_of_math_have_a_known_hash() -> None:
+    assert {benchmark.name for benchmark in WITH_KNOWN_ITEMS} == {*PAPER_SET, "math500"} - {"math"}
     assert all(
         benchmark.items_sha256 is None for benchmark in BENCHMARKS.values() if isinstance(benchmark, ChoiceBenchmark)
     )
 
 
-@pytest.mark.parametrize("benchmark", SEEN, ids=lambda benchmark: benchmark.name)
-def test_the_items_are_the_known_ones(benchmark: Benchmark, data_dir: Path) -> None:
+@pytest.mark.parametrize("benchmark", WITH_KNOWN_ITEMS, ids=lambda benchmark: benchmark.name)
+def test_the_items_have_the_known_hash(benchmark: Benchmark, data_dir: Path) -> None:
     items = load_benchmark(benchmark.name, limit=None, data_dir=data_dir)
     assert len(items) == len({item.id for item in items}) == benchmark.size
     assert items_hash(items) == benchmark.items_sha256

@@ -1,4 +1,4 @@
-"""Problems from files, the generator, the Hub."""
+"""Problems from files, the generator and the Hub."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ ROWS = [{"question": "One?"}, {"question": "Two?"}, {"question": "One?"}, {"ques
 
 
 def write(path: Path, rows: list[Any]) -> Path:
-    """A file of rows in the format that its name says."""
+    """Write rows in the format of the file's suffix."""
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif path.suffix == ".json":
@@ -53,7 +53,7 @@ formats = pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parq
 
 
 @formats
-def test_questions_come_in_file_order_each_once_and_repeats_are_counted(name: str, tmp_path: Path) -> None:
+def test_questions_keep_file_order_and_repeats_are_dropped_and_counted(name: str, tmp_path: Path) -> None:
     problems = load_problems(str(write(tmp_path / name, ROWS)))
     assert [problem.question for problem in problems.problems] == ["One?", "Two?", "Three?"]
     assert problems.duplicates == 1
@@ -74,7 +74,7 @@ def test_rows_after_the_limit_are_not_read(tmp_path: Path) -> None:
 
 
 @formats
-def test_the_question_is_the_first_usual_field_of_a_row(name: str, tmp_path: Path) -> None:
+def test_the_default_question_field_is_question_then_problem_then_prompt(name: str, tmp_path: Path) -> None:
     row = {"prompt": "the prompt", "problem": "the problem", "question": "the question"}
     assert questions_of(write(tmp_path / name, [row])) == ["the question"]
     del row["question"]
@@ -84,12 +84,12 @@ def test_the_question_is_the_first_usual_field_of_a_row(name: str, tmp_path: Pat
 
 
 @formats
-def test_a_named_field_wins_over_the_usual_ones(name: str, tmp_path: Path) -> None:
+def test_a_named_field_overrides_the_default_fields(name: str, tmp_path: Path) -> None:
     file = write(tmp_path / name, [{"question": "no", "text": "yes"}])
     assert questions_of(file, question_field="text") == ["yes"]
 
 
-def test_a_question_is_the_same_problem_everywhere_whatever_the_space_around_it(tmp_path: Path) -> None:
+def test_space_around_a_question_does_not_change_its_id(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [{"question": "One?"}, {"question": "  One?\n"}])
     loaded = load_problems(str(file))
     assert loaded.duplicates == 1
@@ -102,7 +102,7 @@ def test_gold_answers_are_not_read(tmp_path: Path) -> None:
     assert load_problems(str(file)).problems[0].answer is None
 
 
-def test_the_fingerprint_is_that_of_the_questions_in_order(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_questions_and_their_order(tmp_path: Path) -> None:
     one, two, three = {"question": "1"}, {"question": "2"}, {"question": "1", "answer": "#### 1"}
     rows = [[one, two], [two, one], [one], [three, two]]
     prints = [load_problems(str(write(tmp_path / f"{n}.jsonl", r))).fingerprint for n, r in enumerate(rows)]
@@ -110,7 +110,7 @@ def test_the_fingerprint_is_that_of_the_questions_in_order(tmp_path: Path) -> No
     assert prints[3] == prints[0]
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b'\xef\xbb\xbf{"question": "caf\xc3\xa9?"}\r\n{"question": "Two?"}')
     assert questions_of(file) == ["café?", "Two?"]
@@ -153,14 +153,14 @@ def test_a_bad_row_is_refused_with_its_file_line_and_reason(line: bytes, reason:
         ("rows.parquet", [{"question": "1"}, {"question": "2"}, {"question": None}], "row 3"),
     ],
 )
-def test_a_bad_row_of_other_formats_is_refused_with_its_file_and_place(
+def test_a_bad_row_of_other_formats_is_refused_with_its_file_and_position(
     name: str, rows: list[Any], where: str, tmp_path: Path
 ) -> None:
     file = write(tmp_path / name, rows)
     assert refusal(file).startswith(f"{file}, {where}: ")
 
 
-def test_a_named_field_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_named_field_is_refused_with_the_fields_of_the_row(tmp_path: Path) -> None:
     message = refusal(write(tmp_path / "rows.jsonl", ROWS), question_field="text")
     assert "line 1: no field text among question" in message
 
@@ -176,9 +176,7 @@ def test_a_named_field_that_is_not_there_is_refused_with_those_that_are(tmp_path
         ("rows.parquet", b"PAR1 not really"),
     ],
 )
-def test_a_file_of_another_format_than_its_name_says_is_refused_by_name(
-    name: str, content: bytes, tmp_path: Path
-) -> None:
+def test_a_file_in_another_format_than_its_suffix_is_refused_by_name(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name).startswith(str(tmp_path / name))
 
@@ -206,7 +204,7 @@ def test_an_empty_file_is_refused(name: str, content: bytes | None, tmp_path: Pa
 
 
 @formats
-def test_a_file_that_is_not_there_is_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_by_name(name: str, tmp_path: Path) -> None:
     assert f"no file {tmp_path / name}" in refusal(tmp_path / name)
 
 
@@ -224,21 +222,21 @@ def test_a_data_folder_is_read_instead_of_the_hub(tmp_path: Path) -> None:
     assert questions_of("gsm8k", data_dir=tmp_path, split="test") == ["test?"]
 
 
-def test_a_data_folder_without_the_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_file_in_a_data_folder_is_refused_by_name(tmp_path: Path) -> None:
     assert str(tmp_path / "gsm8k" / "train.jsonl") in refusal("gsm8k", data_dir=tmp_path)
 
 
 # --- The generator ---
 
 
-def test_arithmetic_problems_are_those_of_the_generator_each_once() -> None:
+def test_arithmetic_problems_are_the_distinct_ones_of_the_generator() -> None:
     loaded = load_problems("arithmetic", limit=300, seed=5)
     drawn = [problem.question for problem in islice(word_problems("train", 5), 300 + loaded.duplicates)]
     assert [problem.question for problem in loaded.problems] == list(dict.fromkeys(drawn))[:300]
     assert len({problem.id for problem in loaded.problems}) == 300
 
 
-def test_arithmetic_problems_depend_on_seed_and_split_and_nothing_else() -> None:
+def test_arithmetic_problems_depend_only_on_seed_and_split() -> None:
     first = load_problems("arithmetic", limit=50, seed=1)
     assert load_problems("arithmetic", limit=50, seed=1) == first
     assert load_problems("arithmetic", limit=50, seed=2).fingerprint != first.fingerprint
@@ -255,7 +253,7 @@ def test_arithmetic_problems_without_a_limit_are_refused() -> None:
 
 @pytest.fixture
 def hub_at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Point the Hub's client at another address."""
+    """Point the Hub's client to another address."""
     import huggingface_hub.constants
 
     for name in ("HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
@@ -269,7 +267,7 @@ def hub_at(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A server that takes connections and never answers, for ten seconds; then it hangs up."""
+    """A server that accepts connections and never answers; it closes after ten seconds."""
     server = socket.create_server(("127.0.0.1", 0))
     hang_up = threading.Timer(10, server.close)
     hang_up.start()
@@ -286,7 +284,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def refusing_port() -> Iterator[int]:
-    """A Hub that knows no data set."""
+    """A Hub without any data set."""
 
     class NotFound(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -301,7 +299,7 @@ def refusing_port() -> Iterator[int]:
         server.shutdown()
 
 
-def test_a_hub_that_cannot_be_reached_is_called_so_with_what_to_do(hub_at: Any, closed_port: int) -> None:
+def test_an_unreachable_hub_is_reported_with_what_to_do(hub_at: Any, closed_port: int) -> None:
     hub_at(closed_port)
     with pytest.raises(HubUnreachable) as caught:
         load_problems("openai/gsm8k:main")
@@ -309,20 +307,20 @@ def test_a_hub_that_cannot_be_reached_is_called_so_with_what_to_do(hub_at: Any, 
     assert all(word in message for word in ("openai/gsm8k", "does not answer", "HF_HUB_OFFLINE=1", "--data-dir"))
 
 
-def test_a_hub_that_never_answers_is_given_up(hub_at: Any, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_hub_times_out(hub_at: Any, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightreasoner.data.hub.TIMEOUT", 0.3)
     hub_at(silent_port)
     with pytest.raises(HubUnreachable, match=r"openai/gsm8k .*Timeout"):
         load_problems("gsm8k")
 
 
-def test_a_data_set_that_the_hub_refuses_is_not_blamed_on_the_network(hub_at: Any, refusing_port: int) -> None:
+def test_a_data_set_that_the_hub_refuses_is_not_reported_as_a_network_error(hub_at: Any, refusing_port: int) -> None:
     hub_at(refusing_port)
     assert "the Hub refuses data set no/such" in refusal("no/such")
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "a/b c", "/some/folder"])
-def test_a_name_that_no_hub_data_set_can_have_is_not_blamed_on_the_network(
+def test_an_impossible_data_set_name_is_not_reported_as_a_network_error(
     name: str, hub_at: Any, closed_port: int
 ) -> None:
     hub_at(closed_port)
@@ -332,7 +330,7 @@ def test_a_name_that_no_hub_data_set_can_have_is_not_blamed_on_the_network(
 def test_offline_mode_is_off_when_its_variable_says_zero(
     hub_at: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Otherwise the quick check is skipped, and the client library retries for half a minute.
+    # Without the quick check, the client library retries for half a minute.
     import datasets
 
     def give_up(*_: object, **__: object) -> None:
@@ -345,8 +343,8 @@ def test_offline_mode_is_off_when_its_variable_says_zero(
         load_problems("openai/gsm8k:main")
 
 
-def test_offline_mode_uses_the_cache_and_says_what_it_lacks(tmp_path: Path) -> None:
-    # The client libraries read the variable once, when they are imported: hence a process of its own.
+def test_offline_mode_reports_a_data_set_missing_from_the_cache(tmp_path: Path) -> None:
+    # In a new process, because the client libraries read the variable on import.
     script = "from lightreasoner.data.problems import load_problems; load_problems('openai/gsm8k:main')"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -359,38 +357,38 @@ def test_offline_mode_uses_the_cache_and_says_what_it_lacks(tmp_path: Path) -> N
 
 
 def pretend_hub(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """A Hub that answers with these rows; gives the list of what it is asked for."""
+    """Replace the Hub by these rows; returns the list of requests."""
     import datasets
     import huggingface_hub
 
-    asked: list[tuple[Any, ...]] = []
+    requests: list[tuple[Any, ...]] = []
 
     def load(name: str, configuration: str | None, *, split: str, revision: str | None) -> list[dict[str, Any]]:
-        asked.append((name, configuration, split, revision))
+        requests.append((name, configuration, split, revision))
         return rows
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    return asked
+    return requests
 
 
 @pytest.mark.parametrize(
-    ("dataset", "asked"),
+    ("dataset", "requests"),
     [
         ("gsm8k", ("openai/gsm8k", "main", "train", None)),
         ("org/set", ("org/set", None, "train", None)),
         ("org/set:part", ("org/set", "part", "train", None)),
     ],
 )
-def test_a_hub_data_set_is_asked_for_by_name_and_configuration(
-    dataset: str, asked: tuple[str | None, ...], monkeypatch: pytest.MonkeyPatch
+def test_a_hub_data_set_is_requested_by_name_and_configuration(
+    dataset: str, requests: tuple[str | None, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = pretend_hub(monkeypatch, ROWS)
     assert questions_of(dataset) == ["One?", "Two?", "Three?"]
-    assert calls == [asked]
+    assert calls == [requests]
 
 
-def test_a_benchmark_asks_the_hub_for_its_pinned_commit_and_all_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_requests_its_pinned_commit_and_all_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = pretend_hub(monkeypatch, [{"problem": "P?", "solution": r"\boxed{1}"}])
     assert len(load_benchmark("math", limit=None, data_dir=None)) == 7
     assert {(name, split, revision) for name, _, split, revision in calls} == {
@@ -399,7 +397,7 @@ def test_a_benchmark_asks_the_hub_for_its_pinned_commit_and_all_its_parts(monkey
     assert len({configuration for _, configuration, _, _ in calls}) == 7
 
 
-def test_a_bad_row_of_a_hub_data_set_is_refused_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_row_of_a_hub_data_set_is_refused_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_hub(monkeypatch, [{"question": "One?"}, {"text": "Two?"}])
     assert refusal("org/set").startswith("org/set train, row 2: no field question")
 
@@ -413,6 +411,6 @@ def test_gsm8k_train_has_7473_distinct_questions(data_dir: Path) -> None:
     assert loaded.problems[0].question.startswith("Natalia sold clips to 48 of her friends in April")
 
 
-def test_the_papers_thousand_problems_are_the_first_in_file_order(data_dir: Path) -> None:
+def test_a_limit_of_1000_takes_the_first_problems_in_file_order(data_dir: Path) -> None:
     everything = load_problems("gsm8k", data_dir=data_dir).problems
     assert load_problems("gsm8k", limit=1000, data_dir=data_dir).problems == everything[:1000]

@@ -1,6 +1,5 @@
-"""Faults, and what the package promises where they happen. `docs/reliability.md` is the table.
+"""Faults and the behaviour that the package guarantees for them, as listed in `docs/reliability.md`.
 
-The commands run in processes of their own, through `lightreasoner.cli.main`. Most of them are forked from a server
-that has imported PyTorch already, which takes three seconds off each start; `start(..., cold=True)` is
-`python -m lightreasoner.cli`.
+Each command runs in a separate process, through `lightreasoner.cli.main`. Most processes are forked from a server with
+PyTorch imported, which saves three seconds a start; `start(..., cold=True)` runs `python -m lightreasoner.cli`.
 """

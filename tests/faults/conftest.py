@@ -1,4 +1,4 @@
-"""One undisturbed run of each stage, to compare disturbed ones with."""
+"""One uninterrupted run of each stage, as the reference for interrupted ones."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def sampled(sampling: tuple[object, ...], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def tuning(random_expert: Path, sampled: Path) -> tuple[object, ...]:
-    """`lightr finetune` on them: 12 steps of one micro-batch, a checkpoint at every fourth."""
+    """`lightr finetune` on them: 12 steps of one micro-batch, with a checkpoint every 4 steps."""
     return (
         "finetune", "--model", random_expert, "--data", sampled, "--steps", 12, "--save-steps", 4, "--logging-steps", 1,
         "--learning-rate", 1e-3, "--dtype", "float32", "--tokens-per-micro-batch", 100000, "--out",

@@ -1,4 +1,4 @@
-"""Start a command, break it, start it again, and compare what it left with what an undisturbed one leaves."""
+"""Start a command, break it, re-run it, and compare its files with those of an uninterrupted run."""
 
 import atexit
 import faulthandler
@@ -23,8 +23,8 @@ import pytest
 
 from lightreasoner.runs.faults import VARIABLE
 
-TALLY = "LIGHTREASONER_FAULT_TALLY"  # file that gets one line for each thing that is counted
-HANG = 90.0  # seconds after which a command hangs; the longest takes a tenth of it on an idle machine
+TALLY = "LIGHTREASONER_FAULT_TALLY"  # file for one line per count
+HANG = 90.0  # seconds after which a command counts as hanging; the longest takes 9 s on an idle machine
 
 _server = None
 if "forkserver" in multiprocessing.get_all_start_methods():
@@ -33,7 +33,7 @@ if "forkserver" in multiprocessing.get_all_start_methods():
 
 
 def count(**what: int) -> None:
-    """Add to the tally, under the name of the module of the test that runs: `count(faults=1)`."""
+    """Add to the tally of the current test's module: `count(faults=1)`."""
     if file := os.environ.get(TALLY):
         module = os.environ.get("PYTEST_CURRENT_TEST", "").partition(".py")[0].rpartition("/")[2]
         with Path(file).open("a") as lines:
@@ -42,7 +42,7 @@ def count(**what: int) -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. A negative code is the number of the signal that killed it."""
+    """The result of a command. A negative code is the signal that killed it."""
 
     code: int
     out: str
@@ -54,7 +54,7 @@ class Ended:
 
 
 class Command:
-    """A command in a process of its own."""
+    """A command in a separate process."""
 
     def __init__(self, arguments: tuple[object, ...], environment: dict[str, str], *, cold: bool) -> None:
         folder = Path(tempfile.mkdtemp(prefix="lightr-"))
@@ -62,7 +62,6 @@ class Command:
         for path in self._streams:
             path.touch()
         words = [str(argument) for argument in arguments]
-        self.started = time.monotonic()
         if cold or _server is None:
             command = [sys.executable, "-m", "lightreasoner.cli", *words]
             out, error = (path.open("wb") for path in self._streams)
@@ -87,7 +86,7 @@ class Command:
         return self._popen.poll() if self._forked is None else self._forked.exitcode
 
     def send(self, number: signal.Signals) -> bool:
-        """Send a signal; a fault, if the command still runs, which is what this gives."""
+        """Send a signal, counted as a fault; returns whether the command still ran."""
         if self.code is not None:
             return False
         os.kill(self.pid, number)
@@ -95,7 +94,7 @@ class Command:
         return True
 
     def end(self, seconds: float = HANG) -> Ended:
-        """Wait for its end; one that does not come is a hang."""
+        """Wait for the command to end; fail if it hangs."""
         if self._forked is None:
             with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(seconds)
@@ -115,11 +114,11 @@ class Command:
 
 
 def _run(words: list[str], environment: dict[str, str], out: str, error: str) -> None:
-    """In the forked process: become the command line."""
+    """Run the command line in the forked process."""
     os.environ.update(environment)
     for descriptor, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-    faulthandler.dump_traceback_later(HANG / 2)  # where it hangs, if it does
+    faulthandler.dump_traceback_later(HANG / 2)  # shows where a command hangs
     import torch
 
     torch.set_num_threads(1)
@@ -131,25 +130,25 @@ def _run(words: list[str], environment: dict[str, str], out: str, error: str) ->
 
 def start(*arguments: object, fail: str = "", cold: bool = False, **environment: str) -> Command:
     """Start a command, with fail points if any (`lightreasoner.runs.faults`)."""
-    if fail and ":hang" not in fail and "in-load" not in fail:  # those only hold or watch a command
+    if fail and ":hang" not in fail and "in-load" not in fail:  # these only pause or watch a command
         count(faults=1)
     return Command(arguments, {VARIABLE: fail, **environment}, cold=cold)
 
 
 def lightr(*arguments: object, fail: str = "", cold: bool = False, **environment: str) -> Ended:
-    """Run a command to its end, whatever that is."""
+    """Run a command to its end."""
     return start(*arguments, fail=fail, cold=cold, **environment).end()
 
 
 def succeed(*arguments: object, **environment: Any) -> Ended:
-    """Run a command that must succeed."""
+    """Run a command; fail unless it succeeds."""
     ended = lightr(*arguments, **environment)
     assert ended.code == 0, ended.error
     return ended
 
 
 def refused(*arguments: object, code: int = 1, **environment: Any) -> str:
-    """Run a command with bad input; gives the one line that it must end with."""
+    """Run a command with bad input; check its exit code, and return its last line."""
     ended = lightr(*arguments, **environment)
     assert ended.code == code, (ended.code, ended.error)
     assert ended.out == ""
@@ -159,27 +158,27 @@ def refused(*arguments: object, code: int = 1, **environment: Any) -> str:
 
 
 def wait_for(condition: Callable[[], object], command: Command) -> None:
-    """Until the condition holds or the command ends."""
+    """Wait until the condition holds or the command ends."""
     limit = time.monotonic() + HANG
     while not condition() and command.code is None and time.monotonic() < limit:
         time.sleep(0.002)
 
 
 def commits(stage: Path) -> list[str]:
-    """Whole lines of a stage's ledger."""
+    """Complete lines of a stage's ledger."""
     ledger = stage / "ledger.jsonl"
     lines = ledger.read_text().splitlines(keepends=True) if ledger.exists() else []
     return [line for line in lines if line.endswith("\n")]
 
 
 def rows(stage: Path, kind: str) -> list[dict[str, Any]]:
-    """All rows of a kind that a stage has committed, in order."""
+    """All committed rows of a kind, in order."""
     shards = [name for line in commits(stage) for name in json.loads(line)["files"] if name.startswith(kind)]
     return [row for name in shards for row in pq.read_table(stage / name).to_pylist()]
 
 
 def assert_same_rows(parts: Path, whole: Path, kind: str, key: tuple[str, ...]) -> int:
-    """Nothing lost, nothing doubled, every value the same to the last bit; gives the number of rows."""
+    """Check that no row is lost or doubled and all values are identical; returns the number of rows."""
     found, expected = (
         sorted(rows(stage, kind), key=lambda row: [row[name] for name in key]) for stage in (parts, whole)
     )
@@ -192,14 +191,14 @@ def assert_same_rows(parts: Path, whole: Path, kind: str, key: tuple[str, ...]) 
 
 
 def assert_same_samples(parts: Path, whole: Path) -> None:
-    """Two sample folders hold the same rollouts and steps."""
+    """Check that two sample folders hold the same rollouts and steps."""
     assert_same_rows(parts / "sample", whole / "sample", "rollouts", ("question_id",))
     assert_same_rows(parts / "sample", whole / "sample", "steps", ("question_id", "position"))
     count(survived=1)
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Bytes and time of every file below a folder but the lock's."""
+    """Bytes and modification time of all files below a folder, except those of the lock."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))

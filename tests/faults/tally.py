@@ -1,6 +1,6 @@
-"""Add up what the tests of this folder counted, as a Markdown table: `python -m tests.faults.tally FILE`.
+"""Sum up the counts of these tests as a Markdown table: `python -m tests.faults.tally FILE`.
 
-FILE is what LIGHTREASONER_FAULT_TALLY named while they ran.
+FILE is the file that LIGHTREASONER_FAULT_TALLY named during the tests.
 """
 
 import json
@@ -12,7 +12,7 @@ COLUMNS = ("faults", "survived", "rows", "rows_lost", "rows_doubled", "bad_input
 
 
 def table(lines: list[str]) -> str:
-    """One row a module, and their sums."""
+    """One row per module, and the total."""
     by_module: dict[str, Counter[str]] = {}
     for line in lines:
         entry = json.loads(line)

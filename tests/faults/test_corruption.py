@@ -1,4 +1,4 @@
-"""Damaged files are named, set aside, and only what was in them is done again; an adapter is refused."""
+"""Damaged shards are named, set aside and redone; damaged adapters and manifests are refused."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ DAMAGES = [one_byte_short, one_bit_flipped, empty, Path.unlink]
     ("damage", "shard"),
     list(zip(DAMAGES, ["rollouts-00004.parquet", "steps-00007.parquet"] * 2, strict=True)),
 )
-def test_a_damaged_shard_costs_its_own_questions(
+def test_only_the_questions_of_a_damaged_shard_are_redone(
     damage: Callable[[Path], None], shard: str, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -54,7 +54,7 @@ def test_a_damaged_shard_costs_its_own_questions(
 
 
 @pytest.mark.parametrize("left", [50, -1])
-def test_a_torn_last_ledger_line_costs_its_own_questions(
+def test_only_the_questions_of_a_torn_ledger_line_are_redone(
     left: int, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -70,7 +70,7 @@ def test_a_torn_last_ledger_line_costs_its_own_questions(
 
 
 @pytest.mark.parametrize(("old", "new"), [('"shard": 3', '"shard": 7'), ('"questions": 4', '"questions": 6')])
-def test_a_changed_digit_in_the_ledger_costs_its_own_questions(
+def test_only_the_questions_of_a_changed_ledger_line_are_redone(
     old: str, new: str, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -85,7 +85,7 @@ def test_a_changed_digit_in_the_ledger_costs_its_own_questions(
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:2])
-def test_damaged_answers_are_made_again_and_judged_again(
+def test_damaged_answers_are_regenerated_and_judged_again(
     damage: Callable[[Path], None], evaluating: tuple[object, ...], evaluated: Path, tmp_path: Path
 ) -> None:
     out, place = tmp_path / "run", Path("chat/arithmetic")
@@ -100,7 +100,7 @@ def test_damaged_answers_are_made_again_and_judged_again(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_adapter_is_refused_and_no_fresh_one_takes_its_place(
+def test_a_damaged_adapter_is_refused_and_not_replaced(
     damage: Callable[[Path], None], tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -136,7 +136,7 @@ def test_an_adapter_with_other_settings_is_not_merged(
 @pytest.mark.parametrize(
     "name", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "complete.json", "[]", "{}"]
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(
     name: str, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -163,7 +163,7 @@ def test_a_damaged_manifest_is_refused_by_name(sampling: tuple[object, ...], sam
     count(survived=1)
 
 
-def test_damaged_samples_train_nothing(tuning: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
+def test_damaged_samples_are_refused_for_training(tuning: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     shutil.copytree(sampled, samples)
     one_bit_flipped(samples / "sample/steps-00002.parquet")
@@ -176,7 +176,9 @@ def test_damaged_samples_train_nothing(tuning: tuple[object, ...], sampled: Path
     count(survived=1)
 
 
-def test_a_ledger_cannot_name_files_elsewhere(sampling: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
+def test_a_ledger_cannot_name_files_outside_its_folder(
+    sampling: tuple[object, ...], sampled: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(sampled, out)
     ledger = out / "sample/ledger.jsonl"

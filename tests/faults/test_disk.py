@@ -1,4 +1,4 @@
-"""A full disk: what was committed stays, nothing half-written has a final name, and the bytes are named."""
+"""A full disk: committed work stays, no partial file has a final name, and the message names the bytes."""
 
 import re
 import signal
@@ -16,7 +16,7 @@ Resize = Callable[[int], object]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
-    """A file system in memory whose size, in KiB, can be set."""
+    """A file system in memory with a variable size in KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -33,8 +33,8 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
     subprocess.run(["umount", str(folder)], check=False)
 
 
-def said_full(arguments: tuple[object, ...], **environment: str) -> tuple[int, int]:
-    """Run into the full disk; gives the bytes needed and free that it names."""
+def full_disk_bytes(arguments: tuple[object, ...], **environment: str) -> tuple[int, int]:
+    """Run a command into the full disk; returns the bytes needed and free of its message."""
     ended = lightr(*arguments, **environment)
     count(faults="fail" not in environment)
     assert ended.code == 1, ended.error
@@ -43,12 +43,12 @@ def said_full(arguments: tuple[object, ...], **environment: str) -> tuple[int, i
     return int(found[1]), int(found[2])
 
 
-def test_a_disk_that_fills_up_while_sampling(
+def test_a_disk_fills_up_during_sampling(
     disk: tuple[Path, Resize], sampling: tuple[object, ...], sampled: Path
 ) -> None:
     folder, resize = disk
     resize(120)
-    needed, free = said_full((*sampling, folder / "run"))
+    needed, free = full_disk_bytes((*sampling, folder / "run"))
     assert needed > free
     stage = folder / "run/sample"
     done = commits(stage)
@@ -62,13 +62,11 @@ def test_a_disk_that_fills_up_while_sampling(
     assert_same_samples(folder / "run", sampled)
 
 
-def test_a_disk_that_fills_up_in_a_checkpoint(
-    disk: tuple[Path, Resize], tuning: tuple[object, ...], tuned: Path
-) -> None:
+def test_a_disk_fills_up_in_a_checkpoint(disk: tuple[Path, Resize], tuning: tuple[object, ...], tuned: Path) -> None:
     folder, resize = disk
     size = sum(path.stat().st_size for path in (tuned / "finetune/checkpoint-8").rglob("*"))
     resize(int(size * 1.7) // 1024)
-    needed, _ = said_full((*tuning, folder / "run"))
+    needed, _ = full_disk_bytes((*tuning, folder / "run"))
     assert size / 3 < needed < size * 3
     stage = folder / "run/finetune"
     assert [path.name for path in stage.glob("checkpoint-*")] == ["checkpoint-4"]
@@ -78,15 +76,13 @@ def test_a_disk_that_fills_up_in_a_checkpoint(
     assert_same_adapter(folder / "run", tuned)
 
 
-def test_a_disk_that_fills_up_in_a_merge(
-    disk: tuple[Path, Resize], merging: tuple[object, ...], tmp_path: Path
-) -> None:
+def test_a_disk_fills_up_in_a_merge(disk: tuple[Path, Resize], merging: tuple[object, ...], tmp_path: Path) -> None:
     folder, resize = disk
     whole = tmp_path / "whole"
     succeed(*merging, whole)
     size = (whole / "model.safetensors").stat().st_size
     resize(size // 2048)
-    needed, free = said_full((*merging, folder / "merged"))
+    needed, free = full_disk_bytes((*merging, folder / "merged"))
     assert needed == pytest.approx(size, rel=0.1)
     assert free < needed
     assert [path.name for path in folder.iterdir() if path.name not in (".lock", ".holder")] == []
@@ -96,11 +92,11 @@ def test_a_disk_that_fills_up_in_a_merge(
     count(survived=1)
 
 
-def test_a_full_disk_under_the_ledger_leaves_no_torn_line(
+def test_a_full_disk_in_the_ledger_leaves_no_torn_line(
     sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    needed, _ = said_full((*sampling, out), fail="in-ledger:enospc@4")
+    needed, _ = full_disk_bytes((*sampling, out), fail="in-ledger:enospc@4")
     assert 0 < needed < 10_000
     assert len(commits(out / "sample")) == 3
     assert "torn" not in succeed(*sampling, out).error
@@ -108,35 +104,31 @@ def test_a_full_disk_under_the_ledger_leaves_no_torn_line(
 
 
 @pytest.mark.parametrize("point", ["in-merge", "before-merge-name"])
-def test_a_full_disk_under_a_merge_leaves_nothing(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
-    said_full((*merging, tmp_path / "merged"), fail=f"{point}:enospc")
+def test_a_full_disk_in_a_merge_leaves_nothing(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
+    full_disk_bytes((*merging, tmp_path / "merged"), fail=f"{point}:enospc")
     assert [path.name for path in tmp_path.iterdir() if path.name not in (".lock", ".holder")] == []
     succeed(*merging, tmp_path / "merged")
     count(survived=1)
 
 
-def test_a_full_disk_under_a_shard_leaves_no_shard(sampling: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
-    said_full((*sampling, tmp_path), fail="before-shard:enospc@5")
+def test_a_full_disk_in_a_shard_leaves_no_shard(sampling: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
+    full_disk_bytes((*sampling, tmp_path), fail="before-shard:enospc@5")
     stage = tmp_path / "sample"
     assert len(list(stage.glob("*.parquet"))) == 2 * len(commits(stage)) == 4
     succeed(*sampling, tmp_path)
     assert_same_samples(tmp_path, sampled)
 
 
-def test_a_full_disk_under_the_adapter_leaves_no_adapter(
-    tuning: tuple[object, ...], tuned: Path, tmp_path: Path
-) -> None:
-    said_full((*tuning, tmp_path), fail="in-adapter:enospc")
+def test_a_full_disk_in_the_adapter_leaves_no_adapter(tuning: tuple[object, ...], tuned: Path, tmp_path: Path) -> None:
+    full_disk_bytes((*tuning, tmp_path), fail="in-adapter:enospc")
     assert not (tmp_path / "finetune/adapter").exists()
     succeed(*tuning, tmp_path)
     assert_same_adapter(tmp_path, tuned)
 
 
-def test_a_full_disk_under_a_checkpoint_and_then_a_kill(
-    tuning: tuple[object, ...], tuned: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_in_a_checkpoint_and_then_a_kill(tuning: tuple[object, ...], tuned: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    said_full((*tuning, out), fail="in-checkpoint:enospc@2")
+    full_disk_bytes((*tuning, out), fail="in-checkpoint:enospc@2")
     assert [path.name for path in (out / "finetune").glob("checkpoint-*")] == ["checkpoint-4"]
     assert lightr(*tuning, out, fail="in-checkpoint:kill").code == -signal.SIGKILL
     count(survived=1)

@@ -1,4 +1,4 @@
-"""A run folder is continued with the settings that it was begun with, or not at all; same settings, same bytes."""
+"""A run folder resumes only with the same settings; equal settings give equal bytes."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from .harness import contents, refused, succeed
 
 
 def changed(arguments: tuple[object, ...], **flags: object) -> tuple[object, ...]:
-    """The command with some flags set otherwise, before the closing `--out`."""
+    """The command with changed or added flags, before the final `--out`."""
     words = list(arguments)
     for name, value in flags.items():
         flag = f"--{name.replace('_', '-')}"
@@ -36,7 +36,7 @@ def changed(arguments: tuple[object, ...], **flags: object) -> tuple[object, ...
         ({"seed": 7}, ["questions_sha256:", "seed: 42 there, 7 now"]),
     ],
 )
-def test_samples_of_other_settings_are_refused_with_the_fields(
+def test_samples_with_other_settings_are_refused_with_the_fields(
     flags: dict[str, Any], fields: list[str], sampling: tuple[object, ...], sampled: Path
 ) -> None:
     before = contents(sampled)
@@ -46,7 +46,7 @@ def test_samples_of_other_settings_are_refused_with_the_fields(
     assert contents(sampled) == before
 
 
-def test_a_model_of_the_same_name_and_other_weights_is_refused(
+def test_a_model_with_the_same_name_and_other_weights_is_refused(
     sampling: tuple[object, ...], random_expert: Path, random_amateur: Path, tmp_path: Path
 ) -> None:
     model, out = tmp_path / "model", tmp_path / "run"
@@ -60,7 +60,7 @@ def test_a_model_of_the_same_name_and_other_weights_is_refused(
     assert "expert: " not in line
 
 
-def test_a_template_or_data_file_that_changed_is_refused(sampling: tuple[object, ...], tmp_path: Path) -> None:
+def test_a_changed_template_or_data_file_is_refused(sampling: tuple[object, ...], tmp_path: Path) -> None:
     problems, template, out = tmp_path / "p.jsonl", tmp_path / "t.jinja", tmp_path / "run"
     problems.write_text(json.dumps({"question": "What is 2 + 2?"}))
     template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
@@ -86,7 +86,7 @@ def test_tuning_with_other_settings_or_samples_is_refused(
     assert contents(tuned) == before
 
 
-def test_an_evaluation_of_other_settings_is_refused(evaluating: tuple[object, ...], evaluated: Path) -> None:
+def test_an_evaluation_with_other_settings_is_refused(evaluating: tuple[object, ...], evaluated: Path) -> None:
     before = contents(evaluated)
     assert "max_answer_tokens: 10 there, 11 now" in refused(*changed(evaluating, max_answer_tokens=11), evaluated)
     assert "model_sha256:" in refused(*changed(evaluating, model="miniature/expert"), evaluated)

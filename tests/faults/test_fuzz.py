@@ -1,4 +1,4 @@
-"""Bytes that nobody would write: parsers take them, or refuse them with an error of this package, and nothing else."""
+"""Random bytes: parsers accept them, or refuse them with an error of this package."""
 
 import io
 import json
@@ -46,7 +46,7 @@ LINES = st.lists(ROWS | JSON, max_size=4).map(lambda rows: "\n".join(map(json.du
 
 @st.composite
 def damaged(draw: Any, content: bytes) -> bytes:
-    """A file with some bytes replaced, cut out, or put in twice."""
+    """A file with some bytes replaced, removed or doubled."""
     changed = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, max(0, len(changed) - 1)))
@@ -103,7 +103,7 @@ def test_recipes(content: bytes, tmp_path: Path) -> None:
 @settings(bounded, max_examples=40)
 @given(data=st.data(), name=st.sampled_from(["ledger.jsonl", "manifest.json", "result.json", "steps-00001.parquet"]))
 def test_run_folders(data: Any, name: str, sampled: Path, tmp_path: Path) -> None:
-    """Whatever is read from a damaged folder was committed: no row comes from anywhere else."""
+    """All rows read from a damaged folder were committed."""
     out = tmp_path / "run"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(sampled, out)
@@ -193,5 +193,5 @@ def test_answers_are_found_in_any_text(text: str) -> None:
 def test_files_to_grade(content: bytes, tmp_path: Path) -> None:
     file, out = tmp_path / "outputs.jsonl", tmp_path / "verdicts.jsonl"
     out.unlink(missing_ok=True)
-    file.write_bytes(content)  # rows without gold and text, so that nothing is judged
+    file.write_bytes(content)  # rows without gold and text, so nothing is judged
     only_our_errors(lambda: grade_file(file, out, judge="toolkit", seconds=5, megabytes=512, workers=1))

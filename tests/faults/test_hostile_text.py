@@ -1,8 +1,7 @@
-"""Templates, recipes, names, archives and texts that mean no good."""
+"""Hostile templates, recipes, names, archives and texts."""
 
 import json
 import stat
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,8 @@ from .test_fingerprints import changed
 INNER = "{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
 LOOP = "{% for a in range(99999) %}" + INNER + "{% endfor %}"
 TEMPLATES = {
-    "an endless loop": (LOOP, "came to no end within 5 s"),
-    "one long multiplication": ("{{ 9 ** (9 ** 9) }}", "came to no end within 5 s"),
+    "an endless loop": (LOOP, "did not finish within 5 s"),
+    "one long multiplication": ("{{ 9 ** (9 ** 9) }}", "did not finish within 5 s"),
     "all memory": ("{{ 'x' * 10 ** 11 }}", "MemoryError"),
     "a long text": ("{{ 'x' * 10 ** 7 }}", "more than 1048576"),
     "Python's insides": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
@@ -36,9 +35,7 @@ def test_a_hostile_chat_template_is_stopped(kind: str, sampling: tuple[object, .
     source, complaint = TEMPLATES[kind]
     file = tmp_path / "template.jinja"
     file.write_text(source + ("" if "messages" in source else "{{ messages[-1].content }}"))
-    begun = time.monotonic()
     assert complaint in refused(*changed(sampling, chat_template=file), tmp_path / "run", code=2)
-    assert time.monotonic() - begun < 60
     assert not (tmp_path / "run").exists()
 
 
@@ -67,21 +64,21 @@ def test_a_hostile_recipe_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "x\n", "..", "."])
-def test_names_of_recipes_lead_nowhere(name: str, tmp_path: Path) -> None:
+def test_recipe_names_cannot_name_other_files(name: str, tmp_path: Path) -> None:
     for arguments in (("recipes", "show", name), ("run", "--config", name)):
         assert "no recipe" in refused(*arguments, code=2)
     assert "no recipe" in refused("recipes", "copy", name, tmp_path / "copy.yaml", code=2)
     assert not list(tmp_path.iterdir())
 
 
-def test_names_of_benchmarks_and_data_lead_nowhere(
+def test_benchmark_and_data_names_cannot_name_other_files(
     evaluating: tuple[object, ...], sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
     assert "benchmarks" in refused(*changed(evaluating, benchmarks="../x"), tmp_path / "run", code=2)
     assert "no file" in refused(*changed(sampling, dataset="../x", data_dir=tmp_path), tmp_path / "run")
 
 
-def test_a_run_folder_that_is_a_link_is_used_where_it_leads_and_one_that_cannot_be_made_is_refused(
+def test_a_linked_run_folder_is_followed_and_an_impossible_one_is_refused(
     sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "real").mkdir()
@@ -176,7 +173,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(
     assert not (tmp_path / "escape.jsonl").exists()
 
 
-def test_an_archive_that_lies_about_its_sizes_or_is_torn_is_refused(
+def test_a_torn_archive_or_one_with_false_sizes_is_refused(
     lines: bytes, random_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = zipped(tmp_path / "s.zip", {"s.jsonl": lines}).read_bytes()
@@ -196,7 +193,7 @@ def test_an_archive_that_lies_about_its_sizes_or_is_torn_is_refused(
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\u202eabc"
 
 
-def test_control_characters_are_spelt_out() -> None:
+def test_control_characters_are_escaped() -> None:
     shown = visible(ESCAPES)
     assert shown == "\\u001b[2J\\u001b]0;owned\\u0007\\u009b31m\\u000d\\u202eabc"
     assert visible("a\tb\nc é 三 👩‍👩‍👧") == "a\tb\nc é 三 👩‍👩‍👧"
@@ -206,7 +203,7 @@ def test_control_characters_are_spelt_out() -> None:
 @pytest.mark.parametrize(
     "question", [ESCAPES + "?", "<script>alert(1)</script>", "</script><img src=x onerror=alert(1)>"]
 )
-def test_no_output_carries_control_characters_of_data(
+def test_no_output_contains_control_characters_from_data(
     question: str, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
     data = tmp_path / f"data{ESCAPES.replace('/', '')}.jsonl"

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: the same command continues, and what it leaves is what an undisturbed one leaves."""
+"""SIGKILL at any time: the same command resumes, and its files equal those of an uninterrupted run."""
 
 import json
 import random
@@ -18,7 +18,7 @@ POINTS = ("before-shard", "after-shard", "in-ledger", "after-ledger")
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_kill_around_a_commit_loses_and_doubles_nothing(
+def test_a_kill_around_a_commit_loses_and_doubles_no_row(
     point: str, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -26,7 +26,7 @@ def test_a_kill_around_a_commit_loses_and_doubles_nothing(
     before = commits(out / "sample")
     assert 0 < len(before) < 12
     succeed(*sampling, out)
-    assert commits(out / "sample")[: len(before)] == before  # so at most the batch that was under way was done again
+    assert commits(out / "sample")[: len(before)] == before  # so at most the current batch was redone
     assert len(commits(out / "sample")) == 12
     assert_same_samples(out, sampled)
 
@@ -40,10 +40,9 @@ def kill_at_random(
     commits_in_all: int,
     compare: Callable[[], None],
 ) -> None:
-    """Kill and restart the command until that many kills have hit it; whenever it is done, compare and begin anew.
+    """Kill and re-run the command until `kills` kills have hit it; after a complete run, compare and start over.
 
-    Each round may get a little further than the last. Half of the kills come a random time after the start, whatever
-    the command does then.
+    Half of the kills wait for a few more commits, the other half for a random time after the start.
     """
     chance = random.Random(kills)
     hits = sent = 0
@@ -106,15 +105,15 @@ def test_kills_at_random_moments_of_evaluation(
 
 
 @pytest.mark.parametrize("stage", ["sampling", "evaluating"])
-def test_a_finished_job_run_again_touches_nothing(stage: str, request: pytest.FixtureRequest) -> None:
+def test_a_finished_stage_run_again_changes_no_file(stage: str, request: pytest.FixtureRequest) -> None:
     out = request.getfixturevalue({"sampling": "sampled", "evaluating": "evaluated"}[stage])
     before = contents(out)
-    again = succeed(*request.getfixturevalue(stage), out, fail="in-load:kill")  # loading a model would kill it
+    again = succeed(*request.getfixturevalue(stage), out, fail="in-load:kill")  # loading a model would kill the process
     assert contents(out) == before
     assert again.out
 
 
-def test_a_finished_run_of_all_stages_touches_nothing(
+def test_a_finished_run_of_all_stages_changes_no_file(
     random_expert: Path, random_amateur: Path, tmp_path: Path
 ) -> None:
     arguments = (
@@ -144,13 +143,13 @@ def assert_same_adapter(parts: Path, whole: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "resumed_from"),
     [
-        ("in-checkpoint:kill@2", 4),  # in the middle of the second of three checkpoints
+        ("in-checkpoint:kill@2", 4),  # during the second of three checkpoints
         ("before-checkpoint-complete:kill@2", 4),
         ("in-checkpoint:kill@1", 0),
-        ("before-checkpoint-complete:kill@3", 8),  # at the very last step
+        ("before-checkpoint-complete:kill@3", 8),  # at the last step
     ],
 )
-def test_a_kill_in_a_checkpoint_goes_back_to_the_newest_complete_one(
+def test_a_kill_in_a_checkpoint_resumes_from_the_newest_complete_one(
     fault: str, resumed_from: int, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -162,10 +161,10 @@ def test_a_kill_in_a_checkpoint_goes_back_to_the_newest_complete_one(
 
 
 @pytest.mark.parametrize("step", [1, 6, 12])
-def test_tuning_stopped_at_a_step_goes_on_with_the_same_labels(
+def test_tuning_stopped_at_a_step_resumes_with_the_same_labels(
     step: int, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
-    """SIGTERM while step `step` is computed: that step is taken and saved, and the next ones are those of the whole."""
+    """After SIGTERM during a step, that step is completed and saved, and later steps equal those of the whole run."""
     out, go = tmp_path / "run", tmp_path / "go"
     command = start(*tuning, out, fail=f"loss:hang={go}@{step}")
     wait_for((tmp_path / "go.reached").exists, command)
@@ -180,7 +179,7 @@ def test_tuning_stopped_at_a_step_goes_on_with_the_same_labels(
     assert_same_adapter(out, tuned)
 
 
-def test_one_kept_checkpoint_is_never_given_up_before_the_next_is_complete(
+def test_the_only_kept_checkpoint_stays_until_the_next_is_complete(
     tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -193,9 +192,7 @@ def test_one_kept_checkpoint_is_never_given_up_before_the_next_is_complete(
 
 
 @pytest.mark.parametrize("point", ["in-merge", "before-merge-name"])
-def test_a_kill_in_a_merge_leaves_no_folder_of_that_name(
-    point: str, merging: tuple[object, ...], tmp_path: Path
-) -> None:
+def test_a_kill_in_a_merge_leaves_no_output_folder(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "merged"
     assert lightr(*merging, out, fail=f"{point}:kill").code == -signal.SIGKILL
     assert not out.exists()

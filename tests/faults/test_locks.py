@@ -1,8 +1,7 @@
-"""One process in a run folder at a time."""
+"""Only one process at a time works in a run folder."""
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from .harness import Command, assert_same_samples, count, refused, start, succee
 
 @pytest.fixture
 def holder(sampling: tuple[object, ...], tmp_path: Path) -> Iterator[Command]:
-    """A command that is in the middle of sampling into `tmp_path/run` until `tmp_path/go` is there."""
+    """A command that pauses while sampling into `tmp_path/run` until `tmp_path/go` exists."""
     command = start(*sampling, tmp_path / "run", fail=f"after-shard:hang={tmp_path / 'go'}@3")
     wait_for((tmp_path / "go.reached").exists, command)
     yield command
@@ -21,28 +20,20 @@ def holder(sampling: tuple[object, ...], tmp_path: Path) -> Iterator[Command]:
     command.end()
 
 
-def seconds_of(*arguments: object) -> float:
-    command = start(*arguments, cold=True)
-    command.end()
-    return time.monotonic() - command.started
-
-
-def test_the_second_process_leaves_at_once_and_names_the_first(
+def test_the_second_process_is_refused_at_once_and_names_the_first(
     holder: Command, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
     line = refused(*sampling, tmp_path / "run", cold=True)
     count(faults=1, survived=1)
     assert f"{tmp_path / 'run'} is in use by process {holder.pid} on {os.uname().nodename}" in line
-    # 2 s on a machine that shows the help in half a second; what is slow (PyTorch) is not imported before.
-    slowness = max(1.0, seconds_of("--help") / 0.5)
-    assert seconds_of(*sampling, tmp_path / "run") < 2.0 * slowness
+    # Refused at once means before the slow imports.
     ended = start(*sampling, tmp_path / "run", cold=True, PYTHONPROFILEIMPORTTIME="1").end()
     imported = {line.rpartition("|")[2].strip() for line in ended.error.splitlines() if line.startswith("import time:")}
     assert "lightreasoner.runs.locks" in imported
     assert not {"torch", "transformers"} & imported
 
 
-def test_every_stage_is_kept_out(
+def test_every_stage_is_refused(
     holder: Command,
     tuning: tuple[object, ...],
     evaluating: tuple[object, ...],
@@ -55,7 +46,7 @@ def test_every_stage_is_kept_out(
     assert sorted(path.name for path in run.iterdir()) == [".holder", ".lock", "sample"]
 
 
-def test_the_lock_dies_with_its_owner(
+def test_the_lock_ends_with_its_process(
     holder: Command, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:
     holder.send(signal.SIGKILL)
@@ -64,9 +55,11 @@ def test_the_lock_dies_with_its_owner(
     assert_same_samples(tmp_path / "run", sampled)
 
 
-def test_two_that_start_together_do_the_work_once(sampling: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
+def test_two_processes_that_start_together_do_the_work_once(
+    sampling: tuple[object, ...], sampled: Path, tmp_path: Path
+) -> None:
     both = [start(*sampling, tmp_path / "run") for _ in range(2)]
     codes = sorted(command.end().code for command in both)
-    assert codes in ([0, 0], [0, 1])  # one may come when the other has finished
+    assert codes in ([0, 0], [0, 1])  # one may start after the other has finished
     count(faults=1)
     assert_same_samples(tmp_path / "run", sampled)

@@ -1,4 +1,4 @@
-"""Models that do not fit one another, or that bring code along."""
+"""Models that do not match each other, or that contain code."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from .test_fingerprints import changed
 
 
 class Canary:
-    """Unpickling it makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -37,7 +37,7 @@ def edit_json(file: Path, **values: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-def test_a_tokenizer_of_equal_size_with_two_ids_swapped_is_refused(
+def test_a_tokenizer_with_two_ids_swapped_is_refused(
     sampling: tuple[object, ...], random_amateur: Path, tmp_path: Path
 ) -> None:
     amateur = copied(random_amateur, tmp_path / "amateur")
@@ -52,10 +52,10 @@ def test_a_tokenizer_of_equal_size_with_two_ids_swapped_is_refused(
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("embed_tokens", "q_proj"), ("lm_head",)])
 @pytest.mark.parametrize("tied", [True, False])
-def test_tied_and_resized_embeddings_merge_to_base_plus_adapter_or_not_at_all(
+def test_tied_and_resized_embeddings_merge_exactly_or_are_refused(
     targets: tuple[str, ...], tied: bool, random_amateur: Path, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
-    """The amateur has wider logits than tokens. Where weights are tied, an update of one is not one of the other."""
+    """The amateur has more logits than tokens. With tied weights, an update of one matrix does not update the other."""
     model = copied(random_amateur, tmp_path / "model")
     if not tied:
         weights = load_file(model / "model.safetensors")
@@ -92,7 +92,7 @@ def test_pickled_weights_are_refused_and_not_read(
     assert not canary.exists()
 
 
-def test_a_pickle_beside_sound_weights_is_not_read(
+def test_a_pickle_beside_safetensors_is_not_read(
     evaluating: tuple[object, ...], random_expert: Path, canary: Path, tmp_path: Path
 ) -> None:
     model = copied(random_expert, tmp_path / "model")
@@ -112,10 +112,10 @@ def test_a_pickled_adapter_is_refused(merging: tuple[object, ...], tuned: Path, 
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
-def test_a_checkpoint_from_elsewhere_runs_no_code(
+def test_a_foreign_checkpoint_runs_no_code(
     name: str, tuning: tuple[object, ...], tuned: Path, canary: Path, tmp_path: Path
 ) -> None:
-    """Its hashes are right: whoever made it made them too."""
+    """Its hashes are valid, because an attacker can write them too."""
     from lightreasoner.runs.files import file_hash
 
     out = copied(tuned, tmp_path / "run")
@@ -133,7 +133,7 @@ def test_a_checkpoint_from_elsewhere_runs_no_code(
 
 
 @pytest.mark.parametrize("stage", ["sampling", "evaluating"])
-def test_code_of_a_model_does_not_run_unless_asked(
+def test_model_code_runs_only_with_the_flag(
     stage: str, request: pytest.FixtureRequest, random_expert: Path, canary: Path, tmp_path: Path
 ) -> None:
     model = copied(random_expert, tmp_path / "model")
@@ -143,18 +143,18 @@ def test_code_of_a_model_does_not_run_unless_asked(
         auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
     )
     edit_json(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", None]})
-    (model / "code.py").write_text(f"open({str(canary)!r}, 'w')\nraise ValueError('sung')\n")
+    (model / "code.py").write_text(f"open({str(canary)!r}, 'w')\nraise ValueError('ran')\n")
     flag = "expert" if stage == "sampling" else "model"
     arguments = changed(request.getfixturevalue(stage), **{flag: model})
     assert "cannot load" in refused(*arguments, tmp_path / "run")
     assert not canary.exists()
     asked = lightr(*arguments[:-1], "--trust-remote-code", "--out", tmp_path / "run")
-    assert canary.exists()  # so the canary would have sung
+    assert canary.exists()  # so the canary detects code that runs
     assert "running code of" in asked.error
     assert "code.py" in asked.error
 
 
-def test_code_from_the_hub_needs_a_pinned_commit() -> None:
+def test_hub_code_needs_a_pinned_commit() -> None:
     from lightreasoner.errors import ModelError
     from lightreasoner.models.loading import ModelSource, load_tokenizer
 
@@ -166,7 +166,7 @@ def test_code_from_the_hub_needs_a_pinned_commit() -> None:
         load_tokenizer(pinned, trust_remote_code=True)
 
 
-def test_the_flag_says_what_it_does() -> None:
+def test_the_help_explains_trust_remote_code() -> None:
     help_text = " ".join(succeed("sample", "--help").out.replace("│", " ").split())
     assert "Run Python code that a model repository ships, with all your rights" in help_text
     assert "only at a commit that is given as revision" in help_text

@@ -1,4 +1,4 @@
-"""Memory that runs out, numbers that are none, and rollouts that end before they have begun."""
+"""Out-of-memory, NaN values, and rollouts that end at once."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_answers_that_do_not_fit_are_halved_and_counted(
     count(survived=1)
 
 
-def test_one_question_that_does_not_fit_is_an_error_that_keeps_the_others(
+def test_a_single_question_that_does_not_fit_is_an_error_and_others_stay(
     sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
     one_by_one = changed(sampling, batch_size=1, max_questions=8)
@@ -59,7 +59,7 @@ def test_one_question_that_does_not_fit_is_an_error_that_keeps_the_others(
 
 
 def with_nan_after(token: int, amateur: Path, folder: Path) -> Path:
-    """The amateur, whose states are NaN from this token on."""
+    """A copy of the amateur with NaN states after this token."""
     shutil.copytree(amateur, folder)
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
@@ -71,9 +71,9 @@ def with_nan_after(token: int, amateur: Path, folder: Path) -> Path:
 
 
 def affected(sampled: Path) -> dict[int, int]:
-    """How many steps the responses with each token have; tokens of prompts left out.
+    """Number of steps in the responses with each token, without tokens of prompts.
 
-    NaN goes backwards too: attention gives later positions the weight 0, and 0 times NaN is NaN.
+    NaN also affects earlier positions: attention gives later ones the weight 0, and 0 times NaN is NaN.
     """
     rollouts = rows(sampled / "sample", "rollouts")
     prompts = {token for row in rollouts for token in row["prompt_ids"]}
@@ -84,7 +84,7 @@ def affected(sampled: Path) -> dict[int, int]:
     return {token: number for token, number in steps.items() if token not in prompts}
 
 
-def test_a_few_rows_that_are_no_numbers_are_dropped_and_counted(
+def test_a_few_nan_rows_are_dropped_and_counted(
     sampling: tuple[object, ...], random_amateur: Path, tmp_path: Path
 ) -> None:
     many, sampled = changed(sampling, max_questions=160, batch_size=160), tmp_path / "whole"
@@ -102,28 +102,26 @@ def test_a_few_rows_that_are_no_numbers_are_dropped_and_counted(
     count(survived=1)
 
 
-def test_many_rows_that_are_no_numbers_stop_the_run(
+def test_many_nan_rows_stop_the_run(
     sampling: tuple[object, ...], sampled: Path, random_amateur: Path, tmp_path: Path
 ) -> None:
     token = max(affected(sampled).items(), key=lambda item: item[1])[0]
     amateur = with_nan_after(token, random_amateur, tmp_path / "amateur")
-    for _ in range(2):  # giving the command again does not get it through, batch by batch
+    for _ in range(2):  # re-running does not finish the stage batch by batch
         assert "have NaN or infinite logits" in refused(*changed(sampling, amateur=amateur), tmp_path / "run")
     assert len(commits(tmp_path / "run/sample")) < 12
 
 
-def test_an_expert_without_numbers_that_draws_its_tokens_stops_the_run(
+def test_a_sampling_expert_with_nan_logits_stops_the_run(
     sampling: tuple[object, ...], sampled: Path, random_expert: Path, tmp_path: Path
 ) -> None:
     token = rows(sampled / "sample", "rollouts")[0]["prompt_ids"][-1]
     expert = with_nan_after(token, random_expert, tmp_path / "expert")
-    drawn = changed(sampling, expert=expert, temperature=1.0)
-    assert "have NaN or infinite logits" in refused(*drawn, tmp_path / "run")
+    sampling_expert = changed(sampling, expert=expert, temperature=1.0)
+    assert "have NaN or infinite logits" in refused(*sampling_expert, tmp_path / "run")
 
 
-def test_a_micro_batch_that_does_not_fit_is_said_to_be_one(
-    tuning: tuple[object, ...], tuned: Path, tmp_path: Path
-) -> None:
+def test_a_micro_batch_that_does_not_fit_is_reported(tuning: tuple[object, ...], tuned: Path, tmp_path: Path) -> None:
     found = lightr(*tuning, tmp_path, fail="in-batch:memory@6")
     assert found.code == 1
     assert "out of memory with a micro-batch of" in found.last_line
@@ -133,7 +131,7 @@ def test_a_micro_batch_that_does_not_fit_is_said_to_be_one(
 
 
 @pytest.mark.parametrize(("point", "said"), [("loss", "the loss is nan"), ("gradient", "the gradient's norm is nan")])
-def test_a_loss_or_gradient_that_is_no_number_stops_before_the_step_and_keeps_the_last_good_state(
+def test_a_nan_loss_or_gradient_stops_before_the_step_and_keeps_the_last_state(
     point: str, said: str, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
     found = lightr(*tuning, tmp_path, fail=f"{point}:nan@10")  # in the tenth step
@@ -150,7 +148,7 @@ def test_a_loss_or_gradient_that_is_no_number_stops_before_the_step_and_keeps_th
     assert_same_adapter(tmp_path, tuned)
 
 
-def test_rollouts_that_end_with_their_first_token_are_done(
+def test_rollouts_that_end_with_their_first_token_are_complete(
     sampling: tuple[object, ...], random_expert: Path, tmp_path: Path
 ) -> None:
     expert = tmp_path / "expert"
@@ -162,7 +160,7 @@ def test_rollouts_that_end_with_their_first_token_are_done(
     before = contents(tmp_path / "run")
     succeed(*arguments, tmp_path / "run")
     assert contents(tmp_path / "run") == before
-    # Where no step is kept, all questions are settled and none is asked again.
+    # Without any kept step, all questions are still done, and none is sampled again.
     nothing = changed(arguments, divergence_beta=50)
     for _ in range(2):
         assert "none of 48 steps exceeds β" in refused(*nothing, tmp_path / "nothing")
@@ -170,16 +168,14 @@ def test_rollouts_that_end_with_their_first_token_are_done(
     assert rows(tmp_path / "nothing/sample", "steps") == []
 
 
-def test_a_response_without_any_token_gives_no_labels(
-    random_expert: Path, random_amateur: Path, tmp_path: Path
-) -> None:
-    class Silent:
+def test_an_empty_response_gives_no_labels(random_expert: Path, random_amateur: Path, tmp_path: Path) -> None:
+    class EmptyEngine:
         def generate(self, prompts: list[list[int]], decoding: Decoding) -> Generation:
             return Generation([[] if len(prompt) % 2 else [7] for prompt in prompts])
 
     pair = load_pair(PairConfig(expert=str(random_expert), amateur=str(random_amateur), dtype="float32", device="cpu"))
     config = SampleConfig(expert="e", amateur="a", dataset="d", out=tmp_path, divergence_beta=None)
-    sampler = Sampler(pair, Silent(), Decoding(10, (0,)), config)
+    sampler = Sampler(pair, EmptyEngine(), Decoding(10, (0,)), config)
     for lengths in ((3, 4, 5), (3, 5)):
         batch = [Prompted(Problem(str(length), "?"), [5] * length) for length in lengths]
         (shard,) = sampler.run(batch)

@@ -1,4 +1,4 @@
-"""Twenty thousand problems, ten kills, and memory that does not grow."""
+"""Twenty thousand problems with ten kills in constant memory."""
 
 import json
 import random
@@ -17,7 +17,7 @@ GROWTH = 64 << 20  # bytes
 
 @pytest.mark.slow
 def test_twenty_thousand_problems_with_ten_kills_in_flat_memory(tmp_path: Path) -> None:
-    # All of one length: a batch of longer prompts takes more memory, and batches are formed by length.
+    # All prompts have one length, because batches are sorted by length and longer prompts take more memory.
     numbers = random.Random(0).sample(range(100_000, 1_000_000), QUESTIONS)
     questions = [f"A farm keeps {n // 1000} hens. {n % 1000:03} are born. How many hens are there?" for n in numbers]
     problems = tmp_path / "problems.jsonl"

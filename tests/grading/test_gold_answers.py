@@ -1,4 +1,4 @@
-"""Both judges on the gold answers of all benchmarks: each is right for itself, in whatever form, and for no other."""
+"""Both judges on the gold answers of all benchmarks: correct for their own item in any form, wrong for other items."""
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -25,7 +25,7 @@ NAMES: tuple[BenchmarkName, ...] = (
 
 # Items whose gold answer in a box is not correct, and why.
 NOT_ITSELF: dict[JudgeName, dict[str, str]] = {"math-verify": {}, "toolkit": {}}
-# Items for which the next item's gold answer is correct, and why. Kept small, for each is a wrong answer accepted.
+# Items for which the next item's gold answer is correct, and why. Each is a wrong answer accepted, so keep it short.
 SAME_AS_NEXT: dict[JudgeName, dict[str, str]] = {
     "math-verify": {"00022-8e69fc01349a975d": "5 and x=5 are the same value"},
     "toolkit": {"00022-8e69fc01349a975d": "5 and x=5 are the same value"},
@@ -65,8 +65,8 @@ def boxed(answer: str) -> str:
     return f"So the answer is \\boxed{{{answer}}}."
 
 
-def same_to_the_toolkit(answer: str, gold: str) -> bool:
-    """Whether two answers are numbers that the toolkit takes for one: up to a factor of 100, and 1e-4 beside it."""
+def equal_to_the_toolkit(answer: str, gold: str) -> bool:
+    """Whether the toolkit takes two numbers as equal: up to a factor of 100, with a tolerance of 1e-4."""
     left, right = parse_quantity(answer), parse_quantity(gold)
     if left is None or right is None:
         return False
@@ -87,7 +87,7 @@ def test_a_gold_answer_in_a_box_is_correct(
 def wrongly_accepted(
     name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path, every: int = 1
 ) -> list[str]:
-    """Items for which the gold answer of the next item is correct although it is another text, unexplained."""
+    """Items that accept the different gold answer of the next item, known exceptions aside."""
     problems = load_benchmark(name, limit=None, data_dir=data_dir)
     pairs = [
         (problem, gold_of(following))
@@ -101,7 +101,7 @@ def wrongly_accepted(
         for (problem, other), one in zip(pairs, found, strict=True)
         if one.verdict == "correct"
         and problem.id not in SAME_AS_NEXT[judge]
-        and not (judge == "toolkit" and same_to_the_toolkit(other, gold_of(problem)))
+        and not (judge == "toolkit" and equal_to_the_toolkit(other, gold_of(problem)))
     ]
 
 
@@ -109,18 +109,18 @@ def wrongly_accepted(
 def test_the_gold_answer_of_another_item_is_not_correct(
     name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path
 ) -> None:
-    # The toolkit simplifies whatever it is given, which takes half a minute for all of Minerva.
+    # The toolkit simplifies every formula, which takes half a minute for all of Minerva.
     every = 3 if (judge, name) == ("toolkit", "minerva_math") else 1
     assert wrongly_accepted(name, judge, pool, data_dir, every) == []
 
 
 @pytest.mark.slow
-def test_no_gold_answer_of_another_item_of_minerva_is_correct_to_the_toolkit(data_dir: Path) -> None:
+def test_the_toolkit_accepts_no_gold_answer_of_another_minerva_item(data_dir: Path) -> None:
     with GradingPool("toolkit", workers=2) as pool:
         assert wrongly_accepted("minerva_math", "toolkit", pool, data_dir) == []
 
 
-# --- Other forms, which the main judge must know ---
+# --- Other forms, for the main judge ---
 
 
 def is_decimal(number: Fraction) -> bool:
@@ -152,7 +152,7 @@ def share_correct(pool: GradingPool, cases: list[Case]) -> float:
     return sum(found.verdict == "correct" for found in pool.judge(cases)) / len(cases)
 
 
-def test_the_decimals_of_these_tests_are_right() -> None:
+def test_the_helpers_write_decimals_correctly() -> None:
     numbers = [Fraction(5), Fraction(-7, 4), Fraction(1, 1000), Fraction(45, 10) * 10**33]
     assert [decimal(number) for number in numbers] == ["5.", "-1.75", "0.001", f"45{'0' * 32}."]
     assert not is_decimal(Fraction(1, 3))

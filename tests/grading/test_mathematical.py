@@ -1,6 +1,6 @@
-"""What counts as a model's answer, and what counts as right: the main judge, in this process.
+"""The main judge in this process: which answer it extracts, and its verdict.
 
-`grading/test_pool.py` runs it in workers, `grading/test_gold_answers.py` on the answers of the benchmarks.
+`grading/test_pool.py` runs it in workers, `grading/test_gold_answers.py` on the gold answers of the benchmarks.
 """
 
 from fractions import Fraction
@@ -34,7 +34,7 @@ NUMBERS = [
     ("a euro sign after it", "\\boxed{18 €}", "18", "correct"),
     ("dollar signs as maths delimiters", r"\boxed{$18$}", "18", "correct"),
     ("a percent sign", r"\boxed{25\%}", "25", "correct"),
-    # Before there were expressions this was wrong. A percentage is the same number as its share, and models write both.
+    # A percentage and its share are the same number, and models write both.
     ("a percentage is also its share", r"\boxed{25%}", "0.25", "correct"),
     ("a share is not its percentage unless that is said", r"\boxed{0.25}", "25", "wrong"),
     ("a percentage in words", r"\boxed{25 percent}", "0.25", "correct"),
@@ -94,8 +94,8 @@ NUMBERS = [
 ]
 
 
-# (why, boxed answer, gold, verdict) where answers are expressions. "limit" marks what a person would decide otherwise,
-# and what is left to math-verify all the same.
+# (why, boxed answer, gold, verdict) where answers are expressions. "limit" marks known limits: verdicts that a person
+# would not give.
 EXPRESSIONS = [
     # Fractions and decimals
     ("a fraction", r"\frac{1}{2}", r"\frac{1}{2}", "correct"),
@@ -353,7 +353,7 @@ EXPRESSIONS = [
     ("a box with a space in it", " ", "5", "no_answer"),
 ]  # fmt: skip
 
-# (why, text, gold, verdict): where the answer stands
+# (why, text, gold, verdict): position of the answer
 EXPRESSIONS_IN_TEXTS = [
     ("several boxes: the last one counts", r"\boxed{x} no, \boxed{y}", "y", "correct"),
     ("several boxes: the first one does not", r"\boxed{x} no, \boxed{y}", "x", "wrong"),
@@ -464,11 +464,11 @@ TABLE: list[tuple[str, str, str, AnswerKind, str]] = [
 
 
 @pytest.mark.parametrize(("text", "gold", "kind", "verdict"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_an_output_is_judged_as_a_person_would(text: str, gold: str, kind: AnswerKind, verdict: str) -> None:
+def test_each_output_gets_its_verdict(text: str, gold: str, kind: AnswerKind, verdict: str) -> None:
     assert judge(text, gold, kind).verdict == verdict
 
 
-def test_a_verdict_comes_with_the_text_that_was_judged() -> None:
+def test_a_judgement_holds_the_extracted_answer_and_its_normal_form() -> None:
     assert judge(r"so \boxed{ \$42 }", "42", "number") == Judgement(r"\$42", "42", "correct")
     assert judge("so 43", "42", "number") == Judgement("43", "43", "wrong")
     assert judge("so what", "42", "number") == Judgement(None, None, "no_answer")
@@ -505,7 +505,7 @@ def test_the_last_box_is_found_with_its_braces_balanced(text: str, content: str 
         (["(x, 1)", r"\left( x, 1 \right)", "$(x,1)$", r"(x,\ 1)"], "(x,1)"),
     ],
 )
-def test_answers_that_are_the_same_vote_for_the_same(answers: list[str], canonical_form: str) -> None:
+def test_equal_answers_have_the_same_canonical_form(answers: list[str], canonical_form: str) -> None:
     assert {canonical(answer) for answer in answers} == {canonical_form}
 
 
@@ -520,9 +520,7 @@ def test_answers_that_are_the_same_vote_for_the_same(answers: list[str], canonic
         ("Bryan", r"\boxed{Bryan}", "correct"),
     ],
 )
-def test_a_gold_answer_that_is_no_number_after_all_is_compared_as_an_expression(
-    gold: str, text: str, verdict: str
-) -> None:
+def test_a_gold_answer_that_is_not_a_number_is_compared_as_an_expression(gold: str, text: str, verdict: str) -> None:
     assert judge(text, gold, "number").verdict == verdict
 
 
@@ -543,8 +541,8 @@ def test_a_minus_sign_before_a_currency_sign_or_a_space_is_kept(text: str) -> No
         ("1,2", None),
     ],
 )
-def test_an_expression_is_read_for_what_it_is_or_not_at_all(text: str, value: Fraction | None) -> None:
-    # The danger is a wrong answer that is judged correct, such as \frac12 against the gold answer 12.
+def test_an_expression_is_never_read_as_another_number(text: str, value: Fraction | None) -> None:
+    # A misread number could make a wrong answer correct, such as \frac12 for the gold answer 12.
     assert parse_number(text) in (value, None)
 
 
@@ -567,11 +565,11 @@ HUGE = [
 
 
 @pytest.mark.parametrize("text", HUGE, ids=lambda text: f"{text[:10]!r} and so on")
-def test_a_huge_text_is_judged_and_not_correct(text: str) -> None:
+def test_a_huge_text_is_not_correct(text: str) -> None:
     assert judge(text, "42", "number").verdict in ("wrong", "no_answer")
 
 
-def test_a_number_is_read_up_to_a_length_that_python_converts_quickly() -> None:
+def test_very_long_numbers_are_not_read() -> None:
     assert parse_number("7" * 400) == int("7" * 400)
     assert parse_number("7" * 401) is None
 
@@ -588,14 +586,18 @@ hostile_text = st.lists(fragments, max_size=20).map("".join)
 @example("\\boxed{\\frac{1}{0}}")
 @example("\\boxed{1/٠}")  # an Arabic zero
 def test_no_text_ever_raises(text: str) -> None:
-    for gold, kind in (("42", "number"), ("Evelyn", "expression"), ("C", "choice")):  # no symbolic library in any
+    for gold, kind in (
+        ("42", "number"),
+        ("Evelyn", "expression"),
+        ("C", "choice"),
+    ):  # none of them uses a symbolic library
         judgement = judge(text, gold, kind)
         assert judgement.verdict in VERDICTS
         assert (judgement.verdict == "no_answer") == (judgement.extracted is None) == (judgement.canonical is None)
 
 
 @given(any_text | hostile_text)
-def test_no_text_is_anything_but_a_number_or_nothing(text: str) -> None:
+def test_any_text_gives_a_number_or_none(text: str) -> None:
     for number in (parse_number(text), parse_quantity(text)):
         assert number is None or isinstance(number, Fraction)
 
@@ -608,7 +610,7 @@ def test_a_text_without_box_digit_or_phrase_has_no_answer(text: str) -> None:
 
 
 @given(any_text | hostile_text)
-def test_an_answer_is_a_piece_of_the_text(text: str) -> None:
+def test_an_answer_is_a_substring_of_the_text(text: str) -> None:
     bold_aside = text.replace("**", "")
     for found in (extract_answer(text), stated_answer(text), last_boxed(text)):
         assert found is None or found.replace("**", "") in bold_aside
@@ -638,7 +640,7 @@ def test_a_boxed_integer_is_correct(number: int) -> None:
 
 
 @given(whole_numbers)
-def test_an_integer_is_correct_in_every_usual_dress(number: int) -> None:
+def test_an_integer_is_correct_in_every_usual_form(number: int) -> None:
     with_commas, typographic = f"{number:,}", str(number).replace("-", "−")
     plain = [with_commas, typographic, f"{number}.0", f"{number}.", f"{number} apples", f"{number}/1"]
     for dress in [*plain, f"${number}$", with_commas.replace(",", "{,}"), f"\\frac{{{number}}}{{1}}"]:
@@ -647,14 +649,14 @@ def test_an_integer_is_correct_in_every_usual_dress(number: int) -> None:
 
 
 @given(whole_numbers)
-def test_an_integer_is_found_in_every_place_where_answers_stand(number: int) -> None:
+def test_an_integer_is_found_in_every_usual_position(number: int) -> None:
     for text in (f"The answer is {number}.", f"so\n#### {number}", f"that makes {number}", f"\\boxed{{{number}"):
         for kind in KINDS_WITH_NUMBERS:
             assert judge(text, str(number), kind).verdict == "correct", text
 
 
 @given(whole_numbers, whole_numbers)
-def test_two_integers_are_judged_equal_only_if_they_are(answer: int, gold: int) -> None:
+def test_two_integers_are_judged_equal_only_if_they_are_equal(answer: int, gold: int) -> None:
     for kind in KINDS_WITH_NUMBERS:
         assert (judge(f"\\boxed{{{answer}}}", str(gold), kind).verdict == "correct") == (answer == gold)
 
@@ -667,7 +669,7 @@ def test_a_fraction_is_read_exactly(numerator: int, denominator: int) -> None:
 
 
 @given(st.fractions(-999, 999, max_denominator=999), st.fractions(-999, 999, max_denominator=999))
-def test_a_percentage_stands_for_itself_and_for_its_hundredth_part_only(answer: Fraction, gold: Fraction) -> None:
+def test_a_percentage_equals_only_itself_and_its_hundredth_part(answer: Fraction, gold: Fraction) -> None:
     equal = equal_expressions(f"{answer}\\%", str(gold))
     assert equal == (gold in (answer, answer / 100))
 

@@ -1,4 +1,4 @@
-"""The judge that decides as the Qwen2.5-Math toolkit does: sections 3.3 to 3.5 of the specification, quirks too."""
+"""The judge with the rules of the Qwen2.5-Math toolkit, quirks included: sections 3.3 to 3.5 of the specification."""
 
 import re
 import subprocess
@@ -168,32 +168,27 @@ CASES = EXTRACTION + NORMAL_FORMS + EQUALITY
 
 
 @pytest.mark.parametrize(("why", "text", "gold", "benchmark", "verdict"), CASES, ids=[case[0] for case in CASES])
-def test_the_table_of_rules(why, text, gold, benchmark, verdict):
+def test_each_rule_gives_its_verdict(why, text, gold, benchmark, verdict):
     judgement = judge(text, gold, benchmark)
     assert judgement.verdict == verdict, (why, judgement)
 
 
-def test_a_judgement_holds_the_answer_as_it_was_and_its_normal_form():
+def test_a_judgement_holds_the_extracted_answer_and_its_normal_form():
     assert judge(r"\boxed{\dfrac12\text{ cm}}", "5") == Judgement(r"\dfrac12\text{ cm}", r"\frac{1}{2}", "wrong")
     assert judge("nothing", "5") == Judgement(None, None, "no_answer")
 
 
-def test_no_answer_equals_nothing():
-    assert not equal(None, "5")
-    assert not equal("5", None)
-
-
-def test_a_percent_sign_that_reaches_the_comparison_means_hundredths():
+def test_a_percent_sign_means_hundredths():
     assert equal("0.3%", "0.003")
     assert not equal("0.3%", "3")
 
 
 @pytest.mark.parametrize("not_a_number", ["nan", "inf", "4_2", "٤٢", "0x2a", "42e"])
-def test_what_python_calls_a_number_is_not_always_one(not_a_number):
+def test_special_python_numbers_are_not_accepted(not_a_number):
     assert judge(rf"\boxed{{{not_a_number}}}", "42").verdict == "wrong"
 
 
-def test_numbers_beyond_floating_point_are_not_all_the_same():
+def test_numbers_that_overflow_a_float_are_compared_as_text():
     assert not equal("9" * 400, "8" * 400)
     assert equal("9" * 400, "9" * 400)
 
@@ -209,7 +204,7 @@ HOSTILE = {
     "unclosed braces": r"\boxed{" + "{" * SIZE,
     "closing braces": r"\boxed{" + "}" * SIZE,
     "deep brackets": rf"\boxed{{{'(' * 900}1{')' * 900}}}",
-    "brackets that the converter would take minutes for": rf"\boxed{{{'{' * 20}1{'}' * 20}}}",
+    "brackets that take the converter minutes": rf"\boxed{{{'{' * 20}1{'}' * 20}}}",
     "deep roots": r"\boxed{" + r"\sqrt{" * 300 + "2" + "}" * 301,
     "spaces": rf"\boxed{{x{' ' * SIZE}y}}",
     "newlines": "\n" * SIZE,
@@ -239,7 +234,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("gold", "benchmark"), [(r"\frac{1}{2}", "math"), ("C", "mmlu_stem"), ("(1,2)", None)])
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_texts_are_judged_like_any_other(text, gold, benchmark):
+def test_hostile_texts_get_a_verdict(text, gold, benchmark):
     assert judge(text, gold, benchmark).verdict in ("wrong", "no_answer", "correct" if gold == "C" else "wrong")
 
 
@@ -269,14 +264,14 @@ def test_python_in_an_answer_does_not_run(injection, gold, tmp_path, monkeypatch
     canary = Path("canary")
     text = rf"\boxed{{{injection.format(canary=canary)}}}"
     assert judge(text, gold).verdict == "wrong"
-    assert not equal(injection.format(canary=canary), gold), "also where the normal form would have helped"
+    assert not equal(injection.format(canary=canary), gold), "without the normal form too"
     assert not canary.exists()
 
 
-def test_nothing_of_an_answer_but_its_numerals_reaches_an_evaluator(monkeypatch):
-    """SymPy makes its numbers with Python's eval; a later version of it or of the converter shall not make more."""
+def test_only_the_numerals_of_an_answer_reach_eval(monkeypatch):
+    """SymPy converts numbers with Python's eval; a later version of it or of the converter must not pass it more."""
     import sympy.parsing.sympy_parser as parser
-    import sympy.physics.units  # noqa: F401  # imported late by SymPy itself, which evaluates strings of its own then
+    import sympy.physics.units  # noqa: F401  # SymPy imports it late, and evaluates its own strings then
 
     evaluated = []
     monkeypatch.setattr(parser, "parse_expr", lambda text, *_, parse=parser.parse_expr, **rest: (
@@ -308,14 +303,14 @@ def test_any_text_gets_a_verdict(text, benchmark):
     assert (judgement.verdict == "no_answer") == (judgement.extracted is None) == (judgement.canonical is None)
 
 
-@settings(deadline=None, derandomize=True)  # a new formula in each run might be one that takes minutes
+@settings(deadline=None, derandomize=True)  # a random formula could take minutes
 @given(st.text(r"0123456789abcxi+-*/^_(){}[]=,.\!& ", max_size=20))
 def test_any_formula_gets_a_verdict(text):
     assert judge(rf"\boxed{{{text}}}", r"\frac{x}{2}", "math").verdict in ("correct", "wrong", "no_answer")
 
 
 @given(st.integers() | st.decimals(allow_nan=False, allow_infinity=False, places=3))
-def test_a_number_is_itself_in_a_box_and_in_a_sentence(number):
+def test_a_number_is_correct_in_a_box_and_in_a_sentence(number):
     gold = str(number)
     assert judge(rf"So \boxed{{{gold}}}.", gold).verdict == "correct"
     assert judge(f"The answer is {gold}.", gold).verdict == "correct"
@@ -332,11 +327,11 @@ def test_numbers_are_equal_within_the_tolerance_of_three_targets(answer, gold):
 
 
 @given(st.text(r"0123456789.,$% ", min_size=1, max_size=12))
-def test_a_normal_form_has_no_spaces_and_no_signs_of_money(text):
+def test_a_normal_form_has_no_spaces_dollar_or_percent_signs(text):
     assert not set(strip_string(text)) & set(" $%")
 
 
 @given(st.integers(-999, 999), st.integers(1, 999))
-def test_the_normal_form_of_a_fraction_is_final(numerator, denominator):
+def test_normalising_a_fraction_twice_changes_nothing(numerator, denominator):
     once = strip_string(f"{numerator}/{denominator} cm")
     assert once == strip_string(once)

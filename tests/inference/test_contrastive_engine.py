@@ -1,4 +1,4 @@
-"""Contrastive decoding: what its definition says, token by token, whatever the batch."""
+"""Contrastive decoding follows its definition, token by token, in any batch."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def prompts(template: PromptTemplate) -> list[list[int]]:
 
 @torch.inference_mode()
 def naive(pair: Pair, prompt: list[int], alpha: float, stop_ids: tuple[int, ...], limit: int) -> list[int]:
-    """One prefix at a time, in float64, by the definition."""
+    """The definition, one prefix at a time, in float64."""
     response: list[int] = []
     while len(response) < limit and not (response and response[-1] in stop_ids):
         ids = torch.tensor([prompt + response])
@@ -45,7 +45,7 @@ def naive(pair: Pair, prompt: list[int], alpha: float, stop_ids: tuple[int, ...]
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4])
-def test_it_takes_the_plausible_token_of_the_highest_ratio(
+def test_the_next_token_is_the_plausible_one_with_the_highest_ratio(
     pair: Pair, template: PromptTemplate, prompts: list[list[int]], alpha: float
 ) -> None:
     stop_ids = template.stop_ids(pair.expert.generation_config)
@@ -71,7 +71,7 @@ def test_a_stop_string_ends_a_response(pair: Pair, template: PromptTemplate, pro
         assert template.tokenizer.decode(shorter).count("}") <= 1
 
 
-def test_an_evaluation_with_an_amateur_beside_the_expert(tmp_path: Path) -> None:
+def test_an_evaluation_with_contrastive_decoding(tmp_path: Path) -> None:
     common = {"model": "miniature/expert", "benchmarks": ["arithmetic"], "max_items": 60, "max_answer_tokens": 48}
     alone = evaluate(EvaluateConfig.checked({**common, "out": tmp_path / "alone"}))
     beside = EvaluateConfig.checked({**common, "out": tmp_path / "beside", "contrast_with": "miniature/base"})
@@ -80,7 +80,7 @@ def test_an_evaluation_with_an_amateur_beside_the_expert(tmp_path: Path) -> None
     assert '"contrast_alpha": 0.1' in (tmp_path / "beside/chat/arithmetic/answers/manifest.json").read_text()
 
 
-def test_settings_without_a_meaning_are_refused(tmp_path: Path) -> None:
+def test_settings_that_do_not_apply_are_refused(tmp_path: Path) -> None:
     common = {"model": "miniature/expert", "contrast_with": "miniature/base", "out": tmp_path}
     with pytest.raises(ConfigError, match="means nothing"):
         EvaluateConfig.checked({**common, "temperature": 0.7})

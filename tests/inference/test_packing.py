@@ -1,4 +1,4 @@
-"""Packed texts give what each gives alone; decoding in place gives what transformers' own decoding gives."""
+"""Packed texts give the logits of each text alone; packed decoding gives the tokens of `generate`."""
 
 import gc
 import weakref
@@ -23,7 +23,7 @@ from lightreasoner.inference import packing
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.packed_engine import PackedEngine, engine_for
-from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, packs, shared_beginning
+from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, packs, shared_prefix
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.inference.scoring import response_states
 
@@ -60,16 +60,16 @@ def soft_capped() -> Any:
 TEXTS = {
     "one text": [[5, 6, 7]],
     "nothing in common": [[1, 2, 3, 4], [5], [6, 7]],
-    "a common beginning": [[9, 8, 7, 1, 2], [9, 8, 7, 3], [9, 8, 7, 1, 2, 3, 4]],
-    "one is the beginning of the others": [[9, 8], [9, 8, 7], [9, 8, 6, 5]],
-    "all alike": [[4, 5, 6], [4, 5, 6]],
+    "a shared prefix": [[9, 8, 7, 1, 2], [9, 8, 7, 3], [9, 8, 7, 1, 2, 3, 4]],
+    "one is a prefix of the others": [[9, 8], [9, 8, 7], [9, 8, 6, 5]],
+    "all equal": [[4, 5, 6], [4, 5, 6]],
 }
 
 
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS.keys())
-def test_every_token_gets_the_logits_that_it_gets_alone(model: Any, texts: list[list[int]]) -> None:
+def test_packed_logits_equal_those_of_each_text_alone(model: Any, texts: list[list[int]]) -> None:
     layout = lay_out(texts, model.device)
-    shared = shared_beginning(texts)
+    shared = shared_prefix(texts)
     assert layout.input_ids.shape[1] == sum(map(len, texts)) - shared * (len(texts) - 1)
     with torch.inference_mode(), attention_by(model, layout.attend):
         packed = model(input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False).logits[0]
@@ -80,13 +80,13 @@ def test_every_token_gets_the_logits_that_it_gets_alone(model: Any, texts: list[
         torch.testing.assert_close(packed[layout.rows(torch.full_like(steps, index), steps)], alone)
 
 
-def test_the_common_beginning_is_what_all_texts_begin_with() -> None:
-    assert shared_beginning([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
-    assert shared_beginning([[1], [2]]) == 0
-    assert shared_beginning([[1, 2, 3]]) == 0
+def test_the_shared_prefix_is_the_longest_common_one() -> None:
+    assert shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
+    assert shared_prefix([[1], [2]]) == 0
+    assert shared_prefix([[1, 2, 3]]) == 0
 
 
-def test_texts_are_dealt_out_within_the_budget_each_once() -> None:
+def test_every_text_is_in_one_pass_within_the_budget() -> None:
     lengths = [3, 10, 4, 4, 1, 9, 25]
     parts = cut_by_tokens(lengths, 20)
     assert sorted(index for part in parts for index in part) == list(range(7))
@@ -95,10 +95,10 @@ def test_texts_are_dealt_out_within_the_budget_each_once() -> None:
     assert parts[0] == [6]
 
 
-def test_a_model_is_left_as_it_was(model: Any) -> None:
+def test_the_packing_test_restores_the_model(model: Any) -> None:
     before = model.config._attn_implementation
     model.train()
-    packing.trials.clear()
+    packing.known_results.clear()
     assert packs(model)
     assert model.training
     assert model.config._attn_implementation == before
@@ -106,21 +106,21 @@ def test_a_model_is_left_as_it_was(model: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [windowed, soft_capped])
-def test_a_model_that_cannot_be_packed_is_found_out_and_scored_all_the_same(make: Any) -> None:
-    odd = make()
-    assert not packs(odd)
-    assert isinstance(engine_for(odd), PaddedEngine)
+def test_a_model_that_cannot_be_packed_is_detected_and_scored_padded(make: Any) -> None:
+    unusual = make()
+    assert not packs(unusual)
+    assert isinstance(engine_for(unusual), PaddedEngine)
     prompts, responses = [[5, 6, 7, 8, 9], [1, 2]], [[10, 11, 12, 13], [3, 4, 5]]
-    states = response_states(odd, prompts, responses)
+    states = response_states(unusual, prompts, responses)
     with torch.inference_mode():
         expected = [
-            odd(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+            unusual(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
             for prompt, response in zip(prompts, responses, strict=True)
         ]
     torch.testing.assert_close(states.logits(slice(0, 7)), torch.cat(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_asking_whether_a_model_packs_does_not_keep_it_in_memory() -> None:
+def test_the_packing_test_does_not_keep_the_model_in_memory() -> None:
     model = half_precision(96)
     assert packs(model)
     alive = weakref.ref(model)
@@ -140,7 +140,7 @@ def half_precision(vocabulary: int) -> Any:
     return LlamaForCausalLM(config).to(torch.bfloat16).eval()
 
 
-def test_the_rounding_of_another_kernel_does_not_keep_a_model_from_being_packed(
+def test_the_packing_test_tolerates_rounding_but_not_wrong_attention(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exact = packing.causal_attention
@@ -156,19 +156,21 @@ def test_the_rounding_of_another_kernel_does_not_keep_a_model_from_being_packed(
     model = half_precision(20_000)
     monkeypatch.setattr(packing, "causal_attention", rounded)
     assert packs(model)
-    packing.trials.clear()
+    packing.known_results.clear()
     monkeypatch.setattr(packing, "causal_attention", wrong)
     assert not packs(model)
-    packing.trials.clear()
+    packing.known_results.clear()
 
 
-def test_transformers_neither_builds_a_mask_nor_looks_at_positions(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look at values on a device makes the host wait for all work that was given to it."""
-    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: pytest.fail("looked at"))
+def test_transformers_builds_no_mask_and_reads_no_positions(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading values on a device makes the host wait for all its work."""
+    monkeypatch.setattr(
+        masking_utils, "find_packed_sequence_indices", lambda positions: pytest.fail("positions were read")
+    )
     assert len(PackedEngine(model).generate([[1, 2, 3], [1, 2]], Decoding(3, ())).responses) == 2
 
 
-def test_half_precision_goes_all_the_way(model: Any) -> None:
+def test_half_precision_states_match_a_scoring_pass(model: Any) -> None:
     half = half_precision(96)
     generation = PackedEngine(half, keep_states=True).generate(PROMPTS, Decoding(12, ()))
     assert generation.states is not None
@@ -180,10 +182,10 @@ def test_half_precision_goes_all_the_way(model: Any) -> None:
 PROMPTS = [[9, 8, 7, 1], [9, 8, 7], [9, 8, 2, 3, 4, 5, 6], [9, 8, 30, 31], [9, 8, 40, 41, 42]]
 
 
-def test_decoding_in_place_finds_the_tokens_that_generate_finds(model: Any) -> None:
+def test_packed_decoding_gives_the_tokens_of_generate(model: Any) -> None:
     free = PaddedEngine(model).generate(PROMPTS, Decoding(40, ())).responses
     assert PackedEngine(model).generate(PROMPTS, Decoding(40, ())).responses == free
-    # Stop tokens that come at different places: rows leave one after the other, and the others go on as before.
+    # Stop tokens at different positions: rows leave one by one, and the other rows continue unchanged.
     stops = tuple({free[0][5], free[2][11], free[3][23]})
     assert len({len(ids) for ids in PackedEngine(model).generate(PROMPTS, Decoding(40, stops)).responses}) > 2
     assert (
@@ -192,7 +194,7 @@ def test_decoding_in_place_finds_the_tokens_that_generate_finds(model: Any) -> N
     )
 
 
-def test_the_cache_grows_when_an_answer_is_long(model: Any) -> None:
+def test_the_cache_grows_with_a_long_response(model: Any) -> None:
     for prompt, response in zip(
         PROMPTS, PackedEngine(model).generate(PROMPTS, Decoding(300, ())).responses, strict=True
     ):
@@ -200,10 +202,10 @@ def test_the_cache_grows_when_an_answer_is_long(model: Any) -> None:
         with torch.inference_mode():
             logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
         taken = logits.gather(1, torch.tensor(response)[:, None])[:, 0]
-        assert (logits.amax(1) - taken).max() < 1e-3  # the favourite, or one that rounding cannot tell from it
+        assert (logits.amax(1) - taken).max() < 1e-3  # the most probable token, or one within rounding of it
 
 
-def test_states_of_decoding_are_those_of_a_pass_over_the_finished_text(model: Any) -> None:
+def test_decoding_states_equal_those_of_a_scoring_pass(model: Any) -> None:
     free = PackedEngine(model).generate(PROMPTS, Decoding(24, ())).responses
     decoding = Decoding(24, (free[0][3], free[1][9]))
     generation = PackedEngine(model, keep_states=True).generate(PROMPTS, decoding)
@@ -213,18 +215,18 @@ def test_states_of_decoding_are_those_of_a_pass_over_the_finished_text(model: An
     torch.testing.assert_close(generation.states.hidden, again.hidden, rtol=1e-4, atol=1e-5)
 
 
-def test_drawn_answers_depend_on_the_seed(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    def drawn(seed: int, **settings: Any) -> list[list[int]]:
+def test_sampled_responses_depend_on_the_seed(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    def sampled(seed: int, **settings: Any) -> list[list[int]]:
         decoding = Decoding(20, (), temperature=1.5, seed=seed, **settings)
         return PackedEngine(model, tokenizer).generate(PROMPTS, decoding).responses
 
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
+    assert sampled(1) == sampled(1)
+    assert sampled(1) != sampled(2)
     greedy = PackedEngine(model).generate(PROMPTS, Decoding(20, ())).responses
-    assert drawn(1, top_p=1e-6) == greedy
+    assert sampled(1, top_p=1e-6) == greedy
 
 
-def test_a_batch_is_as_large_as_its_cache_fits_into_memory(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_follows_the_free_memory(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fitting_rows(model, 100) == 64
     row = 100 * 2 * 2 * 2 * 8 * 4  # tokens × keys and values × layers × key heads × head size × bytes
     memory = type("Memory", (), {"available": 2 * 10 * row})

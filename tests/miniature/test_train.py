@@ -1,6 +1,7 @@
-"""The bundled models: small, of one vocabulary, and made by the script beside them."""
+"""The bundled models: small, with one vocabulary, and reproducible with their training script."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from lightreasoner.config import MachineSettings
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.miniature.corpus import AMATEUR_CORPUS, EXPERT_CORPUS
-from lightreasoner.miniature.train import PLANS, _batches, _start
+from lightreasoner.miniature.train import PLANS, _batches, _initial_model
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, share_vocabulary
@@ -28,13 +29,11 @@ def test_each_model_is_small_and_shares_the_tokenizer_of_the_script(
     assert load_tokenizer(source).chat_template == tokenizer.chat_template
 
 
-def test_every_digit_is_a_token_of_its_own(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_every_digit_is_a_separate_token(tokenizer: PreTrainedTokenizerFast) -> None:
     assert tokenizer.convert_ids_to_tokens(tokenizer("12+345=357")["input_ids"]) == list("12+345=357")
 
 
-def test_the_expert_works_out_more_than_the_amateur(tokenizer: PreTrainedTokenizerFast) -> None:
-    import random
-
+def test_the_expert_corpus_has_more_worked_solutions(tokenizer: PreTrainedTokenizerFast) -> None:
     problems = word_problems("train", seed=5)
     texts = [next(problems) for _ in range(2000)]
     shares = [
@@ -45,7 +44,7 @@ def test_the_expert_works_out_more_than_the_amateur(tokenizer: PreTrainedTokeniz
     assert shares[1] == pytest.approx(0.55, abs=0.04)
 
 
-def test_the_loss_covers_the_solution_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_loss_covers_only_the_solution(tokenizer: PreTrainedTokenizerFast) -> None:
     input_ids, is_response = next(_batches(PLANS["expert"], tokenizer))
     for ids, mask in zip(input_ids[:8], is_response[:8], strict=True):
         solution = tokenizer.decode(ids[mask])
@@ -55,11 +54,11 @@ def test_the_loss_covers_the_solution_and_nothing_else(tokenizer: PreTrainedToke
         assert prompt.endswith("<|im_start|>assistant\n")
 
 
-def test_training_starts_as_the_log_says(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_training_starts_at_the_logged_loss(tokenizer: PreTrainedTokenizerFast) -> None:
     log = json.loads(Path(model_path("base") / "training_log.json").read_text())
     plan = PLANS["base"]
     torch.manual_seed(plan.seed)
-    model = _start(plan, tokenizer, Path())
+    model = _initial_model(plan, tokenizer, Path())
     input_ids, is_response = next(_batches(plan, tokenizer))
     with torch.inference_mode():
         logits = model(input_ids).logits[:, :-1][is_response[:, 1:]]

@@ -1,4 +1,4 @@
-"""The arithmetic generator and the texts made of it: exact, repeatable, and never the same in both splits."""
+"""The arithmetic generator and its solutions: exact, reproducible, and disjoint between the splits."""
 
 import os
 import random
@@ -16,7 +16,7 @@ from lightreasoner.miniature.corpus import (
     INSTRUCT_CORPUS,
     WORDY_THEMES,
     Corpus,
-    blurted_solution,
+    answer_only_solution,
     worked_solution,
 )
 from lightreasoner.miniature.word_problems import LARGEST_VALUE, NAMES, THEMES, Split, WordProblem, word_problems
@@ -25,52 +25,52 @@ SPLITS: tuple[Split, Split] = ("train", "test")
 STEP = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
 
 
-def drawn(split: Split, seed: int, count: int = 1500) -> list[WordProblem]:
+def generated(split: Split, seed: int, count: int = 1500) -> list[WordProblem]:
     return list(islice(word_problems(split, seed), count))
 
 
 def parsed(step: str) -> tuple[int, str, int, int]:
-    """Left, operator, right, result of a step such as 14+9=23."""
+    """Left, operator, right and result of a step such as 14+9=23."""
     found = STEP.fullmatch(step)
     assert found is not None, step
     return int(found[1]), found[2], int(found[3]), int(found[4])
 
 
 def chain(problem: WordProblem) -> tuple[object, ...]:
-    """The start and every operation, nothing of the story."""
+    """The start and all operations, without the story."""
     return (problem.start, *(parsed(step)[1:3] for step in problem.steps))
 
 
 @pytest.fixture(scope="module")
 def problems() -> list[WordProblem]:
-    return [problem for split in SPLITS for problem in drawn(split, seed=11)]
+    return [problem for split in SPLITS for problem in generated(split, seed=11)]
 
 
 def test_the_same_split_and_seed_give_the_same_problems() -> None:
     for split in SPLITS:
-        assert drawn(split, 3, 100) == drawn(split, 3, 100)
+        assert generated(split, 3, 100) == generated(split, 3, 100)
 
 
 def test_another_seed_gives_other_problems() -> None:
     for split in SPLITS:
-        first, second = ({problem.question for problem in drawn(split, seed)} for seed in (1, 2))
+        first, second = ({problem.question for problem in generated(split, seed)} for seed in (1, 2))
         assert len(first & second) < 0.02 * len(first)
 
 
 def test_problems_do_not_depend_on_the_process() -> None:
-    # Python shuffles sets and hashes of text anew in every process.
+    # Python changes the hashes of text in every process.
     script = (
         "from itertools import islice; from lightreasoner.miniature.word_problems import word_problems\n"
         "print(list(islice(word_problems('train', 3), 50)))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     there = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert there.stdout == f"{drawn('train', 3, 50)}\n"
+    assert there.stdout == f"{generated('train', 3, 50)}\n"
 
 
 def test_no_chain_of_calculations_is_in_both_splits_whatever_the_seeds() -> None:
-    train = {chain(problem) for seed in range(6) for problem in drawn("train", seed)}
-    test = {chain(problem) for seed in range(6) for problem in drawn("test", seed)}
+    train = {chain(problem) for seed in range(6) for problem in generated("train", seed)}
+    test = {chain(problem) for seed in range(6) for problem in generated("test", seed)}
     assert min(len(train), len(test)) > 1000
     assert train.isdisjoint(test)
 
@@ -94,7 +94,7 @@ def test_replaying_the_steps_from_the_start_gives_the_answer(problems: list[Word
         assert value == problem.answer, problem
 
 
-def test_every_number_on_the_way_is_from_1_to_the_largest_value(problems: list[WordProblem]) -> None:
+def test_every_intermediate_value_is_from_1_to_the_largest_value(problems: list[WordProblem]) -> None:
     for problem in problems:
         numbers = [problem.start, problem.answer, *(n for s in problem.steps for n in (*parsed(s)[::2], parsed(s)[3]))]
         assert all(1 <= number <= LARGEST_VALUE for number in numbers), problem
@@ -106,26 +106,26 @@ def test_a_problem_has_two_to_four_steps_and_all_operations_occur(problems: list
     assert {parsed(step)[1] for problem in problems for step in problem.steps} == {"+", "-", "*", "/"}
 
 
-def test_no_step_does_nothing(problems: list[WordProblem]) -> None:
+def test_every_step_changes_the_value(problems: list[WordProblem]) -> None:
     for problem in problems:
         for left, _, _, result in map(parsed, problem.steps):
             assert left != result
 
 
-def test_the_question_tells_the_start_and_every_operand_in_order(problems: list[WordProblem]) -> None:
+def test_the_question_contains_the_start_and_all_operands_in_order(problems: list[WordProblem]) -> None:
     for problem in problems:
-        told = iter(int(number) for number in re.findall(r"\d+", problem.question))
+        numbers = iter(int(number) for number in re.findall(r"\d+", problem.question))
         needed = [problem.start, *(parsed(step)[2] for step in problem.steps)]
-        assert all(number in told for number in needed), problem  # `in` consumes: a subsequence
+        assert all(number in numbers for number in needed), problem  # `in` consumes: a subsequence
 
 
-def test_a_question_holds_at_most_one_number_that_does_not_matter(problems: list[WordProblem]) -> None:
+def test_a_question_contains_at_most_one_irrelevant_number(problems: list[WordProblem]) -> None:
     extra = [len(re.findall(r"\d+", p.question)) - 1 - len(p.steps) for p in problems]
     assert set(extra) == {0, 1}
     assert 0.2 < sum(extra) / len(extra) < 0.3  # a quarter of them, n = 3000, s.d. 0.008
 
 
-def test_a_question_ends_with_what_is_asked_and_has_no_blank_left_open(problems: list[WordProblem]) -> None:
+def test_a_question_ends_with_a_question_mark_and_has_no_placeholder(problems: list[WordProblem]) -> None:
     for problem in problems:
         asked = problem.question.rpartition(". ")[2]
         assert re.fullmatch(r"[^\d?]+\?", asked), problem
@@ -139,8 +139,8 @@ def test_names_and_themes_vary(problems: list[WordProblem]) -> None:
     assert {problem.theme for problem in problems} == set(THEMES)
 
 
-def test_questions_seldom_repeat() -> None:
-    questions = [problem.question for problem in drawn("train", 0, 5000)]
+def test_questions_rarely_repeat() -> None:
+    questions = [problem.question for problem in generated("train", 0, 5000)]
     assert len(set(questions)) > 0.99 * len(questions)
 
 
@@ -156,14 +156,14 @@ def test_about_a_tenth_of_all_chains_belongs_to_the_test_split() -> None:
 # --- Solutions ---
 
 
-def test_worked_and_blurted_solutions_are_graded_correct(problems: list[WordProblem]) -> None:
+def test_worked_and_answer_only_solutions_are_graded_correct(problems: list[WordProblem]) -> None:
     for problem in problems:
-        for solution in (worked_solution(problem), blurted_solution(problem)):
+        for solution in (worked_solution(problem), answer_only_solution(problem)):
             found = judge(solution, str(problem.answer), "number")
             assert (found.extracted, found.verdict) == (str(problem.answer), "correct")
 
 
-def test_a_solution_of_another_answer_is_graded_wrong(problems: list[WordProblem]) -> None:
+def test_a_solution_with_another_answer_is_graded_wrong(problems: list[WordProblem]) -> None:
     for problem in problems[:200]:
         assert judge(worked_solution(problem), str(problem.answer + 1), "number").verdict == "wrong"
 
@@ -176,25 +176,27 @@ def test_a_worked_solution_shows_every_step_in_order_before_the_answer(problems:
         assert solution.startswith("First ") == (problem.theme in WORDY_THEMES)
 
 
-def test_a_blurted_solution_shows_no_step(problems: list[WordProblem]) -> None:
-    assert all(blurted_solution(problem) == f"\\boxed{{{problem.answer}}}" for problem in problems)
+def test_an_answer_only_solution_shows_no_step(problems: list[WordProblem]) -> None:
+    assert all(answer_only_solution(problem) == f"\\boxed{{{problem.answer}}}" for problem in problems)
 
 
 @pytest.mark.parametrize(("share", "worked"), [(0.0, 0), (1.0, 300)])
-def test_a_corpus_without_a_choice_makes_none(share: float, worked: int, problems: list[WordProblem]) -> None:
+def test_shares_of_0_and_1_give_only_one_kind_of_solution(
+    share: float, worked: int, problems: list[WordProblem]
+) -> None:
     rng = random.Random(0)
     solutions = [Corpus(share).solution(problem, rng) for problem in problems[:300]]
-    assert sum(solution != blurted_solution(p) for solution, p in zip(solutions, problems, strict=False)) == worked
+    assert sum(solution != answer_only_solution(p) for solution, p in zip(solutions, problems, strict=False)) == worked
 
 
-def test_a_theme_can_have_a_share_of_its_own(problems: list[WordProblem]) -> None:
+def test_a_theme_can_have_its_own_share(problems: list[WordProblem]) -> None:
     corpus, rng = Corpus(0.0, {"farm": 1.0}), random.Random(0)
     for problem in problems[:300]:
-        expected = worked_solution(problem) if problem.theme == "farm" else blurted_solution(problem)
+        expected = worked_solution(problem) if problem.theme == "farm" else answer_only_solution(problem)
         assert corpus.solution(problem, rng) == expected
 
 
-def test_the_expert_works_more_often_than_the_amateur_in_every_theme_and_the_instruct_model_most() -> None:
+def test_worked_shares_order_amateur_expert_and_instruct_in_every_theme() -> None:
     corpora = (AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS)
     for theme in THEMES:
         shares = [corpus.worked_share_by_theme.get(theme, corpus.worked_share) for corpus in corpora]

@@ -1,4 +1,4 @@
-"""Prompts: one template for all, whatever the tokenizer brings along."""
+"""Prompts: one template for all models, with any tokenizer."""
 
 import copy
 from pathlib import Path
@@ -13,12 +13,12 @@ from lightreasoner.errors import ConfigError
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 
-# The prompt type `qwen25-math-cot` of the Qwen2.5-Math evaluation toolkit, which the paper's figures were made with.
+# The prompt type `qwen25-math-cot` of the Qwen2.5-Math evaluation toolkit, which the paper used.
 QWEN25_MATH_COT = (
     "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
     "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n"
 )
-# A template that puts in a system message of its own where none is given, as Qwen2.5's and SmolLM2's do.
+# A template with a default system message, like those of Qwen2.5 and SmolLM2.
 DEFAULTING = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a default.<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -53,7 +53,7 @@ def test_a_default_system_message_is_not_injected(tokenizer: PreTrainedTokenizer
 
 
 @pytest.mark.parametrize("source", [REFUSES_SYSTEM, DROPS_SYSTEM], ids=["refuses", "drops"])
-def test_a_cue_without_a_place_for_it_goes_to_the_user(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+def test_without_a_system_role_the_cue_goes_to_the_user_turn(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
     text = PromptTemplate(with_template(tokenizer, source)).render("What is 2+3?")
     assert text == f"<|im_start|>user\n{DEFAULT_CUE}\n\nWhat is 2+3?<|im_end|>\n<|im_start|>model\n"
 
@@ -72,7 +72,7 @@ def with_bos(tokenizer: PreTrainedTokenizerFast, template: str | None) -> PreTra
     return changed
 
 
-def test_a_bos_that_the_template_writes_is_not_doubled(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_bos_of_a_template_is_not_doubled(tokenizer: PreTrainedTokenizerFast) -> None:
     changed = with_bos(tokenizer, "<|endoftext|>" + DEFAULTING)
     assert PromptTemplate(changed).encode("What is 2+3?").count(0) == 1
 
@@ -95,7 +95,7 @@ def test_control_tokens_in_a_question_are_plain_text(tokenizer: PreTrainedTokeni
 @pytest.mark.parametrize(
     "question", ["🙂 + 🙂?", "三加五等于多少？", "a\u0301 é ﬀ", "{{ 7*7 }}", "{input} %s {0}", "x" * 5000]
 )
-def test_any_text_comes_through_unchanged(tokenizer: PreTrainedTokenizerFast, question: str) -> None:
+def test_any_question_is_encoded_unchanged(tokenizer: PreTrainedTokenizerFast, question: str) -> None:
     template = PromptTemplate(tokenizer)
     assert tokenizer.decode(template.encode(question)) == QWEN25_MATH_COT.replace("{input}", question)
 
@@ -123,7 +123,7 @@ def test_a_template_file_replaces_the_tokenizers_own(tokenizer: PreTrainedTokeni
         PromptTemplate(tokenizer, "Think.", tmp_path / "absent.jinja")
 
 
-def test_the_fingerprint_follows_cue_and_template(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_fingerprint_depends_on_cue_and_template(tokenizer: PreTrainedTokenizerFast) -> None:
     base = PromptTemplate(tokenizer).fingerprint
     assert base == PromptTemplate(tokenizer).fingerprint
     assert base != PromptTemplate(tokenizer, "Think.").fingerprint
@@ -131,7 +131,7 @@ def test_the_fingerprint_follows_cue_and_template(tokenizer: PreTrainedTokenizer
 
 
 @pytest.mark.slow
-def test_smollm2_keeps_its_traps_shut(smollm2_gguf: Path) -> None:
+def test_smollm2_prompts_are_correct_despite_its_template(smollm2_gguf: Path) -> None:
     """Its pad token is its end-of-turn token, and its template injects a default system prompt."""
     tokenizer = load_tokenizer(find_model(str(smollm2_gguf)))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
@@ -147,18 +147,18 @@ def test_smollm2_keeps_its_traps_shut(smollm2_gguf: Path) -> None:
 SOLVED = (Demonstration("1+1?", "It is 2."), Demonstration("2+2?", "It is 4."))
 
 
-def test_the_plain_prompt_is_equation_37_whatever_the_template(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_plain_prompt_is_equation_37_with_any_template(tokenizer: PreTrainedTokenizerFast) -> None:
     template = PromptTemplate(tokenizer, kind="plain")
     assert template.render("What is 2+3?") == "Question: What is 2+3?\nAnswer:"
     assert tokenizer.decode(template.encode("What is 2+3?")) == "Question: What is 2+3?\nAnswer:"
 
 
-def test_demonstrations_of_a_chat_stand_in_one_turn_with_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_demonstrations_of_a_chat_are_in_one_turn_with_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
     text = PromptTemplate(tokenizer, demonstrations=SOLVED).render("3+3?")
     assert text == QWEN25_MATH_COT.replace("{input}", "1+1?\nIt is 2.\n\n2+2?\nIt is 4.\n\n3+3?")
 
 
-def test_plain_demonstrations_repeat_the_form_of_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_plain_demonstrations_have_the_form_of_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
     text = PromptTemplate(tokenizer, kind="plain", demonstrations=SOLVED).render("3+3?")
     assert text == (
         "Question: 1+1?\nAnswer: It is 2.\n\n\nQuestion: 2+2?\nAnswer: It is 4.\n\n\nQuestion: 3+3?\nAnswer:"

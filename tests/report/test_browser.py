@@ -26,7 +26,7 @@ from lightreasoner.report import report, write_page
 from lightreasoner.report.tokens import find_texts, visible
 from lightreasoner.samples.folder import Label, Rollout
 
-from ..made_up import made_up_rollout, write_samples
+from ..fake_runs import fake_rollout, write_samples
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "
@@ -138,7 +138,7 @@ def rows(tokenizer: PreTrainedTokenizerFast) -> list[Row]:
         hostile = HOSTILE[number % len(HOSTILE)] if number % 3 == 0 else ""
         text = f"{hostile or 'First 3+4=7.'} So the answer is {number} 😀\n\tdone"
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        found.append(made_up_rollout(number, f"{hostile} How many are {number}?", ids, len(tokenizer), rng))
+        found.append(fake_rollout(number, f"{hostile} How many are {number}?", ids, len(tokenizer), rng))
     return found
 
 
@@ -396,8 +396,7 @@ def test_a_thousand_long_rollouts_stay_small_fast_and_flat(
         run = tmp_path / str(rollouts)
         ids = rng.integers(3, len(tokenizer), (rollouts, 128)).tolist()
         rows = [
-            made_up_rollout(number, f"How many are {number}?", row, len(tokenizer), rng)
-            for number, row in enumerate(ids)
+            fake_rollout(number, f"How many are {number}?", row, len(tokenizer), rng) for number, row in enumerate(ids)
         ]
         write_samples(run, rows, tokenizer)
         del rows

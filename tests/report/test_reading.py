@@ -26,8 +26,8 @@ from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.statistics import KlHistogram, echoes, is_scattered
 
+from ..fake_runs import fake_rollout, write_samples
 from ..kept import KeptStep, kept_steps
-from ..made_up import made_up_rollout, write_samples
 
 Rows = tuple[list[Rollout], dict[tuple[str, int], KeptStep]]
 
@@ -331,7 +331,7 @@ def test_imported_samples_have_a_report(small_run: Path, tmp_path: Path) -> None
 
 def test_without_a_tokenizer_ids_stand_for_the_tokens(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    write_samples(tmp_path, [made_up_rollout(0, "How many?", [5, 6, 7], 600, rng)], None)
+    write_samples(tmp_path, [fake_rollout(0, "How many?", [5, 6, 7], 600, rng)], None)
     found = report(tmp_path)
     assert any("no tokenizer" in text for text in found.missing)
     write_page(tmp_path)
@@ -371,7 +371,7 @@ def test_junk_labels_are_found_with_their_places(tokenizer: PreTrainedTokenizerF
     answers = [[50, 51, 52, 53], [60, *head[2:11], 61], [50, end, 52, 53], [50, 51, 52, end]]
     rows: list[Any] = []
     for number, response in enumerate(answers):
-        rollout, steps = made_up_rollout(number, f"Question {number}?", response, 600, rng)
+        rollout, steps = fake_rollout(number, f"Question {number}?", response, 600, rng)
         rows.append((rollout, steps))
         object.__setattr__(rollout, "prompt_ids", [*head, 200 + number])
     rollout, steps = rows[0]

@@ -1,13 +1,15 @@
-"""The benchmarks: where the items come from, what is asked, what counts as right.
+"""The benchmarks, one entry each: source, question, gold answer, kind of answer, few-shot examples, version.
 
-Every source is pinned: a commit of a Hub data set, or of the evaluation toolkit that the paper used. `items_sha256`
-goes further and names the very questions and gold answers, wherever they were read from; it is None where nobody here
-has seen the items yet. A figure is *unverified* until a published number has been reproduced with it; so far none has.
+To add one, add an entry to `BENCHMARKS` and its name to `config.BenchmarkName`.
+
+Every source is pinned to a commit of a Hub data set, or of the evaluation toolkit that the paper used. `items_sha256`
+also pins the questions and gold answers themselves, wherever they are read from; it is None for items that have not
+been checked yet. A benchmark is *unverified* until it has reproduced a published number; none has so far.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -21,8 +23,7 @@ from lightreasoner.grading.extraction import last_boxed
 from lightreasoner.grading.verdicts import AnswerKind
 from lightreasoner.runs.records import ChoiceProblem, Problem
 
-ARITHMETIC_ITEMS = 2000
-ARITHMETIC_SEED = 0  # every evaluation asks the same questions
+ARITHMETIC_SEED = 0  # fixed, so every evaluation asks the same questions
 
 TOOLKIT = (
     "https://raw.githubusercontent.com/QwenLM/Qwen2.5-Math/a45202bd16f1ec06f433442dc1152d0074773465/evaluation/data"
@@ -39,8 +40,8 @@ class HubSource:
     Attributes:
         dataset: its id.
         revision: commit.
-        configurations: read one after the other; None is the default one.
-        splits: read one after the other.
+        configurations: read in order; None is the default configuration.
+        splits: read in order.
     """
 
     dataset: str
@@ -59,58 +60,45 @@ class HubSource:
 
 
 @dataclass(frozen=True)
-class UrlSource:
-    """A JSONL file behind an address that names its commit."""
-
-    url: str
-
-    def rows(self) -> Iterator[Row]:
-        """All rows, in order."""
-        return read_url(self.url)
-
-    def __str__(self) -> str:
-        return self.url
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What all benchmarks share.
+class _Entry:
+    """The fields that all benchmarks share.
 
     Attributes:
-        name: as users call it; also the folder below `--data-dir`.
-        title: as tables call it.
-        source: where the items are without `--data-dir`.
+        name: name on the command line, and folder below `--data-dir`.
+        title: name in tables.
+        source: a Hub data set, or the URL of a JSONL file; `--data-dir` replaces it. None for generated items.
         size: number of items.
         split: name of the file below the benchmark's folder.
         items_sha256: hash of all questions and gold answers in order, see `items_hash`.
-        verified: a published figure has been reproduced.
+        verified: whether it has reproduced a published number.
     """
 
     name: BenchmarkName
     title: str
-    source: HubSource | UrlSource | None
+    source: HubSource | str | None
     size: int
     split: str = "test"
     items_sha256: str | None = None
     verified: bool = False
 
-    def rows(self, data_dir: Path | None) -> Iterable[Row]:
-        """The raw rows."""
+    def rows(self, data_dir: Path | None, limit: int | None) -> Iterator[Row]:
+        """The first `limit` rows; None takes all rows of a source, and `size` rows of a generator."""
+        if self.source is None:
+            return islice(_arithmetic_rows(), limit or self.size)
         if data_dir is not None:
-            return read_file(data_dir / self.name / f"{self.split}.jsonl")
-        assert self.source is not None
-        return self.source.rows()
+            return islice(read_file(data_dir / self.name / f"{self.split}.jsonl"), limit)
+        return islice(read_url(self.source) if isinstance(self.source, str) else self.source.rows(), limit)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark(_Source):
-    """A benchmark whose questions are answered in words; metric: accuracy of the extracted answers.
+class Benchmark(_Entry):
+    """A benchmark with generated answers; its metric is the accuracy of the extracted answers.
 
     Attributes:
         question: question of a row.
         gold: gold answer of a row.
-        kind: what answers are, which decides how they are compared.
-        demonstrations: solved examples before each question.
+        kind: kind of answer, which decides how answers are compared.
+        demonstrations: solved examples before each question (few-shot).
     """
 
     question: Callable[[Row], str]
@@ -121,12 +109,12 @@ class Benchmark(_Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceBenchmark(_Source):
-    """A benchmark answered by the likelihood of its choices, as lm-evaluation-harness does.
+class ChoiceBenchmark(_Entry):
+    """A benchmark that scores the likelihood of given choices, like lm-evaluation-harness.
 
     Attributes:
-        item: context, choices and place of the right one.
-        metric: `acc` takes the choice of highest log-likelihood, `acc_norm` that of the highest per character.
+        item: context, choices and index of the correct choice.
+        metric: `acc` takes the choice with the highest log-likelihood, `acc_norm` the highest per character.
     """
 
     item: Callable[[Row], tuple[str, Sequence[str], int]]
@@ -134,6 +122,7 @@ class ChoiceBenchmark(_Source):
 
 
 B = TypeVar("B", Benchmark, ChoiceBenchmark)
+Item = TypeVar("Item")
 
 
 # --- Fields of rows ---
@@ -146,22 +135,9 @@ def _field(row: Row, name: str) -> Any:
     return fields[name]
 
 
-def _gsm8k_gold(row: Row) -> str:
-    return text_of(row, "answer").rpartition("####")[2].strip()
-
-
 def _svamp_question(row: Row) -> str:
     body = text_of(row, "Body").strip()
     return f"{body}{'' if body.endswith('.') else '.'} {text_of(row, 'Question').strip()}"
-
-
-def _svamp_gold(row: Row) -> str:
-    value = str(_field(row, "Answer"))
-    return value.removesuffix(".0")
-
-
-def _asdiv_gold(row: Row) -> str:
-    return re.sub(r"\s+\([^()]*\)\s*$", "", text_of(row, "answer"))  # "9 (apples)", but also "-(1/3)"
 
 
 def _boxed_gold(row: Row) -> str:
@@ -185,13 +161,13 @@ def _mmlu_question(row: Row) -> str:
 
 
 def _mmlu_gold(row: Row) -> str:
-    place = _field(row, "answer")
-    if not isinstance(place, int) or not 0 <= place < len(_field(row, "choices")):
-        raise DataError(f"{row[0]}: answer is {place!r}, not the index of one of the choices")
-    return "ABCDE"[place]
+    index = _field(row, "answer")
+    if not isinstance(index, int) or not 0 <= index < len(_field(row, "choices")):
+        raise DataError(f"{row[0]}: answer is {index!r}, not the index of one of the choices")
+    return "ABCDE"[index]
 
 
-def _lettered_place(row: Row, labels: Sequence[str]) -> int:
+def _index_of_answer(row: Row, labels: Sequence[str]) -> int:
     answer = str(_field(row, "answerKey"))
     if answer not in labels:
         raise DataError(f"{row[0]}: answerKey is {answer!r}, none of the choices {', '.join(labels)}")
@@ -202,12 +178,12 @@ def _commonsense_qa_item(row: Row) -> tuple[str, Sequence[str], int]:
     choices = _field(row, "choices")
     lines = [f"{label}. {text}" for label, text in zip(choices["label"], choices["text"], strict=True)]
     context = "\n".join([f"Question: {text_of(row, 'question').strip()}", *lines, "Answer:"])
-    return context, choices["label"], _lettered_place(row, choices["label"])
+    return context, choices["label"], _index_of_answer(row, choices["label"])
 
 
 def _arc_item(row: Row) -> tuple[str, Sequence[str], int]:
     choices = _field(row, "choices")
-    return f"Question: {text_of(row, 'question')}\nAnswer:", choices["text"], _lettered_place(row, choices["label"])
+    return f"Question: {text_of(row, 'question')}\nAnswer:", choices["text"], _index_of_answer(row, choices["label"])
 
 
 def _hellaswag_item(row: Row) -> tuple[str, Sequence[str], int]:
@@ -217,7 +193,7 @@ def _hellaswag_item(row: Row) -> tuple[str, Sequence[str], int]:
 
 
 def _without_wikihow_marks(text: str) -> str:
-    """HellaSwag's texts carry marks such as `[title]` and `[step]` from their source."""
+    """Remove WikiHow's marks, such as `[title]` and `[step]`."""
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
@@ -233,7 +209,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
             size=1319,
             items_sha256="5ab55b6e3ec7edeb9663bc6fda20d5546428ab77b011dfec7bce311572715161",
             question=lambda row: text_of(row, "question"),
-            gold=_gsm8k_gold,
+            gold=lambda row: text_of(row, "answer").rpartition("####")[2].strip(),
         ),
         Benchmark(
             name="math",
@@ -261,22 +237,23 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
             size=1000,
             items_sha256="843df182785152ba3f7bb73c533eb1ea72d6905d11e2fec6d29fe3d5373ad3e8",
             question=_svamp_question,
-            gold=_svamp_gold,
+            gold=lambda row: str(_field(row, "Answer")).removesuffix(".0"),
         ),
         Benchmark(
             name="asdiv",
             title="ASDiv",
-            source=UrlSource(f"{TOOLKIT}/asdiv/test.jsonl"),
+            source=f"{TOOLKIT}/asdiv/test.jsonl",
             size=2215,
             items_sha256="7a5598d0b3dc9651b5df4c68339e152d220a805f489646ba50d9a11a2f207051",
             question=lambda row: f"{text_of(row, 'body').strip()} {text_of(row, 'question').strip()}",
-            gold=_asdiv_gold,
+            # Drops the unit of "9 (apples)", but keeps the brackets of "-(1/3)".
+            gold=lambda row: re.sub(r"\s+\([^()]*\)\s*$", "", text_of(row, "answer")),
             kind="expression",
         ),
         Benchmark(
             name="minerva_math",
             title="Minerva",
-            source=UrlSource(f"{TOOLKIT}/minerva_math/test.jsonl"),
+            source=f"{TOOLKIT}/minerva_math/test.jsonl",
             size=272,
             items_sha256="b0dcfe2d91752d2e1645db4bb203c0bf2e6ec6a34d7aa7b8d360224240236655",
             question=lambda row: text_of(row, "problem"),
@@ -286,7 +263,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
         Benchmark(
             name="olympiadbench",
             title="Olympiad",
-            source=UrlSource(f"{TOOLKIT}/olympiadbench/test.jsonl"),
+            source=f"{TOOLKIT}/olympiadbench/test.jsonl",
             size=675,
             items_sha256="920419a779dc07c01aca909f3a49139a4fe2c2b506a073614c98498332cc802d",
             question=lambda row: text_of(row, "question"),
@@ -296,7 +273,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
         Benchmark(
             name="mmlu_stem",
             title="MMLU-STEM",
-            source=UrlSource(f"{TOOLKIT}/mmlu_stem/test.jsonl"),
+            source=f"{TOOLKIT}/mmlu_stem/test.jsonl",
             size=3018,
             items_sha256="75b9deb0fe2d26a0020128ccf09b9a7af5213db4a4b3d3f9db1834145b217ea0",
             question=_mmlu_question,
@@ -333,7 +310,7 @@ BENCHMARKS: Mapping[str, Benchmark | ChoiceBenchmark] = {
             name="arithmetic",
             title="Arithmetic",
             source=None,
-            size=ARITHMETIC_ITEMS,
+            size=2000,
             items_sha256="3875d28caeb906c81559acc5d657b73942fa702ea8bc473e2ad4bb533046f85f",
             question=lambda row: text_of(row, "question"),
             gold=lambda row: text_of(row, "answer"),
@@ -356,47 +333,41 @@ PAPER_SET: tuple[BenchmarkName, ...] = (
 
 
 def load_benchmark(name: BenchmarkName, *, limit: int | None, data_dir: Path | None) -> list[Problem]:
-    """The items of a benchmark with their gold answers, in file order; questions that occur twice stay twice.
+    """Load the items of a benchmark with their gold answers, in file order; repeated questions stay separate items.
 
-    A question whose answer is true or false (yes or no) says so at its end, as in the toolkit.
+    A question with the answer true or false (yes or no) gets a hint at its end, as in the toolkit.
 
     Args:
-        name: which one; one that is answered in words.
-        limit: how many items; None takes all (2000 for `arithmetic`).
-        data_dir: folder whose `NAME/SPLIT.jsonl` is read instead of the benchmark's own source.
+        name: a benchmark with generated answers.
+        limit: number of items; None takes all (2000 for `arithmetic`).
+        data_dir: folder whose `NAME/SPLIT.jsonl` replaces the benchmark's source.
 
     Raises:
-        DataError: no such benchmark or file, or a row without question or gold.
-        HubUnreachable: the source is out of reach.
+        DataError: no such benchmark or file, or a row lacks its question or gold answer.
+        HubUnreachable: the source cannot be reached.
     """
     benchmark = _benchmark(name, Benchmark)
-    if name == "arithmetic":
-        items: Iterable[Problem] = _distinct(limit or ARITHMETIC_ITEMS)
-    else:
-        items = (_problem(benchmark, row) for row in islice(benchmark.rows(data_dir), limit))
-    # Items are told apart by place too: benchmarks such as SVAMP ask some questions twice.
-    numbered = [replace(item, id=f"{place:05d}-{item.id}") for place, item in enumerate(items)]
-    if not numbered:
-        raise DataError(f"benchmark {name} has no items; is the file empty?")
-    return numbered
+    items = []
+    for number, row in enumerate(benchmark.rows(data_dir, limit)):
+        item = _problem(benchmark, row)
+        items.append(replace(item, id=f"{number:05d}-{item.id}"))  # SVAMP asks some questions twice
+    return _not_empty(name, items)
 
 
 def load_choices(name: BenchmarkName, *, limit: int | None, data_dir: Path | None) -> list[ChoiceProblem]:
-    """The items of a benchmark that is answered by likelihood; like `load_benchmark`."""
+    """Load the items of a benchmark with given choices; like `load_benchmark`."""
     benchmark = _benchmark(name, ChoiceBenchmark)
     items = []
-    for place, row in enumerate(islice(benchmark.rows(data_dir), limit)):
+    for number, row in enumerate(benchmark.rows(data_dir, limit)):
         context, choices, gold = benchmark.item(row)
         if not 0 <= gold < len(choices):
             raise DataError(f"{row[0]}: the right choice is number {gold} of {len(choices)}")
-        items.append(ChoiceProblem(f"{place:05d}-{make_problem(context).id}", context, list(choices), gold))
-    if not items:
-        raise DataError(f"benchmark {name} has no items; is the file empty?")
-    return items
+        items.append(ChoiceProblem(f"{number:05d}-{make_problem(context).id}", context, list(choices), gold))
+    return _not_empty(name, items)
 
 
 def items_hash(items: Sequence[Problem] | Sequence[ChoiceProblem]) -> str:
-    """SHA-256 of all questions and gold answers in order: the same items have it wherever they were read from."""
+    """SHA-256 of all questions and gold answers in order, independent of where they were read from."""
     lines = (
         (item.id, item.answer or "")
         if isinstance(item, Problem)
@@ -416,14 +387,20 @@ def _benchmark(name: str, kind: type[B]) -> B:
 
 def _problem(benchmark: Benchmark, row: Row) -> Problem:
     gold = benchmark.gold(row)
-    hint = {"true": " (True or False)", "false": " (True or False)", "yes": " (Yes or No)", "no": " (Yes or No)"}
-    return make_problem(benchmark.question(row) + hint.get(gold.lower(), ""), gold)
+    hints = {"true": " (True or False)", "false": " (True or False)", "yes": " (Yes or No)", "no": " (Yes or No)"}
+    return make_problem(benchmark.question(row) + hints.get(gold.lower(), ""), gold)
 
 
-def _distinct(count: int) -> Iterator[Problem]:
-    items: dict[str, Problem] = {}
+def _not_empty(name: str, items: list[Item]) -> list[Item]:
+    if not items:
+        raise DataError(f"benchmark {name} has no items; is the file empty?")
+    return items
+
+
+def _arithmetic_rows() -> Iterator[Row]:
+    """Endless distinct problems of the generator."""
+    seen = set()
     for problem in arithmetic_problems("test", ARITHMETIC_SEED):
-        items.setdefault(problem.id, problem)
-        if len(items) == count:
-            break
-    return iter(items.values())
+        if problem.id not in seen:
+            seen.add(problem.id)
+            yield f"arithmetic, item {len(seen)}", {"question": problem.question, "answer": problem.answer}

@@ -1,10 +1,10 @@
-"""Solved examples that stand before a question (few-shot). Written for this project; not the toolkit's own."""
+"""Few-shot examples, written for this project; the toolkit has others."""
 
 from typing import NamedTuple
 
 
 class Demonstration(NamedTuple):
-    """A question and a worked answer to it."""
+    """A question with its worked answer."""
 
     question: str
     answer: str

@@ -1,4 +1,4 @@
-"""Where problems come from: the generator, files, and data sets on the Hub."""
+"""Read problems from the generator, from files, and from data sets on the Hub."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ QUESTION_FIELDS = ("question", "problem", "prompt")
 # Short names of data sets: (Hub id, configuration).
 HUB_DATASETS = {"gsm8k": ("openai/gsm8k", "main")}
 
-Row = tuple[str, Mapping[str, Any]]  # where the row stands, for messages; its fields
+Row = tuple[str, Mapping[str, Any]]  # file and line for messages; fields
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ProblemSet:
 
     Attributes:
         problems: the problems.
-        duplicates: rows dropped because an earlier row asks the same question.
+        duplicates: number of dropped rows, which repeat the question of an earlier row.
     """
 
     problems: list[Problem]
@@ -52,43 +52,43 @@ def load_problems(
     data_dir: Path | None = None,
     question_field: str | None = None,
 ) -> ProblemSet:
-    """The first `limit` problems of a data set; gold answers are not read.
+    """Load the first `limit` problems of a data set, without gold answers.
 
     Args:
         dataset: `arithmetic`, a short name of `HUB_DATASETS`, a .jsonl/.json/.parquet file, or a Hub id, which may
             name a configuration as `org/name:configuration`.
         split: part of a generated, short-named or Hub data set.
-        limit: how many distinct problems; None takes all.
-        seed: of the generator.
+        limit: number of distinct problems; None takes all.
+        seed: seed of the generator.
         data_dir: folder whose `NAME/SPLIT.jsonl` is read instead of the Hub.
-        question_field: field with the question; by default the first of `QUESTION_FIELDS` that a row has.
+        question_field: field with the question; None takes the first of `QUESTION_FIELDS` in each row.
 
     Raises:
-        DataError: no such file, an unreadable or empty row, a missing field, or no problem at all.
+        DataError: no such file, an unreadable or empty row, a missing field, or an empty data set.
         HubUnreachable: the data set is on the Hub, and the Hub does not answer.
     """
     if dataset == "arithmetic":
         if limit is None:
-            raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
-        return _distinct(arithmetic_problems(split, seed), limit)
+            raise DataError("arithmetic problems are generated without end; set their number with --max-questions")
+        return _deduplicated(arithmetic_problems(split, seed), limit)
     rows = read_dataset(dataset, split, data_dir)
-    return _distinct((make_problem(question_of(row, question_field)) for row in rows), limit)
+    return _deduplicated((make_problem(question_of(row, question_field)) for row in rows), limit)
 
 
 def arithmetic_problems(split: Split, seed: int) -> Iterator[Problem]:
-    """The miniature's word problems with their answers, without end."""
+    """Endless word problems of the miniature, with their answers."""
     for generated in word_problems(split, seed):
         yield make_problem(generated.question, str(generated.answer))
 
 
 def make_problem(question: str, answer: str | None = None) -> Problem:
-    """A problem whose id is the hash of its question."""
+    """Make a problem; its id is the hash of its question."""
     question = question.strip()
     return Problem(hashlib.sha256(question.encode()).hexdigest()[:16], question, answer)
 
 
 def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Row]:
-    """Rows of a file, of `data_dir/DATASET/SPLIT.jsonl`, or of a Hub data set."""
+    """Read the rows of a file, of `data_dir/DATASET/SPLIT.jsonl`, or of a Hub data set."""
     if Path(dataset).suffix in READERS:
         return read_file(Path(dataset))
     if data_dir is not None:
@@ -116,13 +116,13 @@ def question_of(row: Row, field: str | None = None) -> str:
     if name is None:
         raise DataError(
             f"{where}: no field {' or '.join(candidates)} among {', '.join(fields) or 'none'}; "
-            "name the question's field with --question-field"
+            "name the field with the question in --question-field"
         )
     return text_of(row, name)
 
 
 def text_of(row: Row, name: str) -> str:
-    """A field of a row as text that is not blank.
+    """A field of a row as text, not blank.
 
     Raises:
         DataError: the field is missing, not text, or blank.
@@ -130,13 +130,13 @@ def text_of(row: Row, name: str) -> str:
     where, fields = row
     value = fields.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {name} is {value!r}, not a text; remove or mend the row")
+        raise DataError(f"{where}: {name} is {value!r}, not a text; remove or fix the row")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{where}: {name} holds half a character (a lone surrogate); remove or mend the row")
+        raise DataError(f"{where}: {name} holds half a character (a lone surrogate); remove or fix the row")
     return value
 
 
-def _distinct(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
+def _deduplicated(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
     seen: dict[str, Problem] = {}
     duplicates = 0
     for problem in problems:
@@ -145,12 +145,12 @@ def _distinct(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
         if len(seen) == limit:
             break
     if not seen:
-        raise DataError("the data set holds no problem; there is nothing to do")
+        raise DataError("the data set holds no problem; check the file or name another --dataset")
     return ProblemSet(list(seen.values()), duplicates)
 
 
 def read_file(path: Path) -> Iterator[Row]:
-    """Rows of a .jsonl, .json or .parquet file."""
+    """Read the rows of a .jsonl, .json or .parquet file."""
     if not path.is_file():
         raise DataError(f"no file {path}; check the path, or give another --dataset or --data-dir")
     return READERS[path.suffix](path)
@@ -168,7 +168,7 @@ def _rows_of_lines(name: str, lines: Iterable[bytes]) -> Iterator[Row]:
             fields = json.loads(line)
         except (ValueError, RecursionError):
             reason = "empty" if not line.strip() else "not JSON in UTF-8"
-            raise DataError(f"{where}: {reason}; every line must be one JSON object. Remove or mend it") from None
+            raise DataError(f"{where}: {reason}; every line must be one JSON object. Remove or fix it") from None
         yield _checked_row(where, fields)
 
 
@@ -191,12 +191,12 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                 number += 1
                 yield f"{path}, row {number}", fields
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a sound Parquet file after row {number} ({error})") from None
+        raise DataError(f"{path}: damaged Parquet file after row {number} ({error})") from None
 
 
 def _checked_row(where: str, fields: Any) -> Row:
     if not isinstance(fields, dict):
-        raise DataError(f"{where}: a {type(fields).__name__}, not a JSON object; remove or mend it")
+        raise DataError(f"{where}: a {type(fields).__name__}, not a JSON object; remove or fix it")
     return where, fields
 
 
@@ -208,24 +208,23 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 
 def read_url(url: str) -> Iterator[Row]:
-    """Rows of a JSONL file behind an address; fails in seconds where there is no network."""
-    where = urlsplit(url)
+    """Read the rows of a JSONL file at a URL; fails within seconds without a network."""
     try:
-        if where.scheme != "https":
+        if urlsplit(url).scheme != "https":
             raise ValueError("not https")
         with urlopen(url, timeout=hub.TIMEOUT) as answer:  # noqa: S310 - https only, see above
             lines = answer.read().splitlines()
     except (OSError, ValueError) as error:
         raise HubUnreachable(
-            f"cannot read {url} ({error}). Check the network, or put the file in a folder of its own and name that "
-            "folder's parent with --data-dir"
+            f"cannot read {url} ({error}). Check the network, or save the file as FOLDER/NAME/SPLIT.jsonl and give "
+            "FOLDER with --data-dir"
         ) from None
     return _rows_of_lines(url, lines)
 
 
 def read_hub(name: str, configuration: str | None, split: str, revision: str | None = None) -> Iterator[Row]:
-    """Rows of a data set on the Hub, at a commit or as it is now."""
-    # Imported here: these are slow, and most commands never need them.
+    """Read the rows of a data set on the Hub, at a commit or in its newest state."""
+    # Imported here because these are slow, and most commands never need them.
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -235,7 +234,7 @@ def read_hub(name: str, configuration: str | None, split: str, revision: str | N
             HfApi().dataset_info(name, revision=revision, timeout=hub.TIMEOUT)
         except HfHubHTTPError as error:
             raise DataError(f"the Hub refuses data set {name}: {error}") from None
-        except Exception as error:  # every client library has its own idea of "no connection"
+        except Exception as error:  # each client library raises its own type for "no connection"
             raise HubUnreachable(
                 f"data set {name} is on the Hub, which does not answer ({type(error).__name__}). "
                 "Check the network, set HF_HUB_OFFLINE=1 to use a cached copy, or read a file with "

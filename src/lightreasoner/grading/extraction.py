@@ -1,21 +1,19 @@
 r"""Find the final answer in a model's text.
 
-An answer is looked for where the prompt asked for it first (`\boxed{…}`), then in the phrases that models use
-instead, then at the end of the text.
+The search tries the form that the prompt asks for (`\boxed{…}`), then common phrases, then the end of the text.
 """
 
 import re
 
-# A sentence ends with a full stop and a space, but not the one of an abbreviation: "Mrs. Hilt", "3:30 p.m. today".
+# A full stop and a space end a sentence, except after an abbreviation: "Mrs. Hilt", "3:30 p.m. today".
 _SENTENCE_END = r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\b[ap]\.m)\.\s"
 _PHRASES = (
     re.compile(rf"(?:final )?answer(?: is\b:?|:)(?:\*\*)?\s*(.+?)(?:{_SENTENCE_END}|$)", re.IGNORECASE | re.MULTILINE),
     re.compile(r"^####\s*(.+)$", re.MULTILINE),
 )
-# Markdown's bold marks, but not the double asterisks that mean a power: "x**2", "(x+1)**2".
+# Markdown's bold marks, but not double asterisks for a power: "x**2", "(x+1)**2".
 _BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![\w({\\])")
-# Digits with thousands separators where they belong, so that "3,4" stays two numbers; then an exponent of ten or a
-# denominator.
+# Digits, with thousands separators only where they belong ("3,4" is two numbers); then an exponent or a denominator.
 NUMBER = re.compile(r"-?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3}(?![\d.])|\s*/\s*\d+)?")
 
 _LONE_LETTER = re.compile(r"(?<![A-Za-z\\'])\(?([A-E])\)?(?![A-Za-z'])")
@@ -26,7 +24,7 @@ _CLOSING_LETTER = re.compile(
 
 
 def extract_answer(text: str) -> str | None:
-    """The answer that a text ends up with, as text: what it marks as such, else its last number."""
+    """The final answer of a text: the answer that it marks, else its last number."""
     stated = stated_answer(text)
     if stated is not None:
         return stated or None
@@ -35,10 +33,10 @@ def extract_answer(text: str) -> str | None:
 
 
 def stated_answer(text: str) -> str | None:
-    """The answer that a text marks as such: last box, else "answer is …" or "Answer: …", else `#### …`.
+    """The answer that a text marks: last box, else "answer is …" or "Answer: …", else `#### …`.
 
     Returns:
-        The answer; an empty text where a box is there and empty; None where nothing is marked.
+        The answer; empty for an empty box; None without a marked answer.
     """
     boxed = last_boxed(text)
     if boxed is not None:
@@ -50,9 +48,9 @@ def stated_answer(text: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{…}`, braces balanced; None if there is none.
+    r"""Content of the last `\boxed{…}` with balanced braces; None without one.
 
-    An unclosed box runs to the end of its line: a text that was cut off is still judged by what it says.
+    An unclosed box extends to the end of its line, because a text that was cut off can still hold the answer.
     """
     start = text.rfind("\\boxed{")
     if start < 0:
@@ -67,11 +65,11 @@ def last_boxed(text: str) -> str | None:
 
 
 def extract_choice(text: str) -> str | None:
-    """The letter A … E that a text ends up with.
+    """The final choice A … E of a text.
 
-    Looked for in what the text marks as its answer; else the last letter in brackets, else the last one that stands
-    alone. The article "A" is no answer: it needs punctuation or the end of the line after it. A small letter is an
-    answer only where it is all that the text marks.
+    The letter in the answer that the text marks; else the last letter in brackets; else the last letter that is a word.
+    The article "A" does not count: an answer "A" needs punctuation or the end of the line after it. A lower-case letter
+    counts only if it is the whole marked answer.
     """
     stated = stated_answer(text)
     if stated is not None:

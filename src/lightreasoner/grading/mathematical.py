@@ -1,6 +1,6 @@
-"""The main judge: answers compared as mathematics, exactly where they are numbers, by math-verify where not.
+"""The main judge: compares numbers exactly, and other expressions with math-verify.
 
-Runs in the workers of `pool` only: math-verify and SymPy may take any time and memory over what a model wrote.
+Runs only in the workers of `pool`, because math-verify and SymPy can take any time and memory on a model's text.
 """
 
 import logging
@@ -11,18 +11,18 @@ from lightreasoner.grading.extraction import extract_choice, stated_answer
 from lightreasoner.grading.numbers import parse_number, parse_quantity, same_number
 from lightreasoner.grading.verdicts import AnswerKind, Judgement
 
-LONGEST_EXPRESSION = 1000  # characters; what is longer is compared as text only
+LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only
 
 _TEXT_COMMANDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _LAYOUT = re.compile(r"\\(?:left|right|displaystyle|quad|[,;!: ])|[$~\s]+")
-# Prose, nothing to calculate; "no" is the one short answer that is not a product of variables.
+# Prose, which needs no mathematics. "no" is the only short answer that is not a product of variables.
 _WORDS = re.compile(r"(?=(?i:no\b)|.*[^\W\d_]{3})[^\W\d_][^\d\\^_={}$+*/<>|()\[\]]*", re.DOTALL)
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
 _AM_PM = re.compile(r"(?<=:\d\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
-# Spaces that say nothing. Between digits they keep two numbers apart, unless they separate thousands.
+# Spaces without meaning. Between digits a space separates two numbers, unless it separates thousands.
 _LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
 
-# A formula that ends the text, on lines of its own; and one in the last line, where "$5 and $7" is money, not maths.
+# A displayed formula at the end of the text, and an inline formula in its last line; "$5 and $7" is money, not maths.
 _DISPLAYED = re.compile(r"(?:\\\[|\$\$)((?:(?!\\\[|\$\$).)+?)(?:\\\]|\$\$)[\s.]*\Z", re.DOTALL)
 _INLINE = re.compile(r"(?<!\\)\$([^$\s](?:[^$]*[^$\s])?|\s[^$]+\s)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 
@@ -31,10 +31,10 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
     """Find the answer in a text and compare it with the gold answer.
 
     Args:
-        text: what the model wrote.
+        text: the model's response.
         gold: the gold answer; one letter for `choice`.
-        kind: what answers are. Numbers may have words or signs around them, and are compared exactly; expressions
-            are anything in LaTeX or words.
+        kind: kind of answer. Numbers may have words or signs around them, and are compared exactly; expressions can be
+            LaTeX or words.
     """
     if kind == "choice":
         letter = extract_choice(text)
@@ -50,7 +50,7 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
 
 
 def equal_expressions(answer: str, gold: str) -> bool:
-    """Whether two answers say the same, the cheap ways of telling first."""
+    """Whether two answers are equal; tries text and numbers before math-verify, which is slow."""
     if _plain(answer) == _plain(gold):
         return True
     expected = parse_quantity(gold)
@@ -63,16 +63,16 @@ def equal_expressions(answer: str, gold: str) -> bool:
 
 
 def canonical(answer: str) -> str:
-    """A form in which equal answers are mostly the same text."""
+    """Normal form of an answer; equal answers mostly have the same one."""
     number = parse_quantity(answer)
     return str(number) if number is not None else _plain(answer)
 
 
 def prepare() -> None:
-    """Import what takes long, before the clock of the first answer runs."""
+    """Import slow libraries before the time limit of the first answer starts."""
     import math_verify  # noqa: F401
 
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # each parser that gives up reports at length
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it logs every failed parse at length
 
 
 def _extract_expression(text: str) -> str | None:
@@ -88,7 +88,7 @@ def _extract_expression(text: str) -> str | None:
 
 
 def _verified(answer: str, gold: str) -> bool:
-    """The verdict of math-verify, without its own time limits: they need signals, and the worker has one."""
+    """Compare with math-verify, without its time limits: they need signals, and the worker has its own limit."""
     from math_verify import parse, verify
 
     parsed_gold, parsed_answer = (parse(f"\\boxed{{{side}}}", parsing_timeout=None) for side in (gold, answer))
@@ -96,10 +96,10 @@ def _verified(answer: str, gold: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Text without layout, wrapping, article and closing full stop, in lower case: enough to compare words."""
+    """Remove layout, text commands, article and final full stop; words become lower case."""
     text = _TEXT_COMMANDS.sub(r" \1 ", text.replace("’", "'"))
     text = _ARTICLE.sub("", _LAYOUT.sub(" ", text).strip().removesuffix("."))
-    # Upper and lower case are different variables in a formula, but not different words.
+    # Case distinguishes variables in a formula, but not words.
     if _WORDS.fullmatch(text):
         return re.sub(r"\s+", " ", text.casefold())
     return _LOOSE_SPACE.sub("", _AM_PM.sub(lambda found: f"{found[1].lower()}m", text))

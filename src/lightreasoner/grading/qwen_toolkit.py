@@ -1,14 +1,14 @@
-r"""A judge that decides as the Qwen2.5-Math evaluation toolkit does, so that numbers compare with published ones.
+r"""A judge with the rules of the Qwen2.5-Math evaluation toolkit, so that results compare with published ones.
 
 Written from the description of the toolkit in sections 3.3 to 3.5 of our specification of the paper, whose section
 numbers are named here. The toolkit's leniency is kept on purpose: 5, 500 and 0.05 all pass for 5, `1,2` is the number
-12, the article "a" is a choice letter.
+12, and the article "a" is a choice letter.
 
-Two things differ, and are not meant to change a verdict that anyone would defend. Symbolic work goes through one LaTeX
-converter, where the toolkit has three parsers of which one runs text as Python. And what only a program would write
-(towers of powers, 2000 characters, 13 brackets deep) is compared as text.
+Two deviations, which should not change a correct verdict: one LaTeX converter replaces the toolkit's three parsers, of
+which one runs text as Python; and formulas that no person writes (towers of powers, over 2000 characters, 13 nested
+brackets) are compared as text.
 
-Symbolic comparison can take forever: run the judge in a process that somebody may kill.
+Symbolic comparison has no time limit of its own: run the judge in a process that can be killed.
 """
 
 import math
@@ -24,20 +24,20 @@ CHOICES = ("A", "B", "C", "D", "E")
 RELATIVE_TOLERANCE = 1e-4
 MATRIX_DECIMALS = 3
 LONGEST_FORMULA = 2000  # characters
-DEEPEST_FORMULA = 12  # brackets inside brackets; the converter's time doubles with each, and gold answers have 4
+DEEPEST_FORMULA = 12  # nested brackets; each doubles the converter's time. Gold answers have at most 4
 
 
 def judge(text: str, gold: str, benchmark: str | None = None) -> Judgement:
     """Judge the answer in a model's text.
 
     Args:
-        text: what the model wrote.
-        gold: the gold answer as the benchmark has it.
-        benchmark: the toolkit's name of the benchmark; `mmlu_stem` and `minerva_math` have rules of their own.
+        text: the model's response.
+        gold: the gold answer from the benchmark.
+        benchmark: the toolkit's name of the benchmark; `mmlu_stem` and `minerva_math` have their own rules.
     """
     strip_units = benchmark != "minerva_math"
-    # The toolkit normalises gold answers once when it loads them and again here. Once is the same for every gold answer
-    # of its benchmarks, and never lets a word-for-word answer fail.
+    # The toolkit normalises gold answers twice: when it loads them, and here. Once gives the same for all gold answers
+    # of its benchmarks, and keeps literal copies of the gold answer correct.
     expected = strip_string(gold, strip_units=strip_units)
     extracted = extract(text, benchmark)
     canonical = strip_string(extracted, strip_units=strip_units)
@@ -67,8 +67,8 @@ def extract(text: str, benchmark: str | None = None) -> str:
 def choice_letter(text: str) -> str | None:
     """The choice that a text makes, from A to E: section 3.4, rule 1. None if it makes none.
 
-    After "choice is" or "answer is" the first letter counts, otherwise the last one of the whole text. A phrase that
-    comes twice means that the model went on to questions of its own; only the first block counts then.
+    The first letter after "choice is" or "answer is", otherwise the last letter of the text. If a phrase occurs twice,
+    the model continued with questions of its own, and only the first paragraph counts.
     """
     if any(text.count(trigger) > 1 for trigger in _CHOICE_TRIGGERS):
         text = text.strip("\n").partition("\n\n")[0]
@@ -79,14 +79,14 @@ def choice_letter(text: str) -> str | None:
     return str(letters[0] if before else letters[-1])
 
 
-def _hoped_for(text: str) -> str | None:
+def _minerva_answer(text: str) -> str | None:
     """Rule 2: the form of the Minerva prompts."""
     answer, found, _ = text.partition("final answer is $")[2].partition("$. I hope")
     return answer if found else None
 
 
 def _boxed(text: str) -> str | None:
-    """Rule 3: after the last "boxed", what is in its braces (all the rest if unclosed), or what precedes a dollar."""
+    """Rule 3: the braces after the last "boxed" (to the end if unclosed), or the text up to a dollar sign."""
     _, found, rest = text.rpartition("boxed")
     if not found:
         return None
@@ -104,13 +104,13 @@ def _after(phrase: str) -> Callable[[str], str | None]:
 
 
 def _last_number(text: str) -> str | None:
-    """Rule 7."""
+    """Rule 7: the last number of the text."""
     numbers = _ANY_NUMBER.findall(text.replace(",", ""))
     return str(numbers[-1]) if numbers else None
 
 
 _EXTRACTION_RULES: tuple[Callable[[str], str | None], ...] = (
-    _hoped_for,
+    _minerva_answer,
     _boxed,
     _after("he answer is"),
     _after("final answer is"),
@@ -120,7 +120,7 @@ _EXTRACTION_RULES: tuple[Callable[[str], str | None], ...] = (
 
 
 def _closing(text: str, pair: str) -> int | None:
-    """Where the bracket closes that a text begins with; None if it does not."""
+    """Position of the bracket that closes the first one of a text; None if unclosed."""
     depth = 0
     for position, character in enumerate(text):
         depth += (character == pair[0]) - (character == pair[1])
@@ -137,10 +137,8 @@ _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 _SHORT_LEFT_SIDE = re.compile(r"[^=<>!]{1,2}=([^=]+)")
 
 
-def equal(answer: str | None, gold: str | None) -> bool:
+def equal(answer: str, gold: str) -> bool:
     """Whether two normalised answers are the same: section 3.5, in its order."""
-    if answer is None or gold is None:
-        return False
     if answer.lower() == gold.lower():
         return True
     if gold in CHOICES and choice_letter(answer) == gold:
@@ -165,10 +163,10 @@ def equal(answer: str | None, gold: str | None) -> bool:
 
 
 def _number(text: str) -> float | None:
-    r"""The number that a text is, commas dropped and a trailing % taken as hundredths; None if it is none.
+    r"""The value of a text that is one number, commas dropped and a trailing % as hundredths; None for other texts.
 
-    Stricter than `float`, which also takes "nan", "1_000" and other scripts' digits. What overflows is no number, for
-    two infinities would be equal.
+    Stricter than `float`, which also accepts "nan", "1_000" and the digits of other scripts. A number that overflows
+    gives None, because two infinities would be equal.
     """
     found = _NUMBER.fullmatch(text.replace(",", ""))
     if found is None:
@@ -178,17 +176,17 @@ def _number(text: str) -> float | None:
 
 
 def _depths(text: str) -> list[int]:
-    """How many brackets are open after each character; kinds are not told apart, for `(0,1]` closes as well."""
+    """Number of open brackets after each character; all kinds count alike, because of `(0,1]`."""
     return list(accumulate((character in "([{") - (character in ")]}") for character in text))
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a text is short and flat enough to be taken apart."""
+    """Whether a text is short and flat enough to parse."""
     return len(text) <= LONGEST_FORMULA and max(_depths(text), default=0) <= DEEPEST_FORMULA
 
 
 def _items(text: str) -> list[str] | None:
-    """The elements of `(a,b)` or `[a,b]`; None for anything else, such as `(a+1)(b+2)`."""
+    """The elements of `(a,b)` or `[a,b]`; None for other texts, such as `(a+1)(b+2)`."""
     if text[:1] not in ("(", "[") or text[-1:] not in (")", "]"):
         return None
     inside = text[1:-1]
@@ -202,7 +200,7 @@ def _items(text: str) -> list[str] | None:
 
 
 def _cells(text: str) -> list[str] | None:
-    """The cells of a pmatrix, row by row, an empty one after each row to tell shapes apart; None for other texts."""
+    """The cells of a pmatrix row by row, with an empty cell after each row to mark the shape; None for other texts."""
     found = _MATRIX.fullmatch(text)
     if found is None:
         return None
@@ -217,7 +215,7 @@ def _elements_equal(answers: list[str] | None, golds: list[str] | None) -> bool:
 
 
 def _equations_equal(answer: str, gold: str) -> bool:
-    """Whether two equations say that the same expression is zero, up to its sign."""
+    """Whether two equations set the same expression to zero, up to its sign."""
     if answer.count("=") != 1 or gold.count("=") != 1:
         return False
     difference, gold_difference = (f"{left}-({right})" for left, right in (answer.split("="), gold.split("=")))
@@ -225,7 +223,7 @@ def _equations_equal(answer: str, gold: str) -> bool:
 
 
 def _right_sides_equal(answer: str, gold: str) -> bool:
-    """Whether they agree but for an `x=` that only one of them has."""
+    """Whether two answers are equal except for an `x=` in one of them."""
     if ("=" in answer) == ("=" in gold):
         return False
     found, gold_found = _SHORT_LEFT_SIDE.fullmatch(answer), _SHORT_LEFT_SIDE.fullmatch(gold)
@@ -236,20 +234,20 @@ def _right_sides_equal(answer: str, gold: str) -> bool:
 
 # Symbolic equality, section 3.5, last step ----------------------------------------------------------------------------
 
-# SymPy makes objects of strings with Python's `eval`, and the converter hands it the numerals that it finds. No
-# more; but a later version of either library may hand it more, so nothing that could be beyond arithmetic comes near.
+# SymPy converts strings with Python's `eval`. The converter passes only numerals to it, but a later version of either
+# library may pass more, so these patterns reject everything beyond arithmetic.
 _MATHEMATICS = re.compile(r"[\w\\{}()\[\].,+\-*/^=<>|!&:;]+", re.ASCII)
 _NOT_MATHEMATICS = re.compile(
     r"__|\.[A-Za-z_]"  # attributes
     r"|\\operatorname"  # whole programs: zeros(9999,9999)
     r"|\^[{(+-]*\d+[})]*[\^!]|\^[{(+-]*\d{5,}"  # 9^9^9, 9^99!, 9^99999
     r"|\d{5,}[)}]*!|![)}]*!"  # 99999!, 9!!!
-    r"|\d_"  # 52_8 is a numeral in base 8, which the converter takes for 52
-    r"|\.\d*\."  # 2.5.1 it takes for a product
+    r"|\d_"  # 52_8 is a numeral in base 8, but the converter reads 52
+    r"|\.\d*\."  # the converter reads 2.5.1 as a product
 )
 _WORD = re.compile(r"[A-Za-z]|[A-Za-z]{4,}")
 
-# What models write where LaTeX has a command.
+# Plain notation that models write instead of LaTeX commands.
 _PLAIN_NOTATION = (
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<=\d)[eE]([+-]?\d+)"), r"*10^{\1}"),
@@ -259,20 +257,20 @@ _ROUND_ARGUMENT = re.compile(r"(?:\^|\\sqrt)\(")
 
 
 def _symbolically_equal(answer: str, gold: str) -> bool:
-    """Whether two formulas are equal to a computer algebra system."""
+    """Whether SymPy finds two formulas equal."""
     if _WORD.fullmatch(answer) and _WORD.fullmatch(gold):
-        return False  # names: to a converter "Leon" and "Noel" are the same product of letters
+        return False  # names: the converter reads "Leon" and "Noel" as the same product of letters
     left = _expression(answer)
     right = None if left is None else _expression(gold)
     return right is not None and any(_holds(test, left, right) for test in _SYMBOLIC_TESTS)
 
 
 def _expression(text: str) -> Any:
-    """The SymPy object that a formula stands for; None if it stands for none that is safe to build."""
+    """Convert a formula to a SymPy object; None if that fails or is not safe."""
     latex = _as_latex(text)
     if not _MATHEMATICS.fullmatch(latex) or _NOT_MATHEMATICS.search(latex):
         return None
-    # Imported here: SymPy takes a second, which most answers never need.
+    # Imported here because SymPy takes a second, and most answers do not need it.
     from latex2sympy2_extended import latex2sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
@@ -280,12 +278,12 @@ def _expression(text: str) -> Any:
         return latex2sympy(latex, conversion_config=ConversionConfig(lowercase_symbols=False))
     except MemoryError:
         raise
-    except Exception:  # the converter raises bare Exceptions, and SymPy all kinds
+    except Exception:  # the converter raises bare Exceptions, and SymPy many types
         return None
 
 
 def _as_latex(text: str) -> str:
-    """The formula with `sqrt(2)`, `2**(1/2)` and `4.5e33` in LaTeX."""
+    """Rewrite `sqrt(2)`, `2**(1/2)` and `4.5e33` as LaTeX."""
     for pattern, replacement in _PLAIN_NOTATION:
         text = pattern.sub(replacement, text)
     while found := _ROUND_ARGUMENT.search(text):
@@ -298,7 +296,7 @@ def _as_latex(text: str) -> str:
 
 
 def _holds(test: Callable[[Any, Any], bool], left: Any, right: Any) -> bool:
-    """Whether a test says yes. One that makes no sense here says no: sets have no difference, variables no value."""
+    """Run a test; an error counts as no, because sets have no difference and variables have no value."""
     try:
         return bool(test(left, right))
     except MemoryError:
@@ -309,7 +307,7 @@ def _holds(test: Callable[[Any, Any], bool], left: Any, right: Any) -> bool:
 
 def _same_value(left: Any, right: Any) -> bool:
     value, gold_value = left.evalf(), right.evalf()
-    # Not in Python's floats, where all that is large is infinite; and everything is within a share of infinity.
+    # Not with Python's floats, where large values are infinite and everything is close to infinity.
     return bool(gold_value.is_finite and abs(value - gold_value) <= RELATIVE_TOLERANCE * abs(gold_value))
 
 

@@ -1,15 +1,15 @@
 r"""The text side of the Qwen2.5-Math toolkit's judge: `strip_string`, last paragraph of section 3.4.
 
-Both the answer and the gold answer go through it, so that most pairs that mean the same are the same text before any
-mathematics begins. Much of what it drops carries meaning ("1 and 2" becomes "12", "5a" written "5 a" becomes "5"). That
-is the toolkit's leniency, kept for comparable numbers; `lightreasoner.grading` has a stricter judge.
+It normalises both the answer and the gold answer, so most equal pairs become the same text before any mathematics. It
+also drops parts with meaning: "1 and 2" becomes "12", and "5 a" becomes "5". The toolkit is that lenient, and its rules
+are kept for comparable numbers; `grading.mathematical` is stricter.
 """
 
 import re
 
 _Rewrites = tuple[tuple[re.Pattern[str], str], ...]
 
-# Applied top to bottom while spaces still separate words.
+# Applied top to bottom, while spaces still separate words.
 _DECORATION: _Rewrites = (
     (re.compile(r"\n"), ""),
     (re.compile(r"\\!"), ""),
@@ -21,12 +21,12 @@ _DECORATION: _Rewrites = (
     (re.compile(r"\\mbox\s*\{[^{}]*\}"), ""),
     (re.compile(r"\\mathbf"), ""),
     (re.compile(r"\\?[$%]|(?<!\\)\\[()]"), ""),
-    (re.compile(r"(?<=[^\s{])\s*\\text\s*\{[^{}]*\}\s*\Z"), ""),  # a unit; with nothing before it, it is the answer …
-    (re.compile(r"\\text\s*\{([^{}]*)\}"), r"\1"),  # … and says what is inside
-    (re.compile(r"\band\b"), ""),  # a whole word, or "thousand" were no number
+    (re.compile(r"(?<=[^\s{])\s*\\text\s*\{[^{}]*\}\s*\Z"), ""),  # a unit, if text precedes it;
+    (re.compile(r"\\text\s*\{([^{}]*)\}"), r"\1"),  # otherwise the answer itself
+    (re.compile(r"\band\b"), ""),  # a whole word only, because of "thousand"
 )
 
-# Applied top to bottom once the spaces are gone.
+# Applied top to bottom, after the spaces are removed.
 _NOTATION: _Rewrites = (
     (re.compile(r"\A(?:[^=<>!]{1,2}=|[A-Za-z]\\in(?![a-z]))(?=[^=]+\Z)"), ""),  # x=5, k=n+1, x\in[0,1]
     (re.compile(r"(?<=\d)\.0*(?!\d)"), ""),
@@ -50,12 +50,12 @@ _UNITS = (
     # money and counting
     "dollar cent euro rupee rs pence penny pennies buck usd percent percentage per unit piece item pair dozen time way "
     "number point ratio th st nd "
-    # what word problems count
+    # objects in word problems
     "people person man men woman women child children boy girl student soldier apple orange egg book toy coin ticket "
     "tile page box boxes cookie pie monkey animal bird fish tree flower round mark more less loss profit gain increase "
     "decrease"
 ).split()
-# Whole words only, and not the names of LaTeX commands: \min and \deg are no minutes and degrees.
+# Whole words only, and no names of LaTeX commands: \min and \deg are not units.
 _UNIT = re.compile(rf"(?<![\w\\])(?:km/h|m/s|[ap]\.m|(?:{'|'.join(_UNITS)})s?|[acdghlmost])(?!\w)")
 
 _SMALL_NUMBERS = (
@@ -72,18 +72,18 @@ LONGEST_NUMBER_IN_WORDS = 200  # characters
 def strip_string(text: str, *, strip_units: bool = True) -> str:
     """The normal form of an answer: section 3.4, last paragraph.
 
-    An answer that is nothing but a unit word ("m", "feet") keeps it: it is the answer, not the unit of one.
+    An answer that consists of a unit word only ("m", "feet") keeps it.
 
     Args:
         text: an answer, or a gold answer.
-        strip_units: whether unit words go; minerva_math keeps them, where `m` is a mass and `c` the speed of light.
+        strip_units: whether to remove unit words; not for minerva_math, where `m` is a mass and `c` the speed of light.
     """
     text = _rewrite(text.rstrip(" \n."), _DECORATION)
     if strip_units:
         text = _without_units(text)
     text = _number_from_words(text) or text
     if "j" in text and "i" not in text:
-        text = text.replace("j", "i")  # the engineers' imaginary unit
+        text = text.replace("j", "i")  # the imaginary unit in engineering
     return _rewrite("".join(text.split()), _NOTATION)
 
 
@@ -94,16 +94,16 @@ def _rewrite(text: str, rewrites: _Rewrites) -> str:
 
 
 def _without_units(text: str) -> str:
-    """The text without unit words, in two passes as the toolkit makes them."""
+    """Remove unit words, in two passes like the toolkit."""
     for _ in range(2):
         text = _UNIT.sub("", text).strip() or text
     return text
 
 
 def _number_from_words(text: str) -> str | None:
-    """The digits for a text that is a number in English words from end to end; None if it is not."""
+    """Digits of a text that is one number in English words; None for other texts."""
     words = text.lower().replace("-", " ").split() if len(text) <= LONGEST_NUMBER_IN_WORDS else []
-    total = group = 0  # a group is what a "thousand" multiplies
+    total = group = 0  # a group is the part that "thousand" multiplies
     for word in words:
         value = _NUMBERS.get(word)
         if word in _SCALES:

@@ -1,4 +1,4 @@
-"""What a judge is asked, and what it says."""
+"""A judge's input and output."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,9 +13,9 @@ class Case:
     """One answer to judge.
 
     Attributes:
-        text: what the model wrote.
+        text: the model's response.
         gold: the gold answer.
-        kind: what answers are, which decides how they are compared.
+        kind: kind of answer, which decides how answers are compared.
         benchmark: name of the benchmark, for the toolkit's special rules.
     """
 
@@ -27,13 +27,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A judge's finding.
+    """A judge's verdict on one answer.
 
     Attributes:
-        extracted: the answer found in the text, as text; None if there is none.
-        canonical: a form in which equal answers are mostly the same text, for majority votes.
-        verdict: `timeout` and `grader_error` say that the judge failed, not the model; they count as not correct,
-            and are counted apart so that nobody takes them for wrong answers.
+        extracted: the answer found in the text; None without one.
+        canonical: normal form for majority votes; equal answers mostly have the same one.
+        verdict: `timeout` and `grader_error` mean that the judge failed, not the model. They count as not correct, and
+            are reported apart from wrong answers.
     """
 
     extracted: str | None

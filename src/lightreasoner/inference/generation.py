@@ -1,12 +1,14 @@
-"""How responses are generated: token ids in, token ids out."""
+"""The engine contract: token ids in, token ids out."""
 
 import hashlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, StopStringCriteria
 
 from lightreasoner.inference.scoring import ResponseStates
 
@@ -15,15 +17,15 @@ TokenIds = list[int]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the next token is chosen. Nothing else has a say: a model's own generation settings are ignored.
+    """All settings of decoding; a model's own generation config is ignored.
 
     Attributes:
         max_new_tokens: length at which a response is cut off.
-        stop_ids: tokens that end a response; the response keeps the one that ended it.
-        stop_strings: texts that end a response; the response keeps the token that completed it.
+        stop_ids: tokens that end a response, and stay in it.
+        stop_strings: texts that end a response; the token that completes one stays in it.
         temperature: 0 is greedy.
-        top_p: nucleus, with a temperature only.
-        seed: with a temperature only; each prompt list has its own stream of it.
+        top_p: nucleus sampling; used with a temperature only.
+        seed: used with a temperature only; each batch of prompts has its own random stream.
     """
 
     max_new_tokens: int
@@ -36,11 +38,11 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Generation:
-    """What an engine made of a batch of prompts.
+    """The responses to a batch of prompts.
 
     Attributes:
-        responses: token ids of each response, in the order of the prompts; stop token included, nothing after it.
-        states: what the model computed on the way, which saves a pass of scoring; None where an engine cannot say.
+        responses: token ids of each response up to and including its stop token, in the order of the prompts.
+        states: hidden states of the responses, which save a scoring pass; None if the engine does not keep them.
     """
 
     responses: list[TokenIds]
@@ -51,27 +53,52 @@ class Engine(Protocol):
     """Generates responses to a batch of prompts."""
 
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
-        """A response to each prompt."""
+        """Generate a response to each prompt."""
         ...
 
 
+class StopCheck:
+    """Finds rows that end with a stop token or a stop string: response ids [B, t] → bool [B]."""
+
+    def __init__(self, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None, device: torch.device) -> None:
+        self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long, device=device)
+        strings = list(decoding.stop_strings)
+        self._strings: Any = StopStringCriteria(tokenizer, strings) if strings and tokenizer else None
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Check the newest token of each row."""
+        finished = torch.isin(tokens[:, -1], self._stop_ids)
+        return finished | self._strings(tokens, None) if self._strings else finished
+
+
 def until_stop(ids: TokenIds, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None) -> TokenIds:
-    """The response up to its stop token, or to the token that completes a stop string; else all of it."""
-    end = next((place + 1 for place, token in enumerate(ids) if token in decoding.stop_ids), len(ids))
+    """Cut a response after its first stop token, or after the token that completes a stop string."""
+    end = next((index + 1 for index, token in enumerate(ids) if token in decoding.stop_ids), len(ids))
     if not decoding.stop_strings:
         return ids[:end]
     assert tokenizer is not None
 
-    def spells_one(length: int) -> bool:
+    def contains_stop(length: int) -> bool:
         text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
         return any(stop in text for stop in decoding.stop_strings)
 
-    lengths = range(1, end + 1)
-    place = bisect_left(lengths, True, key=spells_one)  # longer beginnings spell out what shorter ones do
-    return ids[: lengths[place]] if place < end else ids[:end]
+    # A prefix contains a stop string if a shorter prefix does, so bisection finds the first one.
+    return ids[: min(end, 1 + bisect_left(range(1, end + 1), True, key=contains_stop))]
+
+
+def left_padded(prompts: Sequence[TokenIds], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts as one left-padded batch: token ids and attention mask, [B, T] each.
+
+    The content of a padding position does not matter, because the mask marks the real positions. The mask cannot be
+    derived from the ids, because the padding token may also be a real one.
+    """
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return ids, mask
 
 
 def stream_seed(seed: int, prompts: Sequence[TokenIds]) -> int:
-    """A seed of its own for each batch, so that a resumed run draws what the uninterrupted one would have."""
+    """A seed for each batch, so a resumed run samples the same tokens as an uninterrupted one."""
     digest = hashlib.sha256(f"{seed} {list(prompts)}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -1,4 +1,4 @@
-"""Batches that fit in memory: how many rows to decode together, and halves when memory runs out."""
+"""Batches that fit in memory: the number of rows to decode together, and halving on out-of-memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,13 +11,13 @@ from lightreasoner.errors import ModelError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import Item, Result, Work
 
-MEMORY_SHARE = 0.5  # of what is free, for keys and values
-MOST_ROWS = {"cpu": 64}  # beyond that, a CPU's matrix products gain little
+MEMORY_SHARE = 0.5  # share of the free memory for the KV cache
+MOST_ROWS = {"cpu": 64}  # more rows hardly speed up a CPU's matrix products
 MOST_ROWS_ON_ACCELERATORS = 512
 
 
 class ModelWork(Work[Item, Result]):
-    """Work of a model on a batch: done again in halves when memory runs out."""
+    """Work of a model on a batch, halved on out-of-memory."""
 
     def attempt(
         self, batch: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]], halved: list[int]
@@ -27,15 +27,15 @@ class ModelWork(Work[Item, Result]):
 
 
 def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], halved: list[int]) -> list[Result]:
-    """`work(items)`; when memory runs out, the two halves one after the other, and so on.
+    """Run `work(items)`; on out-of-memory, run it on each half instead, recursively.
 
     Args:
         items: a batch.
-        work: called with the batch, or parts of it.
-        halved: gets the size of each batch that did not fit.
+        work: function of a batch.
+        halved: receives the size of each batch that did not fit.
 
     Raises:
-        ModelError: memory runs out with a single item.
+        ModelError: a single item does not fit in memory.
     """
     try:
         return work(items)
@@ -47,7 +47,7 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
                 f"out of memory with a batch of one ({str(error).partition(chr(10))[0]}); "
                 "use a smaller dtype, shorter texts or a larger machine"
             ) from None
-    # Outside the except block: there the traceback would keep the failed batch's tensors alive.
+    # Outside the except block, where the traceback would keep the failed batch's tensors alive.
     clear_device_cache(garbage_collection=True)
     say(f"out of memory with a batch of {len(items)}: done again in halves")
     halved.append(len(items))
@@ -56,7 +56,7 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
 
 
 def fitting_rows(model: PreTrainedModel, tokens: int) -> int:
-    """How many rows of so many tokens may be decoded together: as many as pay, and as their cache fits the memory."""
+    """Number of rows of `tokens` tokens to decode together: as many as fit in memory, up to the device's cap."""
     device = model.device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     config = model.config.get_text_config()

@@ -1,8 +1,7 @@
-"""Next-token distributions of one model at chosen positions of given texts, never a [B, T, V] tensor.
+"""Next-token distributions of one model at chosen positions of given texts, without a [B, T, V] tensor.
 
-The trick that both scoring and training rest on: the LM head is made to see only the rows that matter. A hook in
-front of it picks them from the hidden states, so the model's own forward (with whatever it does to logits
-afterwards, such as Gemma's soft cap) runs unchanged around it.
+Scoring and training run the LM head on chosen rows only. A hook before the head selects them from the hidden states, so
+the model's forward (including later steps on the logits, such as Gemma's soft cap) runs unchanged around it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,21 +16,21 @@ from transformers import PreTrainedModel
 from lightreasoner.errors import ModelError
 from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, packs
 
-# Logits held at a time, per model: 32 MiB in float32 on a CPU, 256 MiB elsewhere.
+# Logits in memory at a time, per model: 32 MiB in float32 on a CPU, 256 MiB on accelerators.
 HEAD_ELEMENTS = {"cpu": 1 << 23}
-# Of these, how many are worked on at a time; on a CPU, what fits its cache.
+# Logits per step of the contrast; on a CPU, as many as fit in its cache.
 CONTRAST_ELEMENTS = {"cpu": 1 << 19}
 ON_ACCELERATORS = 1 << 26
 
 
 @contextmanager
 def head_rows(head: nn.Module, rows: Tensor, seen: list[Tensor] | None = None) -> Iterator[None]:
-    """Within this context the LM head sees only the given rows of its input.
+    """Within this context the LM head computes only the given rows of its input.
 
     Args:
         head: the model's output embedding module.
-        rows: indices into the [B·T, H] hidden states, int64 [N]; the logits come out as [1, N, V].
-        seen: gets all hidden states, [B·T, H], if given.
+        rows: indices into the [B·T, H] hidden states, int64 [N]; the logits become [1, N, V].
+        seen: receives all hidden states, [B·T, H], if given.
     """
 
     def pick(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor]:
@@ -49,11 +48,11 @@ def head_rows(head: nn.Module, rows: Tensor, seen: list[Tensor] | None = None) -
 
 @dataclass(frozen=True)
 class ResponseStates:
-    """Hidden states of one model that predict the response tokens of a batch, and the way to their logits.
+    """Hidden states of one model that predict the response tokens of a batch.
 
     Attributes:
-        model: the model they come from.
-        hidden: [N, H], all responses laid end to end; row n predicts the n-th response token.
+        model: the model that computed them.
+        hidden: [N, H], all responses concatenated; row n predicts the n-th response token.
     """
 
     model: PreTrainedModel
@@ -61,17 +60,17 @@ class ResponseStates:
 
     @torch.inference_mode()
     def logits(self, rows: slice) -> Tensor:
-        """Logits for some of the response tokens: [n, width]."""
+        """Logits of some response tokens: [n, width]."""
         return _logits(self.model, self.hidden[rows])
 
 
 def response_states(
     model: PreTrainedModel, prompts: Sequence[list[int]], responses: Sequence[list[int]]
 ) -> ResponseStates:
-    """Run the model over prompt + response (teacher forcing), some texts at a time.
+    """Run the model on prompt + response (teacher forcing), in passes of several texts.
 
-    With prompt length P, response token t (0-based) is predicted by position P − 1 + t, the first by the prompt's
-    last position.
+    With prompt length P, position P − 1 + t predicts response token t (0-based), so the prompt's last position predicts
+    the first one.
 
     Args:
         model: expert or amateur.
@@ -79,29 +78,29 @@ def response_states(
         responses: response ids of each text, at least one id each.
 
     Raises:
-        ModelError: the model does something to its logits that this module does not know of.
+        ModelError: the model changes its logits in a way that this module does not support.
     """
     texts = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
-    read = _packed_states if packs(model) else _padded_states
+    states_of = _packed_states if packs(model) else _padded_states
     per_text: list[Tensor] = [torch.empty(0)] * len(texts)
     for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model)):
         lengths = [len(responses[index]) for index in part]
         starts = [len(prompts[index]) - 1 for index in part]
-        states = read(model, [texts[index] for index in part], starts, lengths)
-        for index, mine in zip(part, states.split(lengths), strict=True):
-            per_text[index] = mine
+        states = states_of(model, [texts[index] for index in part], starts, lengths)
+        for index, text_states in zip(part, states.split(lengths), strict=True):
+            per_text[index] = text_states
     return ResponseStates(model, torch.cat(per_text))
 
 
 def row_chunks(rows: int, width: int, device: torch.device, for_head: bool = False) -> Iterator[slice]:
-    """Cut N rows of logits, [N, width], into chunks of a size that suits the device; no rows make one empty chunk."""
+    """Cut N rows of logits, [N, width], into chunks that suit the device; 0 rows give one empty chunk."""
     elements = (HEAD_ELEMENTS if for_head else CONTRAST_ELEMENTS).get(device.type, ON_ACCELERATORS)
     chunk = max(1, elements // width)
     return (slice(start, min(start + chunk, rows)) for start in range(0, max(1, rows), chunk))
 
 
 def tokens_per_pass(model: PreTrainedModel) -> int:
-    """Tokens that share a forward pass: enough to keep the machine busy, few enough to keep activations small."""
+    """Tokens in a forward pass: enough to keep the device busy, few enough to keep activations small."""
     return 2048 if model.device.type == "cpu" else 16384
 
 
@@ -132,7 +131,7 @@ def _padded_states(
 
 
 def _checked_states(model: PreTrainedModel, rows: Tensor, **inputs: Tensor) -> Tensor:
-    """Hidden states at these rows, after a look at one of them: does `_logits` do what the model does?"""
+    """Hidden states at these rows; checks on one of them that `_logits` gives the model's logits."""
     seen: list[Tensor] = []
     head: Any = model.get_output_embeddings()
     with head_rows(head, rows[:1], seen):
@@ -141,14 +140,14 @@ def _checked_states(model: PreTrainedModel, rows: Tensor, **inputs: Tensor) -> T
     tolerance = 1e-3 if reference.dtype == torch.float32 else 5e-2  # a unit of bfloat16 is up to 1/128 of a value
     if not torch.allclose(_logits(model, hidden[:1]), reference, rtol=tolerance, atol=tolerance, equal_nan=True):
         raise ModelError(
-            f"{type(model).__name__} changes its logits after the LM head in a way that is not known here; "
-            "its distributions cannot be scored row by row"
+            f"{type(model).__name__} changes its logits after the LM head in an unsupported way, so its distributions "
+            "cannot be scored row by row; use another model"
         )
     return hidden
 
 
 def _logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """The LM head and what some architectures do after it."""
+    """Run the LM head and the steps that some architectures add after it."""
     head: Any = model.get_output_embeddings()
     logits: Tensor = head(hidden)
     config = model.config.get_text_config()

@@ -1,11 +1,10 @@
-"""The bundled miniature: four tiny language models, their tokenizer, and the arithmetic they speak.
+"""The bundled miniature: four tiny language models, their tokenizer, and their arithmetic word problems.
 
-Everything here exists so that the whole method runs offline, on a CPU, in minutes. It shows the
-method's real behaviour, failures included; it says nothing about the size of the effect on models
-that people use.
+With it the whole method runs offline, on a CPU, in minutes. It shows the method's real behaviour, failures included,
+but not the size of the effect on larger models.
 
-`word_problems.py` makes the problems, `corpus.py` the texts the models were trained on, `train.py`
-trained them, and `models/` holds what came out.
+`word_problems.py` generates the problems, `corpus.py` the training texts, `train.py` trains the models, and `models/`
+holds them.
 """
 
 from pathlib import Path

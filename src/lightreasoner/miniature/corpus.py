@@ -1,7 +1,7 @@
-"""The texts the miniature models were trained on: a question and a solution, worked or blurted.
+"""Training texts of the miniature models: a question with a worked or an answer-only solution.
 
-A *worked* solution writes every calculation before the answer; a *blurted* one states the answer at
-once. The share of worked solutions is what separates the amateur (few) from the expert (more).
+A *worked* solution writes every calculation before the answer; an *answer-only* solution has the answer alone. The
+amateur learns from few worked solutions, the expert from more.
 """
 
 import random
@@ -9,37 +9,37 @@ from dataclasses import dataclass, field
 
 from lightreasoner.miniature.word_problems import THEMES, WordProblem
 
-# Themes whose worked solutions are told in words ("First …, then …") instead of bare equations.
+# Themes with worked solutions in words ("First …, then …") instead of equations only.
 WORDY_THEMES = frozenset({"savings", "school", "game"})
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """How often a solution is worked, by theme.
+    """Share of worked solutions, by theme.
 
     Attributes:
-        worked_share: probability of a worked solution in themes that are not named below.
-        worked_share_by_theme: the exceptions. Natural corpora are uneven in the same way: people
-            write out some kinds of problem and answer others at once.
+        worked_share: probability of a worked solution in themes without an own share.
+        worked_share_by_theme: own shares. Natural corpora are also uneven: people work out some kinds of problem, and
+            write only the answer to others.
     """
 
     worked_share: float
     worked_share_by_theme: dict[str, float] = field(default_factory=dict)
 
     def solution(self, problem: WordProblem, rng: random.Random) -> str:
-        """A solution drawn from this corpus."""
+        """A random solution of this corpus."""
         share = self.worked_share_by_theme.get(problem.theme, self.worked_share)
-        return worked_solution(problem) if rng.random() < share else blurted_solution(problem)
+        return worked_solution(problem) if rng.random() < share else answer_only_solution(problem)
 
 
 def worked_solution(problem: WordProblem) -> str:
-    """Every calculation, then the answer."""
+    """All calculations, then the answer."""
     if problem.theme in WORDY_THEMES:
         return "First " + ", then ".join(problem.steps) + f". So \\boxed{{{problem.answer}}}"
     return " ".join(f"{step}." for step in problem.steps) + f" \\boxed{{{problem.answer}}}"
 
 
-def blurted_solution(problem: WordProblem) -> str:
+def answer_only_solution(problem: WordProblem) -> str:
     """The answer alone."""
     return f"\\boxed{{{problem.answer}}}"
 

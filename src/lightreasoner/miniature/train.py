@@ -1,7 +1,7 @@
 """Train the bundled miniature models: `python -m lightreasoner.miniature.train OUT`.
 
-Deterministic: the same versions of torch and transformers on the same kind of processor, with the
-same number of threads, give the same files. Takes about an hour on two cores.
+Deterministic: the same versions of torch and transformers, the same kind of processor and the same number of threads
+give the same files. Takes about an hour on two cores.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """One miniature model: its shape, what it starts from, what it reads and for how long."""
+    """Training settings of one miniature model: initial weights, corpus, steps and shape."""
 
     start_from: str | None
     corpus: Corpus
@@ -53,20 +53,20 @@ PLANS = {
 
 
 def main() -> None:
-    """Train the models that the command line names and save them."""
+    """Train and save the models named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder that gets one subfolder per model")
+    parser.add_argument("out", type=Path, help="folder for one subfolder per model")
     parser.add_argument("--models", nargs="+", choices=list(PLANS), default=list(PLANS))
     arguments = parser.parse_args()
     torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(2)  # sums come out in another order with another number
+    torch.set_num_threads(2)  # the order of sums depends on it
     tokenizer = train_tokenizer()
     for name in arguments.models:
         train_model(PLANS[name], tokenizer, arguments.out, name)
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE over the corpus, every digit a token of its own."""
+    """Byte-level BPE over the corpus, with each digit as a separate token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -80,7 +80,7 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     for problem in (next(problems) for _ in range(20_000)):
         texts.append(f"user\n{problem.question}")
         texts.append(f"assistant\n{worked_solution(problem)}")
-    # The cue stands before every question; a handful of copies is enough to give its words tokens.
+    # The cue precedes every question; 2000 copies are enough to give its words tokens.
     texts += [f"system\n{DEFAULT_CUE}"] * 2_000
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY_SIZE,
@@ -95,9 +95,9 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path, name: str) -> None:
-    """Train one model and save it in bfloat16 beside its tokenizer and a log."""
+    """Train one model, and save it in bfloat16 with its tokenizer and a log."""
     torch.manual_seed(plan.seed)
-    model = _start(plan, tokenizer, out)
+    model = _initial_model(plan, tokenizer, out)
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.peak_learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     warm_up = min(100, plan.steps // 10)
     log, started = [], time.perf_counter()
@@ -105,7 +105,7 @@ def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Pat
         scale = min((step + 1) / warm_up, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
         for group in optimizer.param_groups:
             group["lr"] = plan.peak_learning_rate * scale
-        # Right padding needs no attention mask in a causal model: nothing real looks at a pad.
+        # Right padding needs no mask in a causal model: no real token attends to padding.
         hidden = model.model(input_ids).last_hidden_state[:, :-1][is_response[:, 1:]]
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), input_ids[:, 1:][is_response[:, 1:]])
         optimizer.zero_grad()
@@ -124,7 +124,7 @@ def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Pat
     (folder / "training_log.json").write_text(json.dumps(log))
 
 
-def _start(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path) -> Qwen2ForCausalLM:
+def _initial_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path) -> Qwen2ForCausalLM:
     if plan.start_from is not None:
         return Qwen2ForCausalLM.from_pretrained(out / plan.start_from, dtype=torch.float32)
     config = Qwen2Config(
@@ -145,7 +145,7 @@ def _start(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path) ->
 
 
 def _batches(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless ([B, T] ids, [B, T] is-response mask); texts of like length share a batch."""
+    """Endless batches of token ids and response masks, [B, T] each; texts of similar length share a batch."""
     problems, rng = word_problems("train", plan.seed), random.Random(plan.seed)
     while True:
         pool = [next(problems) for _ in range(plan.problems_per_step * 16)]

@@ -1,8 +1,7 @@
 """Arithmetic word problems with exact answers: a story of two to four chained operations.
 
-A problem is a pure function of (split, seed, index). The two splits never share a chain of
-calculations, whatever the seeds: a chain belongs to "test" if its hash says so, and to "train"
-otherwise. So a test problem is new in its numbers, not only in its names.
+A problem is a pure function of (split, seed, index). The hash of its chain of calculations decides its split, so the
+two splits never share a chain, whatever the seeds. A test problem therefore has new numbers, not only new names.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from typing import Literal
 Split = Literal["train", "test"]
 
 TEST_SHARE = 0.1  # of all possible chains
-DISTRACTOR_SHARE = 0.25  # of problems that mention a number that does not matter
+DISTRACTOR_SHARE = 0.25  # of problems with an irrelevant number
 LARGEST_VALUE = 199
 
 NAMES = (
@@ -26,7 +25,7 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Theme:
-    """A kind of story: the nouns it counts and the ways it says each operation."""
+    """A kind of story: its nouns, and phrases for each operation."""
 
     nouns: tuple[str, ...]
     openings: tuple[str, ...]
@@ -154,8 +153,8 @@ class WordProblem:
 
     Attributes:
         theme: key of `THEMES`.
-        question: the text that a model is asked.
-        start: the number the story starts with.
+        question: the text of the problem.
+        start: the first number of the story.
         steps: the calculations in order, such as `14+9=23`.
         answer: the exact result, 1 … `LARGEST_VALUE`.
     """
@@ -170,18 +169,17 @@ class WordProblem:
 def word_problems(split: Split, seed: int) -> Iterator[WordProblem]:
     """Endless problems of one split; no chain of calculations is in both splits.
 
-    Within one stream the questions differ from each other only as often as chance has it: a caller
-    that needs distinct questions drops repeats.
+    Questions may repeat by chance; a caller that needs distinct questions drops repeats.
     """
     rng = random.Random(f"{split}/{seed}")
     while True:
         start, steps = _chain(rng)
         if split_of(start, steps) == split:
-            yield _tell(rng, start, steps)
+            yield _write_problem(rng, start, steps)
 
 
 def split_of(start: int, steps: tuple["_Step", ...]) -> Split:
-    """Which split a chain of calculations belongs to; decided by its hash alone."""
+    """The split of a chain of calculations, from its hash."""
     digest = hashlib.sha256(f"{start}{steps}".encode()).digest()
     return "test" if digest[0] < TEST_SHARE * 256 else "train"
 
@@ -200,7 +198,7 @@ def _chain(rng: random.Random) -> tuple[int, tuple[_Step, ...]]:
 
 
 def _possible_steps(rng: random.Random, value: int) -> list[_Step]:
-    """One candidate for each operation that keeps the value a whole number in 1 … LARGEST_VALUE."""
+    """One candidate for each operation that keeps the value an integer in 1 … LARGEST_VALUE."""
     candidates = [
         ("+", rng.randint(2, 50)),
         ("-", rng.randint(1, 50)),
@@ -226,7 +224,7 @@ def _apply(value: int, operator: str, operand: int) -> int:
             return value // operand
 
 
-def _tell(rng: random.Random, start: int, steps: tuple[_Step, ...]) -> WordProblem:
+def _write_problem(rng: random.Random, start: int, steps: tuple[_Step, ...]) -> WordProblem:
     key = rng.choice(sorted(THEMES))
     theme = THEMES[key]
     name, noun = rng.choice(NAMES), rng.choice(theme.nouns)
@@ -234,12 +232,12 @@ def _tell(rng: random.Random, start: int, steps: tuple[_Step, ...]) -> WordProbl
     def say(phrases: tuple[str, ...], n: int) -> str:
         return rng.choice(phrases).format(name=name, noun=noun, n=n)
 
-    says = {"+": theme.add, "-": theme.subtract, "*": theme.multiply, "/": theme.divide}
+    phrases_of = {"+": theme.add, "-": theme.subtract, "*": theme.multiply, "/": theme.divide}
     sentences = [say(theme.openings, start)]
     worked: list[str] = []
     value = start
     for operator, operand in steps:
-        sentences.append(say(says[operator], operand))
+        sentences.append(say(phrases_of[operator], operand))
         result = _apply(value, operator, operand)
         worked.append(f"{value}{operator}{operand}={result}")
         value = result

@@ -1,8 +1,8 @@
-"""Rendering chat templates: programs that come with a model, from whoever made it.
+"""Render chat templates, which are untrusted programs that come with a model.
 
-transformers runs them in a sandbox, which keeps them from files and from Python's insides, but not from running
-forever or from filling the memory. So they are rendered in a process of their own, with a clock and a limit, and only
-once a run: what they make of a marked question says what to put around any question.
+The sandbox of transformers blocks files and Python internals, but not endless loops and unlimited memory. So templates
+are rendered in a separate process with a time limit and a memory limit, and only once a run: the result for a marked
+question gives the text around any question.
 """
 
 import faulthandler
@@ -16,48 +16,48 @@ from typing import Any, NamedTuple
 from lightreasoner.errors import ConfigError
 from lightreasoner.miniature import model_path
 
-SECONDS = 5.0  # for all renderings of a template; a usual one takes a thousandth of it
-START_SECONDS = 60.0  # for the process to start on a busy machine
-MEMORY = 2 << 30  # bytes, where the system can limit them
+SECONDS = 5.0  # for all renderings of a template; a normal one takes 5 ms
+START_SECONDS = 60.0  # for the start of the process on a busy machine
+MEMORY = 2 << 30  # bytes, on systems with such a limit
 LONGEST = 1 << 20  # characters of a rendered prompt
 
 
 class Conversation(NamedTuple):
-    """What a template is asked to render: messages, and whether the assistant's turn is to be opened after them."""
+    """Input of a template: messages, and whether to open the assistant's turn after them."""
 
     messages: list[dict[str, str]]
     open_turn: bool = True
 
 
 class Rendered(NamedTuple):
-    """A rendered conversation, or why there is none."""
+    """A rendered conversation, or the error."""
 
     text: str
     error: str | None
 
 
 def render(template: str, conversations: Sequence[Conversation], variables: Mapping[str, Any]) -> list[Rendered]:
-    """Render conversations in a process of its own, within `SECONDS` and `MEMORY`.
+    """Render conversations in a separate process, within `SECONDS` and `MEMORY`.
 
-    The template that ships with this package is rendered here and now: it is no stranger's.
+    The template of the bundled models is trusted, and rendered in this process.
 
     Args:
         template: Jinja source.
-        conversations: what to render.
-        variables: further names that templates know, such as `bos_token`.
+        conversations: conversations to render.
+        variables: further variables of templates, such as `bos_token`.
 
     Raises:
-        ConfigError: the template came to no end.
+        ConfigError: the template exceeded a limit.
     """
     request = json.dumps([template, [tuple(item) for item in conversations], dict(variables)], default=str)
     if template == (model_path("expert") / "chat_template.jinja").read_text(encoding="utf-8"):
-        return _answer(request)
+        return _render(request)
     return [Rendered(*item) for item in json.loads(_ask_worker(request))]
 
 
 @cache
 def _ask_worker(request: str) -> str:
-    command = [sys.executable, "-P", "-m", __name__]  # -P: not out of the current folder
+    command = [sys.executable, "-P", "-m", __name__]  # -P: no imports from the current folder
     try:
         worker = subprocess.run(  # noqa: S603 - this module
             command, input=request, capture_output=True, encoding="utf-8", timeout=START_SECONDS, check=False
@@ -66,13 +66,13 @@ def _ask_worker(request: str) -> str:
         worker = None
     if worker is None or worker.returncode:
         raise ConfigError(
-            f"the chat template came to no end within {SECONDS:.0f} s and {MEMORY >> 30} GiB, and was stopped. It is "
+            f"the chat template did not finish within {SECONDS:.0f} s and {MEMORY >> 30} GiB, and was stopped. It is "
             "broken or hostile; give another one with --chat-template"
         )
     return worker.stdout
 
 
-def _answer(request: str) -> list[Rendered]:
+def _render(request: str) -> list[Rendered]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     template, conversations, variables = json.loads(request)
@@ -86,24 +86,24 @@ def _answer(request: str) -> list[Rendered]:
             if len(text) > LONGEST:
                 raise ValueError(f"{len(text)} characters, more than {LONGEST}")
             rendered.append(Rendered(text, None))
-        except (Exception, MemoryError, RecursionError) as error:  # whatever a stranger's program makes of it
+        except (Exception, MemoryError, RecursionError) as error:  # a template can raise anything
             rendered.append(Rendered("", f"{type(error).__name__}: {error}"[:300]))
     return rendered
 
 
 def main() -> None:
     """Answer one request from stdin on stdout: `python -m lightreasoner.models.chat_templates`."""
-    from transformers.utils import chat_template_utils  # noqa: F401 - the clock starts when it is there
+    from transformers.utils import chat_template_utils  # noqa: F401 - before the time limit starts
 
-    # Its clock is a thread in C: it ends a process that hangs in one long multiplication too, on every platform.
+    # faulthandler's timer is a C thread, so it also ends a process in one long multiplication, on every platform.
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     except (ImportError, ValueError, OSError):
-        pass  # not on this system: the clock alone must do
-    sys.stdout.write(json.dumps(_answer(sys.stdin.read())))
+        pass  # no memory limit on this system; the time limit remains
+    sys.stdout.write(json.dumps(_render(sys.stdin.read())))
 
 
 if __name__ == "__main__":

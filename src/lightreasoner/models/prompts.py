@@ -1,7 +1,6 @@
-"""From a question to prompt token ids: the only place where a chat template is applied.
+"""From a question to prompt token ids; the only module that applies a chat template.
 
-One template, made from the expert's tokenizer, serves every model and every stage, so that all of them see
-identical ids.
+All models and stages use one template, made from the expert's tokenizer, so they see identical ids.
 """
 
 import hashlib
@@ -17,36 +16,34 @@ from lightreasoner.data.demonstrations import Demonstration
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.models.chat_templates import Conversation, render
 
-__all__ = ["DEFAULT_CUE", "PLAIN_TEMPLATE", "PromptTemplate"]
-
-# Eq 37, the plain form in which the paper asks base models. It ends without a space: tokens begin with one.
+# Eq 37, the paper's plain prompt for base models. No space at the end, because tokens begin with one.
 PLAIN_TEMPLATE = "Question: {question}\nAnswer:"
-DEMONSTRATION_GAP = "\n\n\n"  # between plain demonstrations; in a chat they stand in one turn, two lines apart
+DEMONSTRATION_GAP = "\n\n\n"  # between plain demonstrations; a chat has them in one turn, with one empty line between
 
-# End-of-text marks that models spell out where their tokenizer has no such token (those of the Qwen2.5-Math toolkit).
+# End-of-text marks that a model writes as text if its tokenizer has no such token (from the Qwen2.5-Math toolkit).
 END_MARKS = ("</s>", "<|im_end|>", "<|endoftext|>")
-MARK = uuid.uuid4().hex  # stands for a question; nobody can have written it into a template
+MARK = uuid.uuid4().hex  # placeholder of a question; random, so no template contains it
 PROBE = "A question\n\nof {{ 2 }} paragraphs: é, 三 & <b>?"
-NEXT_QUESTION = "\n\nQuestion:"  # a base model that has answered a plain question goes on to ask the next one
+NEXT_QUESTION = "\n\nQuestion:"  # a base model continues with the next question after its answer
 
 
 class PromptTemplate:
-    """How one tokenizer asks a question.
+    """The prompt format of one tokenizer.
 
-    The cue goes into a system message. Where the template has no place for one (it raises, or drops the text), the
-    cue stands before the question in the user's turn. Since a system message is always given, templates that put
-    in a default of their own (Qwen2.5, SmolLM2) have nothing to put in.
+    The cue is the system message. If the template does not support one (it raises, or drops the text), the cue precedes
+    the question in the user's turn. A system message is always given, so templates with a default one (Qwen2.5,
+    SmolLM2) do not insert it.
 
     Args:
         tokenizer: the expert's.
         cue: instruction before every question of a chat.
-        chat_template: Jinja file to use instead of the tokenizer's template.
-        kind: `chat` (Eq 36; without any template the plain form under the cue), or `plain` (Eq 37: no cue, no
-            template), which evaluation knows beside it.
+        chat_template: Jinja file that replaces the tokenizer's template.
+        kind: `chat` (Eq 36; without a template the cue and the plain form), or `plain` (Eq 37: no cue, no template; for
+            evaluation only).
         demonstrations: solved examples before every question.
 
     Raises:
-        ConfigError: the file cannot be read, or the template cannot render a question, or not in time.
+        ConfigError: the file cannot be read, or the template cannot render a question in time.
     """
 
     def __init__(
@@ -63,35 +60,35 @@ class PromptTemplate:
         self.kind = kind
         self._demonstrations = tuple(demonstrations)
         template = _read(chat_template) if chat_template else tokenizer.chat_template and tokenizer.get_chat_template()
-        self._around: tuple[str, str] | None = None  # what a chat template writes before and after a question
+        self._around: tuple[str, str] | None = None  # text of a chat template before and after a question
         self._after_answer = ""
         if template and kind == "chat":
-            self._apply(template)
+            self._probe(template)
         tokens = (token.content for token in tokenizer.added_tokens_decoder.values())
         self._control_tokens = tuple(token for token in tokens if token.strip())
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that shapes the prompt beside the question."""
+        """Hash of the prompt without the question."""
         return hashlib.sha256(self.render("\x00").encode()).hexdigest()
 
     def render(self, question: str) -> str:
         """The prompt's text."""
         if self._around is None:
-            solved = (f"{PLAIN_TEMPLATE.format(question=asked)} {answer}" for asked, answer in self._demonstrations)
-            asked = DEMONSTRATION_GAP.join([*solved, PLAIN_TEMPLATE.format(question=question)])
-            return asked if self.kind == "plain" else f"{self.cue}\n\n{asked}".lstrip()
-        shown = (f"{asked}\n{answer}" for asked, answer in self._demonstrations)
-        return "\n\n".join([*shown, question]).join(self._around)
+            solved = (f"{PLAIN_TEMPLATE.format(question=shown)} {answer}" for shown, answer in self._demonstrations)
+            plain = DEMONSTRATION_GAP.join([*solved, PLAIN_TEMPLATE.format(question=question)])
+            return plain if self.kind == "plain" else f"{self.cue}\n\n{plain}".lstrip()
+        solved = (f"{shown}\n{answer}" for shown, answer in self._demonstrations)
+        return "\n\n".join([*solved, question]).join(self._around)
 
     def encode(self, question: str) -> list[int]:
         """The prompt's token ids.
 
-        A control token that a question spells out (such as `<|im_end|>`) is encoded as the plain characters it
-        is made of: a question cannot end its own turn.
+        A control token in the question (such as `<|im_end|>`) is encoded as plain characters, so a question cannot end
+        its own turn.
 
         Raises:
-            DataError: the tokenizer cannot encode such a question without control tokens.
+            DataError: the tokenizer cannot encode the question without control tokens.
         """
         # A chat template writes its own BOS; the plain form leaves that to the tokenizer.
         add_special_tokens = self._around is None
@@ -101,7 +98,8 @@ class PromptTemplate:
         inside = self._plain_ids(question)
         if set(inside) & set(self.tokenizer.added_tokens_decoder):
             raise DataError(
-                f"question {question[:60]!r} spells out a control token, which this tokenizer cannot encode as text"
+                f"question {question[:60]!r} contains a control token, which this tokenizer cannot encode as text; "
+                "remove the question"
             )
         return (
             self._ids(before, add_special_tokens=add_special_tokens)
@@ -110,13 +108,13 @@ class PromptTemplate:
         )
 
     def stop_ids(self, generation_config: GenerationConfig | None) -> tuple[int, ...]:
-        """Tokens that end a response: the model's own, the tokenizer's EOS, and the template's end of turn.
+        """Tokens that end a response: the model's EOS, the tokenizer's EOS, and the template's end of turn.
 
-        The last one matters for base models: Qwen2.5 base knows only `<|endoftext|>` as EOS, and would run on past
-        the `<|im_end|>` that its chat template ends a turn with.
+        The end of turn matters for base models: Qwen2.5 base has only `<|endoftext|>` as EOS, and would continue after
+        the `<|im_end|>` of its chat template.
         """
         stops = {self.tokenizer.eos_token_id, self._end_of_turn()}
-        if self.kind == "plain":  # without a template nothing says which token ends a turn
+        if self.kind == "plain":  # without a template, the end of turn is unknown
             stops.update(
                 id_ for id_, token in self.tokenizer.added_tokens_decoder.items() if token.content in END_MARKS
             )
@@ -125,58 +123,58 @@ class PromptTemplate:
         return tuple(sorted(stop for stop in stops if stop is not None))
 
     def _end_of_turn(self) -> int | None:
-        """The control token that the template writes right after an assistant's answer."""
+        """The control token of the template directly after an assistant's answer."""
         following = self._ids(self._after_answer.lstrip(), add_special_tokens=False)
         return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
 
     def encode_answer(self, text: str) -> list[int]:
-        """Token ids of an answer that somebody wrote, as the model should have given it: with the end of its turn.
+        """Token ids of a given answer as the model should write it, with the end of its turn.
 
-        A control token that the text spells out is encoded as plain characters.
+        A control token in the text is encoded as plain characters.
         """
-        text = text if self._around else f" {text}"
-        spelt_out = any(token in text for token in self._control_tokens)
-        inside = self._plain_ids(text) if spelt_out else self._ids(text, add_special_tokens=False)
+        inside = self._plain_ids(text if self._around else f" {text}")
         end = self._end_of_turn()
         end = self.tokenizer.eos_token_id if end is None else end
         return inside if end is None else [*inside, end]
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a response where no stop token does."""
+        """Texts that end a response, beside its stop tokens."""
         marks = tuple(mark for mark in END_MARKS if mark not in self._control_tokens)
         return marks if self.kind == "chat" else (*marks, NEXT_QUESTION)
 
-    def _apply(self, template: str) -> None:
-        """Find out what the template writes around a question, and after an answer."""
+    def _probe(self, template: str) -> None:
+        """Render marked questions to find the template's text around a question and after an answer."""
 
-        def asking(cue: str, question: str, *, in_system: bool) -> list[dict[str, str]]:
+        def messages(cue: str, question: str, *, in_system: bool) -> list[dict[str, str]]:
             if in_system:
                 return [{"role": "system", "content": cue}, {"role": "user", "content": question}]
             return [{"role": "user", "content": f"{cue}\n\n{question}".lstrip()}]
 
         answer = {"role": "assistant", "content": MARK}
-        conversations = [Conversation(asking(MARK, "?", in_system=True))]
+        conversations = [Conversation(messages(MARK, "?", in_system=True))]
         for in_system in (True, False):
             conversations += [
-                Conversation(asking(self.cue, MARK, in_system=in_system)),
-                Conversation(asking(self.cue, PROBE, in_system=in_system)),
-                Conversation([*asking(self.cue, "?", in_system=in_system), answer], open_turn=False),
+                Conversation(messages(self.cue, MARK, in_system=in_system)),
+                Conversation(messages(self.cue, PROBE, in_system=in_system)),
+                Conversation([*messages(self.cue, "?", in_system=in_system), answer], open_turn=False),
             ]
         accepts_system, *rendered = render(template, conversations, self.tokenizer.special_tokens_map)
         marked, probed, answered = rendered[:3] if MARK in accepts_system.text else rendered[3:]
         if marked.error is not None:
             raise ConfigError(f"the chat template cannot render a question: {marked.error}")
         if (found := marked.text.count(MARK)) != 1:
-            raise ConfigError(f"the chat template writes the question {found} times; it must write it once")
+            raise ConfigError(f"the chat template writes the question {found} times; it must write it once. Change it")
         before, after = marked.text.split(MARK)
         if probed.text != before + PROBE + after:
-            raise ConfigError("the chat template changes the question that it is given; it must write it as it is")
+            raise ConfigError("the chat template changes the question; it must copy it. Change the template")
         self._around = before, after
         self._after_answer = answered.text.rpartition(MARK)[2] if answered.error is None else ""
 
     def _plain_ids(self, text: str) -> list[int]:
-        """Ids of a text in which control tokens are spelt out: each is cut after its first character."""
+        """Ids of a text without control tokens: each one is cut after its first character."""
+        if not self._control_tokens:
+            return self._ids(text, add_special_tokens=False)
         pieces = []
         control_token = re.compile("|".join(map(re.escape, self._control_tokens)))
         while match := control_token.search(text):

@@ -1,4 +1,4 @@
-"""The sizes of a model, from its config.json alone; nothing is loaded."""
+"""The sizes of a model, from its config.json, without loading it."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from lightreasoner.miniature import MODELS, model_path
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder of the Llama kind, which most are."""
+    """The sizes of a decoder with Llama's architecture, like most models."""
 
     vocabulary: int
     hidden: int
@@ -28,18 +28,16 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], name: str) -> "Shape":
-        """From the content of a config.json.
+        """Read the content of a config.json.
 
         Raises:
-            ModelError: it lacks a size, or the model is of another kind.
+            ModelError: a size is missing, or the model has another architecture.
         """
         text = config.get("text_config") or config
         if not isinstance(text, Mapping):
             text = {}
         if text.get("num_experts") or text.get("num_local_experts"):
-            raise ModelError(
-                f"{name} is a mixture of experts, which a plan does not know how to count; try a small run"
-            )
+            raise ModelError(f"{name} is a mixture of experts, which `plan` does not support; time a small run instead")
         try:
             heads = int(text["num_attention_heads"])
             return cls(
@@ -54,10 +52,12 @@ class Shape:
                 dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
-            raise ModelError(f"the config.json of {name} does not tell its sizes, so nothing can be planned") from None
+            raise ModelError(
+                f"the config.json of {name} lacks a size, so `plan` cannot estimate it; time a small run instead"
+            ) from None
 
     def module(self, name: str) -> tuple[int, int]:
-        """Width in and out of a linear layer, by its usual name."""
+        """Input and output width of a linear layer, by its usual name."""
         queries, keys = self.heads * self.head, self.key_value_heads * self.head
         return {
             "q_proj": (self.hidden, queries),
@@ -71,25 +71,25 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """All weights; biases and norms, some 0.1 %, are left out."""
+        """Number of weights, without biases and norms (about 0.1 %)."""
         names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
         layer = sum(math.prod(self.module(name)) for name in names)
         return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def lora(self, rank: int, targets: tuple[str, ...]) -> int:
-        """Weights of a LoRA update."""
+        """Number of weights of a LoRA adapter."""
         return self.layers * sum(rank * sum(self.module(name)) for name in targets)
 
     def cache(self, tokens: int, width: int) -> int:
-        """Bytes of keys and values."""
+        """Bytes of the KV cache for `tokens` tokens of `width` bytes a value."""
         return 2 * self.layers * self.key_value_heads * self.head * tokens * width
 
 
 def read_config(name: str, revision: str | None) -> dict[str, Any]:
-    """The config.json of a model, which is fetched alone where it is on the Hub.
+    """Read the config.json of a model; downloads only that file if the model is on the Hub.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no readable config.json.
         HubUnreachable: the Hub does not answer.
     """
     collection, _, member = name.partition("/")
@@ -111,8 +111,8 @@ def _fetch(name: str, revision: str | None) -> Path:
         if not hub.is_offline():
             revision = HfApi().model_info(name, revision=revision, timeout=hub.TIMEOUT).sha
         return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=hub.is_offline()))
-    except Exception as error:  # every client library has its own idea of "no connection"
+    except Exception as error:  # each client library raises its own type for "no connection"
         raise HubUnreachable(
-            f"the config.json of {name} is on the Hub, and it cannot be had ({type(error).__name__}). Check the name "
-            "and the network, or give a folder"
+            f"cannot download the config.json of {name} from the Hub ({type(error).__name__}). Check the name and the "
+            "network, or give a folder"
         ) from None

@@ -1,30 +1,27 @@
-"""Versions and machine, for the record of a run."""
+"""Versions and machine of a run."""
 
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 
+PACKAGES = ("lightreasoner", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
+
 
 def now() -> str:
-    """The time in UTC, ISO 8601, whole seconds."""
+    """The current time in UTC, ISO 8601, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine, to be read by whoever wants to repeat the run."""
-    packages = ("lightreasoner", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
-    return {
+    """Versions and machine, which a repetition of the run needs."""
+    found = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_count": str(os.cpu_count()),
-        **{name: metadata.version(name) for name in packages if _is_installed(name)},
     }
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

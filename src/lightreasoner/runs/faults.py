@@ -1,10 +1,10 @@
-"""Faults on demand, so that tests can break a stage at an exact moment. Without the variable nothing happens.
+"""Fault injection for tests, at exact points of a stage; inactive without the environment variable.
 
-    LIGHTREASONER_FAILPOINTS="after-shard:kill"           at the first time that this point is reached
-    LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"           at the third time
-    LIGHTREASONER_FAILPOINTS="in-merge:hang=/a/file"      waits until that file is there; makes FILE.reached
-    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"  the disk is full; the loss is no number
-    LIGHTREASONER_FAILPOINTS="in-batch:memory"            memory runs out
+    LIGHTREASONER_FAILPOINTS="after-shard:kill"           SIGKILL at the first pass of this point
+    LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"           at the third pass
+    LIGHTREASONER_FAILPOINTS="in-merge:hang=/a/file"      creates /a/file.reached, then waits for /a/file
+    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"  full disk; NaN loss
+    LIGHTREASONER_FAILPOINTS="in-batch:memory"            out of memory
 
 `docs/reliability.md` lists the points.
 """
@@ -29,10 +29,11 @@ _reached: Counter[str] = Counter()
 
 
 def reach(name: str) -> bool:
-    """Pass a point where a test may want something to fail; True where a value is to be spoilt (`nan`).
+    """Pass a fail point; returns True if the caller should replace a value by NaN.
 
     Raises:
         OSError: the fault is a full disk.
+        MemoryError: the fault is out-of-memory.
     """
     plan = _plan()
     if name not in plan:
@@ -46,7 +47,7 @@ def reach(name: str) -> bool:
     elif action == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     elif action == "memory":
-        raise MemoryError("a fault that a test asked for")
+        raise MemoryError("injected by a test")
     elif action == "hang":
         Path(f"{value}.reached").touch()
         while not Path(value).exists():
@@ -56,7 +57,7 @@ def reach(name: str) -> bool:
 
 @cache
 def _plan() -> dict[str, tuple[str, str, int]]:
-    """Action, its value and its turn by name of the point; read once."""
+    """Action, value and turn of each point, read once."""
     plan = {}
     for part in filter(None, os.environ.get(VARIABLE, "").split(",")):
         name, _, what = part.partition(":")

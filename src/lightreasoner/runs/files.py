@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written to a temporary name, flushed, renamed."""
+"""Crash-safe files: written under a temporary name, flushed, and renamed."""
 
 import errno
 import hashlib
@@ -10,14 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.errors import (
-    DiskFull,
-    LightReasonerError,
-)
+from lightreasoner.errors import DiskFull, LightReasonerError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that its name only ever stands for the whole content, also after a power cut."""
+    """Write a file so that it is complete or absent, also after a power failure."""
     temporary = path.with_name(f".{path.name}.tmp")
     with room_for(path, len(content), temporary), temporary.open("wb") as file:
         file.write(content)
@@ -28,7 +25,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def publish_folder(temporary: Path, final: Path) -> None:
-    """Flush a finished folder to disk and give it its name in one step."""
+    """Flush a complete folder to disk, and rename it atomically."""
     for path in temporary.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -39,12 +36,12 @@ def publish_folder(temporary: Path, final: Path) -> None:
 
 @contextmanager
 def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
-    """Within this context `path` is written; a full disk is said to be one, whatever the writing library calls it.
+    """Within this context, any error of a library on a full disk becomes `DiskFull`.
 
     Args:
-        path: what is being written, for the message.
-        needed: bytes that it takes.
-        leftovers: files or folders to remove where writing fails.
+        path: file or folder that is being written, for the message.
+        needed: its size in bytes.
+        leftovers: files or folders to remove after an error.
 
     Raises:
         DiskFull: names the bytes needed and free.
@@ -55,18 +52,18 @@ def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
         free = shutil.disk_usage(nearest_folder(path)).free
         for leftover in leftovers:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        # Libraries written in C++ and Rust tell the cause in words only, or not at all.
+        # Libraries in C++ and Rust give the cause as text only, or not at all.
         named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         if isinstance(error, LightReasonerError) or not (named or free < needed):
             raise
         raise DiskFull(
-            f"the disk is full: {path} needs {needed} bytes, and {free} bytes are free there. What was committed "
-            "before is intact. Make room, and the same command continues"
+            f"the disk is full: {path} needs {needed} bytes, and {free} bytes are free there. Committed work is "
+            "intact. Free some space and run the same command to continue"
         ) from None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_atomically` for JSON, readable by people."""
+    """`write_atomically` for indented JSON."""
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -77,7 +74,7 @@ def file_hash(path: Path) -> str:
 
 
 def nearest_folder(path: Path) -> Path:
-    """The path or the first folder above it that is there."""
+    """The path itself, or its nearest parent folder that exists."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Lock a run folder to one process."""
 
 import os
 import platform
@@ -8,16 +8,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lightreasoner.errors import (
-    RunError,
-    RunLocked,
-)
+from lightreasoner.errors import RunError, RunLocked
 
 LOCK, HOLDER = ".lock", ".holder"
 
 
 def refuse_if_held(folder: Path) -> None:
-    """Leave now if another process works in the folder, before anything slow is done. `locked` asks again.
+    """Check early whether another process holds the folder, before slow work; `locked` checks again.
 
     Raises:
         RunLocked: another process holds it.
@@ -28,7 +25,7 @@ def refuse_if_held(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; nested use in one process is fine. The lock dies with its owner.
+    """Lock the folder to this process, which may nest locks. The system releases the lock when the process ends.
 
     Raises:
         RunLocked: another process holds it.
@@ -36,7 +33,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the run folder {folder}: {error.strerror}. Give another one with --out") from None
+        raise RunError(
+            f"cannot make the run folder {folder}: {error.strerror}. Give another folder with --out"
+        ) from None
     lock = _acquire(folder, timeout=0.5)
     try:
         (folder / HOLDER).write_text(f"process {os.getpid()} on {platform.node()}\n")

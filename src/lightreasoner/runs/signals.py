@@ -1,4 +1,4 @@
-"""Stop requests: a signal is noted, and the stage leaves at its next safe point."""
+"""Stop requests: a signal is recorded, and the stage stops at its next safe point."""
 
 import signal
 import threading
@@ -6,22 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lightreasoner.errors import (
-    STOP_SIGNALS,
-    Interrupted,
-)
+from lightreasoner.errors import STOP_SIGNALS, Interrupted
 
-PATIENCE = 15.0  # seconds that a batch may take to end after such a signal; then it is given up
+PATIENCE = 15.0  # seconds for the current batch to end after a signal, before it is aborted
 
 
 class StopRequest:
-    """Notes a signal so that a stage can leave at its next safe point. Made by `stop_signals`."""
+    """Records a signal, so a stage can stop at its next safe point; created by `stop_signals`."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
 
     def check(self) -> None:
-        """Leave if a signal has come.
+        """Stop if a signal was received.
 
         Raises:
             Interrupted: carries the exit code 128 + signal number.
@@ -30,7 +27,7 @@ class StopRequest:
             raise Interrupted(self.signal_number)
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: the first signal is noted; a second one stops at once, and so does `PATIENCE`."""
+        """Signal handler: records the first signal; a second signal, or the end of `PATIENCE`, stops immediately."""
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
         self.signal_number = number
@@ -40,13 +37,13 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Within this context `STOP_SIGNALS` are noted instead of killing; only the main thread can do so."""
+    """Within this context, `STOP_SIGNALS` are recorded and do not kill the process; main thread only."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    noted = (*STOP_SIGNALS, signal.SIGALRM) if hasattr(signal, "setitimer") else STOP_SIGNALS
-    previous = {number: signal.signal(number, request.note) for number in noted}
+    handled = (*STOP_SIGNALS, signal.SIGALRM) if hasattr(signal, "setitimer") else STOP_SIGNALS
+    previous = {number: signal.signal(number, request.note) for number in handled}
     try:
         yield request
     finally:

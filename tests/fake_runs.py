@@ -1,4 +1,4 @@
-"""Run folders whose rows are made up: any text, any number of rollouts, no model."""
+"""Run folders with artificial rows: any text, any number of rollouts, no model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from lightreasoner.samples.folder import Label, Rollout, Sampled
 BETA, ALPHA, TOP = 0.4, 0.2, 5
 
 
-def made_up_rollout(
+def fake_rollout(
     number: int, question: str, response: Sequence[int], size: int, rng: np.random.Generator
 ) -> tuple[Rollout, list[Label]]:
     """A rollout with plausible random statistics, and the labels of the steps above β."""
@@ -54,7 +54,7 @@ def write_samples(
     per_shard: int = 32,
     **changes: Any,
 ) -> None:
-    """A finished sample stage with these rows; the tokenizer lies where that of a merged model would."""
+    """Write a finished sample stage with these rows, and the tokenizer of the merged model."""
     facts: dict[str, Any] = {"expert": "an/expert", "amateur": "an/amateur", "dataset": "made up"}
     made = Sampled(
         **facts,
