@@ -14,7 +14,7 @@ from lightreasoner.errors import LightReasonerError
 from lightreasoner.runs.workers import Worker, WorkerEnded, WorkerPool
 
 CHILD = """
-import os, sys, time
+import os, signal, sys, time
 from lightreasoner.runs.workers import serve
 
 def answer(request):
@@ -29,6 +29,12 @@ def answer(request):
         answer.kept = bytearray(b"x" * 100_000_000)
     if request == "sleep":
         time.sleep(600)
+    if request == "stop at a safe point":
+        stopped = []
+        signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+        print("ready to stop", file=sys.stderr, flush=True)
+        while not stopped:
+            time.sleep(0.05)
     return request
 
 if __name__ == "__main__":
@@ -114,4 +120,16 @@ def test_closing_ends_busy_and_idle_workers_and_cancels_what_waits(environment: 
     assert time.monotonic() - started < 30
     assert waiting.cancelled()
     assert all(isinstance(future.exception(), WorkerEnded) for future in busy)
+    assert children() == []
+
+
+def test_a_terminated_worker_may_finish_its_request(
+    environment: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    pool = WorkerPool(1, partial(Worker, "child", environment=environment))
+    reply = pool.submit("stop at a safe point")
+    while "ready to stop" not in capfd.readouterr().err:
+        time.sleep(0.05)
+    pool.close(Worker.terminate)
+    assert reply.result() == "stop at a safe point"
     assert children() == []

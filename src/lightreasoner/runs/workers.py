@@ -41,7 +41,7 @@ class WorkerEnded(Exception):
         self.seconds = seconds
 
 
-class Worker:
+class Worker(subprocess.Popen[str]):
     """One child process.
 
     Args:
@@ -56,7 +56,7 @@ class Worker:
     ) -> None:
         # -P: a json.py in the current folder is not imported in the place of Python's own.
         self._command = [sys.executable, "-P", "-m", module, *arguments]
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
+        super().__init__(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -64,7 +64,7 @@ class Worker:
             env={**os.environ, **(environment or {})},
             encoding="ascii",
         )
-        self._facts = psutil.Process(self._process.pid)
+        self._facts = psutil.Process(self.pid)
 
     def wait_until_ready(self) -> None:
         """Wait for the imports of the child.
@@ -73,8 +73,8 @@ class Worker:
             LightReasonerError: it exited by itself, as the next one would. A child that was killed raises `WorkerEnded`
                 at its first request instead.
         """
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline() and (code := self._process.wait()) > 0:
+        assert self.stdout is not None
+        if not self.stdout.readline() and (code := self.wait()) > 0:
             command = subprocess.list2cmdline(self._command)
             raise LightReasonerError(f"a worker process ended at start with exit code {code}; see why with `{command}`")
 
@@ -84,13 +84,13 @@ class Worker:
         Raises:
             WorkerEnded: the process ended instead.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self.stdin is not None
+        assert self.stdout is not None
         started = time.monotonic()
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())
+            self.stdin.write(json.dumps(request) + "\n")
+            self.stdin.flush()
+            return json.loads(self.stdout.readline())
         except (OSError, ValueError):  # closed pipe, or no whole line
             raise WorkerEnded(time.monotonic() - started) from None
 
@@ -101,18 +101,6 @@ class Worker:
             return int(self._facts.memory_info().rss)
         except psutil.Error:
             return 0
-
-    def terminate(self) -> None:
-        """Ask the process to stop at its next safe point."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-
-    def wait(self) -> None:
-        """Wait until the process has ended. Its pipes are closed with this object."""
-        self._process.wait()
 
 
 class WorkerPool:
@@ -145,7 +133,7 @@ class WorkerPool:
         """Cancel waiting requests, end all workers and wait for them.
 
         Args:
-            end: `Worker.terminate` or `Worker.kill`.
+            end: `Worker.terminate`, which lets a worker stop at its next safe point, or `Worker.kill`.
         """
         with self._lock:
             self._closed = True
@@ -154,7 +142,7 @@ class WorkerPool:
             end(worker)
         self._threads.shutdown()
         for worker in self.living:
-            worker.wait()
+            worker.communicate()  # it is idle or has ended; an idle one ends when its stdin is closed
 
     def _ask(self, request: Any) -> Any:
         worker = self._worker()
