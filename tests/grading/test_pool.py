@@ -1,6 +1,7 @@
-"""Judges in processes of their own: in order, within limits, whatever a model writes and whoever is killed."""
+"""The grading pool: judgements in order and within limits, for hostile texts and killed workers too."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -67,27 +68,27 @@ def eventually(condition, seconds: float) -> bool:
     return False
 
 
-# --- What comes out ---
+# --- Judgements ---
 
 
-def test_cases_are_judged_in_order_and_as_in_this_process() -> None:
+def test_judgements_come_in_order_and_equal_those_of_this_process() -> None:
     cases = [Case(text, gold, kind) for _, text, gold, kind, _ in TABLE]
     random.Random(0).shuffle(cases)
     expected = [mathematical.judge(case.text, case.gold, case.kind) for case in cases]
     assert len(cases) >= 300
-    assert len({judgement.extracted for judgement in expected}) >= 150  # or an order could not be told
+    assert len({judgement.extracted for judgement in expected}) >= 150  # or the order would not show
     with GradingPool(workers=2) as pool:
         assert list(pool.judge(iter(cases))) == expected
 
 
-def test_the_other_judge_decides_as_in_this_process_too() -> None:
+def test_judgements_of_the_toolkit_judge_equal_those_of_this_process() -> None:
     cases = [Case(text, gold, kind, "math") for _, text, gold, kind, _ in TABLE if len(text) < 1000][::4]
     expected = [toolkit.judge(case.text, case.gold, case.benchmark) for case in cases]
     with GradingPool("toolkit", workers=2) as pool:
         assert list(pool.judge(cases)) == expected
 
 
-def test_the_benchmark_reaches_the_judge_that_has_rules_of_its_own_for_some() -> None:
+def test_the_toolkit_judge_gets_the_benchmark() -> None:
     cases = [Case("it is a monopoly", "A", "choice", name) for name in ("mmlu_stem", "gsm8k")]
     with GradingPool("toolkit", workers=1) as pool:
         assert [found.verdict for found in pool.judge(cases)] == [
@@ -95,13 +96,13 @@ def test_the_benchmark_reaches_the_judge_that_has_rules_of_its_own_for_some() ->
         ]
 
 
-def test_nothing_to_judge_needs_no_worker() -> None:
+def test_no_cases_start_no_worker() -> None:
     with GradingPool(workers=2) as pool:
         assert list(pool.judge([])) == []
         assert my_workers() == []
 
 
-def test_a_pool_judges_again_and_again_with_the_same_workers() -> None:
+def test_a_pool_keeps_its_workers_between_calls() -> None:
     with GradingPool(workers=1) as pool:
         assert list(pool.judge([EASY])) == list(pool.judge([EASY]))
         first = my_workers()
@@ -109,23 +110,23 @@ def test_a_pool_judges_again_and_again_with_the_same_workers() -> None:
         assert my_workers() == first
 
 
-def test_cases_are_drawn_only_as_they_are_needed() -> None:
-    drawn = 0
+def test_cases_are_read_only_as_they_are_needed() -> None:
+    read = 0
 
     def endless() -> Iterator[Case]:
-        nonlocal drawn
+        nonlocal read
         while True:
-            drawn += 1
+            read += 1
             yield Case("1", "1", "number")
 
     with GradingPool(workers=2, symbolic=False) as pool:
         found = pool.judge(endless())
         for _ in range(50):
             next(found)
-        assert drawn <= 60
+        assert read <= 60
 
 
-def test_of_a_very_long_text_the_end_is_judged() -> None:
+def test_the_end_of_a_very_long_text_is_judged() -> None:
     long = "so " * 700_000
     cases = [Case(f"{long}\\boxed{{5}}", "5", "number"), Case(f"\\boxed{{5}}{long}", "5", "number")]
     with GradingPool(workers=1, symbolic=False) as pool:
@@ -142,7 +143,7 @@ def test_any_character_reaches_the_judge_and_comes_back(text: str) -> None:
 # --- Limits ---
 
 
-def test_a_case_that_hangs_is_a_timeout_and_its_neighbours_are_judged() -> None:
+def test_a_case_that_hangs_is_a_timeout_and_the_others_are_judged() -> None:
     cases = [EASY, HANGING, EASY, WRONG, HANGING, WRONG]
     with GradingPool(workers=2, seconds=2) as pool:
         list(pool.judge([EASY] * 8))  # both workers have started
@@ -150,19 +151,21 @@ def test_a_case_that_hangs_is_a_timeout_and_its_neighbours_are_judged() -> None:
         found = [judgement.verdict for judgement in pool.judge(cases)]
         elapsed = time.monotonic() - started
     assert found == ["correct", "timeout", "correct", "wrong", "timeout", "wrong"]
-    assert 2 <= elapsed < 2 * 2 + MARGIN  # it did hang, and not for longer than it may
+    assert 2 <= elapsed < 2 * 2 + MARGIN  # it hung, and not longer than its limit
 
 
-def test_starting_a_worker_does_not_count_as_time_of_the_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_of_a_worker_does_not_count_as_time_of_the_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(3)")  # runs before anything else does
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     with GradingPool(workers=1, seconds=2) as pool:
         started = time.monotonic()
         assert next(pool.judge([EASY])).verdict == "correct"
         assert time.monotonic() - started >= 3
 
 
-def test_a_case_that_fills_the_memory_is_ended_and_this_process_stays_small() -> None:
+def test_a_case_that_fills_the_memory_is_a_grader_error_and_this_process_stays_small() -> None:
     me = psutil.Process()
     with GradingPool(workers=1, seconds=120, megabytes=300) as pool:
         list(pool.judge([EASY]))
@@ -191,7 +194,7 @@ def test_a_worker_that_is_killed_costs_at_most_its_case(number: signal.Signals) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_process_group_changes_no_verdict(number: signal.Signals) -> None:
-    # Ctrl-C goes to the workers too, and the caller may want to finish what it began and commit it.
+    # Ctrl-C reaches the workers too, and the caller may want to finish and commit its batch.
     with GradingPool(workers=2) as pool:
         list(pool.judge([EASY] * 8))
         workers = my_workers()
@@ -205,7 +208,7 @@ def test_a_signal_to_the_whole_process_group_changes_no_verdict(number: signal.S
         assert my_workers() == workers
 
 
-def test_a_worker_that_cannot_start_is_an_error_and_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "lightreasoner"
     broken.mkdir()
     (broken / "__init__.py").write_text("raise ImportError('a broken installation')")
@@ -225,14 +228,14 @@ def test_a_worker_that_cannot_start_is_an_error_and_no_verdict(tmp_path: Path, m
         ({"workers": -1}, "-1 workers:"),
     ],
 )
-def test_limits_within_which_nothing_can_be_judged_are_an_error(limits: dict[str, Any], complaint: str) -> None:
+def test_limits_too_small_for_any_answer_raise(limits: dict[str, Any], complaint: str) -> None:
     # Otherwise all answers would be timeouts or grader errors.
     with pytest.raises(ConfigError, match=complaint):
         GradingPool(**limits)
     assert not any(thread.name.startswith("grading") for thread in threading.enumerate())
 
 
-def test_files_in_the_current_folder_are_not_taken_for_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_in_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("json", "signal", "sympy", "math_verify"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not me')")
     monkeypatch.chdir(tmp_path)
@@ -240,10 +243,10 @@ def test_files_in_the_current_folder_are_not_taken_for_modules(tmp_path: Path, m
         assert next(pool.judge([EASY])).verdict == "correct"
 
 
-# --- Where it is used ---
+# --- Callers and closing ---
 
 
-def test_it_works_in_a_thread() -> None:
+def test_a_pool_works_in_a_thread() -> None:
     found: list[Judgement] = []
 
     def work() -> None:
@@ -337,7 +340,7 @@ def test_a_worker_whose_parent_was_killed_ends_by_itself(tmp_path: Path, hanging
         assert worker.is_running() or not hanging
 
     def is_gone() -> bool:
-        return not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE  # nobody may be there to reap it
+        return not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE  # its new parent may not reap it
 
     assert eventually(is_gone, 3 + MARGIN)
 
@@ -365,7 +368,7 @@ ROWS = (
 )
 
 
-def test_a_file_of_outputs_becomes_verdicts_on_stdout_in_order_and_counts_on_stderr(tmp_path: Path) -> None:
+def test_verdicts_go_to_stdout_in_order_and_counts_to_stderr(tmp_path: Path) -> None:
     done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", *ROWS), "--seconds", 2, "--workers", 2)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -376,17 +379,17 @@ def test_a_file_of_outputs_becomes_verdicts_on_stdout_in_order_and_counts_on_std
     assert done.stderr.splitlines()[-1] == "2 correct, 2 wrong, 1 no answer, 1 timeout, 0 grader error"
 
 
-def test_the_other_judge_is_chosen_by_name(tmp_path: Path) -> None:
+def test_the_toolkit_judge_is_chosen_by_name(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "outputs.jsonl", ROWS[5])
     assert (
         json.loads(lightr_grade(file, "--judge", "toolkit").stdout)["verdict"] == "correct"
     )  # a factor of 100 is lost
-    unknown = lightr_grade(file, "--judge", "mother")
+    unknown = lightr_grade(file, "--judge", "unknown")
     assert unknown.returncode == 2
     assert "toolkit" in unknown.stderr
 
 
-def test_verdicts_go_to_a_file_that_must_not_exist(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten_with_verdicts(tmp_path: Path) -> None:
     file, out = write_rows(tmp_path / "outputs.jsonl", *ROWS[:2]), tmp_path / "verdicts.jsonl"
     done = lightr_grade(file, "--out", out)
     assert (done.returncode, done.stdout) == (0, "")
@@ -411,7 +414,7 @@ def test_verdicts_go_to_a_file_that_must_not_exist(tmp_path: Path) -> None:
         ([1, 2], "a list, not a JSON object"),
     ],
 )
-def test_a_row_that_cannot_be_judged_is_named_by_its_line_before_anything_is_judged(
+def test_a_malformed_row_is_reported_with_its_line_before_any_judging(
     tmp_path: Path, row: object, complaint: str
 ) -> None:
     done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", ROWS[0], row), "--out", tmp_path / "verdicts.jsonl")
@@ -422,13 +425,13 @@ def test_a_row_that_cannot_be_judged_is_named_by_its_line_before_anything_is_jud
     assert not (tmp_path / "verdicts.jsonl").exists()
 
 
-def test_limits_that_make_no_sense_are_wrong_usage(tmp_path: Path) -> None:
+def test_impossible_limits_exit_with_2(tmp_path: Path) -> None:
     done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", ROWS[0]), "--seconds", 0)
     assert (done.returncode, done.stdout) == (2, "")
     assert "0.0 seconds" in done.stderr
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     done = lightr_grade(tmp_path / "none.jsonl")
     assert done.returncode == 1
     assert "none.jsonl" in done.stderr
@@ -462,7 +465,7 @@ LETTERS = (
 UNCLOSED = ("{", "}", "\\boxed{", "\\frac{", "\\sqrt{", "\\left(", "$", "(", "[", "\\begin{pmatrix}")
 REPEATED = ("+1", "-1", "1,", "1/", "x^", "e9", "=1", r"\cdot 2", " 1", "%", "e", ".", "nan", "inf")
 FRAMES = ("\\boxed{%s}", "%s", "The answer is %s.", "#### %s", "$%s$")
-# Each may take forever, or all memory, in one judge or the other.
+# Each can hang or fill the memory in one of the judges.
 TOWERS = (
     "9^9^9^9",
     "9^{9^{9^{9}}}",
@@ -495,7 +498,7 @@ FORMULA_GOLDS: tuple[tuple[str, AnswerKind, str], ...] = (
 
 
 def hostile_text(dice: random.Random) -> str:
-    """A text that no model should write; one in twenty is long."""
+    """A text that tries to break the judge; one in twenty is long."""
     many = dice.randint(2, 4) if dice.random() < 0.95 else dice.choice((1500, 10_000))
     what = dice.randrange(12)
     if what == 0:
@@ -512,7 +515,7 @@ def hostile_text(dice: random.Random) -> str:
     if what == 5:
         return dice.choice(PROGRAMS)
     if what == 6:
-        return dice.choice(TOWERS[:6])  # one of the others is a second or two even where the gold answer is a word
+        return dice.choice(TOWERS[:6])  # some others take a second even where the gold answer is a word
     if what == 7:
         return dice.choice(REPEATED) * many
     if what == 8:
@@ -525,19 +528,19 @@ def hostile_text(dice: random.Random) -> str:
 
 
 def hostile_cases(seed: int, count: int, towers: int) -> Iterator[Case]:
-    """Cases from a seed. Only `towers` of them have the judge carry such a thing out, or it would do little else."""
+    """Cases from a seed. Only `towers` of them make the judge compute a tower, because each takes seconds."""
     dice = random.Random(seed)
     places = set(dice.sample(range(count), towers))
     for place in range(count):
         text = dice.choice(TOWERS) if place in places else hostile_text(dice)
-        calm = len(text) < 60 and dice.random() < 0.5 and not any(tower in text for tower in TOWERS)
-        gold, kind, benchmark = dice.choice(FORMULA_GOLDS if place in places or calm else GOLDS)
+        harmless = len(text) < 60 and dice.random() < 0.5 and not any(tower in text for tower in TOWERS)
+        gold, kind, benchmark = dice.choice(FORMULA_GOLDS if place in places or harmless else GOLDS)
         frame = FRAMES[0] if place in places else dice.choice(FRAMES)
         yield Case(frame.replace("%s", text), gold, kind, benchmark)
 
 
 def judge_hostile(judge: JudgeName, folder: Path, *, count: int, towers: int, seed: int) -> Counter[str]:
-    """Verdicts on hostile texts, with everything asserted that must hold while they are made."""
+    """Count the verdicts on hostile texts, and check limits, memory and files meanwhile."""
     me = psutil.Process()
     counts: Counter[str] = Counter()
     with GradingPool(judge, workers=2, seconds=2, megabytes=512) as pool:
@@ -555,7 +558,7 @@ def judge_hostile(judge: JudgeName, folder: Path, *, count: int, towers: int, se
     assert set(counts) <= set(VERDICTS)
     assert slowest < 2 + MARGIN
     assert most - before < 50 * 2**20
-    assert list(folder.iterdir()) == []  # no canary, nor anything else
+    assert list(folder.iterdir()) == []  # no text was run as a program
     return counts
 
 
@@ -572,24 +575,26 @@ def test_no_text_is_run_as_a_program(judge: JudgeName, tmp_path: Path, monkeypat
         found = Counter(judgement.verdict for judgement in pool.judge(cases))
     assert list(tmp_path.iterdir()) == []
     assert found["correct"] == 0
-    assert found["wrong"] > len(cases) / 2  # they did reach the judge
+    assert found["wrong"] > len(cases) / 2  # the texts reached the judge
 
 
 @pytest.mark.parametrize("judge", ["math-verify", "toolkit"])
-def test_five_thousand_hostile_texts_get_their_verdicts(
+def test_five_thousand_hostile_texts_get_verdicts(
     judge: JudgeName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     counts = judge_hostile(judge, tmp_path, count=5000, towers=5, seed=1)
     assert counts["wrong"] > 1000
     assert counts["no_answer"] > 1000
-    assert counts["timeout"] + counts["grader_error"] <= 100  # more say that the judge gives up on mere nonsense
-    assert judge == "toolkit" or counts["timeout"] >= 1  # the toolkit judge does not even try most towers
+    assert (
+        counts["timeout"] + counts["grader_error"] <= 100
+    )  # more would mean that the judge gives up on plain nonsense
+    assert judge == "toolkit" or counts["timeout"] >= 1  # the toolkit judge does not compute most towers
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("judge", ["math-verify", "toolkit"])
-def test_more_hostile_texts_with_many_that_hang_get_their_verdicts(
+def test_more_hostile_texts_with_many_that_hang_get_verdicts(
     judge: JudgeName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,8 +1,8 @@
-"""`lightr study`: the paper's tables and figures as named grids of runs.
+"""`lightr study`: the paper's tables and figures as grids of jobs.
 
-cells.py      what a grid consists of, each with a folder named by its content, shared between studies
-work.py       the jobs that make cells, several at a time, resumed where they stopped
-outcomes.py   what finished cells say: accuracies over seeds, paired tests, times, counts
-grids.py      which cells a study needs                tables.py, drawings.py   what it reports of them
-reports.py    Markdown, CSV, JSON, figures, one page   paper.py      what the paper reports
+study.py      the list of studies, and the command      grids.py     the jobs that a study needs
+job.py        a job: its folder, its log, its end       jobs.py      the kinds of job
+scheduler.py  runs jobs in several processes            outcomes.py  accuracies, tests, times, counts of finished jobs
+tables.py, figures.py   reports of the studies          reports.py   Markdown, CSV, JSON, figures, one page
+paper.py      the figures of the paper
 """

@@ -1,30 +1,30 @@
-"""What the studies draw of finished jobs: the paper's figures."""
+"""The reports of the paper's figures."""
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from lightreasoner.config import SampleConfig
+from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.report import figures
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.statistics import KlHistogram, Mean
 from lightreasoner.studies import tables
-from lightreasoner.studies.grids import Plan, Scope
-from lightreasoner.studies.jobs import Job
-from lightreasoner.studies.outcomes import AVERAGE, Group, Interval, difference
+from lightreasoner.studies.grids import Scope
+from lightreasoner.studies.jobs import Samples
+from lightreasoner.studies.outcomes import AVERAGE, Interval, difference
 from lightreasoner.studies.reports import Claim, Report
+from lightreasoner.studies.tables import Groups
 
-PAPER_BETA = 0.4  # nats, as in the paper's account of Figure 2
+PAPER_BETA = 0.4  # nats, the threshold in the paper's text on Figure 2
 SEGMENT = 32  # tokens of a rollout in Figure 3
 
 
-def figure1(scope: Scope, plan: Plan) -> Report:
+def figure1(scope: Scope, groups: Groups) -> Report:
     """Problems, time and gain of SFT and the method."""
-    groups = tables.groups_of(plan)
     names = ["problems", "time (s)", "gain"]
     panels: dict[str, dict[str, list[float]]] = {}
     for recipe in scope.recipes:
@@ -45,9 +45,9 @@ def figure1(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def figure2(scope: Scope, plan: Plan) -> Report:
-    """How often expert and amateur disagree, and how much."""
-    (job,) = plan["samples"]
+def figure2(scope: Scope, groups: Groups) -> Report:
+    """The distribution of the divergence of expert from amateur."""
+    job = _samples(groups)
     histogram, agreed, differed = KlHistogram(), Mean(), Mean()
     exceeding = exceeding_agreed = 0
     for row in _rollouts(job):
@@ -64,9 +64,10 @@ def figure2(scope: Scope, plan: Plan) -> Report:
     rows.append(["2.0 and more", 100 * shares[-1]])
     above = 100 * exceeding / max(1, histogram.total)
     notes = [
-        f"{histogram.total} tokens of {job.folder.name}. {above:.1f} % exceed {PAPER_BETA} nats; mean "
-        f"{differed.value or 0:.2f} where the favourite tokens differ, {agreed.value or 0:.3f} where they agree, of "
-        f"which {100 * exceeding_agreed / max(1, agreed.count):.0f} % exceed {PAPER_BETA}.",
+        f"{histogram.total} tokens of {job.config.expert} with amateur {job.config.amateur}, seed {job.config.seed}. "
+        f"{above:.1f} % exceed {PAPER_BETA} nats. The mean is {differed.value or 0:.2f} where the most probable tokens "
+        f"differ and {agreed.value or 0:.3f} where they agree; "
+        f"{100 * exceeding_agreed / max(1, agreed.count):.0f} % of the latter exceed {PAPER_BETA}.",
     ]
     low = 100 * shares[0]
     claims = [
@@ -92,14 +93,12 @@ def figure2(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def figure3(scope: Scope, plan: Plan) -> Report:
+def figure3(scope: Scope, groups: Groups) -> Report:
     """The divergence along two rollouts."""
-    from lightreasoner.models.loading import find_model, load_tokenizer
-
-    (job,) = plan["samples"]
-    assert isinstance(job.subject, SampleConfig)
-    tokenizer = load_tokenizer(find_model(job.subject.expert, job.subject.expert_revision), job.subject)
-    # The two that fill most of the plot.
+    job = _samples(groups)
+    source = find_model(job.config.expert, job.config.expert_revision)
+    tokenizer = load_tokenizer(source, job.config)
+    # The two rollouts that fill most of the plot.
     longest = sorted(_rollouts(job), key=lambda row: -min(len(row.kl), SEGMENT))[:2]
     segments = [
         figures.Segment([str(tokenizer.decode([token])) for token in row.response_ids[:SEGMENT]], row.kl[:SEGMENT])
@@ -116,18 +115,15 @@ def figure3(scope: Scope, plan: Plan) -> Report:
     return Report(title, [], [], (), notes, lambda: figures.kl_along_rollout(segments, beta), data)
 
 
-def figure4(scope: Scope, plan: Plan) -> Report:
-    """What goes through each stage of the method: the paper's overview in numbers."""
-    groups = tables.groups_of(plan)
+def figure4(scope: Scope, groups: Groups) -> Report:
+    """The inputs and outputs of each stage of the method."""
     group = groups["LightReasoner"]
-    ((job),) = group.jobs
     sampled, chosen, tuned = (group.result(name)[0] for name in ("sample", "select", "finetune"))
-    done = job.done or {}
     before, after = groups["base"].accuracy(AVERAGE), group.accuracy(AVERAGE)
     rows: list[list[Any]] = [
         ["sample", f"{sampled['questions']} problems", f"{sampled['steps']} steps", group.seconds("sample")],
-        ["select", f"{chosen['steps']} steps", f"{chosen['kept_steps']} labels", done["seconds"]["select"]],
-        ["fine-tune", f"{tuned['labels']} labels", f"{tuned['labels_trained']} trained", done["seconds"]["finetune"]],
+        ["select", f"{chosen['steps']} steps", f"{chosen['kept_steps']} labels", group.seconds("select")],
+        ["fine-tune", f"{tuned['labels']} labels", f"{tuned['labels_trained']} trained", group.seconds("finetune")],
         ["merge and evaluate", f"{before:.1f} % before", f"{after:.1f} % after", group.seconds("merge", "evaluate")],
     ]
     names = ["sampled steps", "kept steps", "labels trained"]
@@ -143,9 +139,8 @@ def figure4(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def figure5(scope: Scope, plan: Plan) -> Report:
+def figure5(scope: Scope, groups: Groups) -> Report:
     """Accuracy before and after, column by column."""
-    groups = tables.groups_of(plan)
     columns = groups[f"{scope.main.expert} base"].columns
     panels = {
         recipe.expert: {
@@ -165,15 +160,15 @@ def figure5(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def figure6(scope: Scope, plan: Plan) -> Report:
+def figure6(scope: Scope, groups: Groups) -> Report:
     """Accuracy after training over the gap between expert and amateur."""
-    table = tables.table5(scope, tables.groups_of(plan))
+    table = tables.table5(scope, groups)
     points = [figures.GapPoint(row[0], row[1], row[2], row[4]) for row in table.rows]
     baselines = {row[0]: row[3] for row in table.rows}
     header = ["expert", "amateur", "gap", "AVG before", "AVG after", "gain (95 %)"]
     rows = [list(row[:6]) for row in table.rows]
     return Report(
-        "Figure 6: the gap, and what comes of it",
+        "Figure 6: accuracy over the gap",
         header,
         rows,
         table.claims,
@@ -182,9 +177,8 @@ def figure6(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def figure7(scope: Scope, plan: Plan) -> Report:
+def figure7(scope: Scope, groups: Groups) -> Report:
     """Gains of the ablations."""
-    groups = tables.groups_of(plan)
     columns = [*groups["base"].columns, AVERAGE]
     names = ("full LightReasoner", "no selection", "no contrast (own token)", "neither (own token)")
     series = {
@@ -202,13 +196,13 @@ def figure7(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def figure8(scope: Scope, plan: Plan) -> Report:
+def figure8(scope: Scope, groups: Groups) -> Report:
     """Perplexity of written solutions along training, scaled to 0–1 as in the paper."""
     rows: list[list[Any]] = []
     series: dict[str, tuple[list[float], list[float]]] = {}
     claims = []
-    for expert, (job,) in plan.items():
-        curve: Any = Group([job]).result("losses")[0]
+    for expert, group in groups.items():
+        curve: Any = group.result("losses")[0]
         steps = [float(point["step"]) for point in curve]
         perplexity = [math.exp(point["loss"]) for point in curve]
         low, span = min(perplexity), max(perplexity) - min(perplexity)
@@ -217,7 +211,7 @@ def figure8(scope: Scope, plan: Plan) -> Report:
         falls = perplexity[-1] < perplexity[0]
         evidence = f"{perplexity[0]:.2f} before, {low:.2f} at best, {perplexity[-1]:.2f} at the end"
         claims.append(Claim(f"{expert}: perplexity falls", "holds" if falls else "does not hold", evidence))
-    notes = ["Perplexity a token of written solutions to 200 problems that were not sampled, seed 0; one run each."]
+    notes = ["Perplexity per token of written solutions to 200 problems that were not sampled, seed 0; one run each."]
     header = ["expert", "step", "perplexity"]
     return Report(
         "Figure 8: held-out perplexity along training",
@@ -230,12 +224,12 @@ def figure8(scope: Scope, plan: Plan) -> Report:
     )
 
 
-def figure9(scope: Scope, plan: Plan) -> Report:
-    """The rival's loss along training."""
+def figure9(scope: Scope, groups: Groups) -> Report:
+    """The loss of rejection SFT along training."""
     series: dict[str, tuple[list[float], list[float]]] = {}
     rows: list[list[Any]] = []
-    for expert, (job,) in plan.items():
-        log = json.loads((job.folder / "finetune" / "log.json").read_text())
+    for expert, group in groups.items():
+        log = json.loads((group.jobs[0].folder / "finetune" / "log.json").read_text())
         points = [(float(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
         series[expert] = ([step for step, _ in points], [loss for _, loss in points])
         rows += [[expert, round(step), f"{loss:.4f}"] for step, loss in points]
@@ -244,41 +238,27 @@ def figure9(scope: Scope, plan: Plan) -> Report:
         "Figure 9: loss of rejection SFT along training",
         header,
         rows,
-        notes=["Means over the steps between two lines of the log, seed 0; one run each."],
+        notes=["Means over the steps between two log entries, seed 0; one run each."],
         draw=lambda: figures.curves(series, "step", "cross-entropy (nats a token)"),
         data=_data(header, rows),
     )
 
 
-def _rollouts(job: Job) -> Iterator[Rollout]:
+def _samples(groups: Groups) -> Samples:
+    (job,) = groups["samples"].jobs
+    assert isinstance(job, Samples)
+    return job
+
+
+def _rollouts(job: Samples) -> Iterator[Rollout]:
     _, stage = read_stage(job.folder / "sample")
     for table in stage.tables("rollouts"):
         yield from Rollout.rows(table)
 
 
 def _data(header: list[str], rows: list[list[Any]]) -> list[dict[str, Any]]:
-    """Rows for the files beside a figure, intervals as their value."""
+    """Rows for the data files of a figure; an interval becomes its value."""
     return [
         {name: cell.value if isinstance(cell, Interval) else cell for name, cell in zip(header, row, strict=True)}
         for row in rows
     ]
-
-
-DRAWINGS: Mapping[str, Callable[[Scope, Plan], Report]] = {
-    "figure1": figure1,
-    "figure2": figure2,
-    "figure3": figure3,
-    "figure4": figure4,
-    "figure5": figure5,
-    "figure6": figure6,
-    "figure7": figure7,
-    "figure8": figure8,
-    "figure9": figure9,
-}
-REPORTS: Mapping[str, Callable[[Scope, Plan], Report]] = {
-    **{
-        name: lambda scope, plan, report=report: report(scope, tables.groups_of(plan))  # type: ignore[misc]
-        for name, report in tables.REPORTS.items()
-    },
-    **DRAWINGS,
-}

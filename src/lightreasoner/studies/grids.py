@@ -1,27 +1,25 @@
-"""Which jobs each study needs: settings by name, each under several seeds."""
+"""The grids of the studies: settings by name, each with one job a seed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.config import BaselineKind, Contrast, RunConfig, SelectSettings, StudySettings
+from lightreasoner.config import BaselineKind, RunConfig, SelectSettings, StudySettings
 from lightreasoner.miniature.word_problems import THEMES
-from lightreasoner.studies.jobs import Elsewhere, Job, Losses, Mixture, Themes, Train, base_evaluation, pool
+from lightreasoner.studies.job import Job
+from lightreasoner.studies.jobs import Evaluation, Losses, Mixture, Samples, Themes, Training, Transfer
 
-Plan = dict[str, list[Job]]  # jobs by setting, one a seed
+Plan = dict[str, Sequence[Job]]  # jobs by setting, one a seed
 FRUGAL = "LightReasoner, half the problems, an eighth of the steps"
-EXTRA = "extra"  # setting that nobody reports: what others need before them
+EXTRA = "extra"  # setting without a report: inputs of the others
 
-# Seeds of each study, where the user names no number.
-SEEDS = {"table6": 5, "table1": 5, "table7": 4, "selection": 4, "sweeps": 1}
-DEFAULT_SEEDS = 2  # all studies of the miniature together are to fit into an hour on two cores
 CHECKPOINTS = 10
 CONTRAST_ALPHAS = (0.1, 0.2)  # of contrastive decoding
-SHARES = (0.24,)  # of all steps that the compared selection rules keep: half of what the paper's rule keeps here
+SHARES = (0.24,)  # share of all steps that the compared rules keep: half of the share that the paper's rule keeps here
 RULES = ("divergence", "label_surprise", "top1_flip", "expert_entropy", "random")
 ALPHAS = (0.05, 0.1, 0.4, 0.8)
-# Amateurs between the bundled ones: start, end, share of the way. Nearer to the expert hardly a step exceeds β.
+# Amateurs between the bundled ones: start, end, share of the way. Closer to the expert, hardly any step exceeds β.
 MIXTURES = (
     ("miniature/base", "miniature/expert", 0.85),
     ("miniature/base", "miniature/expert", 0.9),
@@ -38,13 +36,13 @@ QUICK: Mapping[str, Mapping[str, int]] = {
 
 @dataclass(frozen=True)
 class Scope:
-    """What the studies are about.
+    """The subject and the size of the studies.
 
     Attributes:
         recipes: the first one is the subject of most studies; the others are further rows of Table 1.
         root: folder of all studies.
-        seeds: of every setting; None takes `SEEDS`.
-        quick: everything smaller, to see that it works.
+        seeds: of every setting; None takes each study's own number.
+        quick: everything smaller, to check that it works.
     """
 
     recipes: tuple[RunConfig, ...]
@@ -54,7 +52,7 @@ class Scope:
 
     @classmethod
     def of(cls, recipes: list[RunConfig], root: Path, seeds: int | None, quick: bool) -> "Scope":
-        """The scope with recipes as the studies run them."""
+        """The scope with the recipes prepared for studies."""
         return cls(tuple(_prepared(recipe, quick) for recipe in recipes), root, seeds, quick)
 
     @property
@@ -62,31 +60,27 @@ class Scope:
         """The first recipe."""
         return self.recipes[0]
 
-    def seeds_of(self, study: str) -> int:
-        """How many seeds each setting of a study has."""
-        return self.seeds or (1 if self.quick else SEEDS.get(study, DEFAULT_SEEDS))
-
-    def base(self, recipe: RunConfig, model: str | None = None, **contrast: Any) -> list[Job]:
-        """A model as it is; the recipe's expert by default."""
-        return [Job(self.root, base_evaluation(recipe, model or recipe.expert, **contrast))]
+    def base(self, recipe: RunConfig, model: str | None = None, **contrast: Any) -> list[Evaluation]:
+        """A model as it is, by default the recipe's expert; with settings of contrastive decoding if given."""
+        return [Evaluation.of(self.root, recipe, model or recipe.expert, **contrast)]
 
     def method(
         self, recipe: RunConfig, seeds: int, rule: Mapping[str, Any] | None = None, **changes: Mapping[str, Any]
-    ) -> list[Job]:
-        """The method with another rule or label, or with other settings of its stages, by section."""
+    ) -> list[Training]:
+        """The method, with changes of its rule and labels, or of the settings of a stage by section."""
         recipe = _changed(recipe, changes)
         paper = {"threshold": recipe.sample.divergence_beta, "plausibility_alpha": recipe.sample.plausibility_alpha}
         select = SelectSettings.checked({**paper, **(rule or {})})
-        return [Job(self.root, Train(recipe=_of_seed(recipe, seed), select=select)) for seed in range(seeds)]
+        return [Training(root=self.root, recipe=_of_seed(recipe, seed), select=select) for seed in range(seeds)]
 
-    def rival(self, recipe: RunConfig, kind: BaselineKind, seeds: int) -> list[Job]:
-        """A rival of the method."""
-        questions = recipe.study.sft_questions
-        return [Job(self.root, Train(recipe=_of_seed(recipe, seed, questions), baseline=kind)) for seed in range(seeds)]
+    def baseline(self, recipe: RunConfig, kind: BaselineKind, seeds: int) -> list[Training]:
+        """A baseline."""
+        recipes = (_of_seed(recipe, seed, recipe.study.sft_questions) for seed in range(seeds))
+        return [Training(root=self.root, recipe=recipe, baseline=kind) for recipe in recipes]
 
 
 def _prepared(recipe: RunConfig, quick: bool) -> RunConfig:
-    """With enough checkpoints for Figures 8 and 9, and small on request."""
+    """A recipe with enough checkpoints for Figures 8 and 9, and smaller if quick."""
     if quick:
         sizes = {
             section: {
@@ -105,144 +99,131 @@ def _changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> Run
 
 
 def _of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> RunConfig:
-    """What decides a training, and no more: what a study varies elsewhere must not give it another folder.
+    """The settings that decide a training; other settings of studies are removed, so that studies share trainings.
 
-    Tuned models are asked as they were trained; the base alone is asked in the paper's other way, too.
+    Only the base is evaluated with both kinds of prompt; a trained model has the prompt of its training.
     """
     kind = "chat" if recipe.evaluate.prompts == "both" else recipe.evaluate.prompts
-    asked = {"evaluate": recipe.evaluate.model_copy(update={"prompts": kind})}
-    return recipe.model_copy(update={"seed": seed, "study": StudySettings(sft_questions=sft_questions), **asked})
+    evaluation = {"evaluate": recipe.evaluate.model_copy(update={"prompts": kind})}
+    return recipe.model_copy(update={"seed": seed, "study": StudySettings(sft_questions=sft_questions), **evaluation})
 
 
 # --- The grids ---
 
 
-def table1(scope: Scope) -> Plan:
+def table1(scope: Scope, seeds: int) -> Plan:
     """Every expert as it is, after rejection SFT, after the method."""
     plan: Plan = {}
-    for place, recipe in enumerate(scope.recipes):
-        seeds = scope.seeds_of("table1") if place == 0 else min(3, scope.seeds_of("table1"))
+    for recipe in scope.recipes:
+        count = seeds if recipe is scope.main else min(3, seeds)
         plan[f"{recipe.expert} base"] = scope.base(recipe)
-        plan[f"{recipe.expert} SFT"] = scope.rival(recipe, "rejection-sft", seeds)
-        plan[f"{recipe.expert} LightReasoner"] = scope.method(recipe, seeds)
+        plan[f"{recipe.expert} SFT"] = scope.baseline(recipe, "rejection-sft", count)
+        plan[f"{recipe.expert} LightReasoner"] = scope.method(recipe, count)
     return plan
 
 
-def efficiency(scope: Scope) -> Plan:
-    """The settings of Table 1, and the method with less of everything: how little does it need?"""
-    plan = table1(scope)
+def efficiency(scope: Scope, seeds: int) -> Plan:
+    """The settings of Table 1, and the method with fewer problems and steps."""
+    plan = table1(scope, seeds)
     for recipe in scope.recipes:
         less = {
             "sample": {"max_questions": max(1, (recipe.sample.max_questions or 1000) // 2)},
             "finetune": {"steps": max(1, recipe.finetune.steps // 8)},
         }
-        seeds = len(plan[f"{recipe.expert} LightReasoner"])
-        plan[f"{recipe.expert} {FRUGAL}"] = scope.method(recipe, seeds, **less)
+        count = len(plan[f"{recipe.expert} LightReasoner"])
+        plan[f"{recipe.expert} {FRUGAL}"] = scope.method(recipe, count, **less)
     return plan
 
 
-def table4(scope: Scope) -> Plan:
+def table4(scope: Scope, seeds: int) -> Plan:
     """The contrast at inference and in training."""
     main = scope.main
+    amateur = {"contrast_with": main.amateur, "contrast_with_revision": main.amateur_revision}
     decoding = {
-        f"contrastive decoding, α = {alpha:g}": scope.base(
-            main, contrast_with=main.amateur, contrast_with_revision=main.amateur_revision, contrast_alpha=alpha
-        )
+        f"contrastive decoding, α = {alpha:g}": scope.base(main, contrast_alpha=alpha, **amateur)
         for alpha in CONTRAST_ALPHAS
     }
-    return {"base": scope.base(main), **decoding, "LightReasoner": scope.method(main, scope.seeds_of("table1"))}
+    return {"base": scope.base(main), **decoding, "LightReasoner": scope.method(main, seeds)}
 
 
-def mixtures(scope: Scope) -> list[Job]:
-    """Amateurs between the bundled ones, where the miniature's expert is the subject."""
+def mixtures(scope: Scope) -> list[Mixture]:
+    """Amateurs between the bundled ones, if the miniature's expert is the subject."""
     mixed = MIXTURES if scope.main.expert == "miniature/expert" else ()
-    return [Job(scope.root, Mixture(start=start, end=end, share=share)) for start, end, share in mixed]
+    return [Mixture(root=scope.root, start=start, end=end, share=share) for start, end, share in mixed]
 
 
 def pairings(scope: Scope) -> list[tuple[RunConfig, str, str]]:
-    """Recipe, amateur, and what to call it, for every pair of Table 5."""
+    """Recipe, amateur, and name of the amateur, for every pair of Table 5."""
     found = []
     for recipe in scope.recipes:
         names = [(recipe.amateur, recipe.amateur), *((name, name) for name in recipe.study.amateurs)]
         if recipe is scope.main:
-            for job in mixtures(scope):
-                mix = job.subject
-                assert isinstance(mix, Mixture)
-                names.append((str(job.folder), f"{mix.start}, {mix.share:.0%} of the way to {mix.end}"))
+            names += [
+                (str(mix.folder), f"{mix.start}, {mix.share:.0%} of the way to {mix.end}") for mix in mixtures(scope)
+            ]
         found += [(recipe, amateur, name) for amateur, name in names]
     return found
 
 
-def table5(scope: Scope) -> Plan:
-    """Experts with amateurs of all strengths."""
-    seeds = scope.seeds_of("table5")
+def table5(scope: Scope, seeds: int) -> Plan:
+    """Experts with amateurs of different strengths."""
     plan: Plan = {EXTRA: mixtures(scope)}
     for recipe, amateur, _ in pairings(scope):
         plan[f"{recipe.expert} base"] = scope.base(recipe)
         plan[amateur] = scope.base(recipe, amateur)
-        paired = recipe.model_copy(update={"amateur": amateur})
-        if amateur != recipe.amateur:
-            paired = paired.model_copy(update={"amateur_revision": None})
+        revision = recipe.amateur_revision if amateur == recipe.amateur else None
+        paired = recipe.model_copy(update={"amateur": amateur, "amateur_revision": revision})
         plan[f"{recipe.expert} × {amateur}"] = scope.method(paired, seeds)
     return plan
 
 
-def table6(scope: Scope) -> Plan:
-    """The ablations, both readings of "no contrast", and the rivals."""
-    main, seeds = scope.main, scope.seeds_of("table6")
-    every = {"selection": "none", "threshold": None}
-
-    def label(contrast: Contrast) -> dict[str, Any]:
-        return {"contrast": contrast}
-
+def table6(scope: Scope, seeds: int) -> Plan:
+    """The ablations, both readings of "no contrast", and the baselines."""
+    main = scope.main
+    every_step = {"selection": "none", "threshold": None}
     return {
         "base": scope.base(main),
-        "rejection SFT": scope.rival(main, "rejection-sft", seeds),
-        "ground-truth SFT": scope.rival(main, "ground-truth", seeds),
+        "rejection SFT": scope.baseline(main, "rejection-sft", seeds),
+        "ground-truth SFT": scope.baseline(main, "ground-truth", seeds),
         "full LightReasoner": scope.method(main, seeds),
-        "no selection": scope.method(main, seeds, every),
-        "no contrast (own token)": scope.method(main, seeds, label("own_token")),
-        "no contrast (own distribution)": scope.method(main, seeds, label("own_distribution")),
-        "neither (own token)": scope.method(main, seeds, {**every, **label("own_token")}),
+        "no selection": scope.method(main, seeds, every_step),
+        "no contrast (own token)": scope.method(main, seeds, {"contrast": "own_token"}),
+        "no contrast (own distribution)": scope.method(main, seeds, {"contrast": "own_distribution"}),
+        "neither (own token)": scope.method(main, seeds, {**every_step, "contrast": "own_token"}),
     }
 
 
-def table7(scope: Scope) -> Plan:
-    """Rollouts stopped earlier and later."""
-    lengths, seeds = scope.main.study.lengths, scope.seeds_of("table7")
+def table7(scope: Scope, seeds: int) -> Plan:
+    """Shorter and longer rollouts."""
+    lengths = scope.main.study.lengths
     longer = {str(n): scope.method(scope.main, seeds, sample={"max_new_tokens": n}) for n in lengths}
     return {"base": scope.base(scope.main), **longer}
 
 
-def table8(scope: Scope) -> Plan:
-    """What was not sampled: another subject, or other kinds of problem."""
-    main, seeds = scope.main, scope.seeds_of("table8")
-    if main.study.transfer:
-        base = scope.base(_changed(main, {"evaluate": {"benchmarks": main.study.transfer}}))
-        trained = [
-            job.of(Elsewhere(train=job.subject, benchmarks=main.study.transfer))
-            for job in scope.method(main, seeds)
-            if isinstance(job.subject, Train)
-        ]
-        return {"base": base, "LightReasoner": trained}
-    plan: Plan = {"base": scope.base(main), "LightReasoner": [], EXTRA: []}
-    for seed in range(seeds):
-        file = Job(scope.root, Themes(themes=sampled_themes(), count=main.sample.max_questions or 1000, seed=seed))
-        sampled = main.model_copy(update={"dataset": str(file.folder / "problems.jsonl")})
-        plan["LightReasoner"] += [scope.method(sampled, seed + 1)[seed]]
-        plan[EXTRA].append(file)
-    return plan
+def table8(scope: Scope, seeds: int) -> Plan:
+    """Transfer: another subject, or kinds of problem that were not sampled."""
+    main = scope.main
+    if benchmarks := main.study.transfer:
+        base = scope.base(_changed(main, {"evaluate": {"benchmarks": benchmarks}}))
+        trained = scope.method(main, seeds)
+        transfers = [Transfer(root=scope.root, training=training, benchmarks=benchmarks) for training in trained]
+        return {"base": base, "LightReasoner": transfers}
+    count = main.sample.max_questions or 1000
+    files = [Themes(root=scope.root, themes=sampled_themes(), count=count, seed=seed) for seed in range(seeds)]
+    recipes = [main.model_copy(update={"dataset": str(file.file)}) for file in files]
+    trained = [scope.method(recipe, seed + 1)[seed] for seed, recipe in enumerate(recipes)]
+    return {"base": scope.base(main), "LightReasoner": trained, EXTRA: files}
 
 
 def sampled_themes() -> tuple[str, ...]:
-    """The kinds of arithmetic that Table 8 samples; the others are its transfer."""
+    """The kinds of arithmetic that Table 8 samples; the others measure transfer."""
     return tuple(sorted(THEMES)[::2])
 
 
-def selection(scope: Scope) -> Plan:
+def selection(scope: Scope, seeds: int) -> Plan:
     """The selection rules at equal numbers of labels."""
-    main, seeds = scope.main, scope.seeds_of("selection")
-    plan: Plan = {
+    main = scope.main
+    plan = {
         f"{rule} {share:g}": scope.method(main, seeds, {"selection": rule, "threshold": None, "keep_share": share})
         for share in SHARES
         for rule in RULES
@@ -250,15 +231,14 @@ def selection(scope: Scope) -> Plan:
     return {"base": scope.base(main), "paper": scope.method(main, seeds), **plan}
 
 
-def sweeps(scope: Scope) -> Plan:
+def sweeps(scope: Scope, seeds: int) -> Plan:
     """One setting at a time."""
-    main, seeds = scope.main, scope.seeds_of("sweeps")
+    main = scope.main
     plan: Plan = {"base": scope.base(main), "as in the recipe": scope.method(main, seeds)}
     for alpha in ALPHAS:
         plan[f"α = {alpha:g}"] = scope.method(main, seeds, {"plausibility_alpha": alpha})
-    if main.expert.startswith(MINIATURE):  # every label over 150,000 tokens would fill a disk
-        without = {"plausibility_alpha": 0.0}
-        plan["mask off (α = 0)"] = scope.method(main, seeds, sample=without)
+    if main.expert.startswith(MINIATURE):  # with a real vocabulary, the labels would fill a disk
+        plan["mask off (α = 0)"] = scope.method(main, seeds, sample={"plausibility_alpha": 0.0})
     for beta in (0.1, 0.2, 0.8, 1.6):
         plan[f"β = {beta:g}"] = scope.method(main, seeds, {"threshold": beta})
     for temperature in (0.5, 2.0):
@@ -277,49 +257,22 @@ def sweeps(scope: Scope) -> Plan:
     return plan
 
 
-def divergence(scope: Scope) -> Plan:
+def divergence(scope: Scope, seeds: int) -> Plan:
     """The samples of the main recipe, seed 0."""
-    return {"samples": [Job(scope.root, pool(_of_seed(scope.main, 0)))]}
+    return {"samples": [Samples.of(scope.root, _of_seed(scope.main, 0))]}
 
 
-def losses(scope: Scope) -> Plan:
-    """Held-out perplexity along the training of every expert."""
-    return {
-        recipe.expert: [
-            job.of(Losses(train=job.subject)) for job in scope.method(recipe, 1) if isinstance(job.subject, Train)
-        ]
-        for recipe in scope.recipes
-    }
+def losses(scope: Scope, seeds: int) -> Plan:
+    """Held-out perplexity along the training of every expert, seed 0."""
+    trained = {recipe.expert: scope.method(recipe, 1) for recipe in scope.recipes}
+    return {expert: [Losses(root=scope.root, training=training)] for expert, (training,) in trained.items()}
 
 
-def sft_losses(scope: Scope) -> Plan:
-    """The rival's training of every expert."""
-    return {recipe.expert: scope.rival(recipe, "rejection-sft", 1) for recipe in scope.recipes}
+def sft_losses(scope: Scope, seeds: int) -> Plan:
+    """Rejection SFT of every expert, seed 0."""
+    return {recipe.expert: scope.baseline(recipe, "rejection-sft", 1) for recipe in scope.recipes}
 
 
-def pipeline(scope: Scope) -> Plan:
+def pipeline(scope: Scope, seeds: int) -> Plan:
     """One run of the method."""
     return {"base": scope.base(scope.main), "LightReasoner": scope.method(scope.main, 1)}
-
-
-GRIDS: Mapping[str, Callable[[Scope], Plan]] = {
-    "table1": table1,
-    "table2": efficiency,
-    "table3": table1,
-    "table4": table4,
-    "table5": table5,
-    "table6": table6,
-    "table7": table7,
-    "table8": table8,
-    "figure1": table1,
-    "figure2": divergence,
-    "figure3": divergence,
-    "figure4": pipeline,
-    "figure5": table1,
-    "figure6": table5,
-    "figure7": table6,
-    "figure8": losses,
-    "figure9": sft_losses,
-    "selection": selection,
-    "sweeps": sweeps,
-}

@@ -1,13 +1,15 @@
-"""What grids consist of: jobs with a folder of their own, named by what decides their content.
+"""The kinds of job of the studies, one class each.
 
-Two studies that need the same job find it in the same folder, and a folder that is finished is never made again.
+A new kind is one class: its fields, `kind`, `wave`, `_words` and `make`, and `needs` if it reads folders of other jobs.
 """
 
-import hashlib
 import json
-from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
+
+import torch
+from peft import PeftModel
 
 from lightreasoner.config import (
     BaselineConfig,
@@ -15,264 +17,352 @@ from lightreasoner.config import (
     BenchmarkName,
     EvaluateConfig,
     FinetuneConfig,
-    MergeConfig,
+    MachineSettings,
     RunConfig,
     SampleConfig,
     SelectConfig,
     SelectSettings,
 )
-from lightreasoner.config_base import Config
+from lightreasoner.errors import RunError
+from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.inference.packing import packs
+from lightreasoner.inference.scoring import tokens_per_pass
+from lightreasoner.miniature.word_problems import THEMES, word_problems
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.samples.baselines import baseline, distinct, solved_problems
+from lightreasoner.samples.sampling import sample
+from lightreasoner.samples.selecting import select
+from lightreasoner.studies.job import Job
+from lightreasoner.training.batches import Collator, load_labels
+from lightreasoner.training.finetuning import LabelObjective, finetune
+from lightreasoner.training.merging import merge
 
-POOL_ALPHA = 0.05  # the smallest α of the studies; larger ones are taken from the same samples
+POOL_ALPHA = 0.05  # the smallest α of the studies; labels of a larger α are selected from the same samples
 HELD_OUT_PROBLEMS = 200
 
 
-class Mixture(Config):
+def from_json(content: dict[str, Any]) -> Job:
+    """The job that `Job.to_json` wrote."""
+    kind = next(kind for kind in Job.__subclasses__() if kind.kind == content["kind"])
+    return kind.model_validate(content["job"])
+
+
+# --- Inputs ---
+
+
+class Mixture(Job):
     """A model whose weights lie between those of two others of one shape."""
+
+    kind = "mixtures"
+    wave = 0
 
     start: str
     end: str
     share: float
     """0 is `start`, 1 is `end`."""
 
+    def _words(self) -> list[str]:
+        return [self.start, self.end, f"{self.share:g}"]
 
-class HeldOut(Config):
-    """Labels of written solutions to problems that no sample of a recipe holds."""
-
-    model: str
-    model_revision: str | None
-    trust_remote_code: bool
-    chat_template: Path | None
-    dataset: str
-    data_dir: Path | None
-    question_field: str | None
-    cue: str
-    skip: int
-    """Problems at the beginning of the data set that may have been sampled."""
-    seed: int
+    def make(self) -> dict[str, Any]:
+        """Mix the weights."""
+        sources = [find_model(name) for name in (self.start, self.end)]
+        start, end = (load_model(source, MachineSettings(dtype="float32", device="cpu")) for source in sources)
+        weights = dict(end.named_parameters())
+        for name, parameter in start.named_parameters():
+            parameter.data.lerp_(weights[name].data, self.share)
+        start.save_pretrained(self.folder)
+        load_tokenizer(sources[0]).save_pretrained(self.folder)
+        return {}
 
 
-class Themes(Config):
+class Themes(Job):
     """Generated problems of some kinds only."""
+
+    kind = "themes"
+    wave = 0
 
     themes: tuple[str, ...]
     count: int
     seed: int
 
-
-class Train(Config):
-    """One expert, trained in one way with one seed, and asked."""
-
-    recipe: RunConfig
-    """Models, problems, and the settings of every stage; its seed and nothing of its `out`."""
-    select: SelectSettings | None = None
-    """The rule and the labels; without, a rival's data."""
-    baseline: BaselineKind | None = None
-
-
-class Losses(Config):
-    """Cross-entropy of held-out solutions at every checkpoint of a training."""
-
-    train: Train
-
-
-class Elsewhere(Config):
-    """A trained expert, asked on benchmarks other than those of its recipe."""
-
-    train: Train
-    benchmarks: tuple[BenchmarkName, ...]
-
-
-Subject = SampleConfig | BaselineConfig | EvaluateConfig | Mixture | HeldOut | Themes | Train | Losses | Elsewhere
-# Folder of each kind of job, and its wave: jobs need those of earlier waves only.
-KINDS: dict[type[Config], tuple[str, int]] = {
-    Mixture: ("mixtures", 0),
-    HeldOut: ("held-out", 0),
-    Themes: ("themes", 0),
-    SampleConfig: ("samples", 1),
-    BaselineConfig: ("baselines", 1),
-    EvaluateConfig: ("evaluations", 1),
-    Train: ("trainings", 2),
-    Losses: ("losses", 3),
-    Elsewhere: ("elsewhere", 3),
-}
-# What changes speed, place or memory, never the result.
-_NOT_IN_KEY = {"out", "device", "batch_size", "answer_batch_size", "grading_workers", "tokens_per_micro_batch"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """Something to be made in a folder of its own below the study's.
-
-    Attributes:
-        root: folder of all studies.
-        subject: what decides its content.
-    """
-
-    root: Path
-    subject: Subject
+    def _words(self) -> list[str]:
+        return [*self.themes, f"seed{self.seed}"]
 
     @property
-    def kind(self) -> str:
-        """Name of the folder for jobs like this."""
-        return KINDS[type(self.subject)][0]
+    def file(self) -> Path:
+        """The problems."""
+        return self.folder / "problems.jsonl"
 
-    @property
-    def wave(self) -> int:
-        """Jobs of earlier waves come first."""
-        return KINDS[type(self.subject)][1]
+    def make(self) -> dict[str, Any]:
+        """Write the problems, each once."""
+        assert set(self.themes) <= set(THEMES)
+        chosen = (problem.question for problem in word_problems("train", self.seed) if problem.theme in self.themes)
+        questions: dict[str, None] = {}
+        while len(questions) < self.count:
+            questions.setdefault(next(chosen))
+        lines = (json.dumps({"question": question}) + "\n" for question in questions)
+        self.file.write_text("".join(lines), encoding="utf-8")
+        return {}
 
-    @property
-    def folder(self) -> Path:
-        """Where it is made: a word for people and a hash of the content."""
-        content = _without(self.subject.model_dump(mode="json"), str(self.root))
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return self.root / self.kind / f"{_word(self.subject)}-{digest[:10]}"
 
-    @property
-    def done(self) -> dict[str, Any] | None:
-        """Results and times of its stages; None while it is not finished."""
-        path = self.folder / "done.json"
-        return json.loads(path.read_text()) if path.exists() else None
+class HeldOut(Job):
+    """Labels of written solutions to problems that no sample of a recipe contains."""
 
-    def to_json(self) -> str:
-        """The job as one line, for another process."""
-        subject = self.subject.model_dump(mode="json")
-        return json.dumps({"root": str(self.root), "kind": self.kind, "subject": subject})
+    kind = "held-out"
+    wave = 0
+
+    config: BaselineConfig
+    skip: int
+    """Problems at the beginning of the data set that may have been sampled."""
 
     @classmethod
-    def from_json(cls, line: str) -> "Job":
-        """The job that `to_json` wrote."""
-        content = json.loads(line)
-        kind = next(kind for kind, (folder, _) in KINDS.items() if folder == content["kind"])
-        return cls(Path(content["root"]), cast(Subject, kind.model_validate(content["subject"])))
+    def of(cls, root: Path, recipe: RunConfig) -> Self:
+        """Problems after those that the recipe samples; generated ones come from another stream."""
+        generated = recipe.dataset == "arithmetic"
+        seed = recipe.seed + 10_000 if generated else 0
+        config = _baseline_config(recipe, "ground-truth", seed=seed, dtype="float32")
+        return cls(root=root, config=config, skip=0 if generated else recipe.sample.max_questions or 0)
 
-    def of(self, subject: Subject) -> "Job":
-        """Another job of the same studies."""
-        return replace(self, subject=subject)
+    def _words(self) -> list[str]:
+        return [self.config.dataset, self.config.model]
 
-    def needs(self) -> list["Job"]:
-        """The jobs whose folders this one reads."""
-        subject = self.subject
-        if isinstance(subject, Train):
-            return [self.of(self.data(subject))]
-        if isinstance(subject, Elsewhere):
-            return [self.of(subject.train)]
-        if isinstance(subject, Losses):
-            return [self.of(subject.train), self.of(held_out(subject.train.recipe))]
-        return []
-
-    def data(self, train: Train) -> SampleConfig | BaselineConfig:
-        """Where a training has its labels from."""
-        return rival(train.recipe, train.baseline) if train.baseline else pool(train.recipe)
-
-
-def pool(recipe: RunConfig) -> SampleConfig:
-    """Samples with every step in them, from which all selections of a recipe are made.
-
-    Only where α is 0 they are as the recipe says: every step with the whole vocabulary would be too much.
-    """
-    alpha = recipe.sample.plausibility_alpha
-    changes = {"divergence_beta": None, "plausibility_alpha": min(POOL_ALPHA, alpha)} if alpha > 0 else {}
-    return recipe.for_sample().model_copy(update={**changes, "seed": _data_seed(recipe)})
+    def make(self) -> dict[str, Any]:
+        """Write the problems and the labels of their solutions."""
+        problems = distinct(solved_problems(self.config), None)
+        chosen = islice(problems, self.skip, self.skip + HELD_OUT_PROBLEMS)
+        rows = [{"question": item.problem.question, "solution": item.solution} for item in chosen]
+        if not rows:
+            raise RunError(
+                f"{self.config.dataset} has no problems after the first {self.skip}, which are sampled, so none can be "
+                "held out. Sample fewer with --max-questions"
+            )
+        file = self.folder / "problems.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        changes = {"out": self.folder, "dataset": str(file), "data_dir": None}
+        return {"sample": baseline(self.config.model_copy(update=changes))}
 
 
-def rival(recipe: RunConfig, kind: BaselineKind) -> BaselineConfig:
-    """Training data of a rival with the models and problems of a recipe, answers as long as in an evaluation."""
+# --- Samples and evaluations of models as they are ---
+
+
+class Samples(Job):
+    """Samples of a recipe with every step in them; each selection rule chooses from these."""
+
+    kind = "samples"
+    wave = 1
+
+    config: SampleConfig
+
+    @classmethod
+    def of(cls, root: Path, recipe: RunConfig) -> Self:
+        """The samples that all selections of a recipe share.
+
+        If α is 0 the recipe's β stays: every step over the whole vocabulary would need too much space.
+        """
+        alpha = recipe.sample.plausibility_alpha
+        changes = {"divergence_beta": None, "plausibility_alpha": min(POOL_ALPHA, alpha)} if alpha > 0 else {}
+        config = recipe.for_sample().model_copy(update={**changes, "seed": _data_seed(recipe)})
+        return cls(root=root, config=config)
+
+    def _words(self) -> list[str]:
+        return [self.config.expert, self.config.amateur, f"seed{self.config.seed}"]
+
+    def make(self) -> dict[str, Any]:
+        """Sample."""
+        return {"sample": self.timed("sample", sample, self.config.model_copy(update={"out": self.folder}))}
+
+
+class Baseline(Job):
+    """Training data of a baseline, for the models and problems of a recipe."""
+
+    kind = "baselines"
+    wave = 1
+
+    config: BaselineConfig
+
+    @classmethod
+    def of(cls, root: Path, recipe: RunConfig, kind: BaselineKind) -> Self:
+        """The data of a recipe; its answers may be as long as in an evaluation."""
+        config = _baseline_config(
+            recipe,
+            kind,
+            seed=_data_seed(recipe),
+            max_questions=recipe.study.sft_questions,
+            max_new_tokens=recipe.evaluate.max_answer_tokens,
+            batch_size=recipe.evaluate.answer_batch_size,
+            grading_workers=1,
+        )
+        return cls(root=root, config=config)
+
+    def _words(self) -> list[str]:
+        return [self.config.kind, self.config.model, f"seed{self.config.seed}"]
+
+    def make(self) -> dict[str, Any]:
+        """Make the labels."""
+        return {"sample": self.timed("sample", baseline, self.config.model_copy(update={"out": self.folder}))}
+
+
+class Evaluation(Job):
+    """Accuracy of a model as it is."""
+
+    kind = "evaluations"
+    wave = 1
+
+    config: EvaluateConfig
+
+    @classmethod
+    def of(cls, root: Path, recipe: RunConfig, model: str, **contrast: Any) -> Self:
+        """A model under the evaluation settings of a recipe, with settings of contrastive decoding if given."""
+        revisions = {recipe.amateur: recipe.amateur_revision, recipe.expert: recipe.expert_revision}
+        config = recipe.for_evaluate(model, revisions.get(model), "base")
+        return cls(root=root, config=config.model_copy(update=contrast))
+
+    def _words(self) -> list[str]:
+        return [self.config.model, "contrast" if self.config.contrast_with else ""]
+
+    def make(self) -> dict[str, Any]:
+        """Evaluate."""
+        return {"evaluate": _evaluate(self, self.config)}
+
+
+# --- Trainings, and jobs that read them ---
+
+
+class Training(Job):
+    """An expert that is trained on the labels of one rule or one baseline, and evaluated."""
+
+    kind = "trainings"
+    wave = 2
+
+    recipe: RunConfig
+    """Models, problems, seed, and the settings of every stage; `out` is not used."""
+    select: SelectSettings | None = None
+    """The rule and the labels."""
+    baseline: BaselineKind | None = None
+    """The baseline, instead of a rule."""
+
+    def _words(self) -> list[str]:
+        rule = f"{self.select.selection}-{self.select.contrast}" if self.select else self.baseline or ""
+        return [self.recipe.expert, rule, f"seed{self.recipe.seed}"]
+
+    @property
+    def data(self) -> Samples | Baseline:
+        """The job that makes the labels."""
+        if self.baseline:
+            return Baseline.of(self.root, self.recipe, self.baseline)
+        return Samples.of(self.root, self.recipe)
+
+    def needs(self) -> list[Job]:
+        """The labels."""
+        return [self.data]
+
+    def make(self) -> dict[str, Any]:
+        """Select labels unless a baseline brings its own, fine-tune, merge, and evaluate."""
+        assert self.data.done is not None
+        results = {"sample": self.data.done["results"]["sample"]}
+        recipe, data = self.recipe.model_copy(update={"out": self.folder}), self.data.folder
+        if self.select:
+            rule = SelectConfig(**self.select.model_dump(), source=data, out=self.folder, seed=recipe.seed)
+            results["select"] = self.timed("select", select, rule)
+            data = self.folder
+        # A baseline trains one epoch of its own number of answers; the method trains the recipe's number of steps.
+        epoch = results["sample"]["finetune"] if self.baseline else {}
+        settings = {**recipe.for_finetune().model_dump(), "data": data, **epoch}
+        results["finetune"] = self.timed("finetune", finetune, FinetuneConfig.model_validate(settings))
+        results["merge"] = self.timed("merge", merge, recipe.for_merge())
+        results["evaluate"] = _evaluate(self, recipe.for_evaluate(str(recipe.for_merge().out), None, "merged"))
+        return results
+
+
+class Transfer(Job):
+    """A trained expert, evaluated on benchmarks other than those of its recipe."""
+
+    kind = "transfers"
+    wave = 3
+
+    training: Training
+    benchmarks: tuple[BenchmarkName, ...]
+
+    def _words(self) -> list[str]:
+        return self.training._words()
+
+    def needs(self) -> list[Job]:
+        """The training."""
+        return [self.training]
+
+    def make(self) -> dict[str, Any]:
+        """Evaluate the merged model of the training."""
+        config = self.training.recipe.for_evaluate(str(self.training.folder / "merged"), None, "merged")
+        return {"evaluate": _evaluate(self, config.model_copy(update={"benchmarks": self.benchmarks}))}
+
+
+class Losses(Job):
+    """Cross-entropy of held-out solutions at every checkpoint of a training."""
+
+    kind = "losses"
+    wave = 3
+
+    training: Training
+
+    def _words(self) -> list[str]:
+        return self.training._words()
+
+    @property
+    def solutions(self) -> HeldOut:
+        """The held-out solutions."""
+        return HeldOut.of(self.root, self.training.recipe)
+
+    def needs(self) -> list[Job]:
+        """The training, and the held-out solutions."""
+        return [self.training, self.solutions]
+
+    def make(self) -> dict[str, Any]:
+        """Compute the loss of the base and of every checkpoint."""
+        return {"losses": self.timed("losses", self._curve)}
+
+    def _curve(self) -> list[dict[str, Any]]:
+        """Mean cross-entropy (nats a token) of the base (step 0) and of every kept checkpoint, ascending."""
+        config = self.training.recipe.for_finetune()
+        source = find_model(config.model, config.model_revision)
+        _, labels = load_labels(self.solutions.folder, config.max_length)
+        tokenizer, model = load_tokenizer(source, config), load_model(source, config)
+        objective = LabelObjective(model, vocabulary_of(tokenizer, logit_width(model)), labels_per_step=len(labels))
+        texts = [[int(i) for i in (labels.text_of == text).nonzero()[0]] for text in range(len(labels.texts))]
+        batches = Collator(labels, packs(model), tokens_per_pass(model))([texts])["micro_batches"]
+
+        @torch.inference_mode()
+        def loss(forward: Any) -> float:
+            return sum(objective(forward, batch.to(model.device)).item() for batch in batches)
+
+        folders = (self.training.folder / "finetune").glob("checkpoint-*")
+        checkpoints = {int(path.name.rpartition("-")[2]): path for path in folders}
+        curve = [{"step": 0, "loss": loss(model)}]
+        adapted: Any = None
+        for step, path in sorted(checkpoints.items()):
+            if adapted is None:
+                adapted = PeftModel.from_pretrained(model, str(path), adapter_name=str(step)).eval()
+            else:
+                adapted.load_adapter(str(path), adapter_name=str(step))
+                adapted.set_adapter(str(step))
+            curve.append({"step": step, "loss": loss(adapted)})
+        return curve
+
+
+def _evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
+    changes = {"out": job.folder / "evaluate", "grading_workers": 1}
+    return job.timed("evaluate", evaluate, config.model_copy(update=changes))
+
+
+def _baseline_config(recipe: RunConfig, kind: BaselineKind, **settings: Any) -> BaselineConfig:
+    """The baseline with the expert and the problems of a recipe."""
     shared = {name: getattr(recipe, name) for name in BaselineConfig.model_fields if name in RunConfig.model_fields}
-    return BaselineConfig(
-        **shared,
-        kind=kind,
-        model=recipe.expert,
-        model_revision=recipe.expert_revision,
-        max_questions=recipe.study.sft_questions,
-        max_new_tokens=recipe.evaluate.max_answer_tokens,
-        batch_size=recipe.evaluate.answer_batch_size,
-        grading_workers=1,
-    ).model_copy(update={"seed": _data_seed(recipe)})
+    model = {"model": recipe.expert, "model_revision": recipe.expert_revision}
+    return BaselineConfig(**shared | model | {"kind": kind, **settings})
 
 
 def _data_seed(recipe: RunConfig) -> int:
-    """Greedy rollouts of given problems are the same under every seed, and made once for all."""
-    drawn = recipe.dataset == "arithmetic" or recipe.sample.temperature > 0
-    return recipe.seed if drawn else 0
-
-
-def held_out(recipe: RunConfig) -> HeldOut:
-    """Problems after those that the recipe samples; generated ones are from another stream."""
-    generated = recipe.dataset == "arithmetic"
-    shared = set(HeldOut.model_fields) & set(RunConfig.model_fields) - {"seed"}
-    return HeldOut(
-        model=recipe.expert,
-        model_revision=recipe.expert_revision,
-        **{name: getattr(recipe, name) for name in shared},
-        skip=0 if generated else recipe.sample.max_questions or 0,
-        seed=recipe.seed + 10_000 if generated else 0,
-    )
-
-
-def base_evaluation(recipe: RunConfig, model: str, **contrast: Any) -> EvaluateConfig:
-    """A model as it is, under the evaluation of a recipe."""
-    revisions = {recipe.amateur: recipe.amateur_revision, recipe.expert: recipe.expert_revision}
-    config = recipe.for_evaluate(model, revisions.get(model), "base")
-    return config.model_copy(update={"out": Path(), "grading_workers": 1, **contrast})
-
-
-def stages(job: Job, train: Train, finetune: dict[str, Any]) -> dict[str, Config]:
-    """The stages of a training in order, each with its config.
-
-    Args:
-        job: the training's job.
-        train: its subject.
-        finetune: settings that its data bring along, such as those of one epoch of SFT.
-    """
-    recipe, folder = train.recipe.model_copy(update={"out": job.folder}), job.folder
-    data = job.of(job.data(train)).folder
-    configs: dict[str, Config] = {}
-    if train.select is not None:
-        configs["select"] = SelectConfig(**train.select.model_dump(), source=data, out=folder, seed=recipe.seed)
-        data = folder
-    settings: FinetuneConfig = recipe.for_finetune()
-    configs["finetune"] = FinetuneConfig.model_validate({**settings.model_dump(), "data": data, **finetune})
-    merge: MergeConfig = recipe.for_merge()
-    configs["merge"] = merge
-    configs["evaluate"] = evaluation_of(merge.out, train, folder)
-    return configs
-
-
-def evaluation_of(model: Path, train: Train, folder: Path) -> EvaluateConfig:
-    """The evaluation of a training's merged model into a job's folder."""
-    config = train.recipe.for_evaluate(str(model), None, "merged")
-    return config.model_copy(update={"out": folder / "evaluate", "grading_workers": 1})
-
-
-def _without(content: Any, root: str) -> Any:
-    """The content without what says nothing, and with paths below the root in a form that survives a move."""
-    if isinstance(content, dict):
-        return {name: _without(value, root) for name, value in content.items() if name not in _NOT_IN_KEY}
-    if isinstance(content, str):
-        return content.replace(root, ".")
-    return [_without(value, root) for value in content] if isinstance(content, list) else content
-
-
-def _word(subject: Subject) -> str:
-    """A few words about a job for whoever looks at its folder."""
-    if isinstance(subject, Losses | Elsewhere):
-        return _word(subject.train)
-    if isinstance(subject, Train):
-        rule = f"{subject.select.selection}-{subject.select.contrast}" if subject.select else subject.baseline
-        words = [subject.recipe.expert, rule or "", f"seed{subject.recipe.seed}"]
-    elif isinstance(subject, SampleConfig):
-        words = [subject.expert, subject.amateur, f"seed{subject.seed}"]
-    elif isinstance(subject, BaselineConfig):
-        words = [subject.kind, subject.model, f"seed{subject.seed}"]
-    elif isinstance(subject, EvaluateConfig):
-        words = [subject.model, "contrast" if subject.contrast_with else ""]
-    elif isinstance(subject, Mixture):
-        words = [subject.start, subject.end, f"{subject.share:g}"]
-    elif isinstance(subject, Themes):
-        words = [*subject.themes, f"seed{subject.seed}"]
-    else:
-        words = [subject.dataset, subject.model]
-    text = "-".join(word.rpartition("/")[2] for word in words if word)
-    return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in text)[:60]
+    """The seed of samples: greedy rollouts of given problems are equal under every seed, so all seeds share them."""
+    is_random = recipe.dataset == "arithmetic" or recipe.sample.temperature > 0
+    return recipe.seed if is_random else 0

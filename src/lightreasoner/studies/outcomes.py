@@ -1,4 +1,4 @@
-"""What finished jobs say: accuracies over seeds, paired tests, times, counts."""
+"""Outcomes of finished jobs: accuracies over seeds, paired tests, times, counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lightreasoner.data.problems import make_problem
 from lightreasoner.evaluation.comparison import read_sides
 from lightreasoner.evaluation.statistics import compare_overall
 from lightreasoner.miniature.word_problems import THEMES, word_problems
-from lightreasoner.studies.jobs import Job
+from lightreasoner.studies.job import Job
 
 AVERAGE = "AVG"
 
@@ -45,16 +45,16 @@ class Difference:
 
     @property
     def p_value(self) -> float:
-        """The more cautious of the two: a difference must be sure over items and over seeds."""
+        """The larger of the two: a difference must be significant over items and over seeds."""
         return max(self.p_items, self.p_seeds or 0.0)
 
 
 class Group:
-    """The same setting under several seeds; or a model as it is, which has one.
+    """One setting under several seeds.
 
     Args:
-        jobs: finished trainings or evaluations, one a seed.
-        prompt: kind of prompt whose answers count.
+        jobs: finished jobs, one a seed; a model as it is has one.
+        prompt: the kind of prompt whose answers count.
     """
 
     def __init__(self, jobs: Sequence[Job], prompt: str = "chat") -> None:
@@ -63,24 +63,24 @@ class Group:
 
     @cached_property
     def scores(self) -> list[dict[str, dict[str, float]]]:
-        """By seed, by column, by item."""
+        """Score of each item, by seed and column."""
         return [_columns(job, self._prompt) for job in self.jobs]
 
-    def asked(self, prompt: str) -> "Group":
+    def with_prompt(self, prompt: str) -> "Group":
         """The same models under another kind of prompt."""
         return Group(self.jobs, prompt)
 
     @property
     def columns(self) -> list[str]:
-        """Benchmarks, or kinds of problem where there is only `arithmetic`."""
+        """Benchmarks; the kinds of problem stand for `arithmetic`."""
         return list(self.scores[0])
 
     def accuracy(self, column: str) -> float:
-        """Mean over seeds, in %; of the average column, the unweighted mean of the others."""
+        """Mean over seeds, in %; for `AVERAGE`, the unweighted mean of the columns."""
         return fmean(self.by_seed(column))
 
     def by_seed(self, column: str = AVERAGE, of: Sequence[str] = ()) -> list[float]:
-        """The accuracy of each seed, in %; of the average column, over some of the others only where any are named."""
+        """The accuracy of each seed, in %; `AVERAGE` is the mean of the columns, or of those in `of` if any."""
         if column == AVERAGE:
             names = of or self.columns
             return [fmean(100 * fmean(columns[name].values()) for name in names) for columns in self.scores]
@@ -91,11 +91,11 @@ class Group:
         return {item: fmean(columns[column][item] for columns in self.scores) for item in self.scores[0][column]}
 
     def result(self, stage: str) -> list[Mapping[str, Any]]:
-        """What a stage reported, by seed."""
-        return [_done(job)["results"][stage] for job in self.jobs]
+        """The result of a stage, by seed."""
+        return [_finished(job)["results"][stage] for job in self.jobs]
 
     def seconds(self, *names: str) -> float:
-        """Mean time of some stages over the seeds; samples are timed where they were made."""
+        """Mean time of some stages over the seeds, with the time of the samples."""
         return fmean(sum(_seconds(job, name) for name in names) for job in self.jobs)
 
     def count(self, stage: str, name: str) -> float:
@@ -104,7 +104,7 @@ class Group:
 
 
 def difference(before: Group, after: Group, columns: Sequence[str] = ()) -> Difference:
-    """Compare two groups on the same items, every column (or every one that is named) counting alike."""
+    """Compare two groups on the same items; each column (or each of `columns` if any) has the same weight."""
     pairs = []
     for column in columns or before.columns:
         first, second = before.mean_scores(column), after.mean_scores(column)
@@ -150,14 +150,11 @@ def _theme_of() -> dict[str, str]:
     return themes
 
 
-def _done(job: Job) -> dict[str, Any]:
-    done = job.done
-    assert done is not None, job.folder
-    return done
-
-
 def _seconds(job: Job, name: str) -> float:
-    done = _done(job)
-    if name in done["seconds"]:
-        return float(done["seconds"][name])
-    return sum(_seconds(need, name) for need in job.needs())
+    seconds = _finished(job)["seconds"]
+    return float(seconds[name]) if name in seconds else sum(_seconds(need, name) for need in job.needs())
+
+
+def _finished(job: Job) -> dict[str, Any]:
+    assert job.done is not None, job.folder
+    return job.done

@@ -1,4 +1,4 @@
-"""The paper's own figures (arXiv 2510.07962v2), to stand beside what was measured here."""
+"""The figures of the paper (arXiv 2510.07962v2), for comparison."""
 
 PAPER = {
     "table1": """
@@ -83,12 +83,12 @@ Its SFT column counts kept problems; 7473 were sampled.
 """,
     "figure2": """
 59.1 % of tokens in [0, 0.1), 10.5 % in [0.1, 0.2), 6.1 % in [0.2, 0.3); about 20 % above 0.4. Mean KL 1.99 where the
-favourite tokens differ and 0.166 where they agree; 10 % of the agreeing ones exceed 0.4. Pair and corpus are not
+most probable tokens differ and 0.166 where they agree; 10 % of the agreeing ones exceed 0.4. Pair and corpus are not
 stated.
 """,
     "figure5": """
 Gains of Math-1.5B: +28.1, +25.1, +7.2, +11.7, +1.5, +3.4, +5.1; of Math-7B: +10.4, +6.0, +9.3, +7.9, −1.9, +0.9, +0.7
-(columns of Table 1). Its base rows are asked with another prompt than the tuned ones; here both have the same.
+(columns of Table 1). Its base rows have another prompt than the tuned ones; here both have the same.
 """,
     "figure6": "The accuracies of Table 5 over the gaps of Table 5: higher to the right, with exceptions.",
     "figure7": "AVG gains: full +12.8, no Select +12.6, no Contrast +3.6, neither +1.4 (Table 6).",

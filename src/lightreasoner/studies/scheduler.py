@@ -1,160 +1,113 @@
-"""Making the jobs of a study: several at a time in processes of their own, each resumed where it stopped.
+"""Run the jobs of a study, several at a time in worker processes; each job resumes where it stopped.
 
-Not `multiprocessing`, which would need a `__main__` guard in users' scripts: workers are started as modules and spoken
-to in lines of JSON, as those that judge answers are.
+`python -m lightreasoner.studies.scheduler` is such a worker: a job a line in, an `Outcome` a line out.
 """
 
-import json
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from lightreasoner.errors import Interrupted, RunError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.signals import StopRequest, stop_signals
-from lightreasoner.studies.jobs import Job
-from lightreasoner.studies.making import Outcome, make_job
+from lightreasoner.runs.workers import Worker, WorkerEnded, WorkerPool, serve
+from lightreasoner.studies.job import Job, Outcome
+from lightreasoner.studies.jobs import from_json
 
-LOOK_EVERY = 0.5  # seconds between two looks whether somebody asked to stop
+LOOK_EVERY = 0.5  # seconds between two checks for a stop request
 
 
-def make(jobs: Sequence[Job], workers: int) -> None:
-    """Make all jobs, and those that they need, that are not finished yet.
+def run_jobs(jobs: Iterable[Job], workers: int) -> None:
+    """Run the unfinished ones of these jobs and of all jobs that they need.
 
     Raises:
         RunError: some failed; the others are finished.
-        Interrupted: asked to stop; what was committed stays.
+        Interrupted: a stop was requested; finished work is saved.
     """
-    wanted = _with_needs(jobs)
-    missing = [job for job in wanted if job.done is None]
+    wanted = with_needs(jobs)
+    missing = sorted((job for job in wanted if job.done is None), key=lambda job: (job.wave, str(job.folder)))
     say(f"{len(wanted)} jobs, {len(wanted) - len(missing)} of them finished before; {workers} at a time")
     failures: list[str] = []
-    with stop_signals() as stop, _Crew(workers) as crew:
-        for wave in sorted({job.wave for job in missing}):
-            batch = sorted((job for job in missing if job.wave == wave), key=lambda job: str(job.folder))
-            # What needs a failed job fails as well, and is not tried.
-            ready = [job for job in batch if all(need.done is not None for need in job.needs())]
-            failures += [f"{job.folder.name}: needs a job that failed" for job in batch if job not in ready]
-            failures += crew.make(ready, stop)
+    with stop_signals() as stop, _runner(workers, stop) as run:
+        for _, wave in groupby(missing, key=lambda job: job.wave):
+            ready = []
+            for job in wave:
+                if all(need.done is not None for need in job.needs()):
+                    ready.append(job)
+                else:
+                    failures.append(f"{job.folder.name}: needs a job that failed")
+            for job, outcome in run(ready):
+                if outcome.exit_code > 128:
+                    raise Interrupted(outcome.exit_code - 128)
+                say(f"{job.kind}/{job.folder.name}: {outcome.problem or f'{outcome.seconds:.0f} s'}")
+                if outcome.problem:
+                    failures.append(f"{job.folder.name}: {outcome.problem}")
     if failures:
         raise RunError(f"{len(failures)} jobs failed: {'; '.join(failures[:5])}. The same command tries them again")
 
 
-def _with_needs(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs and all that they need, each once."""
-    wanted: dict[Path, Job] = {}
+def with_needs(jobs: Iterable[Job]) -> list[Job]:
+    """These jobs and all that they need, each once."""
+    found: dict[Path, Job] = {}
     waiting = list(jobs)
     while waiting:
         job = waiting.pop()
-        if job.folder not in wanted:
-            wanted[job.folder] = job
+        if job.folder not in found:
+            found[job.folder] = job
             waiting += job.needs()
-    return list(wanted.values())
+    return list(found.values())
 
 
-class _Crew:
-    """Worker processes, started when they are needed; one alone works in this process."""
-
-    def __init__(self, workers: int) -> None:
-        self._alone = workers == 1
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        self._all: list[_Worker] = []
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="study")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for worker in self._all:
-            worker.dismiss(at_once=kind is not None)
-        self._threads.shutdown()
-        for worker in self._all:
-            worker.wait()
-
-    def make(self, jobs: Sequence[Job], stop: StopRequest) -> list[str]:
-        """Make jobs that need nothing of each other; what went wrong.
-
-        Raises:
-            Interrupted: asked to stop.
-        """
-        if self._alone:
-            failures = []
-            for job in jobs:
-                stop.check()
-                failures += _told(job, make_job(job))
-            return failures
-        waiting: dict[Future[Outcome], Job] = {self._threads.submit(self._hand_out, job): job for job in jobs}
-        failures = []
-        while waiting:
-            stop.check()
-            for future in wait(waiting, LOOK_EVERY, FIRST_COMPLETED).done:
-                failures += _told(waiting.pop(future), future.result())
-        return failures
-
-    def _hand_out(self, job: Job) -> Outcome:
-        try:
-            worker = self._idle.get_nowait()
-        except Empty:
-            worker = _Worker()
-            self._all.append(worker)
-        outcome = worker.make(job)
-        if outcome is None:
-            return Outcome(0.0, f"its process ended; see {job.folder / 'log.txt'}", 1)
-        self._idle.put(worker)
-        return outcome
+Runner = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
 
 
-def _told(job: Job, outcome: Outcome) -> list[str]:
-    """Say what became of a job; what went wrong, if anything did."""
-    if outcome.exit_code > 128:
-        raise Interrupted(outcome.exit_code - 128)
-    say(f"{job.kind}/{job.folder.name}: {outcome.problem or f'{outcome.seconds:.0f} s'}")
-    return [f"{job.folder.name}: {outcome.problem}"] if outcome.problem else []
+@contextmanager
+def _runner(workers: int, stop: StopRequest) -> Iterator[Runner]:
+    """A function that runs independent jobs and yields their outcomes; a single worker is this process."""
+    if workers == 1:
+        yield partial(_run_here, stop)
+        return
+    # One thread a process: two processes that each take all cores are slower than one.
+    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    pool = WorkerPool(workers, partial(Worker, "lightreasoner.studies.scheduler", environment=environment))
+    try:
+        yield partial(_run_in, pool, stop)
+    finally:
+        pool.close(Worker.terminate)  # a job in progress stops at its next safe point
 
 
-class _Worker:
-    """One process of `worker`."""
+def _run_here(stop: StopRequest, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+    for job in jobs:
+        stop.check()
+        yield job, job.run()
 
-    def __init__(self) -> None:
-        # One thread a process: two processes that each take all cores are slower than one.
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lightreasoner.studies.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            encoding="utf-8",
-        )
 
-    def make(self, job: Job) -> Outcome | None:
-        """What became of the job; None if the process ended instead."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(job.to_json() + "\n")
-            self._process.stdin.flush()
-            return Outcome(*json.loads(self._process.stdout.readline()))
-        except (OSError, ValueError):  # closed pipe, or no whole line
-            return None
+def _run_in(pool: WorkerPool, stop: StopRequest, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+    in_progress: dict[Future[Any], Job] = {pool.submit(job.to_json()): job for job in jobs}
+    while in_progress:
+        stop.check()
+        for future in wait(in_progress, LOOK_EVERY, FIRST_COMPLETED).done:
+            job = in_progress.pop(future)
+            try:
+                yield job, Outcome(*future.result())
+            except WorkerEnded as error:
+                problem = f"its process ended; see {job.folder / 'log.txt'}"
+                yield job, Outcome(error.seconds, problem, 1)
 
-    def dismiss(self, *, at_once: bool) -> None:
-        """Give it no more jobs; `at_once` also makes it leave the one it has at the next safe point."""
-        assert self._process.stdin is not None
-        if at_once:
-            self._process.terminate()
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
 
-    def wait(self) -> None:
-        """Wait until the process has ended."""
-        self._process.wait()
+def main() -> None:
+    """Answer the requests of `run_jobs`."""
+    try:
+        serve(lambda content: from_json(content).run())
+    except KeyboardInterrupt:  # between two jobs
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

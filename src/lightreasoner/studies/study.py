@@ -1,25 +1,72 @@
-"""`lightr study NAME`: make what is missing, then report."""
+"""`lightr study NAME`: run the jobs that are missing, then write the reports.
 
-import os
+A new study is one line of `STUDIES`: a grid of `grids` and a report of `tables` or `figures`.
+"""
+
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import RunConfig
 from lightreasoner.errors import ConfigError, RunError
+from lightreasoner.models.loading import pick_device
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
-from lightreasoner.studies.figures import REPORTS
-from lightreasoner.studies.grids import GRIDS, Plan, Scope
-from lightreasoner.studies.reports import lines_of, page, write
-from lightreasoner.studies.scheduler import make
+from lightreasoner.runs.workers import cores
+from lightreasoner.studies import figures, grids, tables
+from lightreasoner.studies.grids import EXTRA, Plan, Scope
+from lightreasoner.studies.outcomes import Group
+from lightreasoner.studies.reports import Report, lines_of, page, write
+from lightreasoner.studies.scheduler import run_jobs, with_needs
 
 DEFAULT_RECIPES = ("miniature", "miniature-instruct")
 ALL = "all"
-QUICK_NOTE = "Quick form: far too small to decide anything, it shows that the study works."
+QUICK_NOTE = "Quick form: far too small to decide anything; it shows that the study works."
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table or figure.
+
+    Attributes:
+        grid: the jobs that it needs, by setting.
+        report: made from the finished jobs.
+        seeds: of every setting by default. All studies of the miniature together take about an hour on two cores.
+    """
+
+    grid: Callable[[Scope, int], Plan]
+    report: Callable[[Scope, Mapping[str, Group]], Report]
+    seeds: int = 2
+
+    def plan(self, scope: Scope) -> Plan:
+        """The jobs by setting, with the number of seeds that applies."""
+        return self.grid(scope, scope.seeds or (1 if scope.quick else self.seeds))
+
+
+STUDIES: Mapping[str, Study] = {
+    "table1": Study(grids.table1, tables.table1, seeds=5),
+    "table2": Study(grids.efficiency, tables.table2, seeds=5),
+    "table3": Study(grids.table1, tables.table3, seeds=5),
+    "table4": Study(grids.table4, tables.table4, seeds=5),
+    "table5": Study(grids.table5, tables.table5),
+    "table6": Study(grids.table6, tables.table6, seeds=5),
+    "table7": Study(grids.table7, tables.table7, seeds=4),
+    "table8": Study(grids.table8, tables.table8),
+    "figure1": Study(grids.table1, figures.figure1, seeds=5),
+    "figure2": Study(grids.divergence, figures.figure2),
+    "figure3": Study(grids.divergence, figures.figure3),
+    "figure4": Study(grids.pipeline, figures.figure4),
+    "figure5": Study(grids.table1, figures.figure5, seeds=5),
+    "figure6": Study(grids.table5, figures.figure6),
+    "figure7": Study(grids.table6, figures.figure7, seeds=5),
+    "figure8": Study(grids.losses, figures.figure8),
+    "figure9": Study(grids.sft_losses, figures.figure9),
+    "selection": Study(grids.selection, tables.selection, seeds=4),
+    "sweeps": Study(grids.sweeps, tables.sweeps, seeds=1),
+}
 
 
 def study(
@@ -32,44 +79,43 @@ def study(
     workers: int | None = None,
     page_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Make one study or all of them, and write their reports.
+    """Run one study or all of them, and write their reports.
 
     Args:
-        name: of `GRIDS`, or `all`.
+        name: one of `STUDIES`, or `all`.
         recipes: bundled names or files; the first is the subject, others are further rows of Table 1. By default the
             two of the miniature.
-        out: folder of all studies; what is finished there is not made again.
+        out: folder of all studies; jobs that are finished there are not run again.
         seeds: of every setting; None takes each study's own number.
-        quick: everything smaller; reports say nothing then but that it works.
+        quick: everything smaller, only to check that it works.
         workers: processes; None takes one for each core, and one on a GPU.
-        page_file: where to write all reports as one page.
+        page_file: file for all reports as one page.
 
     Returns:
         By study: its Markdown lines and its files.
 
     Raises:
         ConfigError: there is no such study or recipe.
-        LightReasonerError: see `errors`; the same call goes on where this one ended.
+        LightReasonerError: see `errors`; the same call continues where this one ended.
     """
-    chosen = list(GRIDS) if name == ALL else [name]
-    if unknown := [study for study in chosen if study not in GRIDS]:
-        raise ConfigError(f"no study {unknown[0]}: there are {', '.join(GRIDS)} and all")
+    chosen = list(STUDIES) if name == ALL else [name]
+    if unknown := [study for study in chosen if study not in STUDIES]:
+        raise ConfigError(f"no study {unknown[0]}: there are {', '.join(STUDIES)} and all")
     started = time.perf_counter()
     root = out / "quick" if quick else out
     configs = [RunConfig.checked(load_recipe(recipe)) for recipe in recipes or DEFAULT_RECIPES]
     scope = Scope.of(configs, root, seeds, quick)
-    plans = {study: GRIDS[study](scope) for study in chosen}
-    count = workers or _workers(scope)
+    plans = {study: STUDIES[study].plan(scope) for study in chosen}
+    jobs = [job for plan in plans.values() for settings in plan.values() for job in settings]
+    count = workers or (cores() if pick_device(scope.main.device).type == "cpu" else 1)
     with locked(root):
-        failure = _made(plans, count)
-        # Where some job failed, the studies that do not need it are reported nevertheless.
-        whole = {
-            study: plan for study, plan in plans.items() if all(job.done for jobs in plan.values() for job in jobs)
-        }
-        reports = {study: REPORTS[study](scope, plan) for study, plan in whole.items()}
+        failure = None
+        try:
+            run_jobs(jobs, count)
+        except RunError as error:
+            failure = error
+        reports = {study: report for study, plan in plans.items() if (report := _report(study, scope, plan))}
         missing = [study for study in plans if study not in reports]
-        if quick:
-            reports = {study: replace(report, notes=[*report.notes, QUICK_NOTE]) for study, report in reports.items()}
         facts = {"recipes": list(recipes or DEFAULT_RECIPES), "quick": quick, "seeds": seeds, "workers": count}
         files = {study: write(study, report, root / "reports", facts) for study, report in reports.items()}
         if page_file is not None:
@@ -81,13 +127,13 @@ def study(
                 written=root / "reports",
                 missing=missing,
                 command=" ".join(["lightr study {}", *words]),
-                minutes=_work(plans),
+                minutes=sum(sum(done["seconds"].values()) for job in with_needs(jobs) if (done := job.done)) / 60,
                 workers=count,
             )
     minutes = (time.perf_counter() - started) / 60
     say(f"{minutes:.1f} minutes; {len(reports)} of {len(plans)} reports are in {root / 'reports'}")
     if missing:
-        say(f"not reported: {', '.join(missing)}")
+        say(f"not reported because some of their jobs failed: {', '.join(missing)}")
     if failure is not None:
         raise failure
     return {
@@ -96,26 +142,10 @@ def study(
     }
 
 
-def _made(plans: Mapping[str, Plan], workers: int) -> RunError | None:
-    """Make the jobs of all plans; the error if some failed."""
-    try:
-        make([job for plan in plans.values() for jobs in plan.values() for job in jobs], workers)
-    except RunError as error:
-        return error
-    return None
-
-
-def _work(plans: Mapping[str, Plan]) -> float:
-    """Minutes that one worker would have needed for all that is finished, each job once."""
-    jobs = {job.folder: job for plan in plans.values() for settings in plan.values() for job in settings}
-    for job in list(jobs.values()):
-        jobs.update({need.folder: need for need in job.needs()})
-    return sum(sum(done["seconds"].values()) for job in jobs.values() if (done := job.done)) / 60
-
-
-def _workers(scope: Scope) -> int:
-    from lightreasoner.models.loading import pick_device
-
-    if pick_device(scope.main.device).type == "cpu":
-        return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return 1
+def _report(name: str, scope: Scope, plan: Plan) -> Report | None:
+    """The report of a study; None if some of its jobs failed."""
+    if not all(job.done for jobs in plan.values() for job in jobs):
+        return None
+    groups = {setting: Group(jobs) for setting, jobs in plan.items() if setting != EXTRA}
+    report = STUDIES[name].report(scope, groups)
+    return replace(report, notes=[*report.notes, QUICK_NOTE]) if scope.quick else report

@@ -1,6 +1,6 @@
-"""What the studies report of finished jobs: the paper's tables, and two of ours."""
+"""The reports of the paper's tables, and two of ours."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
@@ -10,16 +10,11 @@ from scipy.stats import permutation_test, rankdata
 
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.studies import grids
-from lightreasoner.studies.grids import EXTRA, Plan, Scope
-from lightreasoner.studies.outcomes import AVERAGE, Difference, Group, difference
-from lightreasoner.studies.reports import SURE, Claim, P, Report, judged, judged_together, threshold
+from lightreasoner.studies.grids import Scope
+from lightreasoner.studies.outcomes import AVERAGE, Group, difference
+from lightreasoner.studies.reports import SIGNIFICANCE, Claim, P, Report, at_most, decide, decide_all
 
 Groups = Mapping[str, Group]
-
-
-def groups_of(plan: Plan) -> dict[str, Group]:
-    """The settings of a plan, to be read."""
-    return {name: Group(jobs) for name, jobs in plan.items() if name != EXTRA}
 
 
 def accuracies(groups: Groups, base: str | None = "base", names: Sequence[str] = ()) -> tuple[list[str], list[Any]]:
@@ -42,38 +37,36 @@ def accuracies(groups: Groups, base: str | None = "base", names: Sequence[str] =
 
 
 def size_note(group: Group) -> str:
-    """How many items stand behind an accuracy."""
+    """The number of items of an accuracy."""
     sizes = ", ".join(f"{column} {len(items)}" for column, items in group.scores[0].items())
     return f"Items: {sizes}. AVG is the unweighted mean of the columns; gains and tests are paired over the same items."
 
 
 def table1(scope: Scope, groups: Groups) -> Report:
-    """Accuracy before and after, with the rival."""
+    """Accuracy before and after, and after rejection SFT."""
     header: list[str] = []
     rows: list[Any] = []
     pairs = []
     for recipe in scope.recipes:
         names = [f"{recipe.expert} {run}" for run in ("base", "SFT", "LightReasoner")]
-        header, mine = accuracies(groups, names[0], names)
+        header, own_rows = accuracies(groups, names[0], names)
         if recipe.evaluate.prompts == "both":
             plain = f"{names[0]}, plain prompt (the paper's base)"
-            rows += accuracies({plain: groups[names[0]].asked("plain")}, None)[1]
-        rows += mine
+            rows += accuracies({plain: groups[names[0]].with_prompt("plain")}, None)[1]
+        rows += own_rows
         base, sft, method = (groups[name] for name in names)
         pairs.append((f"{recipe.expert} gains by the method", difference(base, method)))
         pairs.append((f"{recipe.expert}: the method is better than rejection SFT", difference(sft, method)))
     notes = [size_note(groups[f"{scope.main.expert} base"]), "Gains and tests compare models under the same prompt."]
-    return Report("Table 1: accuracy", header, rows, judged_together(pairs), notes)
+    return Report("Table 1: accuracy", header, rows, decide_all(pairs), notes)
 
 
 def costs(group: Group) -> dict[str, float]:
-    """Time, problems, tokens and labels of a setting, means over seeds."""
-    trained = group.count("finetune", "labels_trained")
+    """Time, problems and tuned tokens of a setting, means over seeds."""
     return {
         "time": group.seconds("sample", "select", "finetune"),
         "problems": group.count("sample", "questions"),
-        "tokens": trained,
-        "labels": group.count("finetune", "labels"),
+        "tokens": group.count("finetune", "labels_trained"),
     }
 
 
@@ -102,20 +95,25 @@ def table2(scope: Scope, groups: Groups) -> Report:
             rows.append([recipe.expert, run, cost["time"], group.seconds("sample"), *cells, found.gain])
             if run == "SFT":
                 continue
-            ratio = {name: 100 * cost[name] / costs(sft)[name] for name in ("time", "problems", "tokens")}
             claims += [
-                threshold(f"{recipe.expert}, {run}: time in percent of SFT's", ratio["time"], 25),
-                threshold(f"{recipe.expert}, {run}: problems in percent of SFT's", ratio["problems"], 20),
-                threshold(f"{recipe.expert}, {run}: tuned tokens in percent of SFT's", ratio["tokens"], 5),
+                at_most(
+                    f"{recipe.expert}, {run}: {text} in percent of SFT's", 100 * cost[name] / costs(sft)[name], limit
+                )
+                for name, text, limit in (
+                    ("time", "time", 25),
+                    ("problems", "problems", 20),
+                    ("tokens", "tuned tokens", 5),
+                )
             ]
-        pairs.append((f"{recipe.expert}: so little of the method is better than SFT", difference(sft, group)))
-    claims += judged_together(pairs)
+        pairs.append(
+            (f"{recipe.expert}: the method with fewer problems and steps is better than SFT", difference(sft, group))
+        )
+    claims += decide_all(pairs)
     notes = [
-        "Time is sampling, selection and fine-tuning, each as long as it took with the other workers' jobs beside it, "
-        "in whichever sitting that was; "
-        "means over seeds. Sampling makes labels of every step here, for several studies at once.",
-        "Problems are those sampled; the paper counts SFT's kept ones. Tuned tokens are label positions trained on, "
-        "each as often as it was.",
+        "Time is that of sampling, selection and fine-tuning while other workers ran; means over seeds. Sampling makes "
+        "labels of every step here, which several studies share.",
+        "Problems are those sampled; the paper counts SFT's kept ones. Tuned tokens are the labels of all training "
+        "steps, repetitions included.",
     ]
     return Report("Table 2: efficiency against rejection SFT", header, rows, claims, notes)
 
@@ -126,17 +124,14 @@ def table3(scope: Scope, groups: Groups) -> Report:
     rows: list[list[Any]] = []
     for recipe in scope.recipes:
         sft, method = groups[f"{recipe.expert} SFT"], groups[f"{recipe.expert} LightReasoner"]
-        tokens, finished = (
-            sft.count("sample", "tokens"),
-            1 - sft.count("sample", "truncated") / sft.count("sample", "questions"),
-        )
-        kept = 100 * sft.count("sample", "labels") / tokens
-        rows.append([recipe.expert, "SFT", True, f"{100 * finished:.0f} %", f"{kept:.0f} %"])
-        share = method.count("sample", "finished_rollouts") / method.count("sample", "questions")
-        chosen = 100 * method.count("select", "kept_steps") / method.count("select", "steps")
-        rows.append([recipe.expert, "LightReasoner", False, f"{100 * share:.0f} %", f"{chosen:.0f} %"])
+        ended = 1 - sft.count("sample", "truncated") / sft.count("sample", "questions")
+        tuned = sft.count("sample", "labels") / sft.count("sample", "tokens")
+        rows.append([recipe.expert, "SFT", True, f"{100 * ended:.0f} %", f"{100 * tuned:.0f} %"])
+        ended = method.count("sample", "finished_rollouts") / method.count("sample", "questions")
+        tuned = method.count("select", "kept_steps") / method.count("select", "steps")
+        rows.append([recipe.expert, "LightReasoner", False, f"{100 * ended:.0f} %", f"{100 * tuned:.0f} %"])
     notes = ["The attributes of the paper's Table 3 as shares: full or prefix sampling, all or selected tokens."]
-    return Report("Table 3: what the rivals use", header, rows, (), notes)
+    return Report("Table 3: what SFT and the method use", header, rows, (), notes)
 
 
 def table4(scope: Scope, groups: Groups) -> Report:
@@ -146,7 +141,7 @@ def table4(scope: Scope, groups: Groups) -> Report:
     for row in rows:
         group = groups[row[0]]
         row += [2 if row[0].startswith("contrastive") else 1, group.seconds("evaluate")]
-    claims = judged_together(
+    claims = decide_all(
         [
             (f"the method is better than {name}", difference(group, groups["LightReasoner"]))
             for name, group in groups.items()
@@ -154,13 +149,14 @@ def table4(scope: Scope, groups: Groups) -> Report:
         ]
     )
     notes = [
-        "Contrastive decoding runs as our plain loop, the others through the engine: times say little beyond 2 : 1."
+        "Contrastive decoding runs in a plain loop, the others in the packed engine, so the times show little more "
+        "than two models against one."
     ]
     return Report("Table 4: contrast at inference or in training", header, rows, claims, notes)
 
 
 def table5(scope: Scope, groups: Groups) -> Report:
-    """The gap between expert and amateur, and what comes of it."""
+    """The gap between expert and amateur, and the gain."""
     header = [
         "expert",
         "amateur",
@@ -193,14 +189,18 @@ def table5(scope: Scope, groups: Groups) -> Report:
             evidence = f"gap {row[2]:+.1f}, gain {row[5].value:+.1f} ({row[5].low:+.1f} to {row[5].high:+.1f})"
             claims.append(Claim(f"{row[0]} gains nothing from the stronger {row[1]}", verdict, evidence))
     return Report(
-        "Table 5: amateurs of all strengths", header, rows, claims, [size_note(groups[f"{scope.main.expert} base"])]
+        "Table 5: amateurs of different strengths",
+        header,
+        rows,
+        claims,
+        [size_note(groups[f"{scope.main.expert} base"])],
     )
 
 
 def _correlation(of: str, rows: Sequence[Sequence[Any]]) -> Claim:
-    """Whether gains grow with gaps."""
+    """A claim that gains grow with gaps."""
     gaps, gains = rankdata([row[2] for row in rows]), rankdata([row[5].value for row in rows])
-    # So few pairs are told by permuting them: the usual approximation by Student's t needs more.
+    # A permutation test: the usual approximation by Student's t needs more pairs.
     found = permutation_test(
         (gaps,),
         lambda ranks: float(np.corrcoef(ranks, gains)[0, 1]),
@@ -208,7 +208,7 @@ def _correlation(of: str, rows: Sequence[Sequence[Any]]) -> Claim:
         n_resamples=9999,
         rng=np.random.default_rng(0),
     )
-    verdict = ("holds" if found.statistic > 0 else "does not hold") if found.pvalue <= SURE else "not decided"
+    verdict = ("holds" if found.statistic > 0 else "does not hold") if found.pvalue <= SIGNIFICANCE else "not decided"
     evidence = f"Spearman's ρ = {found.statistic:.2f}, p = {found.pvalue:.2g} by permutation, {len(rows)} pairs"
     return Claim(f"{of}: the gain grows with the gap", verdict, evidence)
 
@@ -217,26 +217,25 @@ def table6(scope: Scope, groups: Groups) -> Report:
     """The ablations."""
     header, rows = accuracies(groups)
     own = "no contrast (own token)"
-    steps = [
-        ("full is better than no selection", "no selection", "full LightReasoner"),
-        ("no selection is better than no contrast", own, "no selection"),
-        ("no contrast is better than neither", "neither (own token)", own),
-    ]
-    found = [difference(groups[worse], groups[better]) for _, worse, better in steps]
-    claims = judged_together([(step[0], pair) for step, pair in zip(steps, found, strict=True)])
-    order = [
-        groups[name].accuracy(AVERAGE) for name in ("full LightReasoner", "no selection", own, "neither (own token)")
-    ]
-    is_order = all(first >= second for first, second in pairwise(order))
-    means = " ≥ ".join(f"{value:.1f}" for value in order) if is_order else ", ".join(f"{value:.1f}" for value in order)
-    claims.insert(0, Claim("the means are in the paper's order", "holds" if is_order else "does not hold", means))
-    claims += judged_together(
+    order = ("full LightReasoner", "no selection", own, "neither (own token)")
+    means = [groups[name].accuracy(AVERAGE) for name in order]
+    in_order = all(first >= second for first, second in pairwise(means))
+    evidence = (" ≥ " if in_order else ", ").join(f"{value:.1f}" for value in means)
+    claims = [Claim("the means are in the paper's order", "holds" if in_order else "does not hold", evidence)]
+    texts = (
+        "full is better than no selection",
+        "no selection is better than no contrast",
+        "no contrast is better than neither",
+    )
+    found = [difference(groups[worse], groups[better]) for better, worse in pairwise(order)]
+    claims += decide_all(list(zip(texts, found, strict=True)))
+    claims += decide_all(
         [
             (f"full is better than {name}", difference(groups[name], groups["full LightReasoner"]))
             for name in (own, "no contrast (own distribution)", "rejection SFT", "ground-truth SFT")
         ]
     )
-    return Report("Table 6: ablations and rivals", header, rows, claims, [size_note(groups["base"])])
+    return Report("Table 6: ablations and baselines", header, rows, claims, [size_note(groups["base"])])
 
 
 def table7(scope: Scope, groups: Groups) -> Report:
@@ -248,7 +247,7 @@ def table7(scope: Scope, groups: Groups) -> Report:
         of_base = row[0] == "base"
         row += [None, None] if of_base else [group.seconds("sample"), round(group.count("select", "kept_steps"))]
     default = str(scope.main.sample.max_new_tokens)
-    claims = judged_together(
+    claims = decide_all(
         [
             (f"rollouts of {default} are better than of {name}", difference(groups[name], groups[default]))
             for name in groups
@@ -259,11 +258,11 @@ def table7(scope: Scope, groups: Groups) -> Report:
 
 
 def table8(scope: Scope, groups: Groups) -> Report:
-    """Transfer to what was not sampled."""
+    """Transfer to another subject, or to kinds of problem that were not sampled."""
     header, rows = accuracies(groups)
     if scope.main.study.transfer:
         found = difference(groups["base"], groups["LightReasoner"])
-        claims = [judged("the method helps on another subject", found)]
+        claims = [decide("the method helps on another subject", found)]
         return Report("Table 8: transfer to commonsense", header, rows, claims, [size_note(groups["base"])])
     pairs = []
     for which, themes in (
@@ -274,14 +273,14 @@ def table8(scope: Scope, groups: Groups) -> Report:
         pairs.append((f"the method helps on {which} ({', '.join(themes)})", found))
     notes = [
         size_note(groups["base"]),
-        "The miniature knows no commonsense. In its place: sampled from half of the kinds of problem, asked on all.",
+        "Miniature models know no commonsense. Instead, half of the kinds of problem are sampled, and all evaluated.",
     ]
     title = "Table 8: transfer to kinds of problem that were not sampled"
-    return Report(title, header, rows, judged_together(pairs), notes)
+    return Report(title, header, rows, decide_all(pairs), notes)
 
 
 def selection(scope: Scope, groups: Groups) -> Report:
-    """Rules of selection."""
+    """The selection rules."""
     header, rows = accuracies(groups)
     header = [*header, "labels"]
     for row in rows:
@@ -297,10 +296,10 @@ def selection(scope: Scope, groups: Groups) -> Report:
         pairs.append((text, difference(groups["paper"], surprise)))
     notes = [
         size_note(groups["base"]),
-        "A number after a rule is the share of all steps that it keeps; top-1 flips may be fewer. All are trained for "
-        "the same number of steps, so fewer labels are seen more often.",
+        "A number after a rule is the share of all steps that it keeps; there may be fewer top-1 flips. All settings "
+        "train the same number of steps, so each of fewer labels is used more often.",
     ]
-    return Report("Selection rules at equal numbers of labels", header, rows, judged_together(pairs), notes)
+    return Report("Selection rules at equal numbers of labels", header, rows, decide_all(pairs), notes)
 
 
 def sweeps(scope: Scope, groups: Groups) -> Report:
@@ -312,26 +311,12 @@ def sweeps(scope: Scope, groups: Groups) -> Report:
         if row[0] in ("base", "as in the recipe"):
             row += [None, None]
         else:
-            found: Difference = difference(groups["as in the recipe"], group)
+            found = difference(groups["as in the recipe"], group)
             row += [found.gain, P(found.p_value)]
         if row[0] == "base":
             row += [None, None]
         else:
             row += [round(group.count("select", "kept_steps")), group.seconds("sample", "select", "finetune")]
     seeds = fmean(len(group.jobs) for group in groups.values())
-    notes = [size_note(groups["base"]), f"{seeds:.0f} seed(s) a setting: how seeds differ is in Table 6."]
+    notes = [size_note(groups["base"]), f"{seeds:.0f} seed(s) per setting; Table 6 shows the spread over seeds."]
     return Report("Sweeps: one setting at a time", header, rows, (), notes)
-
-
-REPORTS: Mapping[str, Callable[[Scope, Groups], Report]] = {
-    "table1": table1,
-    "table2": table2,
-    "table3": table3,
-    "table4": table4,
-    "table5": table5,
-    "table6": table6,
-    "table7": table7,
-    "table8": table8,
-    "selection": selection,
-    "sweeps": sweeps,
-}

@@ -1,0 +1,77 @@
+"""The kinds of job: folders named by content, one line of JSON for another process, held-out losses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from lightreasoner.config import MachineSettings
+from lightreasoner.models.loading import find_model, load_model
+from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Rollout
+from lightreasoner.studies.jobs import Samples, from_json
+from lightreasoner.studies.study import STUDIES
+from tests.studies.harness import jobs_of, scope_of
+
+
+def test_a_folder_is_named_by_what_decides_its_content() -> None:
+    scope = scope_of()
+    job = scope.method(scope.main, 2)[0]
+    assert job.folder != scope.method(scope.main, 2)[1].folder
+    assert job.folder != scope.method(scope.main, 2, {"threshold": 0.5})[0].folder
+    assert job.folder != scope.method(scope.main, 2, finetune={"steps": 7})[0].folder
+    same = scope.method(scope.main, 1, sample={"batch_size": 7})[0]
+    assert job.folder == same.folder
+    elsewhere = scope_of(root=Path("other"))
+    assert elsewhere.method(elsewhere.main, 1)[0].folder.relative_to("other") == job.folder.relative_to("root")
+
+
+def test_speed_places_and_devices_do_not_change_a_folder() -> None:
+    scope = scope_of()
+    folder = scope.method(scope.main, 1)[0].folder
+    for changes in ({"out": Path("x")}, {"device": "cuda:1"}):
+        assert scope.method(scope.main.model_copy(update=changes), 1)[0].folder == folder
+    for section, setting in (
+        ("sample", "batch_size"),
+        ("finetune", "tokens_per_micro_batch"),
+        ("evaluate", "answer_batch_size"),
+        ("evaluate", "grading_workers"),
+    ):
+        assert scope.method(scope.main, 1, **{section: {setting: 3}})[0].folder == folder
+    samples = Samples.of(scope.root, scope.main)
+    assert Samples.of(scope.root, scope.main.model_copy(update={"device": "cuda:1"})).folder == samples.folder
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_job_reaches_another_process_unchanged(name: str) -> None:
+    for job in jobs_of(STUDIES[name].plan(scope_of())).values():
+        again = from_json(json.loads(json.dumps(job.to_json())))
+        assert (again, again.folder) == (job, job.folder)
+
+
+def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(finished: Path) -> None:
+    (losses,) = (finished / "losses").glob("*/done.json")
+    curve = json.loads(losses.read_text())["results"]["losses"]
+    (solutions,) = (finished / "held-out").glob("*/sample")
+    (adapter,) = (finished / "trainings").glob("*/finetune/adapter")
+    _, stage = read_stage(solutions)
+    rows = [row for table in stage.tables("rollouts") for row in Rollout.rows(table)]
+    assert len(rows) == 200
+    model = load_model(find_model("miniature/expert"), MachineSettings(dtype="float32", device="cpu"))
+
+    @torch.inference_mode()
+    def loss(forward: Any) -> float:
+        total, tokens = 0.0, 0
+        for row in rows:
+            logits = forward(torch.tensor([row.prompt_ids + row.response_ids])).logits[0, len(row.prompt_ids) - 1 : -1]
+            targets = torch.tensor(row.response_ids)
+            total += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+            tokens += len(targets)
+        return total / tokens
+
+    assert curve[0] == {"step": 0, "loss": pytest.approx(loss(model), rel=1e-4)}
+    assert curve[-1] == {"step": 4, "loss": pytest.approx(loss(PeftModel.from_pretrained(model, adapter)), rel=1e-4)}
+    assert curve[0]["loss"] != curve[-1]["loss"]
