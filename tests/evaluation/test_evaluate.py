@@ -391,10 +391,11 @@ def test_other_prompts_are_compared_only_where_there_are_no_equal_ones(
     assert [row["prompt"] for row in compare(base, expert)["benchmarks"]] == ["chat"]
     evaluate(config_for(tmp_path, model="miniature/base", prompts="plain"))
     (row,) = compare(tmp_path, base)["benchmarks"]
-    assert row["prompt"] == "plain → chat"
+    assert (row["prompt"], row["prompts"]) == (None, ("plain", "chat"))
     assert any("different prompt" in warning for warning in row["warnings"])
     both = compare(expert, expert)
     assert [row["prompt"] for row in both["benchmarks"]] == ["chat", "plain"]
+    assert [row["prompts"] for row in both["benchmarks"]] == [("chat", "chat"), ("plain", "plain")]
     assert [row["gain"] for row in both["benchmarks"]] == [0, 0]
 
 

@@ -67,7 +67,7 @@ def test_accuracies_are_those_of_the_summary(small_run: Path) -> None:
         assert (score.value, score.low, score.high, row.total) == tuple(
             figures[name] for name in ("accuracy", "low", "high", "total")
         )
-    assert row.test == summary["comparison"]["benchmarks"][0]
+    assert json.loads(json.dumps(row.test)) == summary["comparison"]["benchmarks"][0]
     assert found.cost.seconds == summary["seconds"]
     assert found.cost.sampling_and_tuning == summary["seconds"]["sample"] + summary["seconds"]["finetune"]
     assert found.cost.problems == summary["sample"]["questions"] == 40
@@ -211,10 +211,10 @@ def test_cost_and_label_figures_on_the_page_are_the_reports(small_run: Path) -> 
     assert facts["Gain"].startswith(f"{cost.gain:+.1f} points")
     assert facts["tokens generated in rollouts"] == f"{cost.generated_tokens:,}"
     assert facts["tokens scored, both models"] == f"{cost.scored_tokens:,}"
-    assert facts["rollouts ended by themselves"] == f"{labels.finished} of {labels.rollouts}"
+    assert facts["rollouts ended with a stop token"] == f"{labels.finished} of {labels.rollouts}"
     for name, value in (
         ("of one token", labels.single_token),
-        ("favourite tokens agree", labels.agree),
+        ("top-1 tokens agree", labels.agree),
         ("kept where they agree", labels.agree_above_beta),
     ):
         assert facts[name] == f"{100 * value:.1f} %"
@@ -278,7 +278,7 @@ def copy_of(run: Path, folder: Path, *names: str) -> Path:
     [
         (("sample",), "40 problems of arithmetic were sampled from miniature/expert", "Accuracy"),
         (("sample", "finetune"), "was fine-tuned on 192 labels", "Accuracy"),
-        (("evaluate",), "made no difference|raised|lowered", "Token by token"),
+        (("evaluate",), "made no detectable difference|raised|lowered", "Token by token"),
         (("finetune",), "was fine-tuned on 192 labels", "Token by token"),
     ],
 )
@@ -413,11 +413,16 @@ def test_prompts_that_differ_are_one_row_and_the_run_s_own_judge_counts(small_ru
     shutil.copy(small_run / "config.yaml", run)
     (run / "evaluate" / "expert" / "chat").rename(run / "evaluate" / "expert" / "plain")
     (row,) = report(run).accuracies
-    assert row.prompt == "plain → chat"
+    assert (str(row.prompts), row.prompts) == ("plain → chat", ("plain", "chat"))
+    (values,) = report(run).as_dict()["accuracies"]
+    assert (values["prompt"], values["prompts"]) == (None, ("plain", "chat"))
+    (values,) = report(small_run).as_dict()["accuracies"]
+    assert (values["prompt"], values["prompts"]) == ("chat", ("chat", "chat"))
     assert row.before is not None
     assert row.after is not None
     assert row.test == report(small_run).accuracies[0].test | {
-        "prompt": "plain → chat",
+        "prompt": None,
+        "prompts": ("plain", "chat"),
         "warnings": row.test["warnings"],
     }
     # Another judge, who finds everything wrong, beside the one that the settings name.
@@ -433,6 +438,6 @@ def test_prompts_that_differ_are_one_row_and_the_run_s_own_judge_counts(small_ru
 
 
 def test_a_p_value_is_readable_however_small() -> None:
-    from lightreasoner.report.verdict import p_value
+    from lightreasoner.report.tables import p_value
 
     assert [p_value(value) for value in (1.0, 0.0342, 2.3e-96, 0.0)] == ["1", "0.034", "2e-96", "<1e-300"]

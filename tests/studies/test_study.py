@@ -17,6 +17,7 @@ from peft import PeftModel
 
 from lightreasoner.config import RunConfig, SampleConfig
 from lightreasoner.errors import ConfigError, RunError
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.recipes import load_recipe, recipe_names
@@ -28,7 +29,7 @@ from lightreasoner.studies import scheduler as work
 from lightreasoner.studies.figures import REPORTS
 from lightreasoner.studies.grids import GRIDS, Plan, Scope
 from lightreasoner.studies.jobs import Job, Themes, Train, pool
-from lightreasoner.studies.outcomes import Difference, Group, Interval, difference
+from lightreasoner.studies.outcomes import Difference, Group, difference
 from lightreasoner.studies.reports import Claim, P, Report, judged, judged_together, page, threshold, write
 from lightreasoner.studies.study import study
 

@@ -1,4 +1,4 @@
-"""From a run folder to a `Report`. What a stage has not finished is named as missing, and claimed nowhere."""
+"""Read a run folder into a `Report`. An unfinished stage is listed as missing and contributes no figures."""
 
 import json
 import shlex
@@ -12,11 +12,12 @@ import yaml
 
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
-from lightreasoner.evaluation.comparison import compare
+from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
-from lightreasoner.report.model import Accuracy, Cost, Report, Score
+from lightreasoner.report.model import Accuracy, Cost, Report
 from lightreasoner.report.samples import ScoredRollout, read_rollouts
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
@@ -30,16 +31,16 @@ BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluation
 
 @dataclass
 class RunFolder:
-    """What of a run folder is there and sound.
+    """The finished stages of a run folder.
 
     Attributes:
         path: the folder.
-        sampled: fingerprint of the samples and their stage.
+        sampled: fingerprint and stage of the samples.
         tuned: the same of fine-tuning.
-        before: the expert's evaluation.
-        after: the fine-tuned model's.
-        comparison: what `evaluation.comparison.compare` says of the two.
-        missing: what is not there, one sentence each.
+        before: evaluation of the expert.
+        after: evaluation of the fine-tuned model.
+        comparison: result of `evaluation.comparison.compare`.
+        missing: missing parts, one sentence each.
     """
 
     path: Path
@@ -52,7 +53,7 @@ class RunFolder:
 
     @property
     def texts(self) -> TokenTexts:
-        """The expert's tokens: from the merged folder, or from wherever the expert itself is on this machine."""
+        """The expert's tokens: from the merged folder, or from the expert if this machine has it."""
         places: list[tuple[str, str | None]] = [(str(self.path / "merged"), None)]
         for fingerprint, _ in filter(None, (self.sampled, self.tuned)):
             name = fingerprint.get("expert") or fingerprint.get("model")
@@ -62,14 +63,14 @@ class RunFolder:
 
     @property
     def judge(self) -> JudgeName | None:
-        """Whose verdicts the run's settings ask for; None where they do not say, or that judge has not judged all."""
+        """The judge of the run's settings; None if they name none, or one that has not judged all answers."""
         judge = self.settings.get("evaluate.judge")
         judged = [one.judged for one in (*self.before, *self.after) if one.judged]
         return judge if judged and all(judge in judges for judges in judged) else None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """By dotted name: those of the whole run, or what each stage was made with."""
+        """Settings by dotted name: those of the run's recipe, or those of each stage."""
         try:
             return _flat(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
         except (OSError, ValueError, yaml.YAMLError, AttributeError):
@@ -78,7 +79,7 @@ class RunFolder:
 
     @property
     def beta(self) -> float | None:
-        """β of Eq 3; None where another rule chose the steps."""
+        """β of Eq 3; None if another rule selected the steps."""
         sampled = self.sampled[0] if self.sampled else {}
         if (chosen := sampled.get(SELECTED)) is not None:
             return chosen["threshold"] if chosen["selection"] == "divergence" else None
@@ -92,7 +93,7 @@ class RunFolder:
         return sampled.get("plausibility_alpha") if chosen is None else chosen
 
     def of_json(self, name: str) -> Any:
-        """A JSON file of the folder; an empty dictionary where there is none that can be read."""
+        """A JSON file of the folder; an empty dictionary if it is missing or unreadable."""
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -100,22 +101,22 @@ class RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """Look at a run folder.
+    """Find the finished stages of a run folder.
 
     Raises:
-        DataError: nothing in it can be reported.
+        DataError: there is nothing to report.
     """
     run = RunFolder(path)
     samples = sample_folder(path) if (path / "manifest.json").exists() else path / "sample"
     run.sampled = _stage(run, samples, "samples (`lightr sample`)")
     if run.sampled and (version := run.sampled[0].get("schema_version")) != SCHEMA_VERSION:
-        run.missing.append(f"samples: their rows are of version {version}, and this program reads {SCHEMA_VERSION}")
+        run.missing.append(f"samples: written as schema version {version}, this version reads {SCHEMA_VERSION}")
         run.sampled = None
     run.tuned = _stage(run, path / "finetune", "fine-tuning (`lightr finetune`)")
     _evaluate(run)
     if not (run.sampled or run.tuned or run.before or run.after):
         raise DataError(
-            f"{path} holds nothing to report ({'; '.join(run.missing)}). Name the --out folder of a `lightr` command"
+            f"{path} holds nothing to report ({'; '.join(run.missing)}). Give the --out folder of a `lightr` command"
         )
     return run
 
@@ -124,12 +125,12 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     """The report of a run folder.
 
     Args:
-        run: what `open_run` found.
+        run: result of `open_run`.
         texts: the expert's tokens.
-        visit: called with every rollout, in order; nothing else of them is kept.
+        visit: called with every rollout, in order; the rollouts are not kept.
     """
     if not texts.known:
-        run.missing.append("token texts: no tokenizer of the expert is on this machine, so token ids stand for them")
+        run.missing.append("token texts: this machine has no tokenizer of the expert, so the report shows token ids")
     sampled = run.sampled[0] if run.sampled else {}
     tuned = run.tuned[0] if run.tuned else {}
     labels, tokens = _samples(run, texts, visit)
@@ -184,7 +185,7 @@ def _stage(run: RunFolder, folder: Path, what: str) -> tuple[Mapping[str, Any], 
 
 
 def _evaluate(run: RunFolder) -> None:
-    """Find the evaluations before and after, whatever of the two there is, and compare them."""
+    """Read the evaluations before and after, and compare them if there are both."""
     folder = run.path / "evaluate"
     named = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)]
     if not any(named) and folder.is_dir():
@@ -209,7 +210,7 @@ def _evaluate(run: RunFolder) -> None:
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
-    """Statistics of the samples, and how many response tokens and prompt-and-response tokens they have."""
+    """Statistics of the samples, and their numbers of generated tokens and of tokens scored by each model."""
     if not run.sampled:
         return None, (0, 0)
     _, stage = run.sampled
@@ -220,42 +221,43 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
         counter.add(rollout)
         visit(rollout)
         generated += len(rollout.response_ids)
-        scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # nothing is predicted from the last one
+        scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # the last token predicts nothing
     return counter.result(), (generated, scored)
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
-    tests = {(row["prompt"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
-    sides = [{(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after)]
-    # Where the two have no kind of prompt in common, the comparison sets one kind against the other.
-    across = [
-        ((prompt.split(" → ")[0], name), (prompt.split(" → ")[-1], name)) for prompt, name in tests if " → " in prompt
-    ]
-    keys = [(key, key) for key in {**sides[0], **sides[1]} if not any(key in pair for pair in across)] + across
+    tests = {(row["prompts"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
+    before, after = ({(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after))
+    # If the two sides share no kind of prompt, the comparison pairs different kinds.
+    across = [(prompts, name) for prompts, name in tests if not prompts.shared]
+    paired = {(prompt, name) for prompts, name in across for prompt in prompts}
     rows = []
-    for pair in keys:
-        here = [side.get(key) for side, key in zip(sides, pair, strict=True)]
+    for prompts, name in [
+        *((Prompts(prompt, prompt), name) for prompt, name in {**before, **after} if (prompt, name) not in paired),
+        *across,
+    ]:
+        here = before.get((prompts.before, name)), after.get((prompts.after, name))
         known = next(one for one in here if one)
-        key = (" → ".join(dict.fromkeys(prompt for prompt, _ in pair)), known.benchmark.name)
         rows.append(
             Accuracy(
-                *key,
+                prompts,
+                name,
                 title=known.benchmark.title,
                 total=known.figures["total"],
                 before=_score(here[0], run.judge),
                 after=_score(here[1], run.judge),
-                test=tests.get(key),
+                test=tests.get((prompts, name)),
             )
         )
     return tuple(rows)
 
 
-def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Score | None:
+def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Interval | None:
     if evaluated is None:
         return None
     figures = verdicts_of(evaluated, judge).result
     assert figures is not None
-    return Score(figures["accuracy"], figures["low"], figures["high"])
+    return Interval.of(figures, "accuracy")
 
 
 def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int]) -> Cost:
@@ -280,7 +282,7 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
 
 
 def _common_head(prompts: list[list[int]]) -> list[int]:
-    """What all prompts begin with: the cue and the chat template, where there are several questions."""
+    """The common prefix of all prompts: the cue and the chat template. Empty with a single prompt."""
     return list(commonprefix(prompts)) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
 
 
@@ -292,7 +294,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _commands(run: RunFolder) -> tuple[str, ...]:
-    """Commands that repeat the run into another folder."""
+    """Commands that reproduce the run in another folder."""
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
         return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
