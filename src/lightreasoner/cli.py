@@ -481,7 +481,7 @@ def import_answers(
         model: name of the model, which the file does not tell.
         as_json: print the result as JSON.
     """
-    from lightreasoner.evaluation.exports import import_toolkit
+    from lightreasoner.evaluation.toolkit_import import import_toolkit
 
     _print(import_toolkit(file, out, benchmark=benchmark, prompt=prompt, model=model), as_json)
 

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from lightreasoner.report.tables import benchmark_lines, benchmark_rows, comparison_lines, evaluation_lines, table
+from lightreasoner.report.tables import (
+    benchmark_lines,
+    benchmark_rows,
+    comparison_lines,
+    evaluation_lines,
+    p_value,
+    table,
+)
 
 FIGURES: dict[str, Any] = {
     "correct": 11, "wrong": 6, "no_answer": 1, "timeout": 1, "grader_error": 1, "truncated": 2, "prompt_too_long": 0,
@@ -65,3 +72,7 @@ def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:
     lines = benchmark_lines(rows)
     assert len(lines) == 2 + len(rows) + 2
     assert "openai/gsm8k@740312add88f" in lines[2]
+
+
+def test_a_p_value_is_readable_however_small() -> None:
+    assert [p_value(value) for value in (1.0, 0.0342, 2.3e-96, 0.0)] == ["1", "0.034", "2e-96", "<1e-300"]

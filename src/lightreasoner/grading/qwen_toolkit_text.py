@@ -1,4 +1,4 @@
-r"""The text side of the Qwen2.5-Math toolkit's judge: `strip_string`, last paragraph of section 3.4.
+r"""The text side of the Qwen2.5-Math toolkit's judge: `strip_string` (docs/toolkit-judge.md, "Normal form").
 
 Both the answer and the gold answer go through it, so that most pairs that mean the same are the same text before any
 mathematics begins. Much of what it drops carries meaning ("1 and 2" becomes "12", "5a" written "5 a" becomes "5"). That
@@ -70,7 +70,7 @@ LONGEST_NUMBER_IN_WORDS = 200  # characters
 
 
 def strip_string(text: str, *, strip_units: bool = True) -> str:
-    """The normal form of an answer: section 3.4, last paragraph.
+    """The normal form of an answer (docs/toolkit-judge.md, "Normal form" and "Unit words").
 
     An answer that is nothing but a unit word ("m", "feet") keeps it: it is the answer, not the unit of one.
 

@@ -1,4 +1,4 @@
-"""Items that became right and items that became wrong, their two answers side by side."""
+"""Items whose verdict changed, with both answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class CaseAnswer:
         shared: text before the first token that differs.
         diverging: that token; empty where this answer ended there.
         rest: text after it.
-        extracted: the answer that the judge found.
+        extracted: the answer that the judge found in the text.
         correct: its verdict.
-        cut: tokens left out at the end.
+        cut: number of tokens cut at the end.
     """
 
     shared: str
@@ -37,15 +37,15 @@ class CaseAnswer:
 
 @dataclass(frozen=True)
 class Case:
-    """An item on which the verdicts differ.
+    """An item whose verdict changed.
 
     Attributes:
         benchmark: name of the benchmark.
-        question: what was asked.
-        gold: the right answer.
-        diverges_at: index of the first token that differs; None where the answers have no token ids.
+        question: its text.
+        gold: the gold answer.
+        diverges_at: index of the first token that differs; None if the answers have no token ids.
         before: the expert's answer.
-        after: the fine-tuned model's.
+        after: the fine-tuned model's answer.
     """
 
     benchmark: str
@@ -61,10 +61,10 @@ class Cases:
     """Cases of a run.
 
     Attributes:
-        became_right: the first of them in the order of the benchmark.
-        became_wrong: the same.
-        gained: how many items became right in all.
-        lost: how many became wrong.
+        became_right: the first `CASES` items that became right, in the order of the benchmark.
+        became_wrong: the first `CASES` items that became wrong.
+        gained: number of all items that became right.
+        lost: number of all items that became wrong.
     """
 
     became_right: tuple[Case, ...]
@@ -78,7 +78,7 @@ def find_cases(
 ) -> Cases:
     """Cases of all benchmarks that both evaluations judged under the same prompt; first samples only.
 
-    Holds the verdicts of one benchmark, and the answers that are shown.
+    Memory holds the verdicts of one benchmark, and the answers of the cases.
     """
     right: list[Case] = []
     wrong: list[Case] = []
@@ -109,7 +109,7 @@ def find_cases(
 
 
 def verdicts_of(evaluated: Evaluated, judge: JudgeName | None) -> StageFolder:
-    """The stage of this judge; that of the first one where it did not judge, or none is named."""
+    """The stage of this judge, or of the first judge if this one is None or has not judged."""
     return evaluated.judged[judge][1] if judge is not None and judge in evaluated.judged else evaluated.decisive
 
 

@@ -86,7 +86,7 @@ class Report:
         amateur: name of the weaker model; None for imported samples.
         dataset: source of the problems.
         verdict: what was run and its result, one sentence.
-        accuracies: by benchmark.
+        accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
         warnings: of the comparison.
         cost: time and tokens of the run.
@@ -119,6 +119,11 @@ class Report:
     environment: Mapping[str, str]
     commands: tuple[str, ...]
     missing: tuple[str, ...]
+
+    @property
+    def main_test(self) -> Mapping[str, Any] | None:
+        """The comparison behind the verdict: the first mean over benchmarks, or the first benchmark."""
+        return next(iter((*self.overall, *(row.test for row in self.accuracies if row.test))), None)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; `prompt` of an accuracy is null if the prompts before and after differ."""

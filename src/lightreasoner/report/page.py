@@ -32,7 +32,6 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
     context = {
         "title": f"{report.run} · lightreasoner",
         "report": report,
-        "first_test": next(iter((*report.overall, *(row.test for row in report.accuracies if row.test))), None),
         "paper": PAPER_COSTS,
         "curves": [curve for curve in curves if curve],
         "browser_facts": facts,

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -134,33 +134,17 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     sampled = run.sampled[0] if run.sampled else {}
     tuned = run.tuned[0] if run.tuned else {}
     labels, tokens = _samples(run, texts, visit)
-    accuracies = _accuracies(run)
-    cost = _cost(run, labels, tokens)
     log = run.of_json("finetune/log.json")
-    expert, amateur, dataset = (
-        sampled.get("expert") or tuned.get("model"),
-        sampled.get("amateur"),
-        sampled.get("dataset"),
-    )
-    return Report(
+    found = Report(
         run=str(run.path),
-        expert=expert,
-        amateur=amateur,
-        dataset=dataset,
-        verdict=verdict_of(
-            run=str(run.path),
-            expert=expert,
-            amateur=amateur,
-            dataset=dataset,
-            questions=cost.problems,
-            trained=cost.tuned_tokens,
-            accuracies=accuracies,
-            comparison=run.comparison,
-        ),
-        accuracies=accuracies,
+        expert=sampled.get("expert") or tuned.get("model"),
+        amateur=sampled.get("amateur"),
+        dataset=sampled.get("dataset"),
+        verdict="",
+        accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", ())),
-        cost=cost,
+        cost=_cost(run, labels, tokens),
         beta=run.beta,
         alpha=run.alpha,
         labels=labels,
@@ -171,6 +155,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         commands=_commands(run),
         missing=tuple(run.missing),
     )
+    return replace(found, verdict=verdict_of(found))
 
 
 def _stage(run: RunFolder, folder: Path, what: str) -> tuple[Mapping[str, Any], StageFolder] | None:
@@ -228,14 +213,10 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
     tests = {(row["prompts"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
     before, after = ({(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after))
-    # If the two sides share no kind of prompt, the comparison pairs different kinds.
-    across = [(prompts, name) for prompts, name in tests if not prompts.shared]
-    paired = {(prompt, name) for prompts, name in across for prompt in prompts}
+    compared = {(prompt, name) for prompts, name in tests for prompt in prompts}
+    others = ((prompt, name) for prompt, name in {**before, **after} if (prompt, name) not in compared)
     rows = []
-    for prompts, name in [
-        *((Prompts(prompt, prompt), name) for prompt, name in {**before, **after} if (prompt, name) not in paired),
-        *across,
-    ]:
+    for prompts, name in (*tests, *((Prompts(prompt, prompt), name) for prompt, name in others)):
         here = before.get((prompts.before, name)), after.get((prompts.after, name))
         known = next(one for one in here if one)
         rows.append(

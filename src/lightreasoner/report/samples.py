@@ -50,7 +50,7 @@ class ScoredRollout:
 
     @property
     def agrees(self) -> NDArray[np.bool_] | None:
-        """Whether both models' most probable tokens are the same, [T]; None where that is not known."""
+        """Whether both models have the same top-1 token, [T]; None if unknown."""
         if not self.per_top["expert_top_ids"].shape[1]:
             return None
         same: NDArray[np.bool_] = self.per_top["expert_top_ids"][:, 0] == self.per_top["amateur_top_ids"][:, 0]
@@ -80,7 +80,7 @@ def _read_shard(table: pa.Table, labels: Mapping[str, Mapping[int, StepSample]])
         mine = labels.get(question_id, {})
         response_ids = responses[row]
         if (beyond := max(mine, default=-1) + 1 - len(response_ids)) > 0:
-            # The last step of an imported rollout predicts a token that the rollout does not hold.
+            # The last step of an imported rollout predicts a token beyond the rollout.
             response_ids = np.append(response_ids, [mine[max(mine)].taken_id] * beyond).astype(np.int64)
         length = len(response_ids)
         yield ScoredRollout(
@@ -96,7 +96,7 @@ def _read_shard(table: pa.Table, labels: Mapping[str, Mapping[int, StepSample]])
 
 
 def _filled(values: Floats, name: str, labels: Mapping[int, StepSample], length: int) -> Floats:
-    """A column of a rollout; where there is none, what is known of its kept steps, and NaN between them."""
+    """A column of a rollout; if it is missing, the values of its kept steps, and NaN for the others."""
     if len(values) == length:
         return values
     column = np.full(length, np.nan)

@@ -4,45 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightreasoner.evaluation.statistics import Interval
-from lightreasoner.report.model import Accuracy
+from lightreasoner.report.model import Accuracy, Report
 from lightreasoner.report.tables import p_value
 
 SURE = 0.05  # p-value below which a difference counts as found
 
 
-def verdict_of(
-    *,
-    run: str,
-    expert: str | None,
-    amateur: str | None,
-    dataset: str | None,
-    questions: int | None,
-    trained: int | None,
-    accuracies: Sequence[Accuracy],
-    comparison: Mapping[str, Any],
-) -> str:
-    """The verdict as one sentence, of the first kind of prompt.
-
-    Args:
-        run: the folder.
-        expert: name of the model.
-        amateur: name of the weaker model.
-        dataset: source of the problems.
-        questions: number of problems sampled.
-        trained: number of labels trained on.
-        accuracies: by benchmark.
-        comparison: result of `evaluation.comparison.compare`.
-    """
-    name = expert or run
-    rows = [*comparison.get("overall", ()), *comparison.get("benchmarks", ())]
-    if rows:
-        return f"{_what(name, amateur, trained)} {_effect(rows[0], accuracies)}"
+def verdict_of(report: Report) -> str:
+    """The verdict on a run as one sentence; with several kinds of prompt, on the first of them."""
+    name, trained, sampled = report.expert or report.run, report.cost.tuned_tokens, report.cost.problems
+    if report.main_test is not None:
+        return f"{_what(name, report.amateur, trained)} {_effect(report.main_test, report.accuracies)}"
     if trained is not None:
         return f"{name} was fine-tuned on {trained:,} labels; there is no evaluation before and after to compare."
-    if questions is not None:
-        against = f" and {amateur}" if amateur else ""
-        source = f" of {dataset}" if dataset else ""
-        return f"{questions:,} problems{source} were sampled from {name}{against}; no model was trained on them yet."
+    if sampled is not None:
+        against = f" and {report.amateur}" if report.amateur else ""
+        source = f" of {report.dataset}" if report.dataset else ""
+        return f"{sampled:,} problems{source} were sampled from {name}{against}; no model was trained on them yet."
     return f"{name} was evaluated; there is nothing to compare it with."
 
 
