@@ -18,7 +18,7 @@ def test_an_evaluation_lists_judges_by_priority_and_takes_the_figures_of_the_fir
     assert list(task.judged) == ["math-verify", "toolkit"]
     assert task.decisive is task.judged["math-verify"][1]
     assert task.figures["total"] == ITEMS
-    assert (task.is_imported, task.is_on_hub) == (False, False)
+    assert not task.is_imported
     assert task.data_set == ("arithmetic", None, "test", None)
 
 

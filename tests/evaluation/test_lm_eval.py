@@ -74,7 +74,7 @@ def test_lm_eval_gets_all_samples_of_a_problem(tmp_path: Path) -> None:
     (results,) = (tmp_path / "out").glob("results_*.json")
     content = json.loads(results.read_text())
     assert content["results"]["gsm8k_chat"]["acc,toolkit"] == 0.5
-    assert content["n-shot"] == {}  # nobody knows
+    assert content["n-shot"] == {}  # unknown for an import
     assert content["configs"]["gsm8k_chat"]["dataset_path"] == "openai/gsm8k"
 
 

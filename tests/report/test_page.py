@@ -162,7 +162,7 @@ def requests(driver: webdriver.Chrome) -> list[str]:
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
-def test_the_page_opens_from_disk_asks_for_nothing_and_complains_of_nothing(page: Page, run: Path) -> None:
+def test_the_page_opens_from_disk_without_requests_or_errors(page: Page, run: Path) -> None:
     page.one("#next").click()
     page.one("#on").click()
     page.until(lambda: "page 2" in page.text("#page"))
@@ -301,7 +301,7 @@ def test_filters_count_what_the_rows_say(page: Page, rows: list[Row]) -> None:
     page.until(lambda: page.shown() == highest[:10])
 
 
-def test_hostile_text_is_shown_as_it_is_and_does_nothing(page: Page, rows: list[Row], run: Path) -> None:
+def test_hostile_text_is_shown_literally_and_has_no_effect(page: Page, rows: list[Row], run: Path) -> None:
     texts = find_texts([(str(run / "merged"), None)])
     title = page.driver.title
     for number in range(0, 64, 3):
@@ -317,7 +317,7 @@ def test_hostile_text_is_shown_as_it_is_and_does_nothing(page: Page, rows: list[
     assert page.driver.get_log("browser") == []
 
 
-def test_a_link_leads_to_what_the_filters_hide(page: Page) -> None:
+def test_a_link_reaches_a_rollout_that_the_filters_hide(page: Page) -> None:
     page.set("search", "nothing has this")
     page.driver.execute_script("location.hash = '#r-40-3'")
     page.until(lambda: page.one("#card").get_attribute("data-at") == "40 3")
@@ -326,7 +326,7 @@ def test_a_link_leads_to_what_the_filters_hide(page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_hangs_over_the_edge_in_light_and_dark_and_in_print(page: Page, width: int) -> None:
+def test_nothing_overflows_in_light_dark_and_print(page: Page, width: int) -> None:
     size(page.driver, width)
     colours = []
     for scheme in ("light", "dark"):
@@ -388,12 +388,12 @@ def test_inspect_writes_the_same_browser_for_one_question(driver: webdriver.Chro
 
 
 @pytest.mark.slow
-def test_a_thousand_long_rollouts_stay_small_fast_and_flat(
+def test_a_thousand_long_rollouts_give_a_small_page_in_flat_memory(
     driver: webdriver.Chrome, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    """≤ 15 MB, built in ≤ 20 s with memory flat, usable in 2 s; the times with room for a busy machine."""
+    """At most 15 MB, with a peak of memory that hardly grows with the number of rollouts."""
     rng = np.random.default_rng(0)
-    built, peaks = [], []
+    peaks = []
     for rollouts in (250, 1000):
         run = tmp_path / str(rollouts)
         ids = rng.integers(3, len(tokenizer), (rollouts, 128)).tolist()
@@ -403,33 +403,21 @@ def test_a_thousand_long_rollouts_stay_small_fast_and_flat(
         ]
         write_samples(run, rows, tokenizer)
         del rows
-        script = "import re, sys, time\nfrom pathlib import Path\nfrom lightreasoner.report import write_page\n"
-        script += "start = time.perf_counter()\nwrite_page(Path(sys.argv[1]))\nprint(time.perf_counter() - start)\n"
-        # Not getrusage: what it tells begins with the memory of the process that started this one.
+        script = "import re, sys\nfrom pathlib import Path\nfrom lightreasoner.report import write_page\n"
+        script += "write_page(Path(sys.argv[1]))\n"
+        # Not getrusage: its peak includes the memory of the parent process.
         script += "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
         done = subprocess.run(
             [sys.executable, "-c", script, str(run)], capture_output=True, text=True, check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        seconds, peak = map(float, done.stdout.split())
-        built.append(seconds)
-        peaks.append(peak / 1024)
-    bytes_ = (tmp_path / "1000" / "report.html").stat().st_size
-    started = time.perf_counter()
+        peaks.append(float(done.stdout) / 1024)
     page = Page(driver, tmp_path / "1000" / "report.html")
-    usable = time.perf_counter() - started
-    started = time.perf_counter()
     page.set("sort", "max")
     page.set("kept", True)
     page.until(lambda: len(page.shown()) == 10 and page.text("#count") != "")
-    filtered = time.perf_counter() - started
-    print(f"{bytes_ / 1e6:.1f} MB, built in {built[1]:.1f} s, peaks {peaks[0]:.0f} and {peaks[1]:.0f} MB, "
-          f"usable after {usable:.2f} s, filtered and sorted in {filtered:.2f} s")  # fmt: skip
-    assert bytes_ <= 15e6
-    assert built[1] <= 60
+    assert (tmp_path / "1000" / "report.html").stat().st_size <= 15e6
     assert peaks[1] - peaks[0] <= 40
-    assert usable <= 10
-    assert filtered <= 5
     kept = report(tmp_path / "1000").labels.kept
     assert page.text("#count").replace(",", "").startswith(f"{kept} tokens")
 

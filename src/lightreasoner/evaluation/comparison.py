@@ -1,6 +1,6 @@
 """Compare two evaluations item by item: what changed, and how likely chance explains it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +84,7 @@ def compare(before: Path, after: Path, *, judge: JudgeName | None = None) -> dic
         DataError: the evaluations have no benchmark or no item of one in common.
         RunCorrupted: an evaluation is unfinished or damaged.
     """
-    sides = list(_pairs(read_sides(before, judge), read_sides(after, judge)))
+    sides = _pairs(read_sides(before, judge), read_sides(after, judge))
     if not sides:
         raise DataError(
             f"{before} and {after} have no benchmark in common, so there is nothing to compare. Evaluate both on one"
@@ -151,15 +151,14 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
     return Side(prompt, benchmark.name, {**evaluated.settings, **judging}, scores)
 
 
-def _pairs(before: Sequence[Side], after: Sequence[Side]) -> Iterator[tuple[Side, Side]]:
+def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Side]]:
     """The sides to compare: equal prompts first, different ones only for benchmarks without such a pair."""
-    order = {name: place for place, name in enumerate(BENCHMARKS)}
+    order = list(BENCHMARKS)
     both = [(first, second) for first in before for second in after if first.benchmark == second.benchmark]
+    both.sort(key=lambda pair: (pair[0].prompt, order.index(pair[0].benchmark)))
     same = [pair for pair in both if pair[0].prompt == pair[1].prompt]
     covered = {first.benchmark for first, _ in same}
-    across = [pair for pair in both if pair[0].benchmark not in covered]
-    for group in (same, across):
-        yield from sorted(group, key=lambda pair: (pair[0].prompt, order.get(pair[0].benchmark, len(order))))
+    return same + [pair for pair in both if pair[0].benchmark not in covered]
 
 
 def _differences(first: Side, second: Side, common: int) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from lightreasoner.data.benchmarks import HubSource
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.lm_eval import harness_files
@@ -82,7 +83,7 @@ def hub_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
     ]
     yield "model-index.yaml", _yaml({"model-index": eval_results_to_model_index(tasks[0].model, results)})
     for task in tasks:
-        if not task.is_on_hub:
+        if not isinstance(task.benchmark.source, HubSource):
             say(f"{task.label}: {task.benchmark.title} is no data set on the Hub, so it is in model-index.yaml only")
             continue
         entry = EvalResultEntry(

@@ -60,11 +60,6 @@ class Evaluated:
         return self.settings.get("model") or "unknown"
 
     @property
-    def is_on_hub(self) -> bool:
-        """Whether the benchmark is a data set on the Hub."""
-        return isinstance(self.benchmark.source, HubSource)
-
-    @property
     def data_set(self) -> DataSet:
         """The source of the items."""
         source = self.benchmark.source

@@ -38,17 +38,10 @@ class _Output(Line):
 
     @property
     def case(self) -> Case:
-        """The row as a judge takes it."""
-        return Case(self.text, self.gold, self._kind, self.benchmark)
-
-    @property
-    def _kind(self) -> AnswerKind:
-        """What the benchmark says; without a benchmark, a gold answer A … E is a choice."""
-        if self.benchmark is None:
-            return "choice" if self.gold.strip() in set("ABCDE") else "expression"
-        benchmark = BENCHMARKS[self.benchmark]
-        assert isinstance(benchmark, Benchmark)
-        return benchmark.kind
+        """The row for a judge. Without a benchmark, a gold answer A … E is a choice, any other an expression."""
+        benchmark = BENCHMARKS.get(self.benchmark or "")
+        kind: AnswerKind = "choice" if self.gold.strip() in set("ABCDE") else "expression"
+        return Case(self.text, self.gold, benchmark.kind if isinstance(benchmark, Benchmark) else kind, self.benchmark)
 
 
 def grade_file(

@@ -25,7 +25,6 @@ from lightreasoner.evaluation.folder import Evaluated
 from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.runs.records import Answer, ScoredChoices
 
-NO_FILTER = "none"
 NO_ANSWER = "[invalid]"  # lm-eval's mark for a response without an answer
 
 
@@ -90,7 +89,7 @@ def _scored(task: Evaluated) -> Iterator[dict[str, Any]]:
             arguments=[(row.context, f" {choice}") for choice in row.choices],
             resps=[[pair] for pair in pairs],
             filtered_resps=pairs,
-            filter=NO_FILTER,
+            filter="none",
             prompt=row.context,
             metrics={metric: float(row.is_right(metric)) for metric in _metrics(task)},
         )

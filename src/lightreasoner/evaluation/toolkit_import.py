@@ -17,7 +17,7 @@ from lightreasoner.data.lines import Line, Text, expected
 from lightreasoner.data.problems import READERS, make_problem, read_file
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.judging import CHUNK, summarise
-from lightreasoner.grading.verdicts import VERDICTS, Verdict
+from lightreasoner.grading.verdicts import VERDICTS
 from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Answer, JudgedAnswer, Problem
@@ -32,6 +32,9 @@ def _not_blank(text: str) -> str:
     return text
 
 
+_Answer = Annotated[Text | None, AfterValidator(lambda text: text or None)]
+
+
 class GradedProblem(Line):
     """A line of the toolkit: one problem with its samples.
 
@@ -40,7 +43,7 @@ class GradedProblem(Line):
         question: as it was asked, with answer choices and `(True or False)`.
         gt: gold answer, normalised by the toolkit.
         code: what the model wrote, one text a sample.
-        pred: the answers found in these texts, empty or null where there is none.
+        pred: the answers found in these texts; None if there is none, which the toolkit writes as empty or null.
         score: whether they are correct.
     """
 
@@ -52,7 +55,7 @@ class GradedProblem(Line):
     question: Annotated[Text, AfterValidator(_not_blank), expected("a text that can be asked")]
     gt: Annotated[Text, expected("a text")]
     code: Annotated[list[Text], expected("a list of texts")]
-    pred: Annotated[list[Text | None], expected("a list of texts or nulls")]
+    pred: Annotated[list[_Answer], expected("a list of texts or nulls")]
     score: Annotated[list[bool], expected("a list of true and false")]
 
     @model_validator(mode="after")
@@ -159,16 +162,12 @@ def _store_answers(stage: StageFolder, file: Path, benchmark: str) -> None:
 def _store_verdicts(stage: StageFolder, file: Path) -> None:
     for chunk in _chunks(file, stage.settled_ids):
         rows = [
-            JudgedAnswer(problem.id, sample, pred or None, pred or None, _verdict(pred, right))
+            JudgedAnswer(problem.id, sample, pred, pred, "correct" if right else "wrong" if pred else "no_answer")
             for problem, graded in chunk
             for sample, (pred, right) in enumerate(zip(graded.pred, graded.score, strict=True))
         ]
         counts: dict[str, int] = {verdict: sum(row.verdict == verdict for row in rows) for verdict in VERDICTS}
         stage.commit([problem.id for problem, _ in chunk], {"verdicts": JudgedAnswer.table(rows)}, counts)
-
-
-def _verdict(pred: str | None, right: bool) -> Verdict:
-    return "correct" if right else "wrong" if pred else "no_answer"
 
 
 def _chunks(file: Path, settled: set[str]) -> Iterator[list[tuple[Problem, GradedProblem]]]:

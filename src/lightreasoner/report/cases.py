@@ -80,32 +80,29 @@ def find_cases(
 
     Memory holds the verdicts of one benchmark, and the answers of the cases.
     """
-    right: list[Case] = []
-    wrong: list[Case] = []
-    gained = lost = 0
+    shown: dict[bool, list[Case]] = {True: [], False: []}  # by the verdict after
+    counts = {True: 0, False: 0}
     second = {(one.prompt, one.benchmark.name): one for one in after}
     for first in before:
         other = second.get((first.prompt, first.benchmark.name))
         if other is None or not (first.judged and other.judged):
             continue
-        verdicts = _verdicts(first, judge), _verdicts(other, judge)
-        changed = {
-            item: (one, verdicts[1][item])
-            for item, one in verdicts[0].items()
-            if item in verdicts[1] and (one.verdict == "correct") != (verdicts[1][item].verdict == "correct")
-        }
-        better = [item for item, (_, now) in changed.items() if now.verdict == "correct"]
-        worse = [item for item, (_, now) in changed.items() if now.verdict != "correct"]
-        gained, lost = gained + len(better), lost + len(worse)
-        for wanted, found in ((better, right), (worse, wrong)):
-            chosen = wanted[: max(CASES - len(found), 0)]
+        old, new = _verdicts(first, judge), _verdicts(other, judge)
+        for right, cases in shown.items():
+            changed = [
+                item
+                for item, verdict in old.items()
+                if item in new and (verdict.verdict == "correct", new[item].verdict == "correct") == (not right, right)
+            ]
+            counts[right] += len(changed)
+            chosen = changed[: max(CASES - len(cases), 0)]
             answers = _answers(first, chosen), _answers(other, chosen)
-            found += [
-                _case(answers[0][item], answers[1][item], changed[item], texts)
+            cases += [
+                _case(answers[0][item], answers[1][item], (old[item], new[item]), texts)
                 for item in chosen
                 if item in answers[0] and item in answers[1]
             ]
-    return Cases(tuple(right), tuple(wrong), gained, lost)
+    return Cases(tuple(shown[True]), tuple(shown[False]), counts[True], counts[False])
 
 
 def verdicts_of(evaluated: Evaluated, judge: JudgeName | None) -> StageFolder:

@@ -48,7 +48,7 @@ def histogram(shares: Sequence[float], beta: float | None, *, width: float, heig
     titles = [f"KL {place}" for place in HEAD_BINS]
     levels = [kl_class(place.start + 1e-9) if place.end else len(KL_CLASSES) for place in HEAD_BINS]
     bars = _bars(shares, levels, names, titles, width=width, height=height, top=22, bottom=20, least=0.003)
-    nats = HEAD_BINS[1].start * len(HEAD_BINS)  # that the width stands for
+    nats = HEAD_BINS[1].start * len(HEAD_BINS)  # across the width
     mark = None if beta is None or not 0 <= beta < HEAD_BINS[-1].start else beta * width / nats
     return Bars(width, height, height - 20, bars, mark)
 

@@ -99,12 +99,9 @@ def _details(key: str, figures: Mapping[str, Any]) -> str:
     parts += [f"{figures[name]} {what}" for name, what in GENERATION_TROUBLE.items() if figures.get(name)]
     parts += [f"pass@{k} {100 * share:.1f}" for k, share in figures.get("pass_at", {}).items()]
     parts += [f"majority vote {100 * figures['majority']:.1f}"] if "majority" in figures else []
-    parts += ["not verified against a published figure"] if not figures["verified"] and _published(key) else []
+    is_published = BENCHMARKS[key.rpartition("/")[2]].source is not None
+    parts += ["not verified against a published figure"] if is_published and not figures["verified"] else []
     return ", ".join(parts)
-
-
-def _published(key: str) -> bool:
-    return BENCHMARKS[key.rpartition("/")[2]].source is not None
 
 
 def score(accuracy: Interval | None, missing: str = "–") -> str:
