@@ -1,6 +1,5 @@
 """The grading pool: judgements in order and within limits, for hostile texts and killed workers too."""
 
-import json
 import os
 import random
 import signal
@@ -343,98 +342,6 @@ def test_a_worker_whose_parent_was_killed_ends_by_itself(tmp_path: Path, hanging
         return not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE  # its new parent may not reap it
 
     assert eventually(is_gone, 3 + MARGIN)
-
-
-# --- lightr grade ---
-
-
-def lightr_grade(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightreasoner.cli", "grade", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
-def write_rows(path: Path, *rows: object) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-ROWS = (
-    {"gold": "1/2", "text": r"so \boxed{\frac12}"},
-    {"gold": "18", "text": "The answer is 17.", "benchmark": "gsm8k"},
-    {"gold": "C", "text": "so (C)", "benchmark": "mmlu_stem"},
-    {"gold": "B", "text": "I do not know \ud800"},
-    {"gold": "2", "text": HANGING.text},
-    {"gold": "5", "text": r"\boxed{500}", "benchmark": "asdiv", "more": "of no interest"},
-)
-
-
-def test_verdicts_go_to_stdout_in_order_and_counts_to_stderr(tmp_path: Path) -> None:
-    done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", *ROWS), "--seconds", 2, "--workers", 2)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["line"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert [row["verdict"] for row in rows] == ["correct", "wrong", "correct", "no_answer", "timeout", "wrong"]
-    assert [row["extracted"] for row in rows] == [r"\frac12", "17", "C", None, None, "500"]
-    assert [(row["gold"], row["benchmark"]) for row in rows] == [(row["gold"], row.get("benchmark")) for row in ROWS]
-    assert done.stderr.splitlines()[-1] == "2 correct, 2 wrong, 1 no answer, 1 timeout, 0 grader error"
-
-
-def test_the_toolkit_judge_is_chosen_by_name(tmp_path: Path) -> None:
-    file = write_rows(tmp_path / "outputs.jsonl", ROWS[5])
-    assert (
-        json.loads(lightr_grade(file, "--judge", "toolkit").stdout)["verdict"] == "correct"
-    )  # a factor of 100 is lost
-    unknown = lightr_grade(file, "--judge", "unknown")
-    assert unknown.returncode == 2
-    assert "toolkit" in unknown.stderr
-
-
-def test_an_existing_file_is_not_overwritten_with_verdicts(tmp_path: Path) -> None:
-    file, out = write_rows(tmp_path / "outputs.jsonl", *ROWS[:2]), tmp_path / "verdicts.jsonl"
-    done = lightr_grade(file, "--out", out)
-    assert (done.returncode, done.stdout) == (0, "")
-    written = out.read_text()
-    assert [json.loads(line)["verdict"] for line in written.splitlines()] == ["correct", "wrong"]
-    again = lightr_grade(file, "--out", out)
-    assert again.returncode == 2
-    assert f"{out} exists already" in again.stderr
-    assert out.read_text() == written
-
-
-@pytest.mark.parametrize(
-    ("row", "complaint"),
-    [
-        ({"gold": "5"}, "text is None"),
-        ({"text": "5"}, "gold is None"),
-        ({"gold": 5, "text": "5"}, "gold is 5"),
-        ({"gold": "5", "text": ["5"]}, "text is ['5']"),
-        ({"gold": "5", "text": "5", "benchmark": "gsm9k"}, "benchmark is 'gsm9k'; leave it out, or use one of gsm8k"),
-        ({"gold": "5", "text": "5", "benchmark": "hellaswag"}, "benchmark is 'hellaswag'"),  # has no answers in words
-        ({"gold": "5", "text": "5", "benchmark": ["gsm8k"]}, "benchmark is ['gsm8k']"),
-        ([1, 2], "a list, not a JSON object"),
-    ],
-)
-def test_a_malformed_row_is_reported_with_its_line_before_any_judging(
-    tmp_path: Path, row: object, complaint: str
-) -> None:
-    done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", ROWS[0], row), "--out", tmp_path / "verdicts.jsonl")
-    assert (done.returncode, done.stdout) == (1, "")
-    (said,) = done.stderr.splitlines()
-    assert "outputs.jsonl, line 2" in said
-    assert complaint in said
-    assert not (tmp_path / "verdicts.jsonl").exists()
-
-
-def test_impossible_limits_exit_with_2(tmp_path: Path) -> None:
-    done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", ROWS[0]), "--seconds", 0)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "0.0 seconds" in done.stderr
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    done = lightr_grade(tmp_path / "none.jsonl")
-    assert done.returncode == 1
-    assert "none.jsonl" in done.stderr
 
 
 # --- Hostile texts ---

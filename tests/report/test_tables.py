@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from lightreasoner.report.tables import benchmark_lines, benchmark_rows, comparison_lines, evaluation_lines, table
+from lightreasoner.report.tables import (
+    benchmark_lines,
+    benchmark_rows,
+    comparison_lines,
+    evaluation_lines,
+    p_value,
+    table,
+)
 
 FIGURES: dict[str, Any] = {
     "correct": 11, "wrong": 6, "no_answer": 1, "timeout": 1, "grader_error": 1, "truncated": 2, "prompt_too_long": 0,
@@ -38,18 +45,19 @@ def test_an_evaluation_reads_like_table_1_with_intervals_and_all_verdicts() -> N
 
 def test_a_comparison_shows_deltas_intervals_tests_and_warnings() -> None:
     row = {
-        "prompt": "chat", "benchmark": "gsm8k", "total": 1319, "before": 0.425, "after": 0.706, "gain": 0.281,
-        "low": 0.25, "high": 0.31, "gained": 400, "lost": 30, "p_value": 1.2e-30, "p_holm": 2.4e-30,
+        "prompts": ("chat", "chat"), "benchmark": "gsm8k", "total": 1319, "before": 0.425, "after": 0.706,
+        "gain": 0.281, "low": 0.25, "high": 0.31, "gained": 400, "lost": 30, "p_value": 1.2e-30, "p_holm": 2.4e-30,
         "minimal_detectable": 0.0321,
     }  # fmt: skip
-    blind = {**row, "benchmark": "svamp", "minimal_detectable": None}
+    blind = {**row, "prompts": ("plain", "chat"), "benchmark": "svamp", "minimal_detectable": None}
     result = {"benchmarks": [row, blind], "overall": [{**row, "benchmarks": 2}], "warnings": ["gsm8k: different judge"]}
     lines = comparison_lines(result)
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:5]]
     assert cells[2] == [
         "chat", "GSM8K", "1319", "42.5", "70.6", "+28.1 (+25.0 to +31.0)", "400 / 30", "1.2e-30", "2.4e-30", "3.2",
     ]  # fmt: skip
-    assert cells[3][-1] == ""
+    assert cells[0][-1] == "MDE"
+    assert (cells[3][0], cells[3][-1]) == ("plain → chat", "")
     assert cells[4][1] == "AVG of 2"
     assert lines[-1] == "warning: gsm8k: different judge"
 
@@ -64,3 +72,7 @@ def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:
     lines = benchmark_lines(rows)
     assert len(lines) == 2 + len(rows) + 2
     assert "openai/gsm8k@740312add88f" in lines[2]
+
+
+def test_a_p_value_is_readable_however_small() -> None:
+    assert [p_value(value) for value in (1.0, 0.0342, 2.3e-96, 0.0)] == ["1", "0.034", "2e-96", "<1e-300"]

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from lightreasoner.config import BenchmarkName
 from lightreasoner.data.demonstrations import MMLU_STEM, Demonstration
-from lightreasoner.data.problems import Row, arithmetic_problems, make_problem, read_file, read_hub, read_url, text_of
+from lightreasoner.data.lines import Row
+from lightreasoner.data.problems import arithmetic_problems, make_problem, read_file, read_hub, read_url, text_of
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed
 from lightreasoner.grading.verdicts import AnswerKind

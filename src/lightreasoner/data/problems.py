@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightreasoner.data import hub
+from lightreasoner.data.lines import Row, checked_row, rows_of
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import Split, word_problems
 from lightreasoner.runs.records import Problem
@@ -21,8 +21,6 @@ QUESTION_FIELDS = ("question", "problem", "prompt")
 
 # Short names of data sets: (Hub id, configuration).
 HUB_DATASETS = {"gsm8k": ("openai/gsm8k", "main")}
-
-Row = tuple[str, Mapping[str, Any]]  # file and line for messages; fields
 
 
 @dataclass(frozen=True)
@@ -158,18 +156,7 @@ def read_file(path: Path) -> Iterator[Row]:
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
-        yield from _rows_of_lines(str(path), file)
-
-
-def _rows_of_lines(name: str, lines: Iterable[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        where = f"{name}, line {number}"
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError):
-            reason = "empty" if not line.strip() else "not JSON in UTF-8"
-            raise DataError(f"{where}: {reason}; every line must be one JSON object. Remove or fix it") from None
-        yield _checked_row(where, fields)
+        yield from rows_of(str(path), file)
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -180,7 +167,7 @@ def _read_json(path: Path) -> Iterator[Row]:
     if not isinstance(rows, list):
         raise DataError(f"{path}: holds a {type(rows).__name__}; a .json file must hold one list of objects")
     for number, fields in enumerate(rows, 1):
-        yield _checked_row(f"{path}, item {number}", fields)
+        yield checked_row(f"{path}, item {number}", fields)
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -192,12 +179,6 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                 yield f"{path}, row {number}", fields
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: damaged Parquet file after row {number} ({error})") from None
-
-
-def _checked_row(where: str, fields: Any) -> Row:
-    if not isinstance(fields, dict):
-        raise DataError(f"{where}: a {type(fields).__name__}, not a JSON object; remove or fix it")
-    return where, fields
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -219,7 +200,7 @@ def read_url(url: str) -> Iterator[Row]:
             f"cannot read {url} ({error}). Check the network, or save the file as FOLDER/NAME/SPLIT.jsonl and give "
             "FOLDER with --data-dir"
         ) from None
-    return _rows_of_lines(url, lines)
+    return rows_of(url, lines)
 
 
 def read_hub(name: str, configuration: str | None, split: str, revision: str | None = None) -> Iterator[Row]:

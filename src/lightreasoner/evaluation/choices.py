@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.evaluation.answering import ModelUnderTest
-from lightreasoner.evaluation.statistics import Accuracy
+from lightreasoner.evaluation.statistics import wilson_interval
 from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
@@ -112,13 +112,10 @@ def summarise_choices(name: str, stage: StageFolder) -> dict[str, Any]:
     assert isinstance(benchmark, ChoiceBenchmark)
     rows = [row for table in stage.tables("choices") for row in ScoredChoices.rows(table)]
     right = {metric: sum(row.is_right(metric) for row in rows) for metric in ("acc", "acc_norm")}
-    estimate = Accuracy.of(right[benchmark.metric], len(rows))
     return {
         "total": len(rows),
         "metric": benchmark.metric,
-        "accuracy": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
+        **wilson_interval(right[benchmark.metric], len(rows)).named("accuracy"),
         **{metric: count / len(rows) for metric, count in right.items()},
         "verified": benchmark.verified,
     }

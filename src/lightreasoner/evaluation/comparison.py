@@ -1,22 +1,37 @@
-"""Two evaluations side by side, item by item: what changed, and whether that could be chance."""
+"""Compare two evaluations item by item: what changed, and how likely chance explains it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightreasoner.config import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.judging import read_judged
-from lightreasoner.evaluation.statistics import compare_overall, compare_pairs, holm
+from lightreasoner.evaluation.statistics import ScorePair, compare_overall, compare_pairs, holm
 from lightreasoner.runs.records import ScoredChoices
+
+
+class Prompts(NamedTuple):
+    """The kinds of prompt of the two sides of a comparison: chat, plain or likelihood."""
+
+    before: str
+    after: str
+
+    @property
+    def shared(self) -> str | None:
+        """The kind of both sides; None if they differ."""
+        return self.before if self.before == self.after else None
+
+    def __str__(self) -> str:
+        return self.shared or f"{self.before} → {self.after}"
 
 
 @dataclass(frozen=True)
 class Side:
-    """One benchmark under one kind of prompt, as one of the two evaluations left it.
+    """One benchmark under one kind of prompt in one evaluation.
 
     Attributes:
         prompt: chat, plain or likelihood.
@@ -34,40 +49,44 @@ class Side:
 def compare(before: Path, after: Path, *, judge: JudgeName | None = None) -> dict[str, Any]:
     """Compare two evaluations on the items that both answered.
 
-    Benchmarks are compared under the same kind of prompt. Where the two have none in common, the kinds that there
-    are are compared, with a warning: part of a difference is then due to the prompt.
+    A benchmark is compared under the same kind of prompt. If the two evaluations share no kind for it, different
+    kinds are compared, with a warning: the prompt may be part of the difference.
 
     Args:
         before: `--out` folder of the first evaluation.
         after: the same of the second.
-        judge: whose verdicts; by default those of math-verify where they exist, else those of the other judge.
+        judge: whose verdicts; by default those of math-verify if there are any, else those of the toolkit.
 
     Returns:
-        `benchmarks`: one row each, with n, accuracies, gain, its 95 % bootstrap interval, items gained and lost,
-        McNemar's p and Holm's correction of it over all rows, and the difference that n items can show;
-        `overall`: the mean over the benchmarks of each kind of prompt; `warnings`.
+        `benchmarks`: one row each, with the prompts of both sides (`prompt` is their common kind, null if they
+        differ), n, accuracies, gain, its 95 % bootstrap interval, items gained and lost, McNemar's p, Holm's
+        correction of it over all rows, and the minimum detectable effect;
+        `overall`: the mean over the benchmarks of each kind of prompt that has several; `warnings`.
 
     Raises:
-        DataError: nothing in common.
-        RunCorrupted: one of them is unfinished or damaged.
+        DataError: the evaluations have no benchmark or no item of one in common.
+        RunCorrupted: an evaluation is unfinished or damaged.
     """
-    pairs = list(_pairs(read_sides(before, judge), read_sides(after, judge)))
-    if not pairs:
-        raise DataError(f"{before} and {after} have no benchmark in common, so there is nothing to compare")
+    sides = _pairs(read_sides(before, judge), read_sides(after, judge))
+    if not sides:
+        raise DataError(
+            f"{before} and {after} have no benchmark in common, so there is nothing to compare. Evaluate both on one"
+        )
     rows: list[dict[str, Any]] = []
-    scores = []
-    for first, second in pairs:
+    groups: dict[Prompts, list[ScorePair]] = {}
+    for first, second in sides:
         common = [item for item in first.scores if item in second.scores]
         if not common:
             raise DataError(
-                f"{before} and {after} did not answer the same items of {first.benchmark}; a paired test needs some"
+                f"{before} and {after} have no item of {first.benchmark} in common, and a paired test needs some. "
+                "Evaluate both on the same items"
             )
-        mine = [first.scores[item] for item in common], [second.scores[item] for item in common]
-        scores.append(mine)
-        test = compare_pairs(*mine)
-        prompt = first.prompt if first.prompt == second.prompt else f"{first.prompt} → {second.prompt}"
+        scores = [first.scores[item] for item in common], [second.scores[item] for item in common]
+        prompts = Prompts(first.prompt, second.prompt)
+        groups.setdefault(prompts, []).append(scores)
         rows.append(
-            {"prompt": prompt, "benchmark": first.benchmark, **asdict(test), "gain": test.gain}
+            {"prompt": prompts.shared, "prompts": prompts, "benchmark": first.benchmark}
+            | compare_pairs(*scores).as_row()
             | {"warnings": _differences(first, second, len(common))}
         )
     for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
@@ -76,26 +95,21 @@ def compare(before: Path, after: Path, *, judge: JudgeName | None = None) -> dic
         "before": str(before),
         "after": str(after),
         "benchmarks": rows,
-        "overall": list(_overall(rows, scores)),
+        "overall": [
+            {"prompt": prompts.shared, "prompts": prompts, "benchmarks": len(pairs)} | compare_overall(pairs).as_row()
+            for prompts, pairs in groups.items()
+            if len(pairs) > 1
+        ],
         "warnings": sorted({f"{row['benchmark']}: {text}" for row in rows for text in row["warnings"]}),
     }
-
-
-def _overall(rows: Sequence[Mapping[str, Any]], scores: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Means over the benchmarks of each kind of prompt that has several."""
-    for prompt in dict.fromkeys(row["prompt"] for row in rows):
-        group = [pair for row, pair in zip(rows, scores, strict=True) if row["prompt"] == prompt]
-        if len(group) > 1:
-            test = compare_overall(group)
-            yield {"prompt": prompt, "benchmarks": len(group), **asdict(test), "gain": test.gain}
 
 
 def read_sides(folder: Path, judge: JudgeName | None) -> list[Side]:
     """Every benchmark of an evaluation, with the score of each item.
 
     Raises:
-        DataError: there are none, or none judged by this judge.
-        RunCorrupted: some stage is unfinished or damaged.
+        DataError: there is no benchmark, or one that this judge has not judged.
+        RunCorrupted: a stage is unfinished or damaged.
     """
     return [_side(folder, evaluated, judge) for evaluated in read_evaluation(folder)]
 
@@ -109,7 +123,8 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
     chosen = next(iter(evaluated.judged)) if judge is None else judge
     if chosen not in evaluated.judged:
         raise DataError(
-            f"{folder / prompt / benchmark.name} has no verdicts of {chosen}; make them with `lightr evaluate --judge`"
+            f"{folder / prompt / benchmark.name} has no verdicts of {chosen}. "
+            f"Make them with `lightr evaluate --judge {chosen}`"
         )
     how, verdicts = evaluated.judged[chosen]
     by_item: dict[str, list[bool]] = {}
@@ -119,19 +134,18 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
     return Side(prompt, benchmark.name, {**evaluated.how, **how}, scores)
 
 
-def _pairs(before: Sequence[Side], after: Sequence[Side]) -> Iterator[tuple[Side, Side]]:
-    """What to compare with what: the same prompts first, others only where there is no such pair."""
-    order = {name: place for place, name in enumerate(BENCHMARKS)}
+def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Side]]:
+    """The sides to compare: equal prompts first, different ones only for benchmarks without such a pair."""
+    order = list(BENCHMARKS)
     both = [(first, second) for first in before for second in after if first.benchmark == second.benchmark]
+    both.sort(key=lambda pair: (pair[0].prompt, order.index(pair[0].benchmark)))
     same = [pair for pair in both if pair[0].prompt == pair[1].prompt]
     covered = {first.benchmark for first, _ in same}
-    across = [pair for pair in both if pair[0].benchmark not in covered]
-    for group in (same, across):
-        yield from sorted(group, key=lambda pair: (pair[0].prompt, order.get(pair[0].benchmark, len(order))))
+    return same + [pair for pair in both if pair[0].benchmark not in covered]
 
 
 def _differences(first: Side, second: Side, common: int) -> list[str]:
-    """What the two differ in beside the model, as sentences."""
+    """The differences of the two sides beside the model, one sentence each."""
     texts = []
     if first.scores.keys() != second.scores.keys():
         counts = f"{len(first.scores)} and {len(second.scores)}"

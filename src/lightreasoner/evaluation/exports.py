@@ -1,6 +1,6 @@
-"""Evaluations to and from other tools. `toolkit_file` reads what comes in, `harness_files` says what lm-eval gets.
+"""Export an evaluation for other tools: lm-evaluation-harness (`lm_eval`), or the Hub.
 
-The Hub gets, to be put into a model's repository:
+Files for the repository of a model on the Hub:
 
     .eval_results/gsm8k_chat.yaml    one file for each benchmark that is a data set on the Hub. The Hub shows those
                                      whose data set has an eval.yaml with our `task_id`, the name of the benchmark
@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 import yaml
 
+from lightreasoner.data.benchmarks import HubSource
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.lm_eval import harness_files
-from lightreasoner.evaluation.toolkit_import import import_toolkit
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.runs.files import write_atomically
 from lightreasoner.runs.progress import say
-
-__all__ = ["ExportFormat", "export_answers", "import_toolkit"]
 
 ExportFormat = Literal["lm-eval", "hub"]
 
@@ -29,15 +28,15 @@ def export_answers(evaluation: Path, out: Path, *, to: ExportFormat) -> dict[str
     """Write an evaluation in the form of another tool.
 
     Args:
-        evaluation: `--out` folder of `lightr evaluate`, or of `import_toolkit`.
-        out: folder to write into; none of the files may be there.
-        to: whose form.
+        evaluation: `--out` folder of `lightr evaluate`, or folder of `toolkit_import.import_toolkit`.
+        out: folder for the files, none of which may exist.
+        to: name of the form.
 
     Returns:
-        Numbers of `benchmarks` (each kind of prompt counts) and of `items` in them, and the `files` written.
+        Numbers of `benchmarks` (one for each kind of prompt) and of `items` in them, and the `files` written.
 
     Raises:
-        DataError: there is no evaluation, it is of several models, or a file is there or cannot be written.
+        DataError: there is no evaluation, it is of several models, or a file exists or cannot be written.
         RunCorrupted: the evaluation is unfinished or damaged.
     """
     tasks = read_evaluation(evaluation)
@@ -45,14 +44,14 @@ def export_answers(evaluation: Path, out: Path, *, to: ExportFormat) -> dict[str
     if len(models) > 1:
         named = ", ".join(f"{model} in {place}" for (model, _), place in models.items())
         raise DataError(
-            f"{evaluation} has answers of several models ({named}), and these files speak of one. Give each model's "
-            "answers a folder of their own"
+            f"{evaluation} has answers of several models ({named}), and an export describes one. Evaluate each model "
+            "into a folder of its own"
         )
     files = []
     for name, content in harness_files(tasks) if to == "lm-eval" else hub_files(tasks):
         file = out / name
         if file.exists():
-            raise DataError(f"{file} exists already, and is not overwritten. Remove it, or give another folder")
+            raise DataError(f"{file} exists already and is not overwritten. Remove it, or give another folder")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, content)
@@ -64,7 +63,7 @@ def export_answers(evaluation: Path, out: Path, *, to: ExportFormat) -> dict[str
 
 def hub_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file, the model index first."""
-    # Imported here: slow, and only this needs it.
+    # Imported here because it is slow.
     from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
@@ -84,8 +83,8 @@ def hub_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
     ]
     yield "model-index.yaml", _yaml({"model-index": eval_results_to_model_index(tasks[0].model, results)})
     for task in tasks:
-        if not task.is_on_hub:
-            say(f"{task.label}: {task.benchmark.title} is no data set on the Hub, so only model-index.yaml has it")
+        if not isinstance(task.benchmark.source, HubSource):
+            say(f"{task.label}: {task.benchmark.title} is no data set on the Hub, so it is in model-index.yaml only")
             continue
         entry = EvalResultEntry(
             dataset_id=task.data_set.path,
@@ -103,7 +102,7 @@ def _percent(task: Evaluated) -> float:
 
 
 def _notes(task: Evaluated) -> str:
-    """What the figure means: metric and prompt, decoding, judge, items and interval."""
+    """How the figure was made: metric and prompt, decoding, judge, items and interval."""
     settings, figures = task.settings, task.figures
     parts = [f"{figures['metric']}, {task.prompt}" + (" prompt" if task.judged else " of the choices")]
     if task.is_imported:
@@ -113,7 +112,7 @@ def _notes(task: Evaluated) -> str:
         how = f"temperature {temperature:g}, top_p {settings['top_p']:g}" if temperature else "greedy decoding"
         parts.append(f"{how}, at most {settings['max_answer_tokens']} tokens")
     parts += [f"judged by {judge}" for judge in list(task.judged)[:1]]
-    interval = f"{100 * figures['low']:.1f} to {100 * figures['high']:.1f}"
+    interval = Interval.of(figures, "accuracy").percent.ends(".1f")
     parts.append(f"{figures['total']} of {task.benchmark.size} items, 95 % interval {interval}")
     return "; ".join(parts)
 

@@ -1,84 +1,85 @@
-"""`lightr grade`: verdicts on outputs that came from anywhere."""
+"""`lightr grade`: judge the outputs in a file, whatever tool wrote them."""
 
 import json
 import sys
 from contextlib import nullcontext
 from itertools import tee
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, field_validator
 
 from lightreasoner.config import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
-from lightreasoner.data.problems import Row, read_file
-from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.data.lines import Line, expected
+from lightreasoner.data.problems import read_file
+from lightreasoner.errors import ConfigError
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case
 from lightreasoner.runs.progress import progress
 
 
+class _Output(Line):
+    """A row to judge. A missing gold answer or text counts as null."""
+
+    remedy: ClassVar[str] = "Every row needs gold and text. Mend or remove it"
+
+    gold: Annotated[str, expected("a text")] = Field(None, validate_default=True)
+    text: Annotated[str, expected("a text")] = Field(None, validate_default=True)
+    benchmark: str | None = None
+
+    @field_validator("benchmark", mode="before")
+    @classmethod
+    def _is_known(cls, name: object) -> object:
+        known = [name for name, entry in BENCHMARKS.items() if isinstance(entry, Benchmark)]
+        if name is not None and name not in known:
+            raise ValueError(f"leave it out, or use one of {', '.join(known)}")
+        return name
+
+    @property
+    def case(self) -> Case:
+        """The row for a judge. Without a benchmark, a gold answer A … E is a choice, any other an expression."""
+        benchmark = BENCHMARKS.get(self.benchmark or "")
+        kind: AnswerKind = "choice" if self.gold.strip() in set("ABCDE") else "expression"
+        return Case(self.text, self.gold, benchmark.kind if isinstance(benchmark, Benchmark) else kind, self.benchmark)
+
+
 def grade_file(
     file: Path, out: Path | None, *, judge: JudgeName, seconds: float, megabytes: int, workers: int | None
 ) -> dict[str, int]:
-    """Judge every row of a file and write one verdict row each, in order, as they come.
+    """Judge every row of a file and write one row per verdict, in the order of the file.
+
+    The file is checked before the first answer is judged.
 
     Args:
         file: JSONL, JSON or Parquet with `gold`, `text` and optionally `benchmark`.
-        out: JSONL to write; None writes to stdout. Rows have line, extracted, verdict, and gold and benchmark again.
+        out: JSONL to write, with line, gold, benchmark, extracted and verdict; None writes to stdout.
         judge: which judge.
-        seconds: time for one answer.
-        megabytes: memory of one of the judge's processes.
-        workers: processes; None takes one for each processor core.
+        seconds: time limit for one answer.
+        megabytes: memory limit of one judge process.
+        workers: judge processes; None takes one for each processor core.
 
     Returns:
-        How many rows got each verdict.
+        Number of rows by verdict.
 
     Raises:
-        DataError: the file or a row cannot be used; names the line. Checked before anything is judged.
-        ConfigError: the output exists.
+        DataError: the file or a row cannot be used; names the line.
+        ConfigError: the output file exists.
     """
-    total = sum(1 for _ in map(_case, read_file(file)))
+    total = sum(1 for _ in map(_Output.checked, read_file(file)))
     counts: dict[str, int] = dict.fromkeys(VERDICTS, 0)
     with (
         GradingPool(judge, workers=workers, seconds=seconds, megabytes=megabytes) as pool,
         _writer(out) as writer,
         progress(f"judging {file.name}", total) as advance,
     ):
-        cases, asked = tee(_case(row) for row in read_file(file))
+        cases, asked = tee(_Output.checked(row).case for row in read_file(file))
         for number, (case, found) in enumerate(zip(cases, pool.judge(asked), strict=True), 1):
-            row: dict[str, Any] = {
-                "line": number,
-                "gold": case.gold,
-                "benchmark": case.benchmark,
-                "extracted": found.extracted,
-                "verdict": found.verdict,
-            }
-            print(json.dumps(row), file=writer)
+            row = {"line": number, "gold": case.gold, "benchmark": case.benchmark}
+            print(json.dumps({**row, "extracted": found.extracted, "verdict": found.verdict}), file=writer)
             counts[found.verdict] += 1
             advance(1)
     return counts
-
-
-def kind_of(gold: str, benchmark: str | None) -> AnswerKind:
-    """What answers to this gold answer are: the benchmark says; without one, a lone letter A … E is a choice."""
-    if benchmark is not None:
-        known = BENCHMARKS[benchmark]
-        assert isinstance(known, Benchmark)
-        return known.kind
-    return "choice" if gold.strip() in set("ABCDE") else "expression"
-
-
-def _case(row: Row) -> Case:
-    where, fields = row
-    gold, text, benchmark = fields.get("gold"), fields.get("text"), fields.get("benchmark")
-    for name, value in (("gold", gold), ("text", text)):
-        if not isinstance(value, str):
-            raise DataError(f"{where}: {name} is {value!r}, not a text; every row needs gold and text")
-    if benchmark is not None and not (isinstance(benchmark, str) and isinstance(BENCHMARKS.get(benchmark), Benchmark)):
-        known = ", ".join(name for name, entry in BENCHMARKS.items() if isinstance(entry, Benchmark))
-        raise DataError(f"{where}: benchmark is {benchmark!r}; leave it out, or use one of {known}")
-    assert isinstance(gold, str)
-    assert isinstance(text, str)
-    return Case(text, gold, kind_of(gold, benchmark), benchmark)
 
 
 def _writer(out: Path | None) -> Any:
@@ -87,4 +88,4 @@ def _writer(out: Path | None) -> Any:
     try:
         return out.open("x", encoding="utf-8")
     except FileExistsError:
-        raise ConfigError(f"{out} exists already; give another file with --out, or remove it") from None
+        raise ConfigError(f"{out} exists already. Give another file with --out, or remove it") from None

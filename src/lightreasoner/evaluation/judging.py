@@ -6,7 +6,7 @@ from typing import Any
 
 from lightreasoner.config import JudgeName, JudgeSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
-from lightreasoner.evaluation.statistics import Accuracy, majority, mean_interval, pass_at_k
+from lightreasoner.evaluation.statistics import majority, mean_interval, pass_at_k, wilson_interval
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
 from lightreasoner.runs.records import Answer, JudgedAnswer
@@ -86,7 +86,7 @@ def summarise(name: str, answers: StageFolder, verdicts: StageFolder, samples: i
     for row in read_judged(verdicts):
         by_item.setdefault(row.question_id, []).append(row)
     scores = [sum(row.verdict == "correct" for row in rows) / len(rows) for rows in by_item.values()]
-    estimate = Accuracy.of(int(sum(scores)), len(scores)) if samples == 1 else mean_interval(scores)
+    accuracy = wilson_interval(int(sum(scores)), len(scores)) if samples == 1 else mean_interval(scores)
     facts = answers.counts
     return {
         **{verdict: verdicts.counts[verdict] for verdict in VERDICTS},
@@ -96,9 +96,7 @@ def summarise(name: str, answers: StageFolder, verdicts: StageFolder, samples: i
         "total": len(scores),
         "samples_per_problem": samples,
         "metric": "acc" if samples == 1 else "mean acc of the samples",
-        "accuracy": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
+        **accuracy.named("accuracy"),
         **(_over_samples(list(by_item.values()), samples) if samples > 1 else {}),
         "verified": BENCHMARKS[name].verified,
     }

@@ -1,13 +1,13 @@
-"""An evaluation as lm-evaluation-harness logs its own (layout of 0.4.13).
+"""Write an evaluation in the log format of lm-evaluation-harness (0.4.13).
 
-    samples_gsm8k_chat_TIME.jsonl    one line for each judge and item; TIME is when the last benchmark was judged
-    samples_hellaswag_TIME.jsonl     likelihood benchmarks have the names that lm-eval gives them
+    samples_gsm8k_chat_TIME.jsonl    one line for each judge and item; TIME is the start of the last judging
+    samples_hellaswag_TIME.jsonl     likelihood benchmarks have the names of lm-eval
     results_TIME.json                the figures of all
 
-A judge is what lm-eval calls a filter: it takes the answer out of the response. So the metric is `acc,math-verify`,
-and `acc,none` for likelihoods. `arg_0` holds the question, not the whole prompt, of which an evaluation keeps the
-token ids only; `prompt_hash` is the hash of these where they are known, so that it still tells prompts apart. Of a
-choice the log-probability is known, and `None` stands for whether greedy decoding would have taken it.
+A judge corresponds to a filter of lm-eval, which extracts the answer from the response. So the metric is
+`acc,math-verify`, and `acc,none` for likelihoods. `arg_0` holds the question, not the whole prompt, of which an
+evaluation stores the token ids only. `prompt_hash` is the hash of these ids if they are known, so it still
+distinguishes prompts. A choice has a log-probability and `None`, since greedy decoding is not tested.
 """
 
 import hashlib
@@ -25,8 +25,7 @@ from lightreasoner.evaluation.folder import Evaluated
 from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.runs.records import Answer, ScoredChoices
 
-NO_FILTER = "none"
-NO_ANSWER = "[invalid]"  # lm-eval's word for a response in which a filter finds nothing
+NO_ANSWER = "[invalid]"  # lm-eval's mark for a response without an answer
 
 
 def harness_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
@@ -52,7 +51,7 @@ def harness_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
 
 
 def _answered(task: Evaluated) -> Iterator[dict[str, Any]]:
-    """Judge by judge and item by item: all samples, the answers found in them, and the share that is right."""
+    """One line for each judge and item: all samples, the extracted answers, and the share of correct ones."""
     by_item: dict[str, list[Answer]] = {}
     for table in task.stage.tables("answers"):
         for row in Answer.rows(table):
@@ -72,14 +71,14 @@ def _answered(task: Evaluated) -> Iterator[dict[str, Any]]:
                 arguments=[(first.question, decoding)],
                 resps=[[row.output for row in answers]],
                 filtered_resps=found if len(found) == 1 else [found],
-                filter_name=judge,
+                filter=judge,
                 prompt=" ".join(map(str, first.prompt_ids)) or first.question,
                 metrics={"acc": sum(row.verdict == "correct" for row in verdicts) / len(verdicts)},
             )
 
 
 def _scored(task: Evaluated) -> Iterator[dict[str, Any]]:
-    """Item by item: the log-probabilities of the choices, and whether the likeliest is right."""
+    """One line for each item: the log-probabilities of the choices, and whether the likeliest is correct."""
     rows = [row for table in task.stage.tables("choices") for row in ScoredChoices.rows(table)]
     for row in sorted(rows, key=lambda row: row.question_id):
         pairs = [[str(logprob), "None"] for logprob in row.logprobs]
@@ -90,7 +89,7 @@ def _scored(task: Evaluated) -> Iterator[dict[str, Any]]:
             arguments=[(row.context, f" {choice}") for choice in row.choices],
             resps=[[pair] for pair in pairs],
             filtered_resps=pairs,
-            filter_name=NO_FILTER,
+            filter="none",
             prompt=row.context,
             metrics={metric: float(row.is_right(metric)) for metric in _metrics(task)},
         )
@@ -102,13 +101,11 @@ def _sample(
     doc: Mapping[str, Any],
     target: str,
     arguments: Sequence[tuple[Any, ...]],
-    resps: list[Any],
-    filtered_resps: list[Any],
-    filter_name: str,
     prompt: str,
     metrics: Mapping[str, float],
+    **fields: Any,
 ) -> dict[str, Any]:
-    """A line in lm-eval's own words; `item` is an id of ours, which begins with the place in the benchmark."""
+    """A line in lm-eval's terms; `item` is an id of ours, which begins with the place in the benchmark."""
     return {
         "doc_id": int(item.partition("-")[0]),
         "doc": doc,
@@ -117,9 +114,7 @@ def _sample(
             f"gen_args_{place}": {f"arg_{number}": value for number, value in enumerate(values)}
             for place, values in enumerate(arguments)
         },
-        "resps": resps,
-        "filtered_resps": filtered_resps,
-        "filter": filter_name,
+        **fields,
         "metrics": list(metrics),
         "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _hash(prompt),
@@ -133,7 +128,7 @@ def _hash(text: str) -> str:
 
 
 def _means(samples: Sequence[Mapping[str, Any]]) -> dict[str, float | str]:
-    """Mean and standard error of each metric behind each filter."""
+    """Mean and standard error of each metric by filter."""
     values: dict[tuple[str, str], list[float]] = {}
     for sample in samples:
         for metric in sample["metrics"]:
@@ -150,7 +145,7 @@ def _metrics(task: Evaluated) -> tuple[str, ...]:
 
 
 def _decoding(task: Evaluated) -> dict[str, Any]:
-    """Settings of decoding, as far as they are known."""
+    """The known settings of decoding."""
     words = {"max_answer_tokens": "max_gen_toks", "temperature": "temperature", "top_p": "top_p"}
     known = {word: task.settings[name] for name, word in words.items() if name in task.settings}
     sampled = {"do_sample": known["temperature"] > 0} if "temperature" in known else {}
@@ -158,7 +153,7 @@ def _decoding(task: Evaluated) -> dict[str, Any]:
 
 
 def _config(task: Evaluated) -> dict[str, Any]:
-    """A task's part of `configs`: lm-eval's fields, and all that decided answers and verdicts as `metadata`."""
+    """A task's part of `configs`: lm-eval's fields, and the fingerprints of answers and verdicts as `metadata`."""
     data = task.data_set
     samples = task.settings.get("samples_per_problem", 1)
     return {
@@ -180,7 +175,7 @@ def _config(task: Evaluated) -> dict[str, Any]:
 
 
 def _about(tasks: Sequence[Evaluated], time: datetime) -> dict[str, Any]:
-    """Everything in a results file beside figures and hashes."""
+    """The parts of a results file beside figures and hashes."""
     version, model, settings = metadata.version("lightreasoner"), tasks[0].model, tasks[0].settings
     sizes = {task.label: {"original": task.benchmark.size, "effective": task.figures["total"]} for task in tasks}
     return {

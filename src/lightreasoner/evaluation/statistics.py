@@ -1,9 +1,10 @@
-"""How sure a figure is: intervals of one score, paired comparisons of two systems, several samples per item."""
+"""Intervals of one score, paired comparisons of two systems, and figures of several samples per item."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,52 +18,56 @@ _CELLS = 500_000  # numbers drawn at a time: below 40 MB, also with the copies t
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean score with its 95 % interval.
+class Interval:
+    """A figure with its 95 % interval. Formatted by `:.1f` it reads `55.0 (34.2 to 74.2)`.
 
     Attributes:
-        value: the mean, 0 … 1.
-        low: lower end of the interval, 0 … 1.
+        value: a share (0 … 1), a difference of shares (−1 … 1), or either of them in percent.
+        low: lower end of the interval, in the unit of `value`.
         high: upper end.
-        total: number of items.
     """
 
     value: float
     low: float
     high: float
-    total: int
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} – {100 * self.high:.1f}, n = {self.total})"
-
-
-@dataclass(frozen=True)
-class Accuracy(Estimate):
-    """A share of correct answers with its 95 % Wilson interval.
-
-    Attributes:
-        correct: number of correct answers, of `total`.
-    """
-
-    correct: int
 
     @classmethod
-    def of(cls, correct: int, total: int) -> "Accuracy":
-        """The accuracy of these counts.
+    def of(cls, row: Mapping[str, Any], name: str) -> "Interval":
+        """The interval of a row of results: keys `name`, `low` and `high`."""
+        return cls(row[name], row["low"], row["high"])
 
-        Raises:
-            ValueError: there are no answers, or more correct ones than answers.
-        """
-        interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-        return cls(correct / total, float(interval.low), float(interval.high), total, correct)
+    def named(self, name: str) -> dict[str, float]:
+        """The keys of a row of results; `of` reads them."""
+        return {name: self.value, "low": self.low, "high": self.high}
+
+    @property
+    def percent(self) -> "Interval":
+        """A share in percent, a difference of shares in points."""
+        return Interval(100 * self.value, 100 * self.low, 100 * self.high)
+
+    def ends(self, spec: str) -> str:
+        """The two ends, each in this format: `34.2 to 74.2`."""
+        return f"{self.low:{spec}} to {self.high:{spec}}"
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} ({self.ends(spec)})"
 
 
-def mean_interval(scores: Sequence[float], resamples: int = 10_000, seed: int = 0) -> Estimate:
+def wilson_interval(correct: int, total: int) -> Interval:
+    """The share of correct answers with its 95 % Wilson interval.
+
+    Raises:
+        ValueError: there are no answers, or more correct ones than answers.
+    """
+    ends = binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    return Interval(correct / total, float(ends.low), float(ends.high))
+
+
+def mean_interval(scores: Sequence[float], resamples: int = 10_000, seed: int = 0) -> Interval:
     """The mean score and its percentile bootstrap interval over items (Efron 1979), for several samples per item.
 
-    The items are resampled, not the samples: samples of one item are no independent evidence. Where each item
-    has one answer, `Accuracy.of` is the better interval. Equal scores on all items leave nothing to resample,
-    and the interval shrinks to a point.
+    The bootstrap resamples items, not samples: samples of one item are no independent evidence. For one answer per
+    item, `wilson_interval` is better. If all scores are equal, the interval is a point.
 
     Args:
         scores: one number per item, 0 … 1, e.g. the share of its samples that are correct.
@@ -74,56 +79,39 @@ def mean_interval(scores: Sequence[float], resamples: int = 10_000, seed: int = 
     """
     values = _checked(scores)
     low, high = _percentile_interval(_resampled_means(values, resamples, np.random.default_rng(seed)))
-    return Estimate(float(values.mean()), low, high, len(values))
+    return Interval(float(values.mean()), low, high)
 
 
 @dataclass(frozen=True)
-class PairedTest:
-    """A test of two systems on the same items.
+class Comparison:
+    """A paired test of two systems on the same items, with the two means and their difference.
 
     Attributes:
-        gained: items that the second answers better; of 0/1 scores, those that it alone answers correctly.
-        lost: items that the first answers better.
+        gained: items that the second system answers better; of 0/1 scores, those that it alone answers correctly.
+        lost: items that the first system answers better.
         total: items.
-        p_value: two-sided; how likely a split at least this uneven is if both are equally good.
+        p_value: two-sided; the chance of a split at least this uneven if both are equally good.
+        before: mean score of the first system, 0 … 1; over several benchmarks, the unweighted mean of their means.
+        after: the same of the second.
+        gain: `after` − `before`, with its 95 % paired bootstrap interval.
     """
 
     gained: int
     lost: int
     total: int
     p_value: float
-
-    @property
-    def gain(self) -> float:
-        """Difference of the accuracies, second minus first, −1 … 1."""
-        return (self.gained - self.lost) / self.total
-
-
-@dataclass(frozen=True)
-class Comparison(PairedTest):
-    """A paired test with the two means and an interval of their difference.
-
-    Attributes:
-        before: mean score of the first system, 0 … 1; over several benchmarks, the unweighted mean of their means.
-        after: the same of the second.
-        low: lower end of the gain's 95 % paired bootstrap interval, −1 … 1.
-        high: upper end.
-    """
-
     before: float
     after: float
-    low: float
-    high: float
+    gain: Interval
 
-    @property
-    def gain(self) -> float:
-        """Difference of the means, second minus first, −1 … 1."""
-        return round(self.after - self.before, _DECIMALS)
+    def as_row(self) -> dict[str, Any]:
+        """The comparison as plain values; the gain as `gain`, `low` and `high`."""
+        return {**vars(self), **self.gain.named("gain")}
 
 
 @dataclass(frozen=True)
 class BenchmarkComparison(Comparison):
-    """A comparison on one benchmark, which also says what it could have seen.
+    """A comparison on one benchmark.
 
     Attributes:
         minimal_detectable: smallest true difference that the test finds with power 0.8 at level 0.05, if the
@@ -133,31 +121,14 @@ class BenchmarkComparison(Comparison):
     minimal_detectable: float | None
 
 
-def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
-    """McNemar's exact test: the items on which two systems differ split like fair coins if both are equally good.
-
-    Args:
-        before: whether the first system answered each item correctly.
-        after: the same of the second system, same items in the same order.
-
-    Raises:
-        ValueError: the lengths differ, or there are no items.
-    """
-    if not before:
-        raise ValueError("no items to compare")
-    pairs = list(zip(before, after, strict=True))
-    gained, lost = pairs.count((False, True)), pairs.count((True, False))
-    return PairedTest(gained, lost, len(pairs), _exact_mcnemar(gained, lost))
-
-
 def compare_pairs(
     before: Sequence[float], after: Sequence[float], resamples: int = 10_000, seed: int = 0
 ) -> BenchmarkComparison:
-    """Compare two systems on the items of one benchmark: `compare_overall` of this one, and what it can detect.
+    """Compare two systems on the items of one benchmark, and add the minimum detectable effect to the result.
 
-    `minimal_detectable` puts the mean square of the differences in the place of ψ. That is ψ itself for 0/1 scores,
-    and the variance of the sign-flip test for others. The largest difference that a test can look for is then the
-    mean absolute one, when every differing item moves the same way.
+    `minimal_detectable` takes the mean square of the differences for ψ. That is ψ itself for 0/1 scores, and the
+    variance of the sign-flip test for others. The largest possible difference is then the mean absolute one: every
+    differing item moves the same way.
 
     Args:
         before: the first system's score of each item, 0 … 1.
@@ -170,21 +141,24 @@ def compare_pairs(
     """
     overall = compare_overall([(before, after)], resamples, seed)
     sizes = np.abs(np.subtract(after, before, dtype=np.float64))
-    detectable = _detectable(overall.total, float(np.square(sizes).mean()), float(sizes.mean()), power=0.8, alpha=0.05)
+    detectable = minimal_detectable_difference(
+        overall.total, float(np.square(sizes).mean()), largest=float(sizes.mean())
+    )
     return BenchmarkComparison(**vars(overall), minimal_detectable=detectable)
 
 
 def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Compare two systems over several benchmarks.
 
-    The means and the gain are macro averages: every benchmark counts alike, however many items it has (the AVG
-    column of arXiv 2510.07962). The interval is a stratified paired percentile bootstrap: items are resampled within
-    each benchmark, each with both its scores, and the benchmarks' gains averaged.
+    The means and the gain are macro averages: every benchmark has the same weight, whatever its number of items (the
+    AVG column of arXiv 2510.07962). The interval is a stratified paired percentile bootstrap: it resamples items
+    within each benchmark, each with both its scores, and averages the benchmarks' gains.
 
-    The p-value pools the items, so large benchmarks weigh more in it than in the gain; where benchmarks disagree,
-    the two may point in different directions. It is McNemar's exact test if all scores are 0 or 1, otherwise a paired
-    permutation test that flips the sign of each item's difference: all sign patterns if they are no more than
-    `resamples`, otherwise random ones, and then p is at least 2/(resamples + 1).
+    The p-value pools the items, so large benchmarks weigh more in it than in the gain. If benchmarks disagree, the
+    two may point in different directions. The test is McNemar's exact one if all scores are 0 or 1: the items on
+    which the systems differ split like fair coins if both are equally good. Otherwise it is a paired permutation
+    test that flips the sign of each item's difference: all sign patterns if they are no more than `resamples`,
+    otherwise random ones, and then p is at least 2/(resamples + 1).
 
     Args:
         pairs: per benchmark, the first and the second system's scores of the same items, 0 … 1.
@@ -210,33 +184,43 @@ def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: i
     zero_one = all(np.isin(pair, (0, 1)).all() for pair in scores)
     p_value = _exact_mcnemar(gained, lost) if zero_one else _sign_flip_test(pooled, resamples, flips)
     before, after = np.mean([(before.mean(), after.mean()) for before, after in scores], axis=0).tolist()
-    return Comparison(gained, lost, len(pooled), p_value, before, after, low, high)
+    gain = Interval(round(after - before, _DECIMALS), low, high)
+    return Comparison(gained, lost, len(pooled), p_value, before, after, gain)
 
 
 def minimal_detectable_difference(
-    total: int, discordant: float, power: float = 0.8, alpha: float = 0.05
+    total: int, discordant: float, power: float = 0.8, alpha: float = 0.05, largest: float | None = None
 ) -> float | None:
     """Smallest true difference δ of two paired proportions that McNemar's test finds with this power.
 
-    Solves n = (z_{1−α/2}·√ψ + z_power·√(ψ − δ²))² / δ² for δ (Connor, Biometrics 43, 1987, p. 209): a normal
-    approximation, so the exact test needs a little more than δ, noticeably so below some tens of discordant items.
+    Solves n = (z_{1−α/2}·√ψ + z_power·√(ψ − δ²))² / δ² for δ (Connor, Biometrics 43, 1987, p. 209). This is a normal
+    approximation: the exact test needs a little more than δ, noticeably so below some tens of discordant items.
+
+    With a = z_{1−α/2} and b = z_power, squaring √n·δ − a·√ψ = b·√(ψ − δ²) leaves (n + b²)·δ² − 2a·√(nψ)·δ
+    + (a² − b²)·ψ = 0. Its larger root is the answer where the left side is not negative: from n = a² on.
 
     Args:
         total: n, items.
         discordant: ψ, the share of items that exactly one of the two systems answers correctly, 0 … 1.
         power: 0.5 … 1, exclusive of 1.
         alpha: level of the two-sided test, between 0 and 1.
+        largest: largest possible difference; ψ by default.
 
     Returns:
-        δ, 0 < δ ≤ ψ. None if there is none: no difference can exceed the share of discordant items, and with few of
-        them (none at all: ψ = 0) even δ = ψ, all of them in favour of one system, would be missed too often.
+        δ, 0 < δ ≤ `largest`. None if there is none: with few discordant items the test misses too often even the
+        largest difference, where all of them favour one system.
 
     Raises:
         ValueError: an argument is out of range.
     """
     if total < 1 or not (0 <= discordant <= 1 and 0.5 <= power < 1 and 0 < alpha < 1):
         raise ValueError(f"impossible test: n = {total}, ψ = {discordant}, power {power}, alpha {alpha}")
-    return _detectable(total, discordant, discordant, power, alpha)
+    a, b = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
+    if not discordant or total < a * a:
+        return None
+    root = a * math.sqrt(total) + b * math.sqrt(total + b * b - a * a)
+    delta = math.sqrt(discordant) * root / (total + b * b)
+    return delta if delta <= (discordant if largest is None else largest) else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -260,7 +244,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def pass_at_k(correct: int, samples: int, k: int) -> float:
     """Chance that one of k samples is correct, 1 − C(n−c, k)/C(n, k): unbiased (Chen et al. 2021, arXiv 2107.03374).
 
-    The binomials are exact integers, and subtracted before they are divided: nothing overflows or cancels.
+    The binomials are exact integers and are subtracted before the division, so nothing overflows or cancels.
 
     Args:
         correct: c, correct samples of the item.
@@ -277,10 +261,10 @@ def pass_at_k(correct: int, samples: int, k: int) -> float:
 
 
 def majority(keys: Sequence[str | None]) -> int | None:
-    """Index of the first sample that gives the most frequent key; of equally frequent keys, the one that came first.
+    """Index of the first sample with the most frequent key; of equally frequent keys, the first one wins.
 
     Args:
-        keys: each sample's answer in a form that equal answers share; None has no answer, and no vote.
+        keys: each sample's answer in a form that equal answers share; None is no answer and no vote.
 
     Returns:
         The index, None if no sample has an answer.
@@ -301,8 +285,8 @@ def _checked(scores: Sequence[float]) -> Floats:
 def _resampled_means(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
     """Means of bootstrap resamples of these values, [resamples].
 
-    How often each distinct value is drawn in n draws with replacement is multinomial. So one multinomial draw over
-    the few distinct values (−1, 0, 1, or m/n) has the very distribution of n drawn items.
+    The counts of the distinct values in n draws with replacement are multinomial. So one multinomial draw over the
+    few distinct values (−1, 0, 1, or m/n) has the same distribution as n drawn items.
     """
     if resamples < 1:
         raise ValueError("at least one resample is needed")
@@ -322,7 +306,7 @@ def _exact_mcnemar(gained: int, lost: int) -> float:
 
 
 def _sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator) -> float:
-    """Two-sided p-value of the mean difference, if each item's sign were a coin's."""
+    """Two-sided p-value of the mean difference under random signs of the items."""
     moved = differences[differences != 0]  # a flipped zero is zero, and the sums of the others rank like the means
     if len(moved) < 2:
         return 1.0  # both signs of one difference are equally extreme
@@ -333,20 +317,6 @@ def _sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generato
         vectorized=True,
         n_resamples=resamples,
         batch=max(1, _CELLS // len(moved)),
-        random_state=rng,  # the name that SciPy 1.14 knows, too
+        random_state=rng,  # SciPy 1.14 does not know `rng`
     )
     return float(found.pvalue)
-
-
-def _detectable(total: int, mean_square: float, largest: float, power: float, alpha: float) -> float | None:
-    """Connor's δ, None if it is above `largest`.
-
-    With a = z_{1−α/2} and b = z_power, squaring √n·δ − a·√ψ = b·√(ψ − δ²) leaves (n + b²)·δ² − 2a·√(nψ)·δ
-    + (a² − b²)·ψ = 0; its larger root is the answer where the left side is not negative: from n = a² on.
-    """
-    a, b = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
-    if not mean_square or total < a * a:
-        return None
-    root = a * math.sqrt(total) + b * math.sqrt(total + b * b - a * a)
-    delta = math.sqrt(mean_square) * root / (total + b * b)
-    return delta if delta <= largest else None

@@ -1,8 +1,7 @@
 r"""A judge with the rules of the Qwen2.5-Math evaluation toolkit, so that results compare with published ones.
 
-Written from the description of the toolkit in sections 3.3 to 3.5 of our specification of the paper, whose section
-numbers are named here. The toolkit's leniency is kept on purpose: 5, 500 and 0.05 all pass for 5, `1,2` is the number
-12, and the article "a" is a choice letter.
+docs/toolkit-judge.md states the toolkit's rules; comments cite its headings. The toolkit's leniency is kept on
+purpose: 5, 500 and 0.05 all pass for 5, `1,2` is the number 12, the article "a" is a choice letter.
 
 Two deviations, which should not change a correct verdict: one LaTeX converter replaces the toolkit's three parsers, of
 which one runs text as Python; and formulas that no person writes (towers of powers, over 2000 characters, 13 nested
@@ -48,7 +47,7 @@ def judge(text: str, gold: str, benchmark: str | None = None) -> Judgement:
     return Judgement(extracted, canonical, "correct" if equal(canonical, expected) else "wrong")
 
 
-# Extraction, section 3.4 ----------------------------------------------------------------------------------------------
+# docs/toolkit-judge.md, "Extraction" ----------------------------------------------------------------------------------
 
 _CHOICE_TRIGGERS = ("choice is", "answer is")
 _CHOICE = re.compile(r"\b[A-E]\b")
@@ -56,7 +55,7 @@ _ANY_NUMBER = re.compile(r"-?\d*\.?\d+")
 
 
 def extract(text: str, benchmark: str | None = None) -> str:
-    """The answer in a text, tidied but not yet normalised: section 3.4. Empty if there is none."""
+    """The answer in a text, tidied but not yet normalised ("Extraction"). Empty if there is none."""
     if benchmark == "mmlu_stem":
         return choice_letter(text) or ""
     found = next((answer for rule in _EXTRACTION_RULES if (answer := rule(text)) is not None), "")
@@ -65,7 +64,7 @@ def extract(text: str, benchmark: str | None = None) -> str:
 
 
 def choice_letter(text: str) -> str | None:
-    """The choice that a text makes, from A to E: section 3.4, rule 1. None if it makes none.
+    """The choice that a text makes, from A to E ("Extraction", rule 1). None if it makes none.
 
     The first letter after "choice is" or "answer is", otherwise the last letter of the text. If a phrase occurs twice,
     the model continued with questions of its own, and only the first paragraph counts.
@@ -129,7 +128,7 @@ def _closing(text: str, pair: str) -> int | None:
     return None
 
 
-# Equality, section 3.5 ------------------------------------------------------------------------------------------------
+# docs/toolkit-judge.md, "Equality" ------------------------------------------------------------------------------------
 
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(\\?%)?", re.ASCII)
 _BRACKETS = str.maketrans("", "", "(){}[]")
@@ -138,7 +137,7 @@ _SHORT_LEFT_SIDE = re.compile(r"[^=<>!]{1,2}=([^=]+)")
 
 
 def equal(answer: str, gold: str) -> bool:
-    """Whether two normalised answers are the same: section 3.5, in its order."""
+    """Whether two normalised answers are the same: the tests of "Equality" in their order."""
     if answer.lower() == gold.lower():
         return True
     if gold in CHOICES and choice_letter(answer) == gold:
@@ -232,7 +231,7 @@ def _right_sides_equal(answer: str, gold: str) -> bool:
     return equal(found.group(1) if found else answer, gold_found.group(1) if gold_found else gold)
 
 
-# Symbolic equality, section 3.5, last step ----------------------------------------------------------------------------
+# docs/toolkit-judge.md, "Equality", test 9 ----------------------------------------------------------------------------
 
 # SymPy converts strings with Python's `eval`. The converter passes only numerals to it, but a later version of either
 # library may pass more, so these patterns reject everything beyond arithmetic.

@@ -1,4 +1,4 @@
-r"""The text side of the Qwen2.5-Math toolkit's judge: `strip_string`, last paragraph of section 3.4.
+r"""The text side of the Qwen2.5-Math toolkit's judge: `strip_string` (docs/toolkit-judge.md, "Normal form").
 
 It normalises both the answer and the gold answer, so most equal pairs become the same text before any mathematics. It
 also drops parts with meaning: "1 and 2" becomes "12", and "5 a" becomes "5". The toolkit is that lenient, and its rules
@@ -70,7 +70,7 @@ LONGEST_NUMBER_IN_WORDS = 200  # characters
 
 
 def strip_string(text: str, *, strip_units: bool = True) -> str:
-    """The normal form of an answer: section 3.4, last paragraph.
+    """The normal form of an answer (docs/toolkit-judge.md, "Normal form" and "Unit words").
 
     An answer that consists of a unit word only ("m", "feet") keeps it.
 

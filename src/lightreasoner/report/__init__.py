@@ -1,4 +1,4 @@
-"""`lightr report`: what a run folder holds, as one HTML page, as Markdown, or as JSON."""
+"""`lightr report`: the content of a run folder as one HTML page, as Markdown, or as JSON."""
 
 import json
 import tempfile
@@ -13,36 +13,35 @@ from lightreasoner.report.page import write_report
 from lightreasoner.report.reading import open_run, read_run
 from lightreasoner.report.run_figures import LongestContrast, save_figures
 
-LARGEST = 3000  # rollouts in a page; some ten kilobytes each
+LARGEST = 3000  # rollouts in a page, about 10 KB each
 
 __all__ = ["LARGEST", "Report", "markdown", "report", "write", "write_figures", "write_page"]
 
 
 def report(path: Path) -> Report:
-    """What a run folder tells, as plain data.
+    """The report of a run folder as plain data.
 
     Raises:
-        DataError: nothing in it can be reported.
+        DataError: there is nothing to report.
     """
     run = open_run(path)
     return read_run(run, run.texts)
 
 
-def write_page(path: Path, out: Path | None = None, *, largest: int = LARGEST) -> dict[str, Any]:
+def write_page(path: Path, out: Path | None = None) -> dict[str, Any]:
     """Write the report of a run folder as one HTML file.
 
-    Memory holds one shard of the samples and the verdicts of one benchmark, whatever the size of the run.
+    The page has the first `LARGEST` rollouts. Memory holds one shard of the samples and the verdicts of one benchmark.
 
     Args:
         path: run folder.
-        out: file to write, by default `report.html` in the run folder; an older one is replaced.
-        largest: rollouts in the page; of a larger run, the first ones.
+        out: file to write, by default `report.html` in the run folder; an existing file is overwritten.
 
     Returns:
-        The `file`, its size in `bytes`, and how many `rollouts` are in it.
+        The `file`, its size in `bytes`, and the number of `rollouts` in it.
 
     Raises:
-        DataError: nothing in the folder can be reported.
+        DataError: there is nothing to report.
     """
     run = open_run(path)
     texts = run.texts
@@ -50,7 +49,7 @@ def write_page(path: Path, out: Path | None = None, *, largest: int = LARGEST) -
     target = out or path / "report.html"
     temporary = target.with_name(f".{target.name}.tmp")
     with tempfile.TemporaryFile() as blocks:
-        writer = BlockWriter(blocks, texts, alpha, largest)
+        writer = BlockWriter(blocks, texts, alpha, LARGEST)
         found = read_run(run, texts, writer.add)
         writer.finish({"alpha": alpha})
         rollouts = found.labels.rollouts if found.labels else 0
@@ -63,17 +62,17 @@ def write_page(path: Path, out: Path | None = None, *, largest: int = LARGEST) -
 
 
 def write_figures(path: Path, folder: Path) -> list[Path]:
-    """Save the figures that a run folder can give: Figures 2, 3, 5, and 8 and 9 in one.
+    """Save the figures that a run folder has data for: Figures 2, 3, 5, and 8 and 9 in one.
 
     Args:
         path: run folder.
-        folder: where to; made if absent.
+        folder: folder for the figures; made if missing.
 
     Returns:
         The files: each figure as SVG and PNG, its data as CSV and JSON.
 
     Raises:
-        DataError: nothing in the run folder can be reported.
+        DataError: there is nothing to report.
     """
     run = open_run(path)
     texts = run.texts

@@ -1,14 +1,14 @@
-"""The rollouts as blocks of data for the token browser in the page, and for nothing else.
+"""The rollouts as blocks of data for the token browser of the page.
 
-Each block is a `<script type="application/json">` with one JSON string in it: Base64 of deflated JSON. A block
-holds some rollouts; what filters and sorting need of them stands in a block of its own, which the page reads first.
-Numbers are whole: probabilities in units of 0.01 %, nats in units of 0.001. The page shows them with so many digits.
+Each block is a `<script type="application/json">` with one JSON string: Base64 of deflated JSON. A block holds some
+rollouts. The data for filters and sorting are in separate index blocks, which the page reads first. Numbers are
+integers: probabilities in units of 0.01 %, nats in units of 0.001, the digits that the page shows.
 """
 
 import base64
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,13 +22,13 @@ KEPT, AGREES, DISAGREES = 1, 2, 4  # flags of a step
 
 
 class BlockWriter:
-    """Writes blocks as rollouts come; what it holds does not grow with their number, the tokens' texts excepted.
+    """Writes rollouts in blocks; memory holds one block, and the ids of all tokens.
 
     Args:
-        sink: file that the blocks go to.
+        sink: file for the blocks.
         texts: the expert's tokens.
-        alpha: α of the α-mask; None where it is not known.
-        limit: rollouts written; further ones are left out.
+        alpha: α of the α-mask; None if unknown.
+        limit: largest number of rollouts; further ones are left out.
     """
 
     def __init__(self, sink: BinaryIO, texts: TokenTexts, alpha: float | None, limit: int) -> None:
@@ -42,7 +42,7 @@ class BlockWriter:
         self.rollouts = 0
 
     def add(self, rollout: ScoredRollout) -> None:
-        """Write a rollout, or keep it until its block is full."""
+        """Add a rollout; a full block is written."""
         if self.rollouts < self._limit:
             self.rollouts += 1
             self._waiting.append(rollout)
@@ -50,7 +50,7 @@ class BlockWriter:
                 self._flush()
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Write the last block, then the tokens' texts and these facts, which the page reads before anything else."""
+        """Write the last block, then the tokens' texts and these facts, which the page reads first."""
         self._flush()
         ids = sorted(self._ids)
         tokens = [self._texts.token(index) for index in ids]
@@ -95,7 +95,7 @@ class BlockWriter:
         }
 
     def _plausible(self, logprobs: NDArray[np.float64]) -> list[int]:
-        """How many of the expert's top tokens are in the α-mask at each step (Eq 4; they stand in descending order)."""
+        """Number of the expert's top tokens in the α-mask at each step (Eq 4; top tokens are in descending order)."""
         if self._alpha is None or not logprobs.shape[1]:
             return []
         counts: list[int] = (np.exp(logprobs - logprobs[:, :1]) >= self._alpha).sum(1).tolist()
@@ -106,16 +106,9 @@ class BlockWriter:
 
 
 def block(name: str, content: Any) -> bytes:
-    """Data as an element of a page. Base64 holds no character that could end the element."""
+    """Data as an element of a page; Base64 has no character that could end the element."""
     packed = base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 7))
     return b'<script type="application/json" id="data-%s">"%s"</script>\n' % (name.encode(), packed)
-
-
-def read_blocks(page: bytes) -> Iterator[tuple[str, Any]]:
-    """Names and contents of the blocks in a page, for tests and for whoever wants the data back."""
-    for piece in page.split(b'<script type="application/json" id="data-')[1:]:
-        name, _, rest = piece.partition(b'">"')
-        yield name.decode(), json.loads(zlib.decompress(base64.b64decode(rest.partition(b'"')[0])))
 
 
 def _index(rollout: ScoredRollout) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Items that became right and items that became wrong, their two answers side by side."""
+"""Items whose verdict changed, with both answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class CaseAnswer:
         shared: text before the first token that differs.
         diverging: that token; empty where this answer ended there.
         rest: text after it.
-        extracted: the answer that the judge found.
+        extracted: the answer that the judge found in the text.
         correct: its verdict.
-        cut: tokens left out at the end.
+        cut: number of tokens cut at the end.
     """
 
     shared: str
@@ -37,15 +37,15 @@ class CaseAnswer:
 
 @dataclass(frozen=True)
 class Case:
-    """An item on which the verdicts differ.
+    """An item whose verdict changed.
 
     Attributes:
         benchmark: name of the benchmark.
-        question: what was asked.
-        gold: the right answer.
-        diverges_at: index of the first token that differs; None where the answers have no token ids.
+        question: its text.
+        gold: the gold answer.
+        diverges_at: index of the first token that differs; None if the answers have no token ids.
         before: the expert's answer.
-        after: the fine-tuned model's.
+        after: the fine-tuned model's answer.
     """
 
     benchmark: str
@@ -61,10 +61,10 @@ class Cases:
     """Cases of a run.
 
     Attributes:
-        became_right: the first of them in the order of the benchmark.
-        became_wrong: the same.
-        gained: how many items became right in all.
-        lost: how many became wrong.
+        became_right: the first `CASES` items that became right, in the order of the benchmark.
+        became_wrong: the first `CASES` items that became wrong.
+        gained: number of all items that became right.
+        lost: number of all items that became wrong.
     """
 
     became_right: tuple[Case, ...]
@@ -78,38 +78,35 @@ def find_cases(
 ) -> Cases:
     """Cases of all benchmarks that both evaluations judged under the same prompt; first samples only.
 
-    Holds the verdicts of one benchmark, and the answers that are shown.
+    Memory holds the verdicts of one benchmark, and the answers of the cases.
     """
-    right: list[Case] = []
-    wrong: list[Case] = []
-    gained = lost = 0
+    shown: dict[bool, list[Case]] = {True: [], False: []}  # by the verdict after
+    counts = {True: 0, False: 0}
     second = {(one.prompt, one.benchmark.name): one for one in after}
     for first in before:
         other = second.get((first.prompt, first.benchmark.name))
         if other is None or not (first.judged and other.judged):
             continue
-        verdicts = _verdicts(first, judge), _verdicts(other, judge)
-        changed = {
-            item: (one, verdicts[1][item])
-            for item, one in verdicts[0].items()
-            if item in verdicts[1] and (one.verdict == "correct") != (verdicts[1][item].verdict == "correct")
-        }
-        better = [item for item, (_, now) in changed.items() if now.verdict == "correct"]
-        worse = [item for item, (_, now) in changed.items() if now.verdict != "correct"]
-        gained, lost = gained + len(better), lost + len(worse)
-        for wanted, found in ((better, right), (worse, wrong)):
-            chosen = wanted[: max(CASES - len(found), 0)]
+        old, new = _verdicts(first, judge), _verdicts(other, judge)
+        for right, cases in shown.items():
+            changed = [
+                item
+                for item, verdict in old.items()
+                if item in new and (verdict.verdict == "correct", new[item].verdict == "correct") == (not right, right)
+            ]
+            counts[right] += len(changed)
+            chosen = changed[: max(CASES - len(cases), 0)]
             answers = _answers(first, chosen), _answers(other, chosen)
-            found += [
-                _case(answers[0][item], answers[1][item], changed[item], texts)
+            cases += [
+                _case(answers[0][item], answers[1][item], (old[item], new[item]), texts)
                 for item in chosen
                 if item in answers[0] and item in answers[1]
             ]
-    return Cases(tuple(right), tuple(wrong), gained, lost)
+    return Cases(tuple(shown[True]), tuple(shown[False]), counts[True], counts[False])
 
 
 def verdicts_of(evaluated: Evaluated, judge: JudgeName | None) -> StageFolder:
-    """The stage of this judge; that of the first one where it did not judge, or none is named."""
+    """The stage of this judge, or of the first judge if this one is None or has not judged."""
     return evaluated.judged[judge][1] if judge is not None and judge in evaluated.judged else evaluated.decisive
 
 

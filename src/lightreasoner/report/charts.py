@@ -1,12 +1,13 @@
-"""Where things stand in the drawings of the page, in units of their view boxes. The template draws them."""
+"""Geometry of the page's charts, in units of their view boxes. The template draws them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lightreasoner.report.model import Accuracy, Score
+from lightreasoner.evaluation.statistics import Interval
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
-# Upper ends of the classes of the heat scale, nats; 0.4 is the paper's β. The script of the page has the same.
+# Upper ends of the classes of the heat scale, nats; 0.4 is the paper's β. report.js has the same.
 KL_CLASSES = (0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 3.0)
 
 
@@ -17,7 +18,7 @@ def kl_class(kl: float) -> int:
 
 @dataclass(frozen=True)
 class Bar:
-    """An upright bar: its place, its class on the heat scale, what is written over and under it."""
+    """A vertical bar: geometry, class on the heat scale, and the texts above, below and on hover."""
 
     x: float
     y: float
@@ -31,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """Upright bars over a base line."""
+    """Vertical bars on a base line; `mark` is the x of β."""
 
     width: float
     height: float
@@ -41,29 +42,28 @@ class Bars:
 
 
 def histogram(shares: Sequence[float], beta: float | None, *, width: float, height: float) -> Bars:
-    """Figure 2: 20 bins of 0.1 nats and one for the rest."""
-    starts = [place / 10 for place in range(len(shares))]
-    names = [f"{start:.1f}" if place % 4 == 0 else "" for place, start in enumerate(starts)]
-    names[-1] = "2.0+"
-    titles = [f"{start:.1f} to {start + 0.1:.1f} nats" for start in starts[:-1]] + ["2.0 nats and more"]
-    levels = [kl_class(start + 1e-9) for start in starts[:-1]] + [8]
+    """Figure 2: shares in `HEAD_BINS`."""
+    names = [f"{place.start:.1f}" if at % 4 == 0 else "" for at, place in enumerate(HEAD_BINS)]
+    names[-1] = f"{HEAD_BINS[-1].start:.1f}+"
+    titles = [f"KL {place}" for place in HEAD_BINS]
+    levels = [kl_class(place.start + 1e-9) if place.end else len(KL_CLASSES) for place in HEAD_BINS]
     bars = _bars(shares, levels, names, titles, width=width, height=height, top=22, bottom=20, least=0.003)
-    step = width / len(shares)
-    return Bars(width, height, height - 20, bars, None if beta is None or not 0 <= beta < 2 else beta * 10 * step)
+    nats = HEAD_BINS[1].start * len(HEAD_BINS)  # across the width
+    mark = None if beta is None or not 0 <= beta < HEAD_BINS[-1].start else beta * width / nats
+    return Bars(width, height, height - 20, bars, mark)
 
 
 def tail(shares: Sequence[float], *, width: float, height: float) -> Bars:
-    """The inset of Figure 2: from 2 nats on in bins of 0.2."""
-    starts = [2 + place / 5 for place in range(len(shares))]
-    names = [f"{start:.0f}" if place % 5 == 0 else "" for place, start in enumerate(starts)]
-    titles = [f"{start:.1f} to {start + 0.2:.1f} nats" for start in starts]
-    levels = [kl_class(start + 1e-9) for start in starts]
+    """The inset of Figure 2: shares in `TAIL_BINS`."""
+    names = [f"{place.start:.0f}" if at % 5 == 0 else "" for at, place in enumerate(TAIL_BINS)]
+    titles = [f"KL {place}" for place in TAIL_BINS]
+    levels = [kl_class(place.start + 1e-9) for place in TAIL_BINS]
     bars = _bars(shares, levels, names, titles, width=width, height=height, top=6, bottom=16, least=math.inf)
     return Bars(width, height, height - 16, bars)
 
 
 def positions(kept_at: Sequence[float], steps_at: Sequence[int], *, width: float, height: float) -> Bars:
-    """Share of kept steps at each position of a rollout; places that few rollouts reach are left out."""
+    """Share of kept steps by position in the rollout, without positions that few rollouts reach."""
     enough = max(steps_at, default=0) * 0.02
     shares = [share for share, steps in zip(kept_at, steps_at, strict=True) if steps >= max(enough, 1)]
     every = max(1, 10 * math.ceil(len(shares) / 60))
@@ -78,14 +78,14 @@ def _bars(
     *, width: float, height: float, top: float, bottom: float, least: float,
 ) -> tuple[Bar, ...]:  # fmt: skip
     step = width / max(len(shares), 1)
-    room = height - top - bottom
+    tallest = height - top - bottom
     highest = max(shares, default=0) or 1.0
     return tuple(
         Bar(
             round(place * step + 0.06 * step, 2),
-            round(height - bottom - room * share / highest, 2),
+            round(height - bottom - tallest * share / highest, 2),
             round(0.88 * step, 2),
-            round(room * share / highest, 2),
+            round(tallest * share / highest, 2),
             level,
             f"{100 * share:.1f}" if share >= least else "",
             name,
@@ -95,37 +95,16 @@ def _bars(
     )
 
 
-@dataclass(frozen=True)
-class Whisker:
-    """An accuracy on a scale: its point and the ends of its interval."""
-
-    x: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Dumbbell:
-    """Two accuracies on one scale."""
-
-    before: Whisker | None
-    after: Whisker | None
-
-
-def dumbbell(accuracy: Accuracy, *, width: float) -> Dumbbell:
-    """Accuracy before and after on a scale from 0 to 100 %."""
-
-    def place(score: Score | None) -> Whisker | None:
-        if score is None:
-            return None
-        return Whisker(*(round(6 + (width - 12) * end, 2) for end in (score.value, score.low, score.high)))
-
-    return Dumbbell(place(accuracy.before), place(accuracy.after))
+def whisker(accuracy: Interval | None, *, width: float) -> Interval | None:
+    """An accuracy as positions on a scale from 0 to 100 %."""
+    if accuracy is None:
+        return None
+    return Interval(*(round(6 + (width - 12) * end, 2) for end in (accuracy.value, accuracy.low, accuracy.high)))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line: its points as SVG wants them, ticks of both axes, first and last value."""
+    """A line: its points in SVG form, ticks of both axes, first and last value."""
 
     title: str
     points: str
@@ -135,10 +114,8 @@ class Curve:
     last: float
 
 
-def curve(
-    log: Sequence[Mapping[str, float]], key: str, title: str, *, width: float, height: float
-) -> Curve | None:  # fmt: skip
-    """A column of the training log over the steps; None where fewer than two rows have it."""
+def curve(log: Sequence[Mapping[str, float]], key: str, title: str, *, width: float, height: float) -> Curve | None:
+    """A column of the training log over the steps; None if fewer than two rows have it."""
     rows = [(row["step"], row[key]) for row in log if key in row and math.isfinite(row[key])]
     if len(rows) < 2:
         return None
@@ -165,7 +142,7 @@ def curve(
 
 
 def nice(value: float) -> float:
-    """The nearest of 1, 2, 5 times a power of ten that is not smaller."""
+    """The smallest of 1, 2, 5 times a power of ten that is at least `value`."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

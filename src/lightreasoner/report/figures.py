@@ -1,7 +1,7 @@
-"""The figures of the paper in one style: numbers in, a matplotlib figure out, saved with its data beside it.
+"""Draw the paper's figures with matplotlib, and save each one with its data.
 
-Functions know nothing of run folders or studies; they draw what they are given. Text may come from models: it is
-drawn as it is, without mathematics between dollar signs.
+The functions know nothing of run folders or studies. Text may come from models: it is drawn literally, without
+mathematics between dollar signs.
 """
 
 import csv
@@ -13,6 +13,9 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from lightreasoner.evaluation.statistics import Interval
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Okabe and Ito's colours, told apart with every kind of colour vision; grey stands for what is compared with.
+# Okabe and Ito's colours, distinct with every kind of colour vision; grey is the baseline.
 GREY, BLUE, VERMILION, GREEN, PURPLE, SKY = "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, SKY, GREY)
 MARKERS = "osD^vPX*<>"
 INK, RULE = "#222222", "#d9d9d9"
 
-STYLE: Any = {  # matplotlib's type of its settings names all three hundred of them
+STYLE: Any = {  # matplotlib's type lists all three hundred settings
     "font.family": "sans-serif",
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -44,11 +47,9 @@ STYLE: Any = {  # matplotlib's type of its settings names all three hundred of t
     "text.parse_math": False,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200.0,
-    "svg.fonttype": "none",  # text stays text: searchable, and set in the reader's font
+    "svg.fonttype": "none",  # text stays text: searchable, in the reader's font
     "svg.hashsalt": "lightreasoner",  # the same data give the same file
 }
-
-TAIL_START, BIN_WIDTH, TAIL_WIDTH = 2.0, 0.1, 0.2  # of Figure 2, in nats
 
 
 def _styled(draw: Callable[P, T]) -> Callable[P, T]:
@@ -65,7 +66,7 @@ def _styled(draw: Callable[P, T]) -> Callable[P, T]:
 def _new(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height))  # without pyplot: no window, no state that figures share
+    return Figure(figsize=(width, height))  # without pyplot: no window, no shared state
 
 
 @_styled
@@ -75,13 +76,13 @@ def radar(
     formats: Sequence[str] | None = None,
     one_scale: bool = False,
 ) -> "Figure":
-    """Radars side by side, one polygon a series (Figures 1 and 7).
+    """Draw radars side by side, one polygon per series (Figures 1 and 7).
 
     Args:
         axes: names of the axes, at least three.
-        panels: by title, by series, one value an axis. Axes go from 0, or the least value if that is negative, to
-            the greatest.
-        one_scale: all axes of a panel measure the same and share a scale; by default each has its own.
+        panels: by title, by series, one value per axis. An axis goes from 0, or the smallest value if that is
+            negative, to the largest.
+        one_scale: all axes of a panel share a scale; by default each has its own.
         formats: format specification of each axis's values, such as `+.1f`; by default `.3g`.
     """
     if len(axes) < 3:
@@ -119,12 +120,12 @@ def radar(
 
 
 def _columns(names: Sequence[str], width: float) -> int:
-    """How many of these names stand side by side in a legend so many inches wide."""
+    """Number of columns of a legend with these names, `width` inches wide."""
     return max(1, min(len(names), int(width / (0.7 + 0.075 * max(map(len, names))))))
 
 
 def _polygon(corners: Sequence[tuple[float, float]], radii: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The x and the y of a point on each axis."""
+    """The x and y coordinates of one point per axis."""
     return (
         [radius * x for (x, _), radius in zip(corners, radii, strict=True)],
         [radius * y for (_, y), radius in zip(corners, radii, strict=True)],
@@ -133,26 +134,26 @@ def _polygon(corners: Sequence[tuple[float, float]], radii: Sequence[float]) -> 
 
 @_styled
 def kl_histogram(shares: Sequence[float], tail: Sequence[float], beta: float | None = None) -> "Figure":
-    """Share of tokens by KL divergence, the tail above 2 nats as an inset (Figure 2).
+    """Draw the share of tokens by KL divergence, the tail above 2 nats as an inset (Figure 2).
 
     Args:
-        shares: of all tokens, 0 … 1: bins of 0.1 nats over [0, 2), then one for everything from 2 on; 21 values.
-        tail: of all tokens, 0 … 1: bins of 0.2 nats from 2 on, as many as there are.
+        shares: of all tokens, 0 … 1, in `samples.statistics.HEAD_BINS`.
+        tail: of all tokens, 0 … 1, in `samples.statistics.TAIL_BINS`.
         beta: threshold to mark, in nats.
     """
     figure = _new(6.4, 3.6)
     plot = figure.add_subplot()
-    bins = len(shares) - 1
+    starts = [place.start for place in HEAD_BINS]
+    width = starts[1]
     bars = plot.bar(
-        [(place + 0.5) * BIN_WIDTH for place in range(bins + 1)],
+        [start + width / 2 for start in starts],
         [100 * share for share in shares],
-        width=0.92 * BIN_WIDTH,
-        color=[*[BLUE] * bins, VERMILION],
+        width=0.92 * width,
+        color=[BLUE if place.end else VERMILION for place in HEAD_BINS],
     )
     plot.bar_label(bars, [f"{100 * share:.1f}" if share >= 0.0005 else "" for share in shares], fontsize=7, padding=1)
-    ticks = [place * BIN_WIDTH for place in range(0, bins + 1, 2)]
-    plot.set_xticks([*ticks, (bins + 0.5) * BIN_WIDTH], [*(f"{tick:.1f}" for tick in ticks), "2.0+"], fontsize=8)
-    plot.get_xticklabels()[-2].set_visible(False)  # 2.0 stands where 2.0+ begins
+    ticks = [*starts[:-1:2], starts[-1] + width / 2]
+    plot.set_xticks(ticks, [*(f"{tick:.1f}" for tick in ticks[:-1]), f"{starts[-1]:.1f}+"], fontsize=8)
     plot.set_xlabel("KL divergence of expert from amateur (nats)")
     plot.set_ylabel("% of tokens")
     if beta is not None:
@@ -161,17 +162,18 @@ def kl_histogram(shares: Sequence[float], tail: Sequence[float], beta: float | N
                       textcoords="offset points", va="top")  # fmt: skip
     if any(tail):
         inset = plot.inset_axes((0.44, 0.4, 0.54, 0.5))
-        starts = [TAIL_START + place * TAIL_WIDTH for place in range(len(tail))]
-        inset.bar([start + TAIL_WIDTH / 2 for start in starts], [100 * share for share in tail],
-                  width=0.92 * TAIL_WIDTH, color=VERMILION)  # fmt: skip
-        inset.set_title(f"from {TAIL_START:g} to {TAIL_START + len(tail) * TAIL_WIDTH:.1f} nats", fontsize=8)
+        starts = [place.start for place in TAIL_BINS]
+        width = starts[1] - starts[0]
+        inset.bar([start + width / 2 for start in starts], [100 * share for share in tail],
+                  width=0.92 * width, color=VERMILION)  # fmt: skip
+        inset.set_title(f"from {starts[0]:g} to {starts[-1] + width:.1f} nats", fontsize=8)
         inset.tick_params(labelsize=7)
     return figure
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a rollout for Figure 3.
+    """A segment of a rollout for Figure 3.
 
     Attributes:
         tokens: texts of the tokens.
@@ -184,11 +186,11 @@ class Segment:
 
 @_styled
 def kl_along_rollout(segments: Sequence[Segment], beta: float | None = None) -> "Figure":
-    """KL divergence token by token along one or two pieces of rollouts that share a plot (Figure 3).
+    """Draw the KL divergence token by token along one or two segments of rollouts in one plot (Figure 3).
 
     Args:
-        segments: the first one's tokens stand below the plot, the second one's above it.
-        beta: threshold to mark, in nats; spikes above it have their value written beside them.
+        segments: the tokens of the first one are below the plot, those of the second one above it.
+        beta: threshold to mark, in nats; values above it are written beside their points.
     """
     if not 1 <= len(segments) <= 2:
         raise ValueError(f"one or two segments share a plot, not {len(segments)}")
@@ -218,36 +220,38 @@ def kl_along_rollout(segments: Sequence[Segment], beta: float | None = None) -> 
 @_styled
 def grouped_bars(
     categories: Sequence[str],
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
-    intervals: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] | None = None,
+    panels: Mapping[str, Mapping[str, Sequence[float | Interval]]],
     ylabel: str = "accuracy (%)",
 ) -> "Figure":
-    """Bars side by side for each category, with the difference of the last series from the first (Figure 5).
+    """Draw bars by category, with the difference of the last series from the first (Figure 5).
 
     Args:
         categories: names below the groups, such as benchmarks.
-        panels: by title (a model), by series (base, LightReasoner), one value a category.
-        intervals: lower and upper ends of the values, by the same keys, where there are any.
-        ylabel: what is measured.
+        panels: by title (a model), by series (base, LightReasoner), one value per category, with its interval or not.
+        ylabel: the quantity and its unit.
     """
     figure = _new(max(3.6, 1.0 + 0.85 * len(categories)) * len(panels), 3.3)
     plots: list[Axes] = list(figure.subplots(1, len(panels), squeeze=False, sharey=True)[0])
-    for plot, (title, series) in zip(plots, panels.items(), strict=True):
-        names = list(series)
+    for plot, (title, cells) in zip(plots, panels.items(), strict=True):
+        names = list(cells)
+        series = {
+            name: [cell if isinstance(cell, Interval) else Interval(cell, cell, cell) for cell in cells[name]]
+            for name in names
+        }
         width = 0.76 / len(names)
         colours = [GREY, *SERIES] if len(names) > 1 else [BLUE]
         tops = [0.0] * len(categories)
         for place, name in enumerate(names):
+            bars = series[name]
             centres = [group + (place - (len(names) - 1) / 2) * width for group in range(len(categories))]
-            plot.bar(centres, series[name], width=0.94 * width, color=colours[place], label=name)
-            ends = (intervals or {}).get(title, {}).get(name) or [(value, value) for value in series[name]]
-            for centre, (low, high) in zip(centres, ends, strict=True):
-                if high > low:
-                    plot.plot([centre, centre], [low, high], color=INK, linewidth=1)
-            tops = [max(top, value, high) for top, value, (_, high) in zip(tops, series[name], ends, strict=True)]
+            plot.bar(centres, [bar.value for bar in bars], width=0.94 * width, color=colours[place], label=name)
+            for centre, bar in zip(centres, bars, strict=True):
+                if bar.high > bar.low:
+                    plot.plot([centre, centre], [bar.low, bar.high], color=INK, linewidth=1)
+            tops = [max(top, bar.value, bar.high) for top, bar in zip(tops, bars, strict=True)]
         if len(names) > 1:
             for group, top in enumerate(tops):
-                gain = series[names[-1]][group] - series[names[0]][group]
+                gain = series[names[-1]][group].value - series[names[0]][group].value
                 plot.annotate(f"{gain:+.1f}", (group, top), (0, 3), textcoords="offset points", ha="center",
                               fontsize=8, fontweight="bold")  # fmt: skip
         slanted: Any = {"rotation": 30, "ha": "right"} if len(categories) > 4 else {}
@@ -280,11 +284,11 @@ class GapPoint:
 
 @_styled
 def gap_scatter(points: Sequence[GapPoint], baselines: Mapping[str, float]) -> "Figure":
-    """Accuracy after fine-tuning against the gap between expert and amateur (Figure 6).
+    """Draw accuracy after fine-tuning over the gap between expert and amateur (Figure 6).
 
     Args:
         points: the pairs.
-        baselines: mean accuracy of each expert before fine-tuning, %; drawn as dashed lines.
+        baselines: mean accuracy of each expert before fine-tuning, %; dashed lines.
     """
     experts = list(dict.fromkeys([*(point.expert for point in points), *baselines]))
     amateurs = list(dict.fromkeys(point.amateur for point in points))
@@ -312,13 +316,13 @@ def gap_scatter(points: Sequence[GapPoint], baselines: Mapping[str, float]) -> "
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, title: str = ""
 ) -> "Figure":
-    """Lines over a common axis, such as a loss over the steps of training (Figures 8 and 9).
+    """Draw lines over a common axis, such as a loss over training steps (Figures 8 and 9).
 
     Args:
         series: by name, the x and the y values.
-        xlabel: what x is.
-        ylabel: what y is.
-        title: stands above.
+        xlabel: name of the x axis.
+        ylabel: name of the y axis.
+        title: above the plot.
     """
     figure = _new(5.2, 3.2)
     plot = figure.add_subplot()
@@ -338,8 +342,8 @@ def save(figure: "Figure", path: Path, data: Sequence[Mapping[str, Any]]) -> lis
     """Write a figure as SVG and PNG, and the numbers in it as CSV and JSON.
 
     Args:
-        figure: what one of the functions here drew.
-        path: where to, without a suffix; its folder is made.
+        figure: result of one of the functions above.
+        path: of the files, without suffix; missing folders are made.
         data: the rows behind the figure, all with the same keys.
 
     Returns:
@@ -358,6 +362,6 @@ def save(figure: "Figure", path: Path, data: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _visible(token: str) -> str:
-    """A token in a tick label: blanks and line breaks seen, nothing longer than a label may be."""
+    """A token as a tick label: blanks and line breaks visible, at most 14 characters."""
     text = token.replace("\n", "↵").replace("\t", "→").strip(" ") or "␣"
     return "".join(letter if letter.isprintable() else "·" for letter in text[:14])

@@ -1,4 +1,4 @@
-"""Counts the rollouts and labels of a run as they stream by (the paper's token statistics, and signs of junk)."""
+"""Statistics of a run's rollouts and labels: the paper's token statistics, and signs of junk."""
 
 import math
 from collections import Counter
@@ -14,12 +14,12 @@ from lightreasoner.samples.statistics import KlHistogram, Mean, echoes, is_scatt
 
 MOST_MOVED = 12  # tokens listed as promoted and as demoted
 LARGEST_SUPPORT = 6  # label sizes from here on are counted together
-LINKS = 24  # rollouts that a warning links to
+LINKS = 24  # steps that a warning links to
 
 
 @dataclass(frozen=True)
 class Place:
-    """A step that a warning points to: rollout by its number in the report, and position in it."""
+    """A step that a warning links to: number of the rollout in the report, and position in it."""
 
     rollout: int
     position: int
@@ -31,9 +31,9 @@ class JunkWarning:
 
     Attributes:
         kind: `scattered`, `echo` or `past_end`.
-        count: rollouts or labels concerned.
-        text: what was seen and why it matters.
-        places: the first of them.
+        count: affected rollouts or labels.
+        text: the finding and why it matters.
+        places: the first affected steps.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class MovedToken:
     Attributes:
         text: the token.
         mass: sum over all labels of v_C − π_E.
-        labels: labels that move it in this direction.
+        labels: number of labels that move it in this direction.
     """
 
     text: str
@@ -59,29 +59,29 @@ class MovedToken:
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """What the labels of a run are like. Shares are 0 … 1, None where the files do not tell.
+    """Statistics of the rollouts and labels of a run. Shares are 0 … 1; None is unknown.
 
     Attributes:
         rollouts: rollouts sampled.
         finished: of them, ended by a stop token.
         steps: response tokens scored by both models.
-        kept: labels.
+        kept: number of labels.
         below_tenth: share of scored steps with KL < 0.1.
         above_beta: share of scored steps that were kept.
         mean_kl_agree: mean KL where both models' most probable tokens are the same, nats.
         mean_kl_disagree: the same where they differ.
         agree: share of steps where they are the same.
         agree_above_beta: share of these steps that were kept.
-        histogram: shares in the bins of Figure 2, 21 values; empty if no step was scored.
-        tail: shares from 2 nats on in bins of 0.2, 14 values.
+        histogram: shares in `samples.statistics.HEAD_BINS`; empty if no step was scored.
+        tail: shares in `samples.statistics.TAIL_BINS`.
         single_token: share of labels with one token.
         mean_support: tokens in a label.
         supports: labels with 1, 2 … tokens; the last entry counts all larger ones.
         mean_entropy: H(v_C), nats.
         kept_at: share of the steps at each position that were kept.
         steps_at: steps at each position.
-        promoted: tokens that gain most probability by the labels.
-        demoted: tokens that lose most.
+        promoted: tokens that the labels push up most.
+        demoted: tokens that the labels push down most.
         warnings: signs of junk.
     """
 
@@ -120,11 +120,11 @@ class _Found:
 
 
 class LabelCounter:
-    """Takes rollouts one by one; what it holds does not grow with their number.
+    """Counts rollouts one by one; its memory does not grow with their number.
 
     Args:
         texts: the expert's tokens.
-        head: what all prompts begin with.
+        head: common prefix of all prompts.
     """
 
     def __init__(self, texts: TokenTexts, head: Sequence[int]) -> None:
@@ -166,7 +166,7 @@ class LabelCounter:
         self._look_for_junk(number, rollout)
 
     def result(self) -> LabelStatistics:
-        """The statistics of everything that was added."""
+        """The statistics of all rollouts added."""
         counts, steps, kept = self._counts, self._histogram.total, self._counts["kept"]
         head, tail = self._histogram.shares() if steps else ([], [])
         positions = np.maximum(self._steps_at, 1)
@@ -211,7 +211,7 @@ class LabelCounter:
     def _count_label(self, rollout: ScoredRollout, step: Label) -> None:
         self._support[len(step.token_ids)] += 1
         self._entropy.add(np.array([label_entropy(step.weights)]))
-        if not step.expert_logprobs:  # an imported label that does not tell what the models said
+        if not step.expert_logprobs:  # an imported label without log-probabilities
             return
         expert = dict(zip(step.token_ids, map(math.exp, step.expert_logprobs), strict=True))
         ids, logprobs = (rollout.per_top[name][step.position] for name in ("expert_top_ids", "expert_top_logprobs"))
@@ -239,9 +239,9 @@ class LabelCounter:
 
 
 _WARNINGS = {
-    "scattered": "labels spread over many tokens where the models part widely: what they name may be unrelated tokens",
-    "echo": "rollouts repeat the instruction of the prompt: labels there teach to echo it",
-    "past_end": "rollouts go on after a control token, such as the end of a turn: labels there teach to go on, too",
+    "scattered": "labels spread over many tokens at a high KL: they may name unrelated tokens",
+    "echo": "rollouts repeat the instruction of the prompt: their labels teach the model to repeat it",
+    "past_end": "rollouts continue after a control token, such as the end of a turn: their labels teach the same",
 }
 
 

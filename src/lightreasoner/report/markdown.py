@@ -1,17 +1,17 @@
-"""A report as Markdown, for READMEs and terminals. Texts of models stand in indented blocks, where nothing acts."""
+"""A report as Markdown, for READMEs and terminals. Texts of models are in indented blocks, where markup is inert."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
-from lightreasoner.report.model import PAPER_COSTS, Report, Score
-from lightreasoner.report.page import duration
-from lightreasoner.report.tables import table
-from lightreasoner.report.verdict import p_value
+from lightreasoner.report.model import PAPER_COSTS, Report
+from lightreasoner.report.tables import duration, fixed, gain, p_value, score, share, table, whole
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
 
 def markdown(report: Report) -> str:
-    """The report's content in the order of the page, without the rollouts."""
+    """The content of the report in the order of the page, without the rollouts."""
     blocks = [
         [f"# {_text(report.run)}", "", _text(report.verdict)],
         [f"- not in this report: {_text(text)}" for text in report.missing],
@@ -23,7 +23,7 @@ def markdown(report: Report) -> str:
         [*_cases("Became wrong", report.cases.became_wrong, report.cases.lost)],
         ["## Settings", "", *_rows(["setting", "value"], [[*map(str, row)] for row in report.settings.items()])],
         ["## Environment", "", *_rows(["", ""], [[*row] for row in report.environment.items()])],
-        ["## To repeat it", "", *(f"    {command}" for command in report.commands)] if report.commands else [],
+        ["## Reproduce the run", "", *(f"    {command}" for command in report.commands)] if report.commands else [],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -34,78 +34,71 @@ def _accuracy(report: Report) -> list[str]:
     header = ["benchmark", "prompt", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)"]
     rows = []
     for one in report.accuracies:
-        test = one.test
-        compared = (
-            [_gain(test), f"{test['gained']} / {test['lost']}", p_value(test["p_value"]), p_value(test["p_holm"])]
-            if test
-            else [""] * 4
-        )
-        rows.append([one.title, one.prompt, str(one.total), _score(one.before), _score(one.after), *compared])
+        tested = [*_tested(one.test), p_value(one.test["p_holm"])] if one.test else [""] * 4
+        rows.append([one.title, str(one.prompts), str(one.total), score(one.before), score(one.after), *tested])
     for row in report.overall:
         means = [f"{100 * row[side]:.1f}" for side in ("before", "after")]
-        tested = [_gain(row), f"{row['gained']} / {row['lost']}", p_value(row["p_value"]), ""]
-        rows.append([f"mean of {row['benchmarks']}", row["prompt"], str(row["total"]), *means, *tested])
+        rows.append([f"mean of {row['benchmarks']}", str(row["prompts"]), str(row["total"]), *means, *_tested(row), ""])
     return ["## Accuracy", "", *_rows(header, rows), *(f"\n{_text(text)}" for text in report.warnings)]
+
+
+def _tested(row: Mapping[str, Any]) -> list[str]:
+    return [gain(row), f"{row['gained']} / {row['lost']}", p_value(row["p_value"])]
 
 
 def _cost(report: Report) -> list[str]:
     cost = report.cost
-    gain = "" if cost.gain is None else f"{cost.gain:+.1f}"
-    mine = ["this run", duration(cost.sampling_and_tuning), _whole(cost.problems), _whole(cost.tuned_tokens), gain]
-    paper = [
-        [
-            f"paper: {row.model}",
-            duration(3600 * row.hours),
-            _whole(row.problems),
-            f"≈ {row.tuned_tokens:,}",
-            f"{row.gain}",
-        ]
-        for row in PAPER_COSTS
-    ]
-    lines = ["## Cost", "", *_rows(["run", "sampling + tuning", "problems", "tuned tokens", "gain"], [mine, *paper])]
-    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.seconds.items())
-    computed = f"{_whole(cost.generated_tokens)} tokens generated, {_whole(cost.scored_tokens)} scored by both models"
-    told = [f"Time: {times}."] * bool(times) + [f"Computed: {computed}."] * (cost.generated_tokens is not None)
-    return [*lines, *(["", " ".join(told)] if told else [])]
+    points = "–" if cost.gain is None else f"{cost.gain:+.1f}"
+    mine = ["this run", duration(cost.sampling_and_tuning), whole(cost.problems), whole(cost.tuned_tokens), points]
+    rows = [mine]
+    for row in PAPER_COSTS:
+        time, tokens = duration(3600 * row.hours), f"≈ {row.tuned_tokens:,}"
+        rows.append([f"paper: {row.model}", time, whole(row.problems), tokens, str(row.gain)])
+    lines = ["## Cost", "", *_rows(["run", "sampling + tuning", "problems", "tuned tokens", "gain"], rows)]
+    if cost.seconds:
+        lines += ["", f"Time: {', '.join(f'{name} {duration(time)}' for name, time in cost.seconds.items())}."]
+    if cost.generated_tokens is not None:
+        computed = f"{whole(cost.generated_tokens)} tokens generated, {whole(cost.scored_tokens)} scored by both models"
+        lines += ["", f"Computed: {computed}."]
+    return lines
 
 
 def _labels(labels: LabelStatistics) -> list[str]:
     figures = [
-        ["rollouts", _whole(labels.rollouts)],
-        ["ended by themselves", _whole(labels.finished)],
-        ["steps scored", _whole(labels.steps)],
-        ["labels", _whole(labels.kept)],
-        ["steps with KL < 0.1", _share(labels.below_tenth)],
-        ["steps kept", _share(labels.above_beta)],
-        ["favourite tokens agree", _share(labels.agree)],
-        ["mean KL where they agree, nats", _fixed(labels.mean_kl_agree)],
-        ["mean KL where they differ, nats", _fixed(labels.mean_kl_disagree)],
-        ["kept where they agree", _share(labels.agree_above_beta)],
-        ["labels of one token", _share(labels.single_token)],
-        ["tokens in a label, mean", _fixed(labels.mean_support)],
-        ["label entropy, mean, nats", _fixed(labels.mean_entropy)],
+        ["rollouts", whole(labels.rollouts)],
+        ["ended with a stop token", whole(labels.finished)],
+        ["steps scored", whole(labels.steps)],
+        ["labels", whole(labels.kept)],
+        ["steps with KL < 0.1", share(labels.below_tenth)],
+        ["steps kept", share(labels.above_beta)],
+        ["top-1 tokens agree", share(labels.agree)],
+        ["mean KL where they agree, nats", fixed(labels.mean_kl_agree)],
+        ["mean KL where they differ, nats", fixed(labels.mean_kl_disagree)],
+        ["kept where they agree", share(labels.agree_above_beta)],
+        ["labels of one token", share(labels.single_token)],
+        ["tokens in a label, mean", fixed(labels.mean_support)],
+        ["label entropy, mean, nats", fixed(labels.mean_entropy)],
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
     if labels.histogram:
-        bins = [
-            [f"{place / 10:.1f} – {(place + 1) / 10:.1f}", _share(share)]
-            for place, share in enumerate(labels.histogram)
-        ]
-        bins[-1][0] = "2.0 and more"
-        tail = [[f"{2 + n / 5:.1f} – {2.2 + n / 5:.1f}", _share(share)] for n, share in enumerate(labels.tail)]
-        lines += ["", *_rows(["KL, nats", "tokens"], bins), "", *_rows(["of the tail, nats", "tokens"], tail)]
+        for title, bins, shares in (
+            ("KL, nats", HEAD_BINS, labels.histogram),
+            ("of the tail, nats", TAIL_BINS, labels.tail),
+        ):
+            rows = [[str(place), share(part)] for place, part in zip(bins, shares, strict=True)]
+            lines += ["", *_rows([title, "tokens"], rows)]
     if labels.kept:
-        sizes = [[str(n), _whole(count)] for n, count in enumerate(labels.supports, 1)]
+        sizes = [[str(n), whole(count)] for n, count in enumerate(labels.supports, 1)]
         sizes[-1][0] += " or more"
         positions = [
-            [str(at), _whole(steps), _share(kept)]
+            [str(at), whole(steps), share(kept)]
             for at, (steps, kept) in enumerate(zip(labels.steps_at, labels.kept_at, strict=True))
         ]
         lines += ["", *_rows(["tokens in a label", "labels"], sizes)]
         lines += ["", *_rows(["position", "steps", "kept"], positions)]
     for title, tokens in (("promoted", labels.promoted), ("demoted", labels.demoted)):
         if tokens:
-            cells = [[f"`{_cell(repr(one.text)[1:-1])}`", f"{one.mass:+.1f}", _whole(one.labels)] for one in tokens]
+            cells = [[f"`{_cell(repr(one.text)[1:-1])}`", f"{one.mass:+.1f}", whole(one.labels)] for one in tokens]
             lines += ["", *_rows([f"most {title}", "Σ (v − π_E)", "labels"], cells)]
     lines += [
         f"\nWarning: {warning.count:,} {warning.text}, first at "
@@ -128,8 +121,8 @@ def _cases(title: str, cases: Sequence[Case], total: int) -> Iterator[str]:
     if cases:
         yield f"## {title}: {len(cases)} of {total}"
     for case in cases:
-        parts = "" if case.diverges_at is None else f"; the answers part at token {case.diverges_at}"
-        yield f"\n{_text(case.benchmark)}, right answer {_text(case.gold)}{parts}:\n"
+        parts = "" if case.diverges_at is None else f"; the answers differ from token {case.diverges_at} on"
+        yield f"\n{_text(case.benchmark)}, gold answer {_text(case.gold)}{parts}:\n"
         yield from (f"    {line}" for line in case.question.splitlines())
         for name, answer in (("before", case.before), ("after", case.after)):
             yield "    "
@@ -151,24 +144,3 @@ def _cell(text: str) -> str:
 
 def _text(text: str) -> str:
     return " ".join(text.split()).replace("<", "&lt;")
-
-
-def _score(score: Score | None) -> str:
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})" if score else ""
-
-
-def _gain(row: object) -> str:
-    assert isinstance(row, dict)
-    return f"{100 * row['gain']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-
-
-def _whole(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"
-
-
-def _fixed(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

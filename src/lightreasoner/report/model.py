@@ -1,56 +1,49 @@
-"""What a report says, as plain data: the page, the Markdown and the JSON are all made from this."""
+"""The content of a report as plain data; the page, the Markdown and the JSON are made from it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lightreasoner.evaluation.comparison import Prompts
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases
 from lightreasoner.report.labels import LabelStatistics
 
 
 @dataclass(frozen=True)
-class Score:
-    """An accuracy with its 95 % interval, 0 … 1."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Accuracy:
-    """One benchmark before and after; one of the two may be missing.
+    """Accuracies on one benchmark before and after; one of the two may be missing.
 
     Attributes:
-        prompt: chat, plain or likelihood.
+        prompts: kinds of prompt before and after.
         benchmark: its name.
-        title: as tables call it.
+        title: its name in tables.
         total: items.
-        before: the expert's.
-        after: the fine-tuned model's.
-        test: row of `evaluation.comparison.compare`: gain, interval, p-values; None where there is nothing to compare.
+        before: accuracy of the expert, 0 … 1.
+        after: accuracy of the fine-tuned model.
+        test: row of `evaluation.comparison.compare`: gain, interval, p-values; None without a comparison.
     """
 
-    prompt: str
+    prompts: Prompts
     benchmark: str
     title: str
     total: int
-    before: Score | None
-    after: Score | None
+    before: Interval | None
+    after: Interval | None
     test: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took. None where no file tells.
+    """The cost of a run; None for what no file records.
 
     Attributes:
         seconds: by stage.
-        sampling_and_tuning: seconds of the two together, which is the paper's measure.
+        sampling_and_tuning: seconds of both stages, the paper's measure.
         problems: problems sampled.
         tuned_tokens: labelled positions trained on.
         generated_tokens: response tokens of the rollouts.
-        scored_tokens: prompt and response tokens that passed through the expert and the amateur for scoring, both.
+        scored_tokens: prompt and response tokens that expert and amateur scored, summed over both.
         gain: points, mean over the benchmarks.
     """
 
@@ -65,7 +58,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class PaperCost:
-    """A row of the paper's Table 2, LightReasoner's half."""
+    """A LightReasoner row of the paper's Table 2."""
 
     model: str
     hours: float
@@ -74,7 +67,7 @@ class PaperCost:
     gain: float
 
 
-# Table 2, on one H200; tuned tokens are given there in millions with two decimals, gain is the AVG column's.
+# Table 2, on one H200. Tuned tokens are rounded to 10,000 there; the gain is that of the AVG column.
 PAPER_COSTS = (
     PaperCost("Qwen2.5-Math-1.5B", 0.5, 1000, 20_000, 11.8),
     PaperCost("Qwen2.5-Math-7B", 0.75, 1000, 20_000, 4.7),
@@ -85,27 +78,27 @@ PAPER_COSTS = (
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a run folder tells.
+    """The content of a run folder.
 
     Attributes:
-        run: the folder, as it was named.
+        run: the folder, as the user named it.
         expert: name of the model that was improved.
-        amateur: name of the weaker one; None for imported samples.
-        dataset: where the problems are from.
-        verdict: what was run and what came of it, one sentence.
-        accuracies: by benchmark.
+        amateur: name of the weaker model; None for imported samples.
+        dataset: source of the problems.
+        verdict: what was run and its result, one sentence.
+        accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
-        warnings: what the comparison warns of.
-        cost: what the run took.
-        beta: β of Eq 3; None where every step was kept, or nobody knows.
+        warnings: of the comparison.
+        cost: time and tokens of the run.
+        beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
-        labels: what the samples are like; None where there are none.
+        labels: statistics of the samples; None without samples.
         training: rows of the training log.
-        cases: items on which the verdicts differ.
+        cases: items whose verdict changed.
         settings: by dotted name.
         environment: versions and machine.
-        commands: what repeats the run.
-        missing: what the folder does not hold, and so is not here.
+        commands: commands that reproduce the run.
+        missing: what the folder does not hold.
     """
 
     run: str
@@ -127,6 +120,14 @@ class Report:
     commands: tuple[str, ...]
     missing: tuple[str, ...]
 
+    @property
+    def main_test(self) -> Mapping[str, Any] | None:
+        """The comparison behind the verdict: the first mean over benchmarks, or the first benchmark."""
+        return next(iter((*self.overall, *(row.test for row in self.accuracies if row.test))), None)
+
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
+        """The report as JSON values; `prompt` of an accuracy is null if the prompts before and after differ."""
+        values = asdict(self)
+        for row in values["accuracies"]:
+            row["prompt"] = row["prompts"].shared
+        return values

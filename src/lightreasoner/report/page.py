@@ -1,4 +1,4 @@
-"""The HTML page: template, style and script inlined, allowed by their hashes alone, blocks of data behind them."""
+"""The HTML page: template, style and script inline, allowed by their hashes only, followed by the blocks of data."""
 
 import base64
 import hashlib
@@ -9,9 +9,10 @@ from typing import Any, BinaryIO
 import jinja2
 from markupsafe import Markup
 
-from lightreasoner.report import charts
-from lightreasoner.report.model import PAPER_COSTS, Report, Score
-from lightreasoner.report.verdict import p_value
+from lightreasoner.evaluation.statistics import Interval
+from lightreasoner.report import charts, tables
+from lightreasoner.report.model import PAPER_COSTS, Report
+from lightreasoner.samples.statistics import TAIL_BINS
 
 Facts = Mapping[str, Any]
 
@@ -21,9 +22,9 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
 
     Args:
         page: file to write.
-        report: what it says.
-        facts: what the token browser's section says: `beta`, `shown` and `left_out` rollouts.
-        blocks: what `browser.BlockWriter` wrote, at its beginning.
+        report: its content.
+        facts: for the token browser: `beta`, and the numbers of rollouts `shown` and `left_out`.
+        blocks: file that `browser.BlockWriter` wrote, at its beginning.
     """
     labels = report.labels
     titles = {"loss": "Loss: cross-entropy to the labels, nats", "kl_to_target": "KL to the labels, nats"}
@@ -31,12 +32,10 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
     context = {
         "title": f"{report.run} · lightreasoner",
         "report": report,
-        "first_test": next(iter((*report.overall, *(row.test for row in report.accuracies if row.test))), None),
-        "plots": [charts.dumbbell(row, width=600) for row in report.accuracies],
         "paper": PAPER_COSTS,
         "curves": [curve for curve in curves if curve],
         "browser_facts": facts,
-        "kept_at": None,  # where not every step was scored
+        "kept_at": None,  # stays None where not every step was scored
     }
     if labels and labels.steps:
         context |= {
@@ -58,8 +57,9 @@ def _write(page: BinaryIO, template: str, context: Mapping[str, Any], blocks: Bi
     text = _ENVIRONMENT.get_template(template).render(
         **context,
         classes=charts.KL_CLASSES,
+        tail_bins=TAIL_BINS,
         version=metadata.version("lightreasoner"),
-        style=Markup(style),  # noqa: S704  (our own files, nobody's input)
+        style=Markup(style),  # noqa: S704  (our own files, not input)
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
@@ -77,32 +77,15 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def duration(seconds: float | None) -> str:
-    """A time for people: 26 s, 5 min, 1.5 h."""
-    if seconds is None:
-        return "–"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
-
-
-def _gain(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['gain']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-
-
-def _score(score: Score | None) -> str:
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})" if score else "–"
-
-
 def _p_value(value: float) -> Markup | str:
-    """2·10⁻⁹⁶ instead of 2e-96, whose digits few fonts raise alike."""
-    text = p_value(value)
+    """A p-value with a raised exponent, 2·10⁻⁹⁶; few fonts have all raised digits in one style."""
+    text = tables.p_value(value)
     digits, _, exponent = text.partition("e")
     return Markup("{}·10<sup>{}</sup>").format(digits, f"−{exponent.lstrip('-0')}") if exponent else text
 
 
 def _seen(text: str) -> str:
-    """A token on its own: its blanks and line breaks are seen."""
+    """A token by itself, with visible blanks and line breaks at its ends."""
     return text.replace("\n", "↵").replace("\t", "→").replace(" ", "␣") if text.strip() != text else text
 
 
@@ -120,13 +103,15 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
-    "whole": lambda value: "–" if value is None else f"{value:,}",
+    "whole": tables.whole,
     "percent": lambda share: f"{100 * share:.1f}",
-    "share": lambda share: "–" if share is None else f"{100 * share:.1f} %",
-    "fixed": lambda value: "–" if value is None else f"{value:.3f}",
-    "duration": duration,
-    "gain": _gain,
-    "score": _score,
+    "share": tables.share,
+    "fixed": tables.fixed,
+    "duration": tables.duration,
+    "gain": tables.gain,
+    "ends": lambda row: Interval.of(row, "gain").percent.ends("+.1f"),
+    "score": tables.score,
+    "whisker": charts.whisker,
     "p": _p_value,
     "tight": lambda text: text.replace(" %", "\u00a0%"),
     "seen": _seen,

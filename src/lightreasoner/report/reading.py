@@ -1,9 +1,9 @@
-"""From a run folder to a `Report`. What a stage has not finished is named as missing, and claimed nowhere."""
+"""Read a run folder into a `Report`. An unfinished stage is listed as missing and contributes no figures."""
 
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
@@ -13,11 +13,12 @@ import yaml
 
 from lightreasoner.config import JudgeName
 from lightreasoner.errors import DataError, LightReasonerError
-from lightreasoner.evaluation.comparison import compare
+from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
-from lightreasoner.report.model import Accuracy, Cost, Report, Score
+from lightreasoner.report.model import Accuracy, Cost, Report
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
@@ -30,7 +31,7 @@ BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluation
 
 @dataclass
 class RunFolder:
-    """What of a run folder is there and sound.
+    """The finished stages of a run folder.
 
     Attributes:
         path: the folder.
@@ -52,7 +53,7 @@ class RunFolder:
 
     @property
     def texts(self) -> TokenTexts:
-        """The expert's tokens: from the merged folder, or from wherever the expert itself is on this machine."""
+        """The expert's tokens: from the merged folder, or from the expert if this machine has it."""
         places: list[tuple[str, str | None]] = [(str(self.path / "merged"), None)]
         if self.sampled:
             places.append((self.sampled[0].expert, self.sampled[0].expert_revision))
@@ -62,14 +63,14 @@ class RunFolder:
 
     @property
     def judge(self) -> JudgeName | None:
-        """Whose verdicts the run's settings ask for; None where they do not say, or that judge has not judged all."""
+        """The judge of the run's settings; None if they name none, or one that has not judged all answers."""
         judge = self.settings.get("evaluate.judge")
         judged = [one.judged for one in (*self.before, *self.after) if one.judged]
         return judge if judged and all(judge in judges for judges in judged) else None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """By dotted name: those of the whole run, or what each stage was made with."""
+        """Settings by dotted name: those of the run's recipe, or those of each stage."""
         try:
             return _flat(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
         except (OSError, ValueError, yaml.YAMLError, AttributeError):
@@ -77,7 +78,7 @@ class RunFolder:
             return _flat({name: stage[0].fingerprint() for name, stage in stages.items() if stage})
 
     def of_json(self, name: str) -> Any:
-        """A JSON file of the folder; an empty dictionary where there is none that can be read."""
+        """A JSON file of the folder; an empty dictionary if it is missing or unreadable."""
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -85,10 +86,10 @@ class RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """Look at a run folder.
+    """Find the finished stages of a run folder.
 
     Raises:
-        DataError: nothing in it can be reported.
+        DataError: there is nothing to report.
     """
     run = RunFolder(path)
     samples = path if (path / "manifest.json").exists() else path / "sample"
@@ -99,7 +100,7 @@ def open_run(path: Path) -> RunFolder:
     _evaluate(run)
     if not (run.sampled or run.tuned or run.before or run.after):
         raise DataError(
-            f"{path} holds nothing to report ({'; '.join(run.missing)}). Name the --out folder of a `lightr` command"
+            f"{path} holds nothing to report ({'; '.join(run.missing)}). Give the --out folder of a `lightr` command"
         )
     return run
 
@@ -108,39 +109,28 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     """The report of a run folder.
 
     Args:
-        run: what `open_run` found.
+        run: result of `open_run`.
         texts: the expert's tokens.
-        visit: called with every rollout, in order; nothing else of them is kept.
+        visit: called with every rollout, in order; the rollouts are not kept.
     """
     if not texts.known:
         run.missing.append("token texts: no tokenizer of the expert is on this machine, so token ids stand for them")
     made = run.sampled[0] if run.sampled else None
     training = run.tuned[0] if run.tuned else None
     labels, tokens = _samples(run, texts, visit)
-    accuracies = _accuracies(run)
-    cost = _cost(run, labels, tokens)
     log = run.of_json("finetune/log.json")
     expert = made.expert if made else training.settings.model if training else None
     amateur, dataset = (made.amateur, made.dataset) if made else (None, None)
-    return Report(
+    found = Report(
         run=str(run.path),
         expert=expert,
         amateur=amateur,
         dataset=dataset,
-        verdict=verdict_of(
-            run=str(run.path),
-            expert=expert,
-            amateur=amateur,
-            dataset=dataset,
-            questions=cost.problems,
-            trained=cost.tuned_tokens,
-            accuracies=accuracies,
-            comparison=run.comparison,
-        ),
-        accuracies=accuracies,
+        verdict="",
+        accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", ())),
-        cost=cost,
+        cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
         labels=labels,
@@ -151,6 +141,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         commands=_commands(run),
         missing=tuple(run.missing),
     )
+    return replace(found, verdict=verdict_of(found))
 
 
 def _stage(run: RunFolder, folder: Path, what: str) -> StageFolder | None:
@@ -165,7 +156,7 @@ def _stage(run: RunFolder, folder: Path, what: str) -> StageFolder | None:
 
 
 def _evaluate(run: RunFolder) -> None:
-    """Find the evaluations before and after, whatever of the two there is, and compare them."""
+    """Read the evaluations before and after, and compare them if there are both."""
     folder = run.path / "evaluate"
     named = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)]
     if not any(named) and folder.is_dir():
@@ -190,7 +181,7 @@ def _evaluate(run: RunFolder) -> None:
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
-    """Statistics of the samples, and how many response tokens and prompt-and-response tokens they have."""
+    """Statistics of the samples, and their numbers of generated tokens and of tokens scored by each model."""
     if not run.sampled:
         return None, (0, 0)
     _, stage = run.sampled
@@ -201,42 +192,39 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
         counter.add(rollout)
         visit(rollout)
         generated += len(rollout.response_ids)
-        scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # nothing is predicted from the last one
+        scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # the last token predicts nothing
     return counter.result(), (generated, scored)
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
-    tests = {(row["prompt"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
-    sides = [{(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after)]
-    # Where the two have no kind of prompt in common, the comparison sets one kind against the other.
-    across = [
-        ((prompt.split(" → ")[0], name), (prompt.split(" → ")[-1], name)) for prompt, name in tests if " → " in prompt
-    ]
-    keys = [(key, key) for key in {**sides[0], **sides[1]} if not any(key in pair for pair in across)] + across
+    tests = {(row["prompts"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
+    before, after = ({(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after))
+    compared = {(prompt, name) for prompts, name in tests for prompt in prompts}
+    others = ((prompt, name) for prompt, name in {**before, **after} if (prompt, name) not in compared)
     rows = []
-    for pair in keys:
-        here = [side.get(key) for side, key in zip(sides, pair, strict=True)]
+    for prompts, name in (*tests, *((Prompts(prompt, prompt), name) for prompt, name in others)):
+        here = before.get((prompts.before, name)), after.get((prompts.after, name))
         known = next(one for one in here if one)
-        key = (" → ".join(dict.fromkeys(prompt for prompt, _ in pair)), known.benchmark.name)
         rows.append(
             Accuracy(
-                *key,
+                prompts,
+                name,
                 title=known.benchmark.title,
                 total=known.figures["total"],
                 before=_score(here[0], run.judge),
                 after=_score(here[1], run.judge),
-                test=tests.get(key),
+                test=tests.get((prompts, name)),
             )
         )
     return tuple(rows)
 
 
-def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Score | None:
+def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Interval | None:
     if evaluated is None:
         return None
     figures = verdicts_of(evaluated, judge).result
     assert figures is not None
-    return Score(figures["accuracy"], figures["low"], figures["high"])
+    return Interval.of(figures, "accuracy")
 
 
 def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int]) -> Cost:
@@ -261,7 +249,7 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
 
 
 def _common_head(prompts: list[list[int]]) -> list[int]:
-    """What all prompts begin with: the cue and the chat template, where there are several questions."""
+    """The common prefix of all prompts: the cue and the chat template. Empty with a single prompt."""
     return list(commonprefix(prompts)) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
 
 
@@ -273,7 +261,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _commands(run: RunFolder) -> tuple[str, ...]:
-    """Commands that repeat the run into another folder."""
+    """Commands that reproduce the run in another folder."""
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
         return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)

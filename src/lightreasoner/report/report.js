@@ -1,5 +1,5 @@
 "use strict";
-// The token browser. All text is set as text, never as markup. Blocks of data are unpacked when they are needed.
+// The token browser. All text is set as text, never as markup. Blocks of data are unpacked on demand.
 (async () => {
   const PER_PAGE = 10, CACHED = 12;
   const KEPT = 1, AGREES = 2, DISAGREES = 4;
@@ -31,7 +31,7 @@
     entry.lower = entry.q.toLowerCase();
   }
 
-  const cache = new Map();  // block number → promise of its rollouts; the one used last stands last
+  const cache = new Map();  // block number → promise of its rollouts, least recently used first
   function details(number) {
     const block = Math.floor(number / perBlock);
     const found = cache.get(block) || unpack(`block-${block}`);
@@ -41,7 +41,7 @@
     return found.then((rollouts) => rollouts[number % perBlock]);
   }
 
-  // --- what is shown ---
+  // --- filters and pages ---
 
   let order = [], page = 0, focused = null, drawing = 0;
   const filter = { text: "", kept: false, agreement: "any", low: null, high: null, sort: "sampled" };
@@ -99,7 +99,7 @@
     page = Math.min(Math.max(page, 0), pages - 1);
     const numbers = order.slice(page * PER_PAGE, (page + 1) * PER_PAGE);
     const rollouts = await Promise.all(numbers.map(details));
-    if (mine !== drawing) return false;  // something else has been asked for meanwhile
+    if (mine !== drawing) return false;  // a newer call has started
     list.replaceChildren(...numbers.map((number, place) => article(number, rollouts[place])));
     if (!numbers.length) list.append(element("p", "note", "Nothing matches. Widen the KL range or clear the search."));
     find("page").textContent = `page ${page + 1} of ${pages}`;
@@ -210,11 +210,11 @@
   });
   list.addEventListener("click", (event) => { if (placeOf(event.target)) event.target.focus(); });
 
-  // --- moving about ---
+  // --- navigation ---
 
   async function go(number, step) {
     let place = order.indexOf(number);
-    if (place < 0) {  // a link leads to what the filters hide
+    if (place < 0) {  // the filters hide the target of a link
       reset();
       await apply();
       place = order.indexOf(number);
@@ -283,7 +283,7 @@
     filter.high = milli(find("high"));
     filter.sort = find("sort").value;
   }
-  let resetting = false;  // by `go`, which draws by itself
+  let resetting = false;  // set by `go`, which draws afterwards
   function reset() {
     resetting = true;
     find("filters").reset();

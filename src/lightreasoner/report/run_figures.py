@@ -1,40 +1,38 @@
-"""The paper's figures that one run folder can give."""
+"""The figures of the paper that one run folder has data for."""
 
 from pathlib import Path
 from typing import Any
 
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report import figures
 from lightreasoner.report.model import Report
 from lightreasoner.report.tokens import TokenTexts
 from lightreasoner.samples.folder import ScoredRollout
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
 SEGMENT = 40  # tokens of each of the two segments of Figure 3
 
 
 class LongestContrast:
-    """Keeps the two rollouts with the most kept steps, for Figure 3."""
+    """Holds the two rollouts with the most kept steps, for Figure 3."""
 
     def __init__(self) -> None:
         self.best: list[ScoredRollout] = []
 
     def add(self, rollout: ScoredRollout) -> None:
-        """Take it in, if it has more kept steps than the second best."""
+        """Hold this rollout if it has more kept steps than the second one so far."""
         if rollout.agrees is not None:  # otherwise most of its steps were not scored
             self.best = sorted([*self.best, rollout], key=lambda one: -len(one.labels))[:2]
 
 
 def save_figures(report: Report, segments: LongestContrast, texts: TokenTexts, folder: Path) -> list[Path]:
-    """Figures 2, 3, 5, and 8 and 9 in one, as far as the run has their data; the files written."""
+    """Write Figures 2, 3, 5, and 8 and 9 in one, as far as the run has their data; returns the files."""
     files: list[Path] = []
     rows: list[dict[str, Any]]
     labels = report.labels
     if labels and labels.histogram:
-        rows = [
-            *({"from": place / 10, "to": (place + 1) / 10 if place < 20 else None, "share": share}
-              for place, share in enumerate(labels.histogram)),
-            *({"from": round(2 + place / 5, 1), "to": round(2.2 + place / 5, 1), "share": share}
-              for place, share in enumerate(labels.tail)),
-        ]  # fmt: skip
+        bins = zip((*HEAD_BINS, *TAIL_BINS), (*labels.histogram, *labels.tail), strict=True)
+        rows = [{"from": place.start, "to": place.end, "share": share} for place, share in bins]
         drawn = figures.kl_histogram(labels.histogram, labels.tail, report.beta)
         files += figures.save(drawn, folder / "figure-2-kl-histogram", rows)
     if segments.best:
@@ -67,24 +65,18 @@ def _accuracies(report: Report, folder: Path) -> list[Path]:
     both = [one for one in report.accuracies if one.before and one.after]
     if not both:
         return []
-    sides = {
-        name: [score for one in both if (score := getattr(one, side))]
-        for side, name in (("before", "before"), ("after", "LightReasoner"))
+    sides: dict[str, list[Interval]] = {
+        "before": [one.before for one in both if one.before],
+        "LightReasoner": [one.after for one in both if one.after],
     }
-    title = report.expert or report.run
     drawn = figures.grouped_bars(
-        [one.title if one.prompt == both[0].prompt else f"{one.title}, {one.prompt}" for one in both],
-        {title: {name: [100 * score.value for score in scores] for name, scores in sides.items()}},
-        {title: {name: [(100 * score.low, 100 * score.high) for score in scores] for name, scores in sides.items()}},
+        [one.title if one.prompts == both[0].prompts else f"{one.title}, {one.prompts}" for one in both],
+        {report.expert or report.run: {name: [score.percent for score in side] for name, side in sides.items()}},
     )
-    ends = {"": "value", "_low": "low", "_high": "high"}
     rows = [
-        {"benchmark": one.benchmark, "prompt": one.prompt, "n": one.total}
-        | {
-            f"{side}{end}": getattr(getattr(one, side), name)
-            for side in ("before", "after")
-            for end, name in ends.items()
-        }
-        for one in both
+        {"benchmark": one.benchmark, "prompt": str(one.prompts), "n": one.total}
+        | {"before": before.value, "before_low": before.low, "before_high": before.high}
+        | {"after": after.value, "after_low": after.low, "after_high": after.high}
+        for one, before, after in zip(both, *sides.values(), strict=True)
     ]
     return figures.save(drawn, folder / "figure-5-accuracies", rows)

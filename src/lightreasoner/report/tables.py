@@ -1,9 +1,11 @@
-"""Results as lines for a person: Markdown tables, which read well in a terminal and in a README."""
+"""Results as text: Markdown tables, and the formats of numbers that all reports share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.evaluation.comparison import Prompts
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.grading.verdicts import VERDICTS
 
 GENERATION_TROUBLE = {"truncated": "cut off at the length limit", "prompt_too_long": "with too long a prompt"}
@@ -18,7 +20,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Accuracies in the form of the paper's Table 1 with 95 % intervals, then what went into them."""
+    """Accuracies in the form of the paper's Table 1 with 95 % intervals, then the counts behind each of them."""
     by_prompt: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, figures in results.items():
         prompt, _, name = key.partition("/")
@@ -26,9 +28,10 @@ def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(name for figures in by_prompt.values() for name in figures))
     rows = []
     for prompt, figures in by_prompt.items():
-        cells = [_interval(figures[name]) if name in figures else "" for name in names]
+        accuracies = [Interval.of(figures[name], "accuracy") if name in figures else None for name in names]
+        cells = [score(accuracy, missing="") for accuracy in accuracies]
         mean = sum(figures[name]["accuracy"] for name in figures) / len(figures)
-        average = f"{100 * mean:.1f}" if len(figures) == len(names) else ""  # of all columns or not at all
+        average = f"{100 * mean:.1f}" if len(figures) == len(names) else ""  # only of all columns
         rows.append([prompt, *cells, *([average] if len(names) > 1 else [])])
     titles = [BENCHMARKS[name].title for name in names]
     lines = table(["prompt", *titles, *(["AVG"] if len(names) > 1 else [])], rows)
@@ -37,38 +40,34 @@ def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def comparison_lines(result: Mapping[str, Any]) -> list[str]:
     """One row for each benchmark, means below, warnings last."""
-    header = ["prompt", "benchmark", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)", "visible"]
+    header = ["prompt", "benchmark", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)", "MDE"]
     rows = [
         [
-            *(row["prompt"], BENCHMARKS[row["benchmark"]].title, str(row["total"])),
-            *(f"{100 * row[side]:.1f}" for side in ("before", "after")),
-            _gain(row),
-            f"{row['gained']} / {row['lost']}",
-            *(f"{row[p]:.2g}" for p in ("p_value", "p_holm")),
+            *_compared(row, BENCHMARKS[row["benchmark"]].title),
+            f"{row['p_holm']:.2g}",
             "" if row["minimal_detectable"] is None else f"{100 * row['minimal_detectable']:.1f}",
         ]
         for row in result["benchmarks"]
     ]
-    rows += [
-        [
-            *(row["prompt"], f"AVG of {row['benchmarks']}", str(row["total"])),
-            *(f"{100 * row[side]:.1f}" for side in ("before", "after")),
-            _gain(row),
-            f"{row['gained']} / {row['lost']}",
-            f"{row['p_value']:.2g}",
-            *("", ""),
-        ]
-        for row in result["overall"]
-    ]
+    rows += [[*_compared(row, f"AVG of {row['benchmarks']}"), "", ""] for row in result["overall"]]
     legend = (
         "Accuracies in %, gains in points with bootstrap intervals; p: exact McNemar (items pooled in AVG); "
-        "visible: the smallest true gain that this many items show 4 times in 5."
+        "MDE: minimum detectable effect at 80 % power, in points."
     )
     return [*table(header, rows), "", legend, *(f"warning: {text}" for text in result["warnings"])]
 
 
+def _compared(row: Mapping[str, Any], title: str) -> list[str]:
+    """The columns of a comparison that benchmarks and averages share."""
+    return [
+        *(str(Prompts(*row["prompts"])), title, str(row["total"])),
+        *(f"{100 * row[side]:.1f}" for side in ("before", "after")),
+        *(gain(row), f"{row['gained']} / {row['lost']}", f"{row['p_value']:.2g}"),
+    ]
+
+
 def run_lines(result: Mapping[str, Any]) -> list[str]:
-    """The summary of a run: the pair, what was kept and trained on, the comparison, the times."""
+    """The summary of a run: the pair, kept steps and labels, the comparison, the times."""
     sampled, tuned = result["sample"], result["finetune"]
     return [
         f"expert {result['expert']}, amateur {result['amateur']}, "
@@ -109,16 +108,8 @@ def benchmark_lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The benchmarks as a table."""
     columns = ["name", "items", "answers", "shots", "metric", "verified", "source"]
     cells = [[str(row[column]) for column in columns] for row in rows.values()]
-    legend = "verified: a published figure has been reproduced with it. Sources are read unless --data-dir is given."
+    legend = "verified: reproduces a published figure. --data-dir replaces the source."
     return [*table(columns, cells), "", legend]
-
-
-def _interval(figures: Mapping[str, Any]) -> str:
-    return f"{100 * figures['accuracy']:.1f} ({100 * figures['low']:.1f} to {100 * figures['high']:.1f})"
-
-
-def _gain(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['gain']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
 
 
 def _details(key: str, figures: Mapping[str, Any]) -> str:
@@ -127,9 +118,47 @@ def _details(key: str, figures: Mapping[str, Any]) -> str:
     parts += [f"{figures[name]} {what}" for name, what in GENERATION_TROUBLE.items() if figures.get(name)]
     parts += [f"pass@{k} {100 * share:.1f}" for k, share in figures.get("pass_at", {}).items()]
     parts += [f"majority vote {100 * figures['majority']:.1f}"] if "majority" in figures else []
-    parts += ["not verified against a published figure"] if not figures["verified"] and _published(key) else []
+    is_published = BENCHMARKS[key.rpartition("/")[2]].source is not None
+    parts += ["not verified against a published figure"] if is_published and not figures["verified"] else []
     return ", ".join(parts)
 
 
-def _published(key: str) -> bool:
-    return BENCHMARKS[key.rpartition("/")[2]].source is not None
+def score(accuracy: Interval | None, missing: str = "–") -> str:
+    """An accuracy in %, with its interval: 55.0 (34.2 to 74.2)."""
+    return missing if accuracy is None else f"{accuracy.percent:.1f}"
+
+
+def gain(row: Mapping[str, Any]) -> str:
+    """The gain of a row of a comparison in points, with its interval: +2.1 (-0.4 to +4.6)."""
+    return f"{Interval.of(row, 'gain').percent:+.1f}"
+
+
+def p_value(value: float) -> str:
+    """A p-value with two digits, 0.034, or with one if it is tiny, 2e-96; <1e-300 below the range of a float."""
+    if value < 1e-300:
+        return "<1e-300"
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.0e}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time: 26 s, 5 min, 1.5 h."""
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
+
+
+def whole(value: int | None) -> str:
+    """A count: 1,319."""
+    return "–" if value is None else f"{value:,}"
+
+
+def share(value: float | None) -> str:
+    """A share in percent: 12.5 %."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def fixed(value: float | None) -> str:
+    """A number with three decimals."""
+    return "–" if value is None else f"{value:.3f}"

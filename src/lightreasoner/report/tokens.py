@@ -1,4 +1,4 @@
-"""What token ids look like, without loading a model: read from the tokenizer file of the expert or the merged model."""
+"""Texts of token ids, read from the tokenizer file of the expert or the merged model; no model is loaded."""
 
 import json
 import unicodedata
@@ -15,12 +15,12 @@ from lightreasoner.miniature import MODELS, model_path
 
 @dataclass(frozen=True)
 class Token:
-    """How a token is shown.
+    """A token as text.
 
     Attributes:
-        text: what it stands for, nothing in it that acts on a terminal or a page's direction of writing. Bytes that
-            are a part of a character only are shown in hex, such as ⟨F0 9F⟩.
-        control: it is a control token, such as the end of a turn.
+        text: printable text, without characters that act on a terminal or on the direction of writing. Bytes of an
+            incomplete character are in hex, such as ⟨F0 9F⟩.
+        control: whether it is a control token, such as the end of a turn.
     """
 
     text: str
@@ -31,7 +31,7 @@ class TokenTexts:
     """Texts of token ids; without a tokenizer, the ids themselves.
 
     Args:
-        tokenizer: None where there is none that can be read.
+        tokenizer: None if there is none.
     """
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
@@ -47,17 +47,17 @@ class TokenTexts:
         return self._tokenizer is not None
 
     def token(self, index: int) -> Token:
-        """How this id is shown."""
+        """The text of an id."""
         return self._token(int(index))
 
     def join(self, ids: Iterable[int]) -> str:
-        """The text of several ids; characters that are spread over several of them are whole."""
+        """The text of several ids; characters made of several tokens are whole."""
         if not self._bytewise:
             return "".join(self.token(index).text for index in ids)
         return _show_bytes(b"".join(self._bytes(index) for index in ids))
 
     def _bytes(self, index: int) -> bytes:
-        """What an id of a byte-level tokenizer spells."""
+        """The bytes of an id of a byte-level tokenizer."""
         assert self._tokenizer is not None
         piece = None if index in self._added or index < 0 else self._tokenizer.id_to_token(index)
         if piece is None or not all(letter in _BYTE_OF for letter in piece):
@@ -65,7 +65,7 @@ class TokenTexts:
         return bytes(_BYTE_OF[letter] for letter in piece)
 
     def _find(self, index: int) -> Token:
-        if index < 0:  # a token that an imported sample does not tell
+        if index < 0:  # an imported sample may lack a token
             return Token("⟨?⟩")
         if self._tokenizer is None:
             return Token(f"⟨{index}⟩")
@@ -82,10 +82,10 @@ class TokenTexts:
 
 
 def visible(text: str) -> str:
-    """The text with everything replaced that is not to be seen, line breaks and tabs excepted.
+    """The text with all invisible characters replaced, except line breaks and tabs.
 
-    Control characters (ANSI escapes begin with one), marks that turn the direction of writing, and Unicode's own
-    line separators come out as ⟨U+202E⟩.
+    Control characters (as in ANSI escapes), marks of the direction of writing, and Unicode's line separators become
+    texts such as ⟨U+202E⟩.
     """
     if text.isprintable():
         return text
@@ -99,18 +99,18 @@ def _code(letter: str) -> str:
 
 
 def find_texts(places: Iterable[tuple[str, str | None]]) -> TokenTexts:
-    """The texts of the first of these models whose tokenizer is on this machine.
+    """The texts of the first of these models that has a tokenizer file on this machine.
 
     Args:
-        places: names of models and their revisions: `miniature/NAME`, a folder, or a Hub id of which the cache is
-            searched. A GGUF file has no tokenizer file.
+        places: names and revisions of models: `miniature/NAME`, a folder, or a Hub id in the cache. A GGUF file has
+            no tokenizer file.
     """
     for name, revision in places:
         path = _tokenizer_file(name, revision)
         if path is not None:
             try:
                 return TokenTexts(Tokenizer.from_file(str(path)))
-            except Exception:  # noqa: S112  (the library raises nothing more precise; ids are shown then)
+            except Exception:  # noqa: S112  (the library raises bare exceptions; the report then shows ids)
                 continue
     return TokenTexts(None)
 
@@ -133,7 +133,7 @@ def _decoder_of(tokenizer: Tokenizer) -> str:
 
 
 def _show_bytes(content: bytes) -> str:
-    """Bytes as text; those that make no whole character in hex."""
+    """Bytes as text; bytes of incomplete characters in hex."""
     pieces, start = [], 0
     while start < len(content):
         try:
@@ -148,7 +148,7 @@ def _show_bytes(content: bytes) -> str:
 
 
 def _byte_alphabet() -> Mapping[str, int]:
-    """The letters by which byte-level tokenizers spell bytes (GPT-2's): printable ones stand for themselves."""
+    """GPT-2's alphabet of byte-level tokenizers: letter → byte; printable characters are their own byte."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}

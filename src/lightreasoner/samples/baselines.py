@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from lightreasoner.config import BaselineConfig, BaselineKind
-from lightreasoner.data.problems import Row, make_problem, question_of, read_dataset, text_of
+from lightreasoner.data.lines import Row
+from lightreasoner.data.problems import make_problem, question_of, read_dataset, text_of
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool

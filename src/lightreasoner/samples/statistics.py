@@ -1,8 +1,9 @@
-"""What the labels of a run are like: how far the models part, what the labels ask for, and which look like junk."""
+"""Statistics of labels: the divergence of the models, the effect of a label on each token, signs of junk."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,20 @@ HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
 JUNK_KL = 4.0  # nats; the paper's mean is 2.0 where the models' favourite tokens differ, and 0.2 where they agree
 ECHO_LENGTH = 8  # tokens in a row that a rollout shares with the part of the prompt before the question
 
-HEAD_BINS, HEAD_WIDTH = 20, 0.1  # of Figure 2, nats: [0, 2) in bins of 0.1 …
-TAIL_BINS, TAIL_WIDTH = 14, 0.2  # … and [2, 4.8) in bins of 0.2
+
+class Bin(NamedTuple):
+    """A bin of Figure 2: `start` ≤ KL < `end`, nats; None is an open end."""
+
+    start: float
+    end: float | None
+
+    def __str__(self) -> str:
+        return f"{self.start:.1f} and more" if self.end is None else f"{self.start:.1f} to {self.end:.1f}"
+
+
+# Exact tenths, so that 0.3 is the lower end of its bin.
+HEAD_BINS = (*(Bin(tenth / 10, (tenth + 1) / 10) for tenth in range(20)), Bin(2.0, None))
+TAIL_BINS = tuple(Bin(tenth / 10, (tenth + 2) / 10) for tenth in range(20, 48, 2))  # the inset
 
 
 @dataclass
@@ -20,21 +33,19 @@ class KlHistogram:
     """Tokens counted by KL divergence, in the bins of the paper's Figure 2.
 
     Attributes:
-        head: counts in [0, 0.1), [0.1, 0.2) … [1.9, 2), and from 2 on; 21 values. Rounding below 0 counts as 0.
-        tail: counts in [2, 2.2) … [4.6, 4.8), and from 4.8 on; 15 values.
+        head: counts in `HEAD_BINS`. Rounding below 0 counts as 0.
+        tail: counts in `TAIL_BINS`, and in one more bin above them.
     """
 
-    head: NDArray[np.int64] = field(default_factory=lambda: np.zeros(HEAD_BINS + 1, dtype=np.int64))
-    tail: NDArray[np.int64] = field(default_factory=lambda: np.zeros(TAIL_BINS + 1, dtype=np.int64))
+    head: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(HEAD_BINS), dtype=np.int64))
+    tail: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(TAIL_BINS) + 1, dtype=np.int64))
 
     def add(self, kl: NDArray[np.float64]) -> None:
-        """Count these divergences; those that are no numbers are left out."""
+        """Count these divergences, except NaN and infinity."""
         values = np.maximum(kl[np.isfinite(kl)], 0.0)
-        edges = np.arange(1, HEAD_BINS + 1) / 10  # exact tenths: 0.3 is the lower edge of its bin
-        self.head += np.bincount(np.searchsorted(edges, values, side="right"), minlength=HEAD_BINS + 1)
-        high = values[values >= HEAD_BINS / 10]
-        edges = (np.arange(1, TAIL_BINS + 1) * 2 + 20) / 10
-        self.tail += np.bincount(np.searchsorted(edges, high, side="right"), minlength=TAIL_BINS + 1)
+        self.head += _counted(values, [place.start for place in HEAD_BINS[1:]])
+        tail = values[values >= TAIL_BINS[0].start]
+        self.tail += _counted(tail, [place.end for place in TAIL_BINS if place.end is not None])
 
     @property
     def total(self) -> int:
@@ -44,7 +55,12 @@ class KlHistogram:
     def shares(self) -> tuple[list[float], list[float]]:
         """Head and tail as shares of all tokens, the tail without its open end."""
         total = max(self.total, 1)
-        return (self.head / total).tolist(), (self.tail[:TAIL_BINS] / total).tolist()
+        return (self.head / total).tolist(), (self.tail[:-1] / total).tolist()
+
+
+def _counted(values: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
+    """Counts below the first edge, from each edge to the next, and from the last edge on."""
+    return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
 
 
 @dataclass

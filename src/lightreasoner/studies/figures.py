@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.report import figures
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
-from lightreasoner.samples.statistics import KlHistogram, Mean
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, KlHistogram, Mean
 from lightreasoner.studies import tables
 from lightreasoner.studies.grids import Scope
 from lightreasoner.studies.jobs import Samples
-from lightreasoner.studies.outcomes import AVERAGE, Interval, difference
+from lightreasoner.studies.outcomes import AVERAGE, difference
 from lightreasoner.studies.reports import Claim, Report
 from lightreasoner.studies.tables import Groups
 
@@ -60,8 +61,7 @@ def figure2(scope: Scope, groups: Groups) -> Report:
         exceeding_agreed += int(np.count_nonzero(kl[agrees] > PAPER_BETA))
     shares, tail = histogram.shares()
     beta = scope.main.sample.divergence_beta
-    rows = [[f"{n / 10:.1f} to {(n + 1) / 10:.1f}", 100 * share] for n, share in enumerate(shares[:-1])]
-    rows.append(["2.0 and more", 100 * shares[-1]])
+    rows = [[str(place), 100 * share] for place, share in zip(HEAD_BINS, shares, strict=True)]
     above = 100 * exceeding / max(1, histogram.total)
     notes = [
         f"{histogram.total} tokens of {job.config.expert} with amateur {job.config.amateur}, seed {job.config.seed}. "
@@ -78,10 +78,7 @@ def figure2(scope: Scope, groups: Groups) -> Report:
         )
     ]
     header = ["KL (nats)", "% of tokens"]
-    data = [
-        *_data(header, rows),
-        *_data(header, [[f"{2 + n / 5:.1f} to {2.2 + n / 5:.1f}", 100 * share] for n, share in enumerate(tail)]),
-    ]
+    data = _data(header, [*rows, *([str(place), 100 * share] for place, share in zip(TAIL_BINS, tail, strict=True))])
     return Report(
         "Figure 2: divergence of expert from amateur",
         header,

@@ -11,20 +11,11 @@ from scipy.stats import ttest_rel
 from lightreasoner.data.benchmarks import ARITHMETIC_SEED, BENCHMARKS
 from lightreasoner.data.problems import make_problem
 from lightreasoner.evaluation.comparison import read_sides
-from lightreasoner.evaluation.statistics import compare_overall
+from lightreasoner.evaluation.statistics import Interval, compare_overall
 from lightreasoner.miniature.word_problems import THEMES, word_problems
 from lightreasoner.studies.job import Job
 
 AVERAGE = "AVG"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95 % interval, in points."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -115,7 +106,7 @@ def difference(before: Group, after: Group, columns: Sequence[str] = ()) -> Diff
     n = min(len(ours), len(theirs))
     p_seeds = float(ttest_rel(ours[:n], theirs[:n]).pvalue) if n > 1 else None
     return Difference(
-        Interval(100 * overall.gain, 100 * overall.low, 100 * overall.high),
+        overall.gain.percent,
         overall.p_value,
         None if p_seeds is None or p_seeds != p_seeds else p_seeds,  # NaN where all differences are equal
         n,

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.evaluation.statistics import holm
+from lightreasoner.evaluation.statistics import Interval, holm
 from lightreasoner.report import figures
 from lightreasoner.report.tables import table
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically
-from lightreasoner.studies.outcomes import Difference, Interval
+from lightreasoner.studies.outcomes import Difference
 from lightreasoner.studies.paper import PAPER
 
 VERDICTS = ("holds", "does not hold", "not decided")
@@ -193,8 +193,8 @@ def _text(cell: Any) -> str:
     match cell:
         case None:
             return "–"
-        case Interval(value, low, high):
-            return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+        case Interval():
+            return f"{cell:+.1f}"
         case P(value):
             return "–" if value is None else f"{value:.2g}"
         case bool():

@@ -186,7 +186,7 @@ def table5(scope: Scope, groups: Groups) -> Report:
     for row in rows:
         if row[2] < 0:
             verdict = "does not hold" if row[5].low > 0 else "holds" if row[5].high <= 0 else "not decided"
-            evidence = f"gap {row[2]:+.1f}, gain {row[5].value:+.1f} ({row[5].low:+.1f} to {row[5].high:+.1f})"
+            evidence = f"gap {row[2]:+.1f}, gain {row[5]:+.1f}"
             claims.append(Claim(f"{row[0]} gains nothing from the stronger {row[1]}", verdict, evidence))
     return Report(
         "Table 5: amateurs of different strengths",

@@ -1,0 +1,61 @@
+"""Likelihoods of given choices."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.runs.records import ScoredChoices
+from lightreasoner.runs.stage import read_stage
+
+from .helpers import config_for
+
+
+def write_choices(folder: Path) -> Path:
+    rows = [
+        {
+            "question": f"Why number {number}?",
+            "choices": {"label": ["A", "B", "C"], "text": [f"It is {number}.", "So.", "Nobody knows why it is so."]},
+            "answerKey": "ABC"[number % 3],
+        }
+        for number in range(9)
+    ]
+    for name, split in (("arc_challenge", "test"), ("commonsense_qa", "validation")):
+        (folder / name).mkdir()
+        (folder / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_choices_are_scored_one_by_one_as_together(random_expert: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "benchmarks": ("arc_challenge", "commonsense_qa"), "data_dir": write_choices(tmp_path), "max_items": None,
+    }  # fmt: skip
+    result = evaluate(config_for(tmp_path / "out", str(random_expert), answer_batch_size=4, **settings))
+    model = AutoModelForCausalLM.from_pretrained(random_expert, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(random_expert)
+    for name, metric in (("arc_challenge", "acc_norm"), ("commonsense_qa", "acc")):
+        _, stage = read_stage(tmp_path / "out/likelihood" / name / "choices")
+        rows = [row for table in stage.tables("choices") for row in ScoredChoices.rows(table)]
+        assert len(rows) == 9
+        for row in rows:
+            for choice, logprob in zip(row.choices, row.logprobs, strict=True):
+                start = len(tokenizer(row.context)["input_ids"])
+                ids = torch.tensor([tokenizer(f"{row.context} {choice}")["input_ids"]])
+                with torch.inference_mode():
+                    logprobs = model(ids).logits[0].double().log_softmax(-1)
+                expected = sum(float(logprobs[at - 1, ids[0, at]]) for at in range(start, ids.shape[1]))
+                assert logprob == pytest.approx(expected, abs=1e-4)
+        figures = result[f"likelihood/{name}"]
+        for kind in ("acc", "acc_norm"):
+            assert figures[kind] == sum(row.is_right(kind) for row in rows) / 9
+        assert (figures["metric"], figures["accuracy"], figures["total"]) == (metric, figures[metric], 9)
+
+
+def test_the_likeliest_choice_counts_as_it_is_or_per_character() -> None:
+    row = ScoredChoices("q", "c", ["ab", "abcdefgh"], 1, [-3.0, -4.0])
+    assert (row.is_right("acc"), row.is_right("acc_norm")) == (False, True)
+    assert ScoredChoices("q", "c", ["a", "b"], 0, [-1.0, -1.0]).is_right("acc")
