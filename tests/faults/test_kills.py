@@ -6,13 +6,29 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from .harness import assert_same_rows, assert_same_samples, commits, contents, count, lightr, start, succeed, wait_for
+from .harness import (
+    LOAD,
+    OBJECTIVE,
+    assert_same_rows,
+    assert_same_samples,
+    at_call,
+    commits,
+    contents,
+    count,
+    held,
+    killed,
+    lightr,
+    start,
+    succeed,
+    wait_for,
+)
 
 POINTS = ("before-shard", "after-shard", "in-ledger", "after-ledger")
 
@@ -109,7 +125,7 @@ def test_kills_at_random_moments_of_evaluation(
 def test_a_finished_job_run_again_touches_nothing(stage: str, request: pytest.FixtureRequest) -> None:
     out = request.getfixturevalue({"sampling": "sampled", "evaluating": "evaluated"}[stage])
     before = contents(out)
-    again = succeed(*request.getfixturevalue(stage), out, fail="in-load:kill")  # loading a model would kill it
+    again = succeed(*request.getfixturevalue(stage), out, patch=at_call(LOAD, 1, before=killed))
     assert contents(out) == before
     assert again.out
 
@@ -124,7 +140,7 @@ def test_a_finished_run_of_all_stages_touches_nothing(
     )  # fmt: skip
     first = succeed(*arguments, "--json")
     before = contents(tmp_path / "run")
-    assert json.loads(succeed(*arguments, "--json", fail="in-load:kill").out) == json.loads(first.out)
+    assert json.loads(succeed(*arguments, "--json", patch=at_call(LOAD, 1, before=killed)).out) == json.loads(first.out)
     assert contents(tmp_path / "run") == before
 
 
@@ -167,7 +183,7 @@ def test_tuning_stopped_at_a_step_goes_on_with_the_same_labels(
 ) -> None:
     """SIGTERM while step `step` is computed: that step is taken and saved, and the next ones are those of the whole."""
     out, go = tmp_path / "run", tmp_path / "go"
-    command = start(*tuning, out, fail=f"loss:hang={go}@{step}")
+    command = start(*tuning, out, patch=at_call(OBJECTIVE, step, before=partial(held, go)))
     wait_for((tmp_path / "go.reached").exists, command)
     command.send(signal.SIGTERM)
     time.sleep(0.05)
@@ -192,7 +208,7 @@ def test_one_kept_checkpoint_is_never_given_up_before_the_next_is_complete(
     assert_same_adapter(out, tuned)
 
 
-@pytest.mark.parametrize("point", ["in-merge", "before-merge-name"])
+@pytest.mark.parametrize("point", ["in-folder", "before-name"])
 def test_a_kill_in_a_merge_leaves_no_folder_of_that_name(
     point: str, merging: tuple[object, ...], tmp_path: Path
 ) -> None:

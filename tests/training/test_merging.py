@@ -116,7 +116,7 @@ def test_a_flipped_bit_in_the_adapter_is_refused(run: Path, random_expert: Path,
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(RunCorrupted, match="not the file that fine-tuning recorded"):
+    with pytest.raises(RunCorrupted, match="not the file that fine-tuning wrote"):
         merge(config_for(copied, random_expert, tmp_path / "merged"))
 
 

@@ -57,11 +57,10 @@ class Layout:
     offsets: Tensor
     shared: int
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Layout":
+    def to(self, device: torch.device) -> "Layout":
         """The layout on another device."""
         ids, positions, places, home, offsets = (
-            tensor.to(device, non_blocking=non_blocking)
-            for tensor in (self.input_ids, self.position_ids, self.places, self.home, self.offsets)
+            tensor.to(device) for tensor in (self.input_ids, self.position_ids, self.places, self.home, self.offsets)
         )
         return Layout(ids, positions, places, home, offsets, self.shared)
 

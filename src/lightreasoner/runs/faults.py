@@ -1,12 +1,12 @@
-"""Faults on demand, so that tests can break a stage at an exact moment. Without the variable nothing happens.
+"""Faults on request: tests break a stage at an exact moment. Without the variable nothing happens.
 
     LIGHTREASONER_FAILPOINTS="after-shard:kill"           at the first time that this point is reached
     LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"           at the third time
-    LIGHTREASONER_FAILPOINTS="in-merge:hang=/a/file"      waits until that file is there; makes FILE.reached
-    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"  the disk is full; the loss is no number
+    LIGHTREASONER_FAILPOINTS="in-folder:hang=/a/file"     writes FILE.reached, then waits until FILE exists
+    LIGHTREASONER_FAILPOINTS="in-ledger:enospc"           the disk is full
     LIGHTREASONER_FAILPOINTS="in-batch:memory"            memory runs out
 
-`docs/reliability.md` lists the points.
+Points are in `runs` and `training/checkpoints.py` only; `docs/reliability.md` lists them.
 """
 
 import errno
@@ -20,27 +20,28 @@ from pathlib import Path
 VARIABLE = "LIGHTREASONER_FAILPOINTS"
 
 POINTS = (
-    "before-shard", "after-shard", "in-ledger", "after-ledger", "in-batch", "in-load", "loss", "gradient",
-    "in-checkpoint", "before-checkpoint-complete", "in-adapter", "in-merge", "before-merge-name",
+    "before-shard", "after-shard", "in-ledger", "after-ledger", "in-batch",
+    "in-checkpoint", "before-checkpoint-complete", "in-folder", "before-name",
 )  # fmt: skip
-ACTIONS = ("kill", "enospc", "memory", "nan", "hang")
+ACTIONS = ("kill", "enospc", "memory", "hang")
 
 _reached: Counter[str] = Counter()
 
 
-def reach(name: str) -> bool:
-    """Pass a point where a test may want something to fail; True where a value is to be spoilt (`nan`).
+def reach(name: str) -> None:
+    """Pass a point where a test may want something to fail.
 
     Raises:
         OSError: the fault is a full disk.
+        MemoryError: the fault is memory that runs out.
     """
     plan = _plan()
     if name not in plan:
-        return False
+        return
     action, value, turn = plan[name]
     _reached[name] += 1
     if _reached[name] != turn:
-        return False
+        return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "enospc":
@@ -51,7 +52,6 @@ def reach(name: str) -> bool:
         Path(f"{value}.reached").touch()
         while not Path(value).exists():
             time.sleep(0.01)
-    return action == "nan"
 
 
 @cache

@@ -12,7 +12,7 @@ from lightreasoner.inference.scoring import tokens_per_pass
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.training.batches import Collator, load_labels
-from lightreasoner.training.finetuning import LabelObjective
+from lightreasoner.training.objective import LabelObjective
 
 
 def checkpoint_losses(config: FinetuneConfig, finetuned: Path, solutions: Path) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def checkpoint_losses(config: FinetuneConfig, finetuned: Path, solutions: Path) 
     model = load_model(source, dtype=config.dtype, device=config.device, trust_remote_code=config.trust_remote_code)
     objective = LabelObjective(model, vocabulary_of(tokenizer, logit_width(model)), labels_per_step=len(labels))
     texts = [[int(i) for i in (labels.text_of == text).nonzero()[0]] for text in range(len(labels.text_starts) - 1)]
-    batches = Collator(labels, packs(model), tokens_per_pass(model))([texts])["micro_batches"]
+    batches = Collator(labels, packs(model), tokens_per_pass(model))([texts])
 
     @torch.inference_mode()
     def loss(forward: Any) -> float:

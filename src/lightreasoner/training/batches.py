@@ -3,7 +3,6 @@
 Everything here is about *which* labels meet in a forward pass; the loss is in `training`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -150,12 +149,12 @@ class MicroBatch:
     label_ids: Tensor
     label_weights: Tensor
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "MicroBatch":
+    def to(self, device: torch.device) -> "MicroBatch":
         """The micro-batch on another device."""
         return MicroBatch(
-            self.layout.to(device, non_blocking) if self.layout else None,
-            {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()},
-            *(value.to(device, non_blocking=non_blocking) for value in (self.rows, self.label_ids, self.label_weights)),
+            self.layout.to(device) if self.layout else None,
+            {name: value.to(device) for name, value in self.inputs.items()},
+            *(value.to(device) for value in (self.rows, self.label_ids, self.label_weights)),
         )
 
 
@@ -173,12 +172,12 @@ class Collator:
     packed: bool
     tokens: int
 
-    def __call__(self, items: Sequence[list[list[int]]]) -> dict[str, list[MicroBatch]]:
-        """The micro-batches, under the only key `micro_batches`."""
+    def __call__(self, items: Sequence[list[list[int]]]) -> list[MicroBatch]:
+        """The micro-batches of these items of a `LabelSchedule`."""
         blocks = [block for item in items for block in item]
         lengths = [max(int(self.labels.prefix_length[label]) for label in block) for block in blocks]
         parts = cut_by_tokens(lengths, self.tokens)
-        return {"micro_batches": [self._micro_batch([blocks[index] for index in part]) for part in parts]}
+        return [self._micro_batch([blocks[index] for index in part]) for part in parts]
 
     def _micro_batch(self, blocks: list[list[int]]) -> MicroBatch:
         lengths = [max(int(self.labels.prefix_length[label]) for label in block) for block in blocks]
@@ -247,8 +246,3 @@ def flatten(rollouts: pa.Table, steps: pa.Table, max_length: int) -> LabelSet:
 
 def _starts(sizes: Sequence[int] | NDArray[np.int32]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-
-def epochs(labels: LabelSet, steps: int, labels_per_step: int) -> int:
-    """How many times some label is seen at most."""
-    return math.ceil(steps * labels_per_step / len(labels))
