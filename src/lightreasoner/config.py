@@ -216,7 +216,7 @@ class FinetuneSettings(Config):
     logging_steps: Annotated[int, Field(ge=1)] = 10
     """Log every N steps."""
     report_to: tuple[str, ...] = ()
-    """Trackers of transformers' Trainer, such as trackio, wandb, tensorboard."""
+    """Trackers of accelerate, such as trackio, wandb, tensorboard."""
 
 
 class MergeSettings(Config):

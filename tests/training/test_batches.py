@@ -38,13 +38,13 @@ def test_the_schedule_depends_on_the_seed_alone(labels: LabelSet) -> None:
     assert blocks(1) != blocks(2)
 
 
-def test_a_step_that_cannot_be_dealt_out_is_refused() -> None:
+def test_a_step_that_cannot_be_divided_evenly_is_refused() -> None:
     assert share_of_step(16, 2) == 8
     with pytest.raises(DataError, match="16 labels a step"):
         share_of_step(16, 3)
 
 
-def test_long_prefixes_are_skipped_and_counted_never_cut(samples: Path, labels: LabelSet) -> None:
+def test_long_prefixes_are_skipped_and_counted_never_truncated(samples: Path, labels: LabelSet) -> None:
     limit = int(np.median(labels.prefix_length))
     _, short = load_labels(samples, max_length=limit)
     assert short.skipped == int((labels.prefix_length > limit).sum())

@@ -22,7 +22,7 @@ from .conftest import adapter_of, config_for
 def test_interrupted_and_resumed_equals_uninterrupted(random_expert: Path, samples: Path, tmp_path: Path) -> None:
     settings = {"steps": 80, "save_steps": 30, "logging_steps": 1}
     finetune(config_for(samples, random_expert, tmp_path / "whole", **settings))
-    # A real process that is asked to stop once it has logged a few steps, then started again.
+    # A real process: stopped by SIGTERM once it has logged a step, then started again.
     config = config_for(samples, random_expert, tmp_path / "parts", **settings)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     script = (
@@ -50,7 +50,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(random_expert: Path, sampl
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_a_damaged_checkpoint_is_passed_over(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(random_expert: Path, samples: Path, tmp_path: Path) -> None:
     finetune(config_for(samples, random_expert, tmp_path))
     folder = tmp_path / "finetune"
     assert newest_complete_checkpoint(folder) == folder / "checkpoint-6"

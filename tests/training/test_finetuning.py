@@ -20,7 +20,9 @@ from lightreasoner.training.finetuning import finetune
 from .conftest import adapter_of, config_for
 
 
-def test_training_lowers_the_loss_and_keeps_its_promises(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+def test_training_lowers_the_loss_logs_it_and_rotates_checkpoints(
+    random_expert: Path, samples: Path, tmp_path: Path
+) -> None:
     result = finetune(config_for(samples, random_expert, tmp_path, steps=30, learning_rate=1e-2, logging_steps=5))
     assert result["labels_trained"] == 30 * 16
     assert result["last_loss"] < result["first_loss"]
@@ -40,7 +42,7 @@ def test_learning_rate_falls_linearly_to_zero(random_expert: Path, samples: Path
     assert [entry["learning_rate"] for entry in log if "loss" in entry] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
-def test_finished_training_runs_no_more(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+def test_finished_training_does_not_run_again(random_expert: Path, samples: Path, tmp_path: Path) -> None:
     config = config_for(samples, random_expert, tmp_path)
     first = finetune(config)
     stamp = (tmp_path / "finetune" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns

@@ -22,14 +22,14 @@ Gradients = dict[str, torch.Tensor]
 def gradients(
     expert: Path, samples: Path, blocks: list[list[int]], labels: LabelSet, packed: bool, tokens: int = 4096
 ) -> Gradients:
-    """LoRA gradients of one step over these blocks, dropout 0."""
+    """LoRA gradients of one step over these blocks, without dropout."""
     config = config_for(samples, expert, samples, lora_dropout=0.0)
     source = find_model(str(expert))
     model = load_model(source, dtype="float32", device="cpu")
     objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=16)
     with_lora = attach_lora(model, config)
     for name, parameter in with_lora.named_parameters():
-        if "lora_B" in name:  # zero at the start, which would hide the gradient of A
+        if "lora_B" in name:  # its initial zeros would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.05)
     for batch in Collator(labels, packed, tokens)([blocks]):
         objective(with_lora, batch).backward()
@@ -117,7 +117,7 @@ def test_the_loss_is_equation_8_on_the_bare_prefix(random_expert: Path, labels: 
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_before_the_step(random_expert: Path, samples: Path, labels: LabelSet) -> None:
+def test_a_nan_loss_raises_before_the_step(random_expert: Path, samples: Path, labels: LabelSet) -> None:
     source = find_model(str(random_expert))
     model = load_model(source, dtype="float32", device="cpu")
     objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=16)

@@ -27,20 +27,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_folder(final: Path, needed: int) -> Iterator[Path]:
-    """Make a folder that gets its name only once it is whole; after an error there is none.
+    """Write a folder that gets its name only once it is whole; an error leaves nothing behind.
 
     Args:
-        final: its name; nothing of that name may be there. One process at a time makes it.
-        needed: bytes that it takes.
+        final: path of the folder, which must not exist. The caller holds a lock against other writers.
+        needed: bytes to be written.
 
     Yields:
-        A temporary folder beside it to write into.
+        A temporary folder beside `final` to write into.
 
     Raises:
         DiskFull: names the bytes needed and free.
     """
     temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that died
     with room_for(final, needed, temporary):
         temporary.mkdir()
         yield temporary
@@ -49,7 +49,7 @@ def new_folder(final: Path, needed: int) -> Iterator[Path]:
 
 
 def publish_folder(temporary: Path, final: Path) -> None:
-    """Flush a finished folder to disk and give it its name in one step."""
+    """Flush a finished folder to disk and rename it in one step."""
     for path in temporary.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -61,12 +61,12 @@ def publish_folder(temporary: Path, final: Path) -> None:
 
 @contextmanager
 def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
-    """Within this context `path` is written; a full disk is said to be one, whatever the writing library calls it.
+    """Raise `DiskFull` when writing `path` fails for lack of space, whatever error the writing library raises.
 
     Args:
-        path: what is being written, for the message.
-        needed: bytes that it takes.
-        leftovers: files or folders to remove where writing fails.
+        path: file or folder being written, for the message.
+        needed: bytes to be written.
+        leftovers: files or folders to remove after an error.
 
     Raises:
         DiskFull: names the bytes needed and free.
@@ -80,7 +80,7 @@ def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
         )
         for leftover in leftovers:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        # Libraries written in C++ and Rust tell the cause in words only, or not at all.
+        # Libraries written in C++ and Rust give the cause in words only, or not at all.
         named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         if isinstance(error, LightReasonerError) or not (named or written + free < needed):
             raise

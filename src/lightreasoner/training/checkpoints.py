@@ -1,4 +1,4 @@
-"""Checkpoints of stage 2: saved with hashes, rotated, found again and resumed from.
+"""Checkpoints of stage 2: save, rotate, find the newest complete one, resume.
 
 A checkpoint counts once it has `complete.json` with the hash of every other file in it.
 """
@@ -24,15 +24,15 @@ from lightreasoner.runs.files import file_hash, room_for, write_json
 from lightreasoner.runs.progress import say
 
 COMPLETE = "complete.json"
-OTHER_BYTES = 100_000  # of a checkpoint, beside weights and moments, about
+OTHER_BYTES = 100_000  # rough size of a checkpoint without weights and moments
 
 
 @dataclass
 class TrainingState:
-    """Everything that a training step changes, which is what a checkpoint holds.
+    """Everything that a training step changes; a checkpoint holds all of it.
 
     Attributes:
-        accelerator: knows the processes and the gradient scaler.
+        accelerator: of the processes and the gradient scaler.
         model: the model with its LoRA, not wrapped for several processes.
         optimizer: of the LoRA weights.
         scheduler: of the learning rate.
@@ -51,16 +51,16 @@ class TrainingState:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What has a `state_dict`, by the name of its file."""
+        """Objects with a `state_dict`, by file name."""
         scaler = self.accelerator.scaler
         parts = {"optimizer.pt": self.optimizer, "scheduler.pt": self.scheduler, "scaler.pt": scaler}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> None:
-    """Save `checkpoint-STEP`, mark it complete, and then remove all but the newest `keep`.
+    """Save `checkpoint-STEP`, mark it complete, then remove all but the newest `keep`.
 
-    All processes call this; the first one writes.
+    All processes must call this; the first one writes.
 
     Raises:
         DiskFull: names the bytes needed and free; the torn checkpoint is removed.
@@ -70,7 +70,7 @@ def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> None:
     if not state.accelerator.is_main_process:
         return
     path = folder / f"checkpoint-{state.step}"
-    shutil.rmtree(path, ignore_errors=True)  # torn by an earlier stop
+    shutil.rmtree(path, ignore_errors=True)  # an incomplete one
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     with room_for(path, 12 * trained + OTHER_BYTES, path):  # float32, with Adam's two moments
         state.model.save_pretrained(str(path), save_embedding_layers=False)
@@ -89,10 +89,10 @@ def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> None:
 
 
 def resume(state: TrainingState, checkpoint: Path) -> None:
-    """Put the state back to what it was when the checkpoint was saved.
+    """Restore the state of the moment when the checkpoint was saved.
 
     Raises:
-        RunCorrupted: a file holds Python objects other than numbers; they are not run.
+        RunCorrupted: a file holds pickled objects other than tensors and numbers; they are not run.
     """
 
     def load(name: str) -> Any:
@@ -104,21 +104,21 @@ def resume(state: TrainingState, checkpoint: Path) -> None:
         random_states = load("rng_state.pth")
     except UnpicklingError:
         raise RunCorrupted(
-            f"{checkpoint} holds Python objects other than numbers, which were not run: it is not a checkpoint of "
-            "`lightr finetune`. Remove it; the one before it is taken, if there is one"
+            f"{checkpoint} holds pickled objects other than numbers, which were not run: it is not a checkpoint of "
+            "`lightr finetune`. Remove it; training then resumes from the one before, if there is one"
         ) from None
     set_peft_model_state_dict(state.model, load_file(checkpoint / "adapter_model.safetensors"))
     saved = json.loads((checkpoint / "trainer_state.json").read_text())
     state.step, state.log = step_of(checkpoint), saved["log_history"]
     if state.accelerator.is_main_process:
         state.sums.update(saved["sums"])
-    # A run may continue on more processes than it began with; the new ones keep the state that the seed gave them.
+    # Processes that the checkpoint does not know keep the random state of the seed.
     for device, random_state in dict(enumerate(random_states)).get(state.accelerator.process_index, {}).items():
         _generator_of(device).set_rng_state(random_state)
 
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint whose files are all there and intact."""
+    """The newest checkpoint whose files are all there and intact."""
     for path in _checkpoints(folder):
         if _is_complete(path):
             return path
@@ -127,7 +127,7 @@ def newest_complete_checkpoint(folder: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Steps that were taken when it was saved."""
+    """Number of steps taken before it was saved."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -146,7 +146,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of the generators that dropout draws from."""
+    """State of the random generators of the CPU and the device, for dropout."""
     return {name: _generator_of(name).get_rng_state() for name in {"cpu", device.type}}
 
 

@@ -59,7 +59,7 @@ from lightreasoner.training.checkpoints import (
 from lightreasoner.training.objective import LabelObjective
 
 ADAPTER = "adapter"
-# Settings that change what is seen and kept on the way, never the result.
+# Settings that change speed, logs and checkpoints, never the result.
 NOT_IN_FINGERPRINT = (
     "tokens_per_micro_batch",
     "save_steps",
@@ -71,7 +71,7 @@ NOT_IN_FINGERPRINT = (
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Run stage 2, or what is left of it, and give its result: losses, counts, time.
+    """Run or resume stage 2; returns its result: losses, counts, time.
 
     Raises:
         LightReasonerError: see `errors`; the newest complete checkpoint stays.
@@ -82,7 +82,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     if sampled["expert_sha256"] != expert_sha256:
         raise DataError(
             f"the labels in {config.data} were sampled from {sampled['expert']}, which is not {config.model} "
-            "(their files differ). A label tells one expert how to change, and would mislead another: "
+            "(their files differ). Labels are made for one expert and would mislead another: "
             "fine-tune the expert that was sampled"
         )
     if labels.skipped:
@@ -112,8 +112,8 @@ def check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
         path = adapter / file
         if name in result and (not path.is_file() or file_hash(path) != result[name]):
             raise RunCorrupted(
-                f"{path} is not the file that fine-tuning wrote (missing or damaged), and another one would be another "
-                f"model. Remove {adapter.parent} and fine-tune again"
+                f"{path} is not the file that fine-tuning wrote (missing or damaged), so the adapter is not used. "
+                f"Remove {adapter.parent} and fine-tune again"
             )
 
 
@@ -136,7 +136,7 @@ def _leave_group() -> None:
 
 
 def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
-    """Train, save the adapter, and give the stage's result (empty on all processes but the first)."""
+    """Train and save the adapter; returns the stage's result, empty on all processes but the first."""
     started = time.perf_counter()
     accelerator = _accelerator(config, folder)
     processes = accelerator.num_processes
@@ -160,7 +160,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     done = step_of(checkpoint) if checkpoint else 0
     items = range(done * processes + accelerator.process_index, len(schedule), processes)
     set_seed(config.seed)  # of dropout
-    # The iterator draws from PyTorch's generator when it is made, so it is made before that is put back.
+    # Making the iterator draws from PyTorch's generator, so the generator is restored after it.
     batches = iter(DataLoader(schedule, sampler=items, collate_fn=collator))
     if checkpoint:
         resume(state, checkpoint)
@@ -228,7 +228,7 @@ def _run_steps(
 
             if stop.signal_number is not None:
                 accelerator.set_trigger()
-            stopping = accelerator.check_trigger()  # on any process: the others would wait for one that left alone
+            stopping = accelerator.check_trigger()  # on any process; if one left alone, the others would hang
             if stopping or state.step % config.save_steps == 0 or state.step == config.steps:
                 save_checkpoint(state, folder, config.keep_checkpoints)
             if stopping and state.step < config.steps:
@@ -238,7 +238,7 @@ def _run_steps(
 def _add_gradients(
     accelerator: Accelerator, model: nn.Module, objective: LabelObjective, batches: Sequence[MicroBatch]
 ) -> None:
-    """Forward and backward of one step's labels, micro-batch by micro-batch; processes meet at the last one.
+    """Forward and backward of one step's labels, micro-batch by micro-batch; DDP adds up gradients in the last one.
 
     Raises:
         ModelError: memory runs out.
@@ -253,16 +253,16 @@ def _add_gradients(
                 raise
             raise ModelError(
                 f"out of memory with a micro-batch of {batch.inputs['input_ids'].numel()} tokens; the step was not "
-                "taken and earlier checkpoints are intact. Lower --tokens-per-micro-batch, which changes nothing "
-                "but memory and speed, or use --dtype bfloat16"
+                "taken and earlier checkpoints are intact. Lower --tokens-per-micro-batch, which changes memory "
+                "and speed only, or use --dtype bfloat16"
             ) from None
 
 
 def _clipped_norm(accelerator: Accelerator, model: nn.Module, most: float) -> float:
-    """Clip the gradient to the norm `most` (0: not at all), and give the norm that it had.
+    """Clip the gradient to the norm `most` (0: no clipping); returns the norm before.
 
     Raises:
-        TrainingDiverged: it is NaN or infinite. In float16 the gradient scaler skips such a step itself.
+        TrainingDiverged: the norm is NaN or infinite. In float16 the gradient scaler skips such a step instead.
     """
     norm = float(accelerator.clip_grad_norm_(model.parameters(), most or math.inf))
     if not math.isfinite(norm) and accelerator.mixed_precision != "fp16":
@@ -282,7 +282,7 @@ def _log(state: TrainingState, folder: Path, entry: Mapping[str, float]) -> None
 
 
 def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
-    """What places models, scales gradients, connects processes and feeds trackers, as the settings ask.
+    """The device, precision, processes and trackers of this training.
 
     Raises:
         ConfigError: a tracker is unknown or not installed.
@@ -301,7 +301,7 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
             cpu=device.type == "cpu",
             log_with=list(config.report_to) or None,
             project_dir=folder / "runs",
-            # Not every step needs every LoRA weight where they are on the experts of a mixture.
+            # A step may leave the LoRA weights on some experts of a mixture without a gradient.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     except ValueError as error:
@@ -313,7 +313,7 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
 
 
 def tokens_per_micro_batch(device: torch.device) -> int:
-    """Tokens of a forward and backward pass, whose activations take memory; a CPU is busy with few."""
+    """Default cap on the tokens of a forward and backward pass, whose activations take memory."""
     return 768 if device.type == "cpu" else 16384
 
 
@@ -344,9 +344,9 @@ def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> PeftModel:
 
 
 def _save_adapter(model: PeftModel, folder: Path) -> None:
-    """Save the adapter under its name, whole or not at all."""
+    """Save the adapter; its folder appears only once it is whole."""
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    shutil.rmtree(folder / ADAPTER, ignore_errors=True)  # of a process that died before it wrote its result
+    shutil.rmtree(folder / ADAPTER, ignore_errors=True)  # left by a process that died before writing its result
     with new_folder(folder / ADAPTER, trained) as temporary:
-        # PEFT would ask the Hub for the base to look for changed embeddings; there are none.
+        # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
         model.save_pretrained(str(temporary), save_embedding_layers=False)

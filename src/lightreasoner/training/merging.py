@@ -100,16 +100,16 @@ def _find_adapter(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> PeftModel:
-    """Base + adapter. PEFT fills weights that a file lacks with fresh ones and only warns; here that is an error."""
+    """Base + adapter. PEFT only warns about missing weights and fills in fresh ones; here this is an error."""
     with_adapter = PeftModel.from_pretrained(base, adapter, torch_device=str(pick_device(config.device)))
     with safe_open(adapter / WEIGHTS, framework="pt") as file:
         found = set(file.keys())
-    # Without looking for changed embeddings, for which PEFT would ask the Hub.
+    # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
     wanted = set(get_peft_model_state_dict(with_adapter, save_embedding_layers=False))
     if found != wanted:
         raise ModelError(
             f"the adapter in {adapter} does not fit {config.model}: {len(wanted - found)} weights are missing and "
-            f"{len(found - wanted)} have no place ({', '.join(sorted(found ^ wanted)[:2])}); "
+            f"{len(found - wanted)} are unknown ({', '.join(sorted(found ^ wanted)[:2])}); "
             "use the base it was made for"
         )
     return with_adapter
