@@ -97,6 +97,7 @@ from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.training import finetuning
 torch.set_num_threads(1)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it once a process has left
 original, calls = finetuning._add_gradients, 0
 def signalled(*arguments):
     global calls

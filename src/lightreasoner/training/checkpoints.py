@@ -67,8 +67,15 @@ def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> None:
     """
     random_states = gather_object([_random_state(state.accelerator.device)])
     sums = gather_object([state.sums])
-    if not state.accelerator.is_main_process:
-        return
+    if state.accelerator.is_main_process:
+        _write_checkpoint(state, folder, keep, random_states, sums)
+    # `torchrun` stops the first process when another one leaves, which must not happen while it writes.
+    state.accelerator.wait_for_everyone()
+
+
+def _write_checkpoint(
+    state: TrainingState, folder: Path, keep: int, random_states: list[Any], sums: list[dict[str, float]]
+) -> None:
     path = folder / f"checkpoint-{state.step}"
     shutil.rmtree(path, ignore_errors=True)  # an incomplete one
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
