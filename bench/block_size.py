@@ -22,7 +22,8 @@ from speed import ALPHA, BETA, LABELS_PER_STEP, Ours, labels_of
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.inference.packing import packs
 from lightreasoner.training.batches import Collator, LabelSet
-from lightreasoner.training.finetuning import LabelObjective, attach_lora
+from lightreasoner.training.finetuning import attach_lora
+from lightreasoner.training.objective import LabelObjective
 
 LEAST_SHARE = 0.75  # smallest accepted B_eff, as a share of the 16 labels of a step
 SIZES = (1, 2, 4, 8, 16)
@@ -39,7 +40,7 @@ def gradients(measured: models.Measured, labels: LabelSet, chosen: list[int]) ->
     rows = []
     for label in chosen:
         with_lora.zero_grad()
-        for batch in collator([[[label]]])["micro_batches"]:
+        for batch in collator([[[label]]]):
             objective(with_lora, batch.to(expert.device)).backward()
         rows.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).cpu().numpy())
     return np.stack(rows)

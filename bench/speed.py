@@ -37,7 +37,8 @@ from lightreasoner.runs.records import Problem
 from lightreasoner.samples.folder import Ragged, Shard
 from lightreasoner.samples.sampling import Prompted, Sampler
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, flatten
-from lightreasoner.training.finetuning import LabelObjective, attach_lora, tokens_per_micro_batch
+from lightreasoner.training.finetuning import attach_lora, tokens_per_micro_batch
+from lightreasoner.training.objective import LabelObjective
 
 BETA, ALPHA, LABELS_PER_STEP = 0.4, 0.2, 16
 
@@ -112,7 +113,7 @@ def labels_of(shards: Sequence[Shard]) -> LabelSet:
 
 
 def half_precision(model: Any) -> torch.autocast:
-    """The Trainer's autocast, for weights that are not float32."""
+    """Autocast as in fine-tuning, for weights that are not float32."""
     return torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
 
 
@@ -129,7 +130,7 @@ def naive_steps(labels: LabelSet, chosen: Sequence[int], width: int) -> list[nai
 
 
 class OurTraining:
-    """Our optimiser steps, without logging and checkpoints."""
+    """Optimiser steps of fine-tuning, without its logging and checkpoints."""
 
     def __init__(self, model: Any, vocabulary: Any, labels: LabelSet, labels_per_forward: int) -> None:
         self.collator = Collator(labels, packs(model), tokens_per_micro_batch(model.device))
@@ -139,7 +140,7 @@ class OurTraining:
         self.tokens = 0
 
     def __call__(self, with_lora: Any, optimizer: torch.optim.Optimizer) -> float:
-        batches = self.collator([self.schedule[self.next]])["micro_batches"]
+        batches = self.collator([self.schedule[self.next]])
         self.next += 1
         optimizer.zero_grad()
         total = 0.0

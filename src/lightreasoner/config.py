@@ -199,7 +199,7 @@ class FinetuneSettings(Config):
     logging_steps: Speed[Count] = 10
     """Log every N steps."""
     report_to: Speed[tuple[str, ...]] = ()
-    """Experiment trackers, such as trackio, wandb, tensorboard."""
+    """Experiment trackers of accelerate, such as trackio, wandb, tensorboard."""
 
 
 class MergeSettings(Config):

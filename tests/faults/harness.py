@@ -2,7 +2,10 @@
 
 import atexit
 import faulthandler
+import functools
+import importlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -56,12 +59,21 @@ class Ended:
 class Command:
     """A command in a separate process."""
 
-    def __init__(self, arguments: tuple[object, ...], environment: dict[str, str], *, cold: bool) -> None:
+    def __init__(
+        self,
+        arguments: tuple[object, ...],
+        environment: dict[str, str],
+        patch: Callable[[], None] | None,
+        *,
+        cold: bool,
+    ) -> None:
         folder = Path(tempfile.mkdtemp(prefix="lightr-"))
         self._streams = [folder / "out", folder / "error"]
         for path in self._streams:
             path.touch()
         words = [str(argument) for argument in arguments]
+        if patch is not None and (cold or _server is None):
+            pytest.skip("a function can only be replaced in a forked process")
         if cold or _server is None:
             command = [sys.executable, "-m", "lightreasoner.cli", *words]
             out, error = (path.open("wb") for path in self._streams)
@@ -74,7 +86,7 @@ class Command:
             self.pid = self._popen.pid
         else:
             self._forked = _server.Process(
-                target=_run, args=(words, environment, *map(str, self._streams)), daemon=True
+                target=_run, args=(words, environment, patch, *map(str, self._streams)), daemon=True
             )
             os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the server imports its libraries
             self._forked.start()
@@ -113,7 +125,7 @@ class Command:
         return Ended(self.code, out, error)
 
 
-def _run(words: list[str], environment: dict[str, str], out: str, error: str) -> None:
+def _run(words: list[str], environment: dict[str, str], patch: Callable[[], None] | None, out: str, error: str) -> None:
     """Run the command line in the forked process."""
     os.environ.update(environment)
     for descriptor, path in ((1, out), (2, error)):
@@ -122,22 +134,97 @@ def _run(words: list[str], environment: dict[str, str], out: str, error: str) ->
     import torch
 
     torch.set_num_threads(1)
+    if patch is not None:
+        patch()
     sys.argv = ["lightr", *words]
     from lightreasoner.cli import main
 
     main()
 
 
-def start(*arguments: object, fail: str = "", cold: bool = False, **environment: str) -> Command:
-    """Start a command, with fail points if any (`lightreasoner.runs.faults`)."""
-    if fail and ":hang" not in fail and "in-load" not in fail:  # these only pause or watch a command
+LOAD = "transformers:AutoModelForCausalLM.from_pretrained"  # of every model
+OBJECTIVE = "lightreasoner.training.objective:LabelObjective.__call__"  # of every micro-batch; `tuning` has one a step
+LOSS = "lightreasoner.contrast:label_cross_entropy"  # within it
+
+
+def at_call(
+    target: str,
+    turn: int,
+    *,
+    before: Callable[[], object] | None = None,
+    after: Callable[[Any], Any] | None = None,
+) -> Callable[[], None]:
+    """A patch for `start`: around the `turn`-th call of a function, do something before or to its result.
+
+    Args:
+        target: `module:name`, where the name may be that of a method.
+        turn: which call, from 1.
+        before: called before it.
+        after: gets its result, gives the one to return.
+    """
+    return functools.partial(_patch, target, turn, before, after)
+
+
+def _patch(target: str, turn: int, before: Callable[[], object] | None, after: Callable[[Any], Any] | None) -> None:
+    module, _, path = target.partition(":")
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    original, calls = getattr(owner, name), 0
+
+    def patched(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls != turn:
+            return original(*arguments, **options)
+        if before is not None:
+            before()
+        result = original(*arguments, **options)
+        return result if after is None else after(result)
+
+    is_bound = getattr(original, "__self__", None) is owner
+    setattr(owner, name, staticmethod(patched) if is_bound else patched)
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def held(go: Path) -> None:
+    """Like the fail points' `hang`."""
+    go.with_name(f"{go.name}.reached").touch()
+    while not go.exists():
+        time.sleep(0.01)
+
+
+def out_of_memory() -> None:
+    raise MemoryError("a fault that a test asked for")
+
+
+def times_nan(value: Any) -> Any:
+    return value * math.nan
+
+
+def with_nan_gradient(loss: Any) -> Any:
+    loss.register_hook(times_nan)
+    return loss
+
+
+def start(
+    *arguments: object,
+    fail: str = "",
+    patch: Callable[[], None] | None = None,
+    cold: bool = False,
+    **environment: str,
+) -> Command:
+    """Start a command, with fail points (`lightreasoner.runs.faults`) or a patch (`at_call`) if any."""
+    if fail and ":hang" not in fail:  # it only pauses a command
         count(faults=1)
-    return Command(arguments, {VARIABLE: fail, **environment}, cold=cold)
+    return Command(arguments, {VARIABLE: fail, **environment}, patch, cold=cold)
 
 
-def lightr(*arguments: object, fail: str = "", cold: bool = False, **environment: str) -> Ended:
+def lightr(*arguments: object, **options: Any) -> Ended:
     """Run a command to its end."""
-    return start(*arguments, fail=fail, cold=cold, **environment).end()
+    return start(*arguments, **options).end()
 
 
 def succeed(*arguments: object, **environment: Any) -> Ended:

@@ -111,7 +111,7 @@ def test_a_damaged_adapter_is_refused_and_not_replaced(
     before = contents(out)
     assert f"{weights} is not the file that fine-tuning wrote" in refused(*tuning, out)
     line = refused("merge", "--model", tuning[2], "--adapter", out, "--out", tmp_path / "merged")
-    assert "is not the file that fine-tuning recorded" in line or "no adapter_model.safetensors" in line
+    assert "is not the file that fine-tuning wrote" in line or "no adapter_model.safetensors" in line
     assert not (tmp_path / "merged").exists()
     assert contents(out) == before
     count(survived=1)
@@ -128,7 +128,7 @@ def test_an_adapter_with_other_settings_is_not_merged(
     assert '"lora_alpha": 17' in settings.read_text()
     count(faults=1)
     line = refused("merge", "--model", tuning[2], "--adapter", out / given, "--out", tmp_path / "merged")
-    assert f"{settings} is not the file that fine-tuning recorded" in line
+    assert f"{settings} is not the file that fine-tuning wrote" in line
     assert not (tmp_path / "merged").exists()
     count(survived=1)
 

@@ -103,7 +103,7 @@ def test_a_full_disk_in_the_ledger_leaves_no_torn_line(
     assert_same_samples(out, sampled)
 
 
-@pytest.mark.parametrize("point", ["in-merge", "before-merge-name"])
+@pytest.mark.parametrize("point", ["in-folder", "before-name"])
 def test_a_full_disk_in_a_merge_leaves_nothing(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
     full_disk_bytes((*merging, tmp_path / "merged"), fail=f"{point}:enospc")
     assert [path.name for path in tmp_path.iterdir() if path.name not in (".lock", ".holder")] == []
@@ -120,7 +120,7 @@ def test_a_full_disk_in_a_shard_leaves_no_shard(sampling: tuple[object, ...], sa
 
 
 def test_a_full_disk_in_the_adapter_leaves_no_adapter(tuning: tuple[object, ...], tuned: Path, tmp_path: Path) -> None:
-    full_disk_bytes((*tuning, tmp_path), fail="in-adapter:enospc")
+    full_disk_bytes((*tuning, tmp_path), fail="in-folder:enospc")
     assert not (tmp_path / "finetune/adapter").exists()
     succeed(*tuning, tmp_path)
     assert_same_adapter(tmp_path, tuned)

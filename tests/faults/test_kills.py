@@ -6,13 +6,29 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from .harness import assert_same_rows, assert_same_samples, commits, contents, count, lightr, start, succeed, wait_for
+from .harness import (
+    LOAD,
+    OBJECTIVE,
+    assert_same_rows,
+    assert_same_samples,
+    at_call,
+    commits,
+    contents,
+    count,
+    held,
+    killed,
+    lightr,
+    start,
+    succeed,
+    wait_for,
+)
 
 POINTS = ("before-shard", "after-shard", "in-ledger", "after-ledger")
 
@@ -108,7 +124,7 @@ def test_kills_at_random_moments_of_evaluation(
 def test_a_finished_stage_run_again_changes_no_file(stage: str, request: pytest.FixtureRequest) -> None:
     out = request.getfixturevalue({"sampling": "sampled", "evaluating": "evaluated"}[stage])
     before = contents(out)
-    again = succeed(*request.getfixturevalue(stage), out, fail="in-load:kill")  # loading a model would kill the process
+    again = succeed(*request.getfixturevalue(stage), out, patch=at_call(LOAD, 1, before=killed))
     assert contents(out) == before
     assert again.out
 
@@ -123,7 +139,7 @@ def test_a_finished_run_of_all_stages_changes_no_file(
     )  # fmt: skip
     first = succeed(*arguments, "--json")
     before = contents(tmp_path / "run")
-    assert json.loads(succeed(*arguments, "--json", fail="in-load:kill").out) == json.loads(first.out)
+    assert json.loads(succeed(*arguments, "--json", patch=at_call(LOAD, 1, before=killed)).out) == json.loads(first.out)
     assert contents(tmp_path / "run") == before
 
 
@@ -166,7 +182,7 @@ def test_tuning_stopped_at_a_step_resumes_with_the_same_labels(
 ) -> None:
     """After SIGTERM during a step, that step is completed and saved, and later steps equal those of the whole run."""
     out, go = tmp_path / "run", tmp_path / "go"
-    command = start(*tuning, out, fail=f"loss:hang={go}@{step}")
+    command = start(*tuning, out, patch=at_call(OBJECTIVE, step, before=partial(held, go)))
     wait_for((tmp_path / "go.reached").exists, command)
     command.send(signal.SIGTERM)
     time.sleep(0.05)
@@ -191,7 +207,7 @@ def test_the_only_kept_checkpoint_stays_until_the_next_is_complete(
     assert_same_adapter(out, tuned)
 
 
-@pytest.mark.parametrize("point", ["in-merge", "before-merge-name"])
+@pytest.mark.parametrize("point", ["in-folder", "before-name"])
 def test_a_kill_in_a_merge_leaves_no_output_folder(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "merged"
     assert lightr(*merging, out, fail=f"{point}:kill").code == -signal.SIGKILL

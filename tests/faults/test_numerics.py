@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,22 @@ from lightreasoner.runs.records import Problem
 from lightreasoner.samples.folder import scored_rollouts
 from lightreasoner.samples.sampling import Prompted, Sampler
 
-from .harness import assert_same_rows, commits, contents, count, lightr, refused, rows, succeed
+from .harness import (
+    LOSS,
+    OBJECTIVE,
+    assert_same_rows,
+    at_call,
+    commits,
+    contents,
+    count,
+    lightr,
+    out_of_memory,
+    refused,
+    rows,
+    succeed,
+    times_nan,
+    with_nan_gradient,
+)
 from .test_fingerprints import changed
 from .test_kills import assert_same_adapter
 
@@ -122,7 +139,8 @@ def test_a_sampling_expert_with_nan_logits_stops_the_run(
 
 
 def test_a_micro_batch_that_does_not_fit_is_reported(tuning: tuple[object, ...], tuned: Path, tmp_path: Path) -> None:
-    found = lightr(*tuning, tmp_path, fail="in-batch:memory@6")
+    found = lightr(*tuning, tmp_path, patch=at_call(OBJECTIVE, 6, before=out_of_memory))
+    count(faults=1)
     assert found.code == 1
     assert "out of memory with a micro-batch of" in found.last_line
     assert "--tokens-per-micro-batch" in found.last_line
@@ -130,11 +148,20 @@ def test_a_micro_batch_that_does_not_fit_is_reported(tuning: tuple[object, ...],
     assert_same_adapter(tmp_path, tuned)
 
 
-@pytest.mark.parametrize(("point", "said"), [("loss", "the loss is nan"), ("gradient", "the gradient's norm is nan")])
+@pytest.mark.parametrize(
+    ("target", "spoilt", "said"),
+    [(LOSS, times_nan, "the loss is nan"), (OBJECTIVE, with_nan_gradient, "the gradient's norm is nan")],
+)
 def test_a_nan_loss_or_gradient_stops_before_the_step_and_keeps_the_last_state(
-    point: str, said: str, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
+    target: str,
+    spoilt: Callable[[Any], Any],
+    said: str,
+    tuning: tuple[object, ...],
+    tuned: Path,
+    tmp_path: Path,
 ) -> None:
-    found = lightr(*tuning, tmp_path, fail=f"{point}:nan@10")  # in the tenth step
+    found = lightr(*tuning, tmp_path, patch=at_call(target, 10, after=spoilt))  # in the tenth step
+    count(faults=1)
     assert found.code == 1
     assert said in found.last_line
     assert "the step was not taken and earlier checkpoints are intact" in found.last_line

@@ -1,11 +1,24 @@
 """Stop signals: work is committed, the exit code names the signal, and the same command resumes."""
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from .harness import assert_same_rows, assert_same_samples, commits, count, start, succeed, wait_for
+from .harness import (
+    LOAD,
+    OBJECTIVE,
+    assert_same_rows,
+    assert_same_samples,
+    at_call,
+    commits,
+    count,
+    held,
+    start,
+    succeed,
+    wait_for,
+)
 from .test_kills import assert_same_adapter
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
@@ -15,11 +28,17 @@ LONGEST = 25.0  # seconds
 def stop_at(
     point: str, number: signal.Signals, arguments: tuple[object, ...], out: Path, *, resume: bool = True
 ) -> str:
-    """Send a signal while the command is at a fail point; check its exit, and return its stderr."""
+    """Send a signal while the command is at a point (or function) for the n-th time (`@n`); check how it leaves.
+
+    Returns:
+        What it said.
+    """
     go = out.with_name("go")
-    command = start(
-        *arguments, out, fail=f"{point}:hang={go}" if "@" not in point else point.replace("@", f":hang={go}@")
-    )
+    point, _, turn = point.partition("@")
+    if ":" in point:
+        command = start(*arguments, out, patch=at_call(point, int(turn or 1), before=partial(held, go)))
+    else:
+        command = start(*arguments, out, fail=f"{point}:hang={go}@{turn or 1}")
     wait_for(go.with_name("go.reached").exists, command)
     command.send(number)
     if resume:
@@ -59,7 +78,7 @@ def test_tuning_saves_a_checkpoint_and_stops(
     number: signal.Signals, tuning: tuple[object, ...], tuned: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    stop_at("loss@3", number, tuning, out)  # in the third step
+    stop_at(f"{OBJECTIVE}@3", number, tuning, out)  # in the third step
     assert [path.name for path in (out / "finetune").glob("checkpoint-*")] == ["checkpoint-3"]
     succeed(*tuning, out)
     assert_same_adapter(out, tuned)
@@ -69,13 +88,13 @@ def test_tuning_saves_a_checkpoint_and_stops(
 def test_a_signal_before_the_first_batch_has_the_same_exit_code(
     number: signal.Signals, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
-    stop_at("in-load", number, sampling, tmp_path / "run", resume=False)
+    stop_at(LOAD, number, sampling, tmp_path / "run", resume=False)
     count(survived=1)
 
 
 def test_a_stopped_merge_leaves_no_output_folder(merging: tuple[object, ...], tmp_path: Path) -> None:
     out = tmp_path / "merged"
-    stop_at("in-merge", signal.SIGTERM, merging, out, resume=False)
+    stop_at("in-folder", signal.SIGTERM, merging, out, resume=False)
     assert not out.exists()
     succeed(*merging, out)
     count(survived=1)

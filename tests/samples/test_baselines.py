@@ -17,7 +17,8 @@ from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline, sft_settings
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.training.batches import Collator, load_labels
-from lightreasoner.training.finetuning import LabelObjective, finetune
+from lightreasoner.training.finetuning import finetune
+from lightreasoner.training.objective import LabelObjective
 
 GSM8K_ROWS = [
     {
@@ -70,7 +71,7 @@ def test_every_token_of_an_answer_is_a_label_and_the_loss_is_plain_cross_entropy
     objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), len(labels))
     of_first = [i for i in range(len(labels)) if labels.text_of[i] == 0]
     with torch.inference_mode():
-        (batch,) = Collator(labels, packed=True, tokens=4096)([[of_first]])["micro_batches"]
+        (batch,) = Collator(labels, packed=True, tokens=4096)([[of_first]])
         loss = objective(model, batch).item() * len(labels)
         ids = torch.tensor([rows[0].prompt_ids + rows[0].response_ids])
         targets = ids.clone()

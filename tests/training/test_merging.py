@@ -1,4 +1,4 @@
-"""Stage 3: a plain folder that computes what base + adapter computes, or none at all."""
+"""Stage 3: the merged folder computes what base + adapter computes, or is not made."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_the_merged_folder_is_base_plus_adapter(run: Path, random_expert: Path, 
     expected = log_probabilities(PeftModel.from_pretrained(base, run / "finetune" / "adapter"))
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(log_probabilities(merged), expected, rtol=1e-4, atol=1e-4)
-    assert (expected - untouched).abs().max() > 0.1, "the adapter changes nothing, so this test shows nothing"
+    assert (expected - untouched).abs().max() > 0.1, "the adapter changes nothing, so this test is void"
     assert not any("lora" in name for name in merged.state_dict())
 
 
@@ -83,7 +83,7 @@ def test_merging_again_changes_nothing(run: Path, random_expert: Path, tmp_path:
     assert (tmp_path / "merged" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
-def test_a_folder_with_something_else_is_left_alone(run: Path, random_expert: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_left_alone(run: Path, random_expert: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match="left alone"):
@@ -91,7 +91,7 @@ def test_a_folder_with_something_else_is_left_alone(run: Path, random_expert: Pa
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_difference_withholds_the_name(
+def test_a_merge_that_differs_from_base_plus_adapter_is_not_kept(
     run: Path, random_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = merging.load_model
@@ -116,11 +116,11 @@ def test_a_flipped_bit_in_the_adapter_is_refused(run: Path, random_expert: Path,
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(RunCorrupted, match="not the file that fine-tuning recorded"):
+    with pytest.raises(RunCorrupted, match="not the file that fine-tuning wrote"):
         merge(config_for(copied, random_expert, tmp_path / "merged"))
 
 
-def test_missing_adapter_weights_are_not_made_up(run: Path, random_expert: Path, tmp_path: Path) -> None:
+def test_missing_adapter_weights_are_refused(run: Path, random_expert: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "finetune" / "adapter", tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     weights.pop(next(iter(weights)))

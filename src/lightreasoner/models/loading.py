@@ -23,7 +23,6 @@ from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary, tokens_by_id
-from lightreasoner.runs.faults import reach
 from lightreasoner.runs.progress import say
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
@@ -119,7 +118,6 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
     Raises:
         ModelError: it cannot be loaded, or needs code that may not run.
     """
-    reach("in-load")
     if machine.trust_remote_code:
         _check_pinned(source)
     device = pick_device(machine.device)

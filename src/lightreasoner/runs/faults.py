@@ -2,11 +2,11 @@
 
     LIGHTREASONER_FAILPOINTS="after-shard:kill"           SIGKILL at the first pass of this point
     LIGHTREASONER_FAILPOINTS="in-ledger:kill@3"           at the third pass
-    LIGHTREASONER_FAILPOINTS="in-merge:hang=/a/file"      creates /a/file.reached, then waits for /a/file
-    LIGHTREASONER_FAILPOINTS="in-ledger:enospc,loss:nan"  full disk; NaN loss
+    LIGHTREASONER_FAILPOINTS="in-folder:hang=/a/file"     creates /a/file.reached, then waits for /a/file
+    LIGHTREASONER_FAILPOINTS="in-ledger:enospc"           full disk
     LIGHTREASONER_FAILPOINTS="in-batch:memory"            out of memory
 
-`docs/reliability.md` lists the points.
+Points are in `runs` and `training/checkpoints.py` only; `docs/reliability.md` lists them.
 """
 
 import errno
@@ -20,16 +20,16 @@ from pathlib import Path
 VARIABLE = "LIGHTREASONER_FAILPOINTS"
 
 POINTS = (
-    "before-shard", "after-shard", "in-ledger", "after-ledger", "in-batch", "in-load", "loss", "gradient",
-    "in-checkpoint", "before-checkpoint-complete", "in-adapter", "in-merge", "before-merge-name",
+    "before-shard", "after-shard", "in-ledger", "after-ledger", "in-batch",
+    "in-checkpoint", "before-checkpoint-complete", "in-folder", "before-name",
 )  # fmt: skip
-ACTIONS = ("kill", "enospc", "memory", "nan", "hang")
+ACTIONS = ("kill", "enospc", "memory", "hang")
 
 _reached: Counter[str] = Counter()
 
 
-def reach(name: str) -> bool:
-    """Pass a fail point; returns True if the caller should replace a value by NaN.
+def reach(name: str) -> None:
+    """Pass a fail point.
 
     Raises:
         OSError: the fault is a full disk.
@@ -37,11 +37,11 @@ def reach(name: str) -> bool:
     """
     plan = _plan()
     if name not in plan:
-        return False
+        return
     action, value, turn = plan[name]
     _reached[name] += 1
     if _reached[name] != turn:
-        return False
+        return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "enospc":
@@ -52,7 +52,6 @@ def reach(name: str) -> bool:
         Path(f"{value}.reached").touch()
         while not Path(value).exists():
             time.sleep(0.01)
-    return action == "nan"
 
 
 @cache

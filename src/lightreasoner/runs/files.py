@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner.errors import DiskFull, LightReasonerError
+from lightreasoner.runs.faults import reach
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -24,12 +25,36 @@ def write_atomically(path: Path, content: bytes) -> None:
     _flush_folder(path.parent)
 
 
+@contextmanager
+def new_folder(final: Path, needed: int) -> Iterator[Path]:
+    """Write a folder that gets its name only once it is whole; an error leaves nothing behind.
+
+    Args:
+        final: path of the folder, which must not exist. The caller holds a lock against other writers.
+        needed: bytes to be written.
+
+    Yields:
+        A temporary folder beside `final` to write into.
+
+    Raises:
+        DiskFull: names the bytes needed and free.
+    """
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that died
+    with room_for(final, needed, temporary):
+        temporary.mkdir()
+        yield temporary
+        reach("in-folder")
+        publish_folder(temporary, final)
+
+
 def publish_folder(temporary: Path, final: Path) -> None:
     """Flush a complete folder to disk, and rename it atomically."""
     for path in temporary.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+    reach("before-name")
     temporary.replace(final)
     _flush_folder(final.parent)
 
@@ -50,11 +75,14 @@ def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
         yield
     except Exception as error:
         free = shutil.disk_usage(nearest_folder(path)).free
+        written = sum(
+            file.stat().st_size for folder in leftovers for file in (folder, *folder.rglob("*")) if file.is_file()
+        )
         for leftover in leftovers:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         # Libraries in C++ and Rust give the cause as text only, or not at all.
         named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if isinstance(error, LightReasonerError) or not (named or free < needed):
+        if isinstance(error, LightReasonerError) or not (named or written + free < needed):
             raise
         raise DiskFull(
             f"the disk is full: {path} needs {needed} bytes, and {free} bytes are free there. Committed work is "

@@ -35,8 +35,9 @@ from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import select
 from lightreasoner.studies.job import Job
 from lightreasoner.training.batches import Collator, load_labels
-from lightreasoner.training.finetuning import LabelObjective, finetune
+from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge
+from lightreasoner.training.objective import LabelObjective
 
 POOL_ALPHA = 0.05  # the smallest α of the studies; labels of a larger α are selected from the same samples
 HELD_OUT_PROBLEMS = 200
@@ -330,7 +331,7 @@ class Losses(Job):
         tokenizer, model = load_tokenizer(source, config), load_model(source, config)
         objective = LabelObjective(model, vocabulary_of(tokenizer, logit_width(model)), labels_per_step=len(labels))
         texts = [[int(i) for i in (labels.text_of == text).nonzero()[0]] for text in range(len(labels.texts))]
-        batches = Collator(labels, packs(model), tokens_per_pass(model))([texts])["micro_batches"]
+        batches = Collator(labels, packs(model), tokens_per_pass(model))([texts])
 
         @torch.inference_mode()
         def loss(forward: Any) -> float:

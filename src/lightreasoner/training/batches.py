@@ -1,9 +1,5 @@
-"""The labels of stage 2: read from a sample folder, put in order, laid out as batches.
+"""The labels of stage 2: read from a sample folder, shuffled into steps, laid out as micro-batches."""
 
-Everything here is about *which* labels meet in a forward pass; the loss is in `training`.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,14 +72,14 @@ def load_labels(data: Path, max_length: int) -> tuple[Provenance, LabelSet]:
 
 
 class LabelSchedule(Dataset[list[list[int]]]):
-    """Which labels form which optimiser step: item i is one process's share of a step, a list of blocks.
+    """The labels of each optimiser step: item i is one process's share of a step, a list of blocks.
 
     A block is up to `labels_per_forward` labels of one rollout that share a forward pass. Each epoch cuts every
-    rollout's labels into random blocks, shuffles the blocks and lays them end to end; shares are cut from that stream
-    at exact sizes, splitting a block where need be. So each optimiser step has exactly its number of labels, and each
-    label comes once per epoch. With blocks of one this is the paper's independent sampling.
+    rollout's labels into random blocks and shuffles the blocks; shares of exactly `share` labels are cut from that
+    stream, and a block may be split between two. So every label comes once an epoch. Blocks of one label are the
+    paper's independent sampling.
 
-    Item i depends on (labels, settings, seed, i) alone, so training can resume anywhere.
+    Item i depends on (labels, settings, seed, i) alone, so training can resume at any step.
     """
 
     def __init__(self, labels: LabelSet, share: int, count: int, labels_per_forward: int, seed: int) -> None:
@@ -125,11 +121,11 @@ class MicroBatch:
 
     Attributes:
         layout: how their texts are packed; None if they are padded.
-        inputs: what the model is called with: `input_ids` and `position_ids` [1, N] packed, or `input_ids` and
+        inputs: the model's inputs: `input_ids` and `position_ids` [1, N] if packed, else `input_ids` and
             `attention_mask` [B, T].
-        rows: row of each label's hidden state among all, [S].
-        label_ids: labelled tokens, [S, K], padded with any.
-        label_weights: their label probabilities, [S, K], padded with 0.
+        rows: row of each label's hidden state among all positions, [S].
+        label_ids: labelled tokens, [S, K], right-padded with 0.
+        label_weights: their label probabilities, [S, K], right-padded with 0.
     """
 
     layout: Layout | None
@@ -138,42 +134,42 @@ class MicroBatch:
     label_ids: Tensor
     label_weights: Tensor
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "MicroBatch":
+    def to(self, device: torch.device) -> "MicroBatch":
         """The micro-batch on another device."""
         return MicroBatch(
-            self.layout.to(device, non_blocking) if self.layout else None,
-            {name: value.to(device, non_blocking=non_blocking) for name, value in self.inputs.items()},
-            *(value.to(device, non_blocking=non_blocking) for value in (self.rows, self.label_ids, self.label_weights)),
+            self.layout.to(device) if self.layout else None,
+            {name: value.to(device) for name, value in self.inputs.items()},
+            *(value.to(device) for value in (self.rows, self.label_ids, self.label_weights)),
         )
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Lays the blocks of a step out as micro-batches of about equally long texts.
+    """Lays out the blocks of a step as micro-batches of similar text lengths.
 
     Attributes:
         labels: the labels that blocks refer to.
-        packed: texts end to end (see `packing`) instead of right-padded rows.
-        tokens: of a micro-batch, at most; a longer text has one of its own.
+        packed: lay texts end to end (see `inference.packing`) instead of right-padding them.
+        tokens: cap on the tokens of a micro-batch; a longer text gets its own.
     """
 
     labels: LabelSet
     packed: bool
     tokens: int
 
-    def __call__(self, items: Sequence[list[list[int]]]) -> dict[str, list[MicroBatch]]:
-        """The micro-batches, under the only key `micro_batches`."""
+    def __call__(self, items: Sequence[list[list[int]]]) -> list[MicroBatch]:
+        """The micro-batches of these items of a `LabelSchedule`."""
         blocks = [block for item in items for block in item]
         lengths = [max(int(self.labels.prefix_length[label]) for label in block) for block in blocks]
         parts = cut_by_tokens(lengths, self.tokens)
-        return {"micro_batches": [self._micro_batch([blocks[index] for index in part]) for part in parts]}
+        return [self._micro_batch([blocks[index] for index in part]) for part in parts]
 
     def _micro_batch(self, blocks: list[list[int]]) -> MicroBatch:
         lengths = [max(int(self.labels.prefix_length[label]) for label in block) for block in blocks]
         texts = [self.labels.prefix(block[0], length).tolist() for block, length in zip(blocks, lengths, strict=True)]
         labels = [label for block in blocks for label in block]
         text_of = torch.repeat_interleave(torch.arange(len(blocks)), torch.tensor([len(block) for block in blocks]))
-        # The logits that predict what follows a prefix of n ids stand at its last position, n − 1.
+        # The logits after a prefix of n ids are those at its last position, n − 1.
         positions = torch.from_numpy(self.labels.prefix_length[labels]) - 1
         ids, weights = zip(*(self.labels.label(label) for label in labels), strict=True)
         if self.packed:
@@ -192,15 +188,15 @@ class Collator:
 
 
 def share_of_step(labels_per_step: int, processes: int) -> int:
-    """Labels of a step that each process takes.
+    """Labels of a step for each process.
 
     Raises:
-        DataError: they cannot be dealt out evenly.
+        DataError: the labels cannot be divided evenly.
     """
     if labels_per_step % processes:
         raise DataError(
-            f"{labels_per_step} labels a step cannot be dealt out evenly to {processes} processes; "
-            "choose --labels-per-step as a multiple of their number"
+            f"{labels_per_step} labels a step cannot be divided evenly between {processes} processes; "
+            f"make --labels-per-step a multiple of {processes}"
         )
     return labels_per_step // processes
 
@@ -226,8 +222,3 @@ def flatten(shard: Shard, max_length: int) -> LabelSet:
         weights=Ragged(weights.values.astype(np.float32), weights.starts),
         skipped=len(prefix_length) - len(short),
     )
-
-
-def epochs(labels: LabelSet, steps: int, labels_per_step: int) -> int:
-    """How many times some label is seen at most."""
-    return math.ceil(steps * labels_per_step / len(labels))

@@ -4,40 +4,28 @@ Writes `RUN/finetune/`: `adapter/` (a PEFT adapter), `checkpoint-*/`, `log.json`
 """
 
 import gc
-import json
 import math
 import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils.memory import should_reduce_batch_size
-from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
-from torch.utils.data import SequentialSampler
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
 
-from lightreasoner import contrast
 from lightreasoner.config import FinetuneConfig
-from lightreasoner.errors import DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
-from lightreasoner.inference.packing import attention_by, packs
-from lightreasoner.inference.scoring import head_rows
+from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
+from lightreasoner.inference.packing import packs
 from lightreasoner.models.loading import (
     ModelSource,
     dtype_name,
@@ -47,70 +35,78 @@ from lightreasoner.models.loading import (
     pick_device,
     pick_dtype,
 )
-from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, vocabulary_of
-from lightreasoner.runs.faults import reach
-from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json
-from lightreasoner.runs.progress import Advance, progress, say
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.runs.files import file_hash, new_folder, write_json
+from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import ADAPTER_FILES
-from lightreasoner.runs.signals import StopRequest, stop_signals
+from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.training.batches import (
     Collator,
     LabelSchedule,
     LabelSet,
     MicroBatch,
-    epochs,
     load_labels,
     share_of_step,
 )
+from lightreasoner.training.checkpoints import (
+    TrainingState,
+    newest_complete_checkpoint,
+    resume,
+    save_checkpoint,
+    step_of,
+)
 from lightreasoner.training.model_card import Tuned
+from lightreasoner.training.objective import LabelObjective
 
 ADAPTER = "adapter"
-COMPLETE = "complete.json"  # written into a checkpoint after everything else
-OTHER_CHECKPOINT_BYTES = 100_000  # what a checkpoint holds beside weights and moments, about
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Run stage 2, or what is left of it, and give its result: losses, counts, time.
+    """Run or resume stage 2; returns its result: losses, counts, time.
 
     Raises:
         LightReasonerError: see `errors`; the newest complete checkpoint stays.
     """
     source = find_model(config.model, config.model_revision)
     made, labels = load_labels(config.data, config.max_length)
-    expert_sha256 = source.fingerprint()
-    if made.expert_sha256 != expert_sha256:
+    tuned = Tuned(settings=config, expert_sha256=source.fingerprint(), dtype=dtype_name(config), samples=made)
+    if made.expert_sha256 != tuned.expert_sha256:
         raise DataError(
             f"the labels in {config.data} were sampled from {made.expert}, which is not {config.model} "
-            "(their files differ). A label tells one expert how to change, and would mislead another: "
+            "(their files differ). Labels are made for one expert and would mislead another: "
             "fine-tune the expert that was sampled"
         )
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
-    tuned = Tuned(settings=config, expert_sha256=expert_sha256, dtype=dtype_name(config), samples=made)
     if int(os.environ.get("RANK", "0")) > 0:
         return _train_as_worker(config, source, labels)
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
         if stage.result is not None:
-            _check_adapter(stage.path / ADAPTER, stage.result)
+            check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
         result = _train(config, source, labels, stage.path)
         _leave_group()
         return stage.finish(result)
 
 
-def _check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
+def check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
+    """Compare the adapter's files with the hashes in the stage's result.
+
+    Raises:
+        RunCorrupted: a file is missing or differs.
+    """
     for name, file in ADAPTER_FILES.items():
         path = adapter / file
         if name in result and (not path.is_file() or file_hash(path) != result[name]):
             raise RunCorrupted(
-                f"{path} is not the file that fine-tuning wrote (missing or damaged), and is not silently made again. "
+                f"{path} is not the file that fine-tuning wrote (missing or damaged), so the adapter is not used. "
                 f"Remove {adapter.parent} and fine-tune again"
             )
 
 
 def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelSet) -> dict[str, Any]:
-    """Every process of `torchrun` but the first: the first holds the lock and does all the writing."""
+    """Train in a process of `torchrun` other than the first: the first holds the lock and writes all files."""
     folder = config.out / "finetune"
     if not (folder / "result.json").exists():
         _train(config, source, labels, folder)
@@ -119,68 +115,195 @@ def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelS
 
 
 def _leave_group() -> None:
-    """End what connects the processes of `torchrun`: threads of a group that is left to the exit can abort it."""
+    """Disconnect the processes of `torchrun`: the threads of a group that is still open at exit can abort it."""
     if torch.distributed.is_initialized():
-        # The wrapped model goes first. Its hold on the group, if it were the last, would be given up under the
+        # Free the wrapped model first. Were it the last to hold the group, the group would be closed under the
         # interpreter's lock, which the group's threads may be waiting for.
         gc.collect()
         torch.distributed.destroy_process_group()
 
 
 def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
+    """Train and save the adapter; returns the stage's result, empty on all processes but the first."""
     started = time.perf_counter()
-    arguments = _training_arguments(config, folder)
-    share = share_of_step(config.labels_per_step, arguments.world_size)
+    accelerator = _accelerator(config, folder)
+    processes = accelerator.num_processes
+    share = share_of_step(config.labels_per_step, processes)
     tokenizer = load_tokenizer(source, config)
-    model = load_model(source, config.machine(device=str(arguments.device)))
-    vocabulary = vocabulary_of(tokenizer, logit_width(model))
-    count = config.steps * arguments.world_size
-    schedule = LabelSchedule(labels, share, count, config.labels_per_forward, config.seed)
-    tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(arguments.device)
+    base = load_model(source, config.machine(device=str(accelerator.device)))
+    objective = LabelObjective(base, vocabulary_of(tokenizer, logit_width(base)), config.labels_per_step, processes)
+    schedule = LabelSchedule(labels, share, config.steps * processes, config.labels_per_forward, config.seed)
+    tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(accelerator.device)
+    collator = Collator(labels, packs(base), tokens)
+
+    adapted = attach_lora(base, config)
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    model, optimizer = accelerator.prepare(adapted, torch.optim.AdamW(trained, config.learning_rate, weight_decay=0.0))
+    scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=config.steps)
+    state = TrainingState(accelerator, adapted, optimizer, scheduler, objective.sums)
+
     checkpoint = newest_complete_checkpoint(folder)
-    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    with progress("fine-tuning", config.steps, done) as advance, stop_signals() as stop:
-        trainer = LabelTrainer(
-            model=attach_lora(model, config),
-            args=arguments,
-            train_dataset=schedule,
-            data_collator=Collator(labels, packs(model), tokens),
-            callbacks=[_Watcher(folder, advance, stop, config.keep_checkpoints)],
-            objective=LabelObjective(model, vocabulary, config.labels_per_step, arguments.world_size),
-        )
-        trainer.remove_callback(PrinterCallback)  # stdout is for data
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except UnpicklingError:
-            raise RunCorrupted(
-                f"{checkpoint} holds more than numbers, and what it holds was not run: it is not a checkpoint of "
-                f"`lightr finetune`. Remove it; the one before it is taken, if there is one"
-            ) from None
-    if trainer.state.global_step < config.steps:
-        raise Interrupted(stop.signal_number or signal.SIGTERM)  # another process may have had the signal
-    if not trainer.is_world_process_zero():
+    done = step_of(checkpoint) if checkpoint else 0
+    items = range(done * processes + accelerator.process_index, len(schedule), processes)
+    set_seed(config.seed)  # of dropout
+    # Making the iterator draws from PyTorch's generator, so the generator is restored after it.
+    batches = iter(DataLoader(schedule, sampler=items, collate_fn=collator))
+    if checkpoint:
+        resume(state, checkpoint)
+    project = os.environ.get("WANDB_PROJECT", "lightreasoner")
+    accelerator.init_trackers(project, {name: str(value) for name, value in config.model_dump().items()})
+    try:
+        _run_steps(config, state, model, objective, batches, folder)
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+    if not accelerator.is_main_process:
         return {}
-    _save_adapter(trainer.model, folder, config.model)
-    losses = [entry for entry in trainer.state.log_history if "kl_to_target" in entry]
+    _save_adapter(adapted, folder)
+    losses = [entry["loss"] for entry in state.log]
     return {
         "steps": config.steps,
         "labels": len(labels),
         "labels_skipped": labels.skipped,
         "labels_trained": config.steps * config.labels_per_step,
-        "epochs": epochs(labels, config.steps, config.labels_per_step),
-        "first_loss": losses[0]["loss"] if losses else None,
-        "last_loss": losses[-1]["loss"] if losses else None,
+        "epochs": math.ceil(config.steps * config.labels_per_step / len(labels)),
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
         **{name: file_hash(folder / ADAPTER / file) for name, file in ADAPTER_FILES.items()},
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
+def _run_steps(
+    config: FinetuneConfig,
+    state: TrainingState,
+    model: nn.Module,
+    objective: LabelObjective,
+    batches: Iterable[list[MicroBatch]],
+    folder: Path,
+) -> None:
+    """Forward, backward, clip, step; then log, save a checkpoint, or stop on request.
+
+    Raises:
+        Interrupted: one of the processes had a signal; all stop after the same step and its checkpoint.
+    """
+    accelerator, optimizer, scheduler = state.accelerator, state.optimizer, state.scheduler
+    timed_step, timed_at, note = state.step, time.perf_counter(), ""
+    model.train()
+    with progress("fine-tuning", config.steps, state.step) as advance, stop_signals() as stop:
+        for micro_batches in batches:
+            _add_gradients(accelerator, model, objective, micro_batches)
+            norm = _clipped_norm(accelerator, model, config.max_grad_norm)
+            learning_rate = float(scheduler.get_last_lr()[0])
+            optimizer.step()
+            if not accelerator.optimizer_step_was_skipped:
+                scheduler.step()
+            optimizer.zero_grad()
+            state.step += 1
+
+            if state.step % config.logging_steps == 0:
+                now = time.perf_counter()
+                speed = (state.step - timed_step) * config.labels_per_step / (now - timed_at)
+                timed_step, timed_at = state.step, now
+                epoch = state.step / config.steps
+                means = {**objective.flush(), "labels_per_second": round(speed, 2), "epoch": epoch}
+                _log(state, folder, {**means, "grad_norm": norm, "learning_rate": learning_rate})
+                note = f"loss {means['loss']:.4f}"
+            if accelerator.is_main_process:
+                advance(1, note)
+
+            if stop.signal_number is not None:
+                accelerator.set_trigger()
+            stopping = accelerator.check_trigger()  # on any process; if one left alone, the others would hang
+            if stopping or state.step % config.save_steps == 0 or state.step == config.steps:
+                save_checkpoint(state, folder, config.keep_checkpoints)
+            if stopping and state.step < config.steps:
+                raise Interrupted(stop.signal_number or signal.SIGTERM)
+
+
+def _add_gradients(
+    accelerator: Accelerator, model: nn.Module, objective: LabelObjective, batches: Sequence[MicroBatch]
+) -> None:
+    """Forward and backward of one step's labels, micro-batch by micro-batch; DDP adds up gradients in the last one.
+
+    Raises:
+        ModelError: memory runs out.
+        TrainingDiverged: the loss is NaN or infinite.
+    """
+    for batch in batches:
+        try:
+            with nullcontext() if batch is batches[-1] else accelerator.no_sync(model):
+                accelerator.backward(objective(model, batch.to(accelerator.device)))
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+                raise
+            raise ModelError(
+                f"out of memory with a micro-batch of {batch.inputs['input_ids'].numel()} tokens; the step was not "
+                "taken and earlier checkpoints are intact. Lower --tokens-per-micro-batch, which changes memory "
+                "and speed only, or use --dtype bfloat16"
+            ) from None
+
+
+def _clipped_norm(accelerator: Accelerator, model: nn.Module, most: float) -> float:
+    """Clip the gradient to the norm `most` (0: no clipping); returns the norm before.
+
+    Raises:
+        TrainingDiverged: the norm is NaN or infinite. In float16 the gradient scaler skips such a step instead.
+    """
+    norm = float(accelerator.clip_grad_norm_(model.parameters(), most or math.inf))
+    if not math.isfinite(norm) and accelerator.mixed_precision != "fp16":
+        raise TrainingDiverged(
+            f"the gradient's norm is {norm}, though the loss is finite; the step was not taken and earlier "
+            "checkpoints are intact. Lower --learning-rate, or use --dtype float32"
+        )
+    return norm
+
+
+def _log(state: TrainingState, folder: Path, entry: Mapping[str, float]) -> None:
+    """Add an entry to `log.json` and send it to the trackers."""
+    state.log.append({**entry, "step": state.step})
+    if state.accelerator.is_main_process:
+        write_json(folder / "log.json", state.log)
+    state.accelerator.log({f"train/{name}": value for name, value in entry.items()}, step=state.step)
+
+
+def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
+    """The device, precision, processes and trackers of this training.
+
+    Raises:
+        ConfigError: a tracker is unknown or not installed.
+        ModelError: float16 without a CUDA device.
+    """
+    device = pick_device(config.device)
+    dtype = pick_dtype(config)
+    if dtype == torch.float16 and device.type != "cuda":
+        raise ModelError(
+            "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
+        )
+    AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training in this process
+    try:
+        accelerator = Accelerator(
+            mixed_precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "no"),
+            cpu=device.type == "cpu",
+            log_with=list(config.report_to) or None,
+            project_dir=folder / "runs",
+            # A step may leave the LoRA weights on some experts of a mixture without a gradient.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError as error:
+        raise ConfigError(f"--report-to {' '.join(config.report_to)}: {error}") from None
+    missing = set(config.report_to) - {"all", *map(str, accelerator.log_with)}
+    if missing:
+        raise ConfigError(f"--report-to {' '.join(sorted(missing))}: not installed here. Install it with pip")
+    return accelerator
+
+
 def tokens_per_micro_batch(device: torch.device) -> int:
-    """Tokens of a forward and backward pass, whose activations take memory; a CPU is busy with few."""
+    """Default cap on the tokens of a forward and backward pass, whose activations take memory."""
     return 768 if device.type == "cpu" else 16384
 
 
-def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> nn.Module:
+def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> PeftModel:
     """Put a fresh LoRA on the model (Table 9); its start depends on the seed alone.
 
     Raises:
@@ -196,251 +319,20 @@ def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> nn.Module:
     )
     set_seed(config.seed)
     try:
-        return get_peft_model(model, settings)
+        adapted = get_peft_model(model, settings)
     except ValueError as error:
         raise ModelError(
             f"no LoRA on {', '.join(config.lora_targets)}: {str(error).partition('.')[0]}. "
             "Name modules that this model has with --lora-targets"
         ) from None
+    adapted.active_peft_config.base_model_name_or_path = config.model
+    return adapted
 
 
-@dataclass
-class LabelObjective:
-    """The loss at the labelled positions of a micro-batch, and running sums for the log.
-
-    Attributes:
-        model: the model whose LM head is steered; its LoRA layers may have been attached since.
-        vocabulary: the real tokens, over which π_E is normalised as it was in sampling.
-        labels_per_step: every label weighs 1/labels_per_step in the gradient of its step.
-        processes: DDP averages gradients over processes; the loss makes up for it.
-    """
-
-    model: PreTrainedModel
-    vocabulary: SharedVocabulary
-    labels_per_step: int
-    processes: int = 1
-    sums: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 0.0, "entropy": 0.0, "labels": 0.0})
-
-    def __call__(self, forward: nn.Module, batch: MicroBatch) -> Tensor:
-        """This micro-batch's share of its step's mean loss (Eq 8).
-
-        Args:
-            forward: the model, perhaps wrapped for several processes.
-            batch: texts and labels.
-
-        Raises:
-            TrainingDiverged: the loss is NaN or infinite.
-        """
-        head: Any = self.model.get_output_embeddings()
-        attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
-        reach("in-batch")
-        with head_rows(head, batch.rows), attending:
-            logits = forward(**batch.inputs, use_cache=False).logits[0]
-        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
-        weights = batch.label_weights
-        cross_entropy = contrast.label_cross_entropy(weights, log_expert)
-        if reach("loss"):
-            cross_entropy = cross_entropy * math.nan
-        total = cross_entropy.sum()
-        # One transfer for all figures: each costs a wait for the GPU.
-        cross_entropy_sum, entropy_sum = torch.stack([total.detach(), contrast.entropy(weights.log()).sum()]).tolist()
-        if not math.isfinite(cross_entropy_sum):
-            raise TrainingDiverged(
-                f"the loss is {cross_entropy_sum}; the step was not taken and earlier checkpoints are intact. "
-                "Lower --learning-rate, or use --dtype bfloat16 or float32 instead of float16"
-            )
-        self.sums["cross_entropy"] += cross_entropy_sum
-        self.sums["entropy"] += entropy_sum
-        self.sums["labels"] += len(batch.rows)
-        return total / self.labels_per_step * self.processes
-
-    def flush(self) -> Tensor:
-        """Sums over this process's labels since the last flush: cross-entropy, label entropy, labels; float64 [3]."""
-        sums = torch.tensor(list(self.sums.values()), dtype=torch.float64)
-        self.sums.update(dict.fromkeys(self.sums, 0.0))
-        return sums
-
-
-class LabelTrainer(Trainer):
-    """transformers' Trainer with `LabelObjective` as its loss, steps in the order of their schedule."""
-
-    def __init__(self, *, objective: LabelObjective, **options: Any) -> None:
-        super().__init__(**options)
-        self._objective = objective
-        self._last_log = time.perf_counter()
-
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Tensor:
-        """Gradients of one step's labels, micro-batch by micro-batch; processes meet at the last one."""
-        model.train()
-        batches: Any = self._prepare_inputs(inputs)["micro_batches"]
-        losses = []
-        for batch in batches:
-            try:
-                with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
-                    with self.compute_loss_context_manager():
-                        loss = self._objective(model, batch)
-                    self.accelerator.backward(loss)
-            except (RuntimeError, MemoryError) as error:
-                if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
-                    raise
-                raise ModelError(
-                    f"out of memory with a micro-batch of {batch.inputs['input_ids'].numel()} tokens; the step was not "
-                    "taken and earlier checkpoints are intact. Lower --tokens-per-micro-batch, which changes nothing "
-                    "but memory and speed, or use --dtype bfloat16"
-                ) from None
-            losses.append(loss.detach())
-        return torch.stack(losses).sum()
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> Any:
-        norm: Any = math.nan if reach("gradient") else super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        # In float16 the loss scaling skips such a step by itself.
-        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
-            raise TrainingDiverged(
-                f"the gradient's norm is {float(norm)}, though the loss is finite; the step was not taken and earlier "
-                "checkpoints are intact. Lower --learning-rate, or use --dtype float32"
-            )
-        return norm
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        weights = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        with room_for(folder, 12 * weights + OTHER_CHECKPOINT_BYTES, folder):  # float32, with Adam's two moments
-            super()._save_checkpoint(model, trial)
-
-    def _save_optimizer_and_scheduler(self, *args: Any) -> None:
-        reach("in-checkpoint")
-        super()._save_optimizer_and_scheduler(*args)
-
-    def _get_train_sampler(self, *args: Any) -> SequentialSampler:
-        assert isinstance(self.train_dataset, LabelSchedule)
-        return SequentialSampler(self.train_dataset)
-
-    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
-        """Add the objective's means and the speed to the regular training log."""
-        if "loss" in logs:
-            # float32, since not every accelerator that gathers knows float64.
-            sums = self.accelerator.reduce(self._objective.flush().float().to(self.args.device), "sum").tolist()
-            cross_entropy, entropy, labels = sums[0] / max(sums[2], 1), sums[1] / max(sums[2], 1), sums[2]
-            now = time.perf_counter()
-            logs |= {"kl_to_target": round(cross_entropy - entropy, 6), "label_entropy": round(entropy, 6)}
-            logs["labels_per_second"] = round(labels / (now - self._last_log), 2)
-            self._last_log = now
-        super().log(logs, *args, **options)
-
-
-class _Watcher(TrainerCallback):
-    """Shows progress, keeps the log file, marks checkpoints complete, and stops on request."""
-
-    def __init__(self, folder: Path, advance: Advance, stop: StopRequest, keep: int) -> None:
-        self._folder = folder
-        self._keep = keep
-        self._advance = advance
-        self._stop = stop
-        self._note = ""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
-    ) -> TrainerControl:
-        if state.is_world_process_zero:
-            self._advance(1, self._note)
-        if _on_any_process(self._stop.signal_number is not None, args):
-            control.should_save = control.should_training_stop = True
-        return control
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
-        newest = state.log_history[-1]
-        if "loss" in newest:
-            self._note = f"loss {newest['loss']:.4f}"
-        if state.is_world_process_zero:
-            write_json(self._folder / "log.json", state.log_history)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
-        if state.is_world_process_zero:
-            folder = self._folder / f"checkpoint-{state.global_step}"
-            files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != COMPLETE)
-            reach("before-checkpoint-complete")
-            write_json(folder / COMPLETE, {path.name: file_hash(path) for path in files})
-            # Only now that the newest is complete, which the Trainer's own rotation does not wait for.
-            checkpoints = _checkpoints(self._folder)
-            for old in checkpoints[checkpoints.index(folder) + self._keep :] + checkpoints[: checkpoints.index(folder)]:
-                shutil.rmtree(old)
-
-
-def _on_any_process(flag: bool, arguments: TrainingArguments) -> bool:
-    """True on all processes if it is on one: they must leave after the same step, or the others wait forever."""
-    if arguments.world_size == 1:
-        return flag
-    shared = torch.tensor(float(flag), device=arguments.device)
-    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
-    return bool(shared.item())
-
-
-def newest_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint whose files are all there and intact."""
-    for path in _checkpoints(folder):
-        if _is_complete(path):
-            return path
-        say(f"{path}: torn by an earlier stop, or damaged; passed over")
-    return None
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The newest first."""
-    numbered = (path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal())
-    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        hashes = json.loads((checkpoint / COMPLETE).read_text())
-        return bool(hashes) and all(file_hash(checkpoint / name) == sha256 for name, sha256 in hashes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArguments:
-    device = pick_device(config.device)
-    dtype = pick_dtype(config)
-    if dtype == torch.float16 and device.type != "cuda":
-        raise ModelError(
-            "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
-        )
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=config.steps,
-        per_device_train_batch_size=1,  # one item of the schedule is a whole step, or a process's share of it
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=0,
-        weight_decay=0.0,
-        optim="adamw_torch",
-        max_grad_norm=config.max_grad_norm,
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        seed=config.seed,
-        use_cpu=device.type == "cpu",
-        ddp_backend="gloo" if device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
-        logging_steps=config.logging_steps,
-        logging_nan_inf_filter=False,
-        save_steps=config.save_steps,
-        report_to=list(config.report_to) or "none",
-        remove_unused_columns=False,
-        disable_tqdm=True,
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # several visible GPUs must not turn into DataParallel
-    return arguments
-
-
-def _save_adapter(model: Any, folder: Path, base_name: str) -> None:
-    """Save under a temporary name and publish whole, so that a half-written adapter never has the real name."""
-    temporary = folder / f".{ADAPTER}.tmp"
-    for adapter in model.peft_config.values():
-        adapter.base_model_name_or_path = base_name
-    weights = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    with room_for(folder / ADAPTER, weights, temporary):
-        reach("in-adapter")
-        # Told not to look for changed embeddings, which it would do by asking the Hub for the base.
-        model.save_pretrained(temporary, save_embedding_layers=False)
-    # An adapter that is there already was left by a process that died before it could say so.
-    shutil.rmtree(folder / ADAPTER, ignore_errors=True)
-    publish_folder(temporary, folder / ADAPTER)
+def _save_adapter(model: PeftModel, folder: Path) -> None:
+    """Save the adapter; its folder appears only once it is whole."""
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    shutil.rmtree(folder / ADAPTER, ignore_errors=True)  # left by a process that died before writing its result
+    with new_folder(folder / ADAPTER, trained) as temporary:
+        # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
+        model.save_pretrained(str(temporary), save_embedding_layers=False)

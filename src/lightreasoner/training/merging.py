@@ -1,7 +1,6 @@
-"""Stage 3: base + adapter → a plain folder that `from_pretrained` loads, its logits compared with base + adapter."""
+"""Stage 3: merge base + adapter into a folder that `from_pretrained` loads, and compare the two on disk."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
-from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
+from lightreasoner.errors import DataError, MergeMismatch, ModelError
 from lightreasoner.models.loading import ModelSource, find_model, load_model, load_tokenizer, pick_device, weights_dtype
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.environment import now
-from lightreasoner.runs.faults import reach
-from lightreasoner.runs.files import file_hash, publish_folder, room_for, write_json
+from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
-from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.training.finetuning import ADAPTER, check_adapter
 from lightreasoner.training.model_card import Tuned, model_card, tuned
 
-MODEL_CARD_BYTES = 10_000  # of the card and the result, at most
 RESULT = "lightreasoner.json"  # within the merged folder
-
+WEIGHTS = "adapter_model.safetensors"
 PROBE_QUESTIONS = (
     "A farm keeps 12 hens. 7 are born. How many hens are there?",
     "What is the sum of the first ten odd numbers?",
 )
 # Largest mean KL(base + adapter ‖ merged model read back), nats. In float32 the two do the same arithmetic in another
-# order; in 16 bits every weight is rounded once, which is what the larger figure allows for.
+# order; in 16 bits every weight is rounded once, which needs the larger figure.
 LARGEST_KL = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
 
@@ -43,17 +40,22 @@ def merge(config: MergeConfig) -> dict[str, Any]:
 
     Raises:
         DataError: there is no adapter, or the output folder holds something else.
-        RunCorrupted: the adapter's file is not the one that fine-tuning wrote.
+        RunCorrupted: a file of the adapter is not the one that fine-tuning wrote.
+        ModelError: the adapter does not fit the base.
         MergeMismatch: the model on disk does not compute what base + adapter computes.
     """
     source = find_model(config.model, config.model_revision)
-    adapter, training = find_adapter(config.adapter)
-    _check_base(source, config, training)
+    adapter, training = _find_adapter(config.adapter)
+    if training and training.expert_sha256 != source.fingerprint():
+        raise ModelError(
+            f"the adapter was trained on {training.settings.model}, which is not {config.model} (their files differ); "
+            "an adapter fits its own base only"
+        )
     dtype_name = weights_dtype(source) if config.merge_dtype == "auto" else config.merge_dtype
     request = {
         "base": config.model,
         "base_sha256": source.fingerprint(),
-        "adapter_sha256": file_hash(adapter / "adapter_model.safetensors"),
+        "adapter_sha256": file_hash(adapter / WEIGHTS),
         "dtype": dtype_name,
     }
     with locked(config.out.parent):
@@ -63,84 +65,51 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         # Merged in float32 whatever the target: adding a small update to 16-bit weights would lose most of it.
         base = load_model(source, config.machine(dtype="float32"))
         with_adapter = _load_adapter(base, adapter, config)
-        probes = _probe_ids(tokenizer)
-        expected = [_log_probabilities(with_adapter, tokenizer, ids) for ids in probes]
+        expected = _log_probabilities(with_adapter, tokenizer)
         merged: PreTrainedModel = with_adapter.merge_and_unload()
+        merged.to(getattr(torch, dtype_name))
         _set_stop_tokens(merged, tokenizer)
-        temporary = config.out.with_name(f".{config.out.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a merge that died
-        dtype = getattr(torch, dtype_name)
-        merged.to(dtype)
-        size = sum(parameter.nbytes for parameter in merged.parameters())
-        with room_for(config.out, size, temporary):
-            merged.save_pretrained(temporary)
-            reach("in-merge")
-            tokenizer.save_pretrained(temporary)
-        reloaded = load_model(ModelSource(str(temporary), temporary), config.machine(dtype="float32"))
-        difference = _difference(expected, [_log_probabilities(reloaded, tokenizer, ids) for ids in probes])
-        if not difference["mean_kl"] <= LARGEST_KL[dtype]:
-            raise MergeMismatch(
-                f"the merged model in {temporary} is not base + adapter: mean KL {difference['mean_kl']:.3g} nats on "
-                f"{len(probes)} probes, allowed {LARGEST_KL[dtype]:.0e} for {dtype_name}. It was not given its name "
-                f"({config.out}); merging in float32 shows whether the precision is at fault"
-            )
-        result = {**request, **difference, "created": now()}
-        with room_for(config.out, MODEL_CARD_BYTES, temporary):
-            (temporary / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
-            write_json(temporary / RESULT, result)
-            reach("before-merge-name")
-            publish_folder(temporary, config.out)
+        with new_folder(config.out, sum(parameter.nbytes for parameter in merged.parameters())) as folder:
+            merged.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            reloaded = load_model(ModelSource(str(folder), folder), config.machine(dtype="float32"))
+            difference = _difference(expected, _log_probabilities(reloaded, tokenizer))
+            _check_difference(difference["mean_kl"], dtype_name, config.out)
+            result = {**request, **difference, "created": now()}
+            (folder / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
+            write_json(folder / RESULT, result)
         return result
 
 
-def find_adapter(path: Path) -> tuple[Path, Tuned | None]:
-    """The adapter's folder, and how it was trained if a run folder was given.
-
-    Raises:
-        DataError: there is no adapter.
-        RunCorrupted: fine-tuning is not finished, or its file is not the one that it wrote.
-    """
-    is_in_run = path.name == "adapter" and (path.parent / "manifest.json").is_file()
+def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:
+    """The adapter's folder, and how it was trained if it is in a run folder."""
+    is_in_run = path.name == ADAPTER and (path.parent / "manifest.json").is_file()
     run = path.parent if is_in_run else path / "finetune"
-    folder = run / "adapter" if run.is_dir() else path
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise DataError(f"no adapter_model.safetensors in {folder}; finish `lightr finetune` first, or check the path")
+    folder = run / ADAPTER if run.is_dir() else path
+    if not (folder / WEIGHTS).is_file():
+        raise DataError(f"no {WEIGHTS} in {folder}; finish `lightr finetune` first, or check the path")
     if not run.is_dir():
         return folder, None
     _, stage = read_stage(run)
     assert stage.result is not None
-    for name, file in ADAPTER_FILES.items():
-        if name in stage.result and file_hash(folder / file) != stage.result[name]:
-            raise RunCorrupted(
-                f"{folder / file} is not the file that fine-tuning recorded; merging it would give some other model. "
-                f"Remove {run} and fine-tune again"
-            )
+    check_adapter(folder, stage.result)
     return folder, tuned(stage)
 
 
 def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> PeftModel:
-    """Base + adapter. PEFT fills weights that a file lacks with fresh ones and only warns; here that is an error."""
+    """Base + adapter. PEFT only warns about missing weights and fills in fresh ones; here this is an error."""
     with_adapter = PeftModel.from_pretrained(base, adapter, torch_device=str(pick_device(config.device)))
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+    with safe_open(adapter / WEIGHTS, framework="pt") as file:
         found = set(file.keys())
-    # Told not to look for changed embeddings, which it would do by asking the Hub for the base.
+    # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
     wanted = set(get_peft_model_state_dict(with_adapter, save_embedding_layers=False))
     if found != wanted:
         raise ModelError(
             f"the adapter in {adapter} does not fit {config.model}: {len(wanted - found)} weights are missing and "
-            f"{len(found - wanted)} have no place ({', '.join(sorted(found ^ wanted)[:2])}); "
+            f"{len(found - wanted)} are unknown ({', '.join(sorted(found ^ wanted)[:2])}); "
             "use the base it was made for"
         )
     return with_adapter
-
-
-def _check_base(source: ModelSource, config: MergeConfig, training: Tuned | None) -> None:
-    if training and training.expert_sha256 != source.fingerprint():
-        raise ModelError(
-            f"the adapter was trained on {training.settings.model}, which is not {config.model} (their files differ); "
-            "an adapter fits its own base only"
-        )
 
 
 def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,23 +125,29 @@ def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     return dict(found)
 
 
-def _probe_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    template = PromptTemplate(tokenizer, DEFAULT_CUE)
-    return [template.encode(question) for question in PROBE_QUESTIONS]
-
-
 @torch.inference_mode()
-def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> Tensor:
-    vocabulary = vocabulary_of(tokenizer, logit_width(model))
-    return vocabulary.log_softmax(model(torch.tensor([ids], device=model.device)).logits[0])
+def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Log π of every token after every prefix of the probes, [T, V]."""
+    template, vocabulary = PromptTemplate(tokenizer, DEFAULT_CUE), vocabulary_of(tokenizer, logit_width(model))
+    prompts = [torch.tensor([template.encode(question)], device=model.device) for question in PROBE_QUESTIONS]
+    return torch.cat([vocabulary.log_softmax(model(ids).logits[0]) for ids in prompts])
 
 
-def _difference(expected: list[Tensor], found: list[Tensor]) -> dict[str, float]:
-    before, after = torch.cat(expected), torch.cat(found)
+def _difference(expected: Tensor, found: Tensor) -> dict[str, float]:
     return {
-        "mean_kl": contrast.kl_divergence(before, after).clamp(min=0).mean().item(),
-        "top1_agreement": (before.argmax(-1) == after.argmax(-1)).float().mean().item(),
+        "mean_kl": contrast.kl_divergence(expected, found).clamp(min=0).mean().item(),
+        "top1_agreement": (expected.argmax(-1) == found.argmax(-1)).float().mean().item(),
     }
+
+
+def _check_difference(mean_kl: float, dtype_name: str, out: Path) -> None:
+    largest = LARGEST_KL[getattr(torch, dtype_name)]
+    if not mean_kl <= largest:  # NaN too
+        raise MergeMismatch(
+            f"the merged model is not base + adapter: mean KL {mean_kl:.3g} nats on {len(PROBE_QUESTIONS)} probes, "
+            f"allowed {largest:.0e} for {dtype_name}. It was removed, and {out} was not made; "
+            "merging in float32 shows whether the precision is at fault"
+        )
 
 
 def _set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

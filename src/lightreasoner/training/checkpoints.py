@@ -1,0 +1,161 @@
+"""Checkpoints of stage 2: save, rotate, find the newest complete one, resume.
+
+A checkpoint counts once it has `complete.json` with the hash of every other file in it.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightreasoner.errors import RunCorrupted
+from lightreasoner.runs.faults import reach
+from lightreasoner.runs.files import file_hash, room_for, write_json
+from lightreasoner.runs.progress import say
+
+COMPLETE = "complete.json"
+OTHER_BYTES = 100_000  # rough size of a checkpoint without weights and moments
+
+
+@dataclass
+class TrainingState:
+    """Everything that a training step changes; a checkpoint holds all of it.
+
+    Attributes:
+        accelerator: of the processes and the gradient scaler.
+        model: the model with its LoRA, not wrapped for several processes.
+        optimizer: of the LoRA weights.
+        scheduler: of the learning rate.
+        sums: `LabelObjective.sums`.
+        step: steps taken.
+        log: entries of `log.json`.
+    """
+
+    accelerator: Accelerator
+    model: PeftModel
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    sums: dict[str, float]
+    step: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Objects with a `state_dict`, by file name."""
+        scaler = self.accelerator.scaler
+        parts = {"optimizer.pt": self.optimizer, "scheduler.pt": self.scheduler, "scaler.pt": scaler}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> None:
+    """Save `checkpoint-STEP`, mark it complete, then remove all but the newest `keep`.
+
+    All processes must call this; the first one writes.
+
+    Raises:
+        DiskFull: names the bytes needed and free; the torn checkpoint is removed.
+    """
+    random_states = gather_object([_random_state(state.accelerator.device)])
+    sums = gather_object([state.sums])
+    if state.accelerator.is_main_process:
+        _write_checkpoint(state, folder, keep, random_states, sums)
+    # `torchrun` stops the first process when another one leaves, which must not happen while it writes.
+    state.accelerator.wait_for_everyone()
+
+
+def _write_checkpoint(
+    state: TrainingState, folder: Path, keep: int, random_states: list[Any], sums: list[dict[str, float]]
+) -> None:
+    path = folder / f"checkpoint-{state.step}"
+    shutil.rmtree(path, ignore_errors=True)  # an incomplete one
+    trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
+    with room_for(path, 12 * trained + OTHER_BYTES, path):  # float32, with Adam's two moments
+        state.model.save_pretrained(str(path), save_embedding_layers=False)
+        reach("in-checkpoint")
+        for name, part in state.parts.items():
+            torch.save(part.state_dict(), path / name)
+        torch.save(random_states, path / "rng_state.pth")
+        totals = {name: sum(each[name] for each in sums) for name in state.sums}
+        write_json(path / "trainer_state.json", {"log_history": state.log, "sums": totals})
+    reach("before-checkpoint-complete")
+    write_json(path / COMPLETE, {file.name: file_hash(file) for file in sorted(path.iterdir()) if file.is_file()})
+    checkpoints = _checkpoints(folder)
+    newest = checkpoints.index(path)
+    for old in checkpoints[:newest] + checkpoints[newest + keep :]:
+        shutil.rmtree(old)
+
+
+def resume(state: TrainingState, checkpoint: Path) -> None:
+    """Restore the state of the moment when the checkpoint was saved.
+
+    Raises:
+        RunCorrupted: a file holds pickled objects other than tensors and numbers; they are not run.
+    """
+
+    def load(name: str) -> Any:
+        return torch.load(checkpoint / name, map_location="cpu", weights_only=True)
+
+    try:
+        for name, part in state.parts.items():
+            part.load_state_dict(load(name))
+        random_states = load("rng_state.pth")
+    except UnpicklingError:
+        raise RunCorrupted(
+            f"{checkpoint} holds pickled objects other than numbers, which were not run: it is not a checkpoint of "
+            "`lightr finetune`. Remove it; training then resumes from the one before, if there is one"
+        ) from None
+    set_peft_model_state_dict(state.model, load_file(checkpoint / "adapter_model.safetensors"))
+    saved = json.loads((checkpoint / "trainer_state.json").read_text())
+    state.step, state.log = step_of(checkpoint), saved["log_history"]
+    if state.accelerator.is_main_process:
+        state.sums.update(saved["sums"])
+    # Processes that the checkpoint does not know keep the random state of the seed.
+    for device, random_state in dict(enumerate(random_states)).get(state.accelerator.process_index, {}).items():
+        _generator_of(device).set_rng_state(random_state)
+
+
+def newest_complete_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are all there and intact."""
+    for path in _checkpoints(folder):
+        if _is_complete(path):
+            return path
+        say(f"{path}: torn by an earlier stop, or damaged; passed over")
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Number of steps taken before it was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The newest first."""
+    numbered = (path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal())
+    return sorted(numbered, key=step_of, reverse=True)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        hashes = json.loads((checkpoint / COMPLETE).read_text())
+        return bool(hashes) and all(file_hash(checkpoint / name) == sha256 for name, sha256 in hashes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of the random generators of the CPU and the device, for dropout."""
+    return {name: _generator_of(name).get_rng_state() for name in {"cpu", device.type}}
+
+
+def _generator_of(device: str) -> Any:
+    return torch if device == "cpu" else torch.get_device_module(device)

@@ -1,0 +1,78 @@
+"""The loss of stage 2 at the labelled positions (Eq 7 and 8)."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lightreasoner import contrast
+from lightreasoner.errors import TrainingDiverged
+from lightreasoner.inference.packing import attention_by
+from lightreasoner.inference.scoring import head_rows
+from lightreasoner.models.vocabulary import SharedVocabulary
+from lightreasoner.training.batches import MicroBatch
+
+
+@dataclass
+class LabelObjective:
+    """The loss at the labelled positions of a micro-batch, and its sums for the log.
+
+    Attributes:
+        model: the model whose LM head computes the chosen rows only; LoRA layers may be attached to it later.
+        vocabulary: the real tokens; π_E is normalised over them, as in sampling.
+        labels_per_step: every label weighs 1/labels_per_step in the gradient of its step.
+        processes: DDP averages gradients over processes; the loss is multiplied by their number to undo this.
+        sums: cross-entropy and label entropy (nats) and labels of this process since the last log entry.
+    """
+
+    model: PreTrainedModel
+    vocabulary: SharedVocabulary
+    labels_per_step: int
+    processes: int = 1
+    sums: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 0.0, "entropy": 0.0, "labels": 0.0})
+
+    def __call__(self, forward: nn.Module, batch: MicroBatch) -> Tensor:
+        """This micro-batch's share of its step's mean loss (Eq 8), scalar, in nats.
+
+        Args:
+            forward: the model, perhaps wrapped for several processes.
+            batch: texts and labels.
+
+        Raises:
+            TrainingDiverged: the loss is NaN or infinite.
+        """
+        head: Any = self.model.get_output_embeddings()
+        attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
+        with head_rows(head, batch.rows), attending:
+            logits = forward(**batch.inputs, use_cache=False).logits[0]
+        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
+        cross_entropy = contrast.label_cross_entropy(batch.label_weights, log_expert).sum()
+        entropy = contrast.entropy(batch.label_weights.log()).sum()
+        # One transfer for both figures: each transfer waits for the GPU.
+        cross_entropy_sum, entropy_sum = torch.stack([cross_entropy.detach(), entropy]).tolist()
+        if not math.isfinite(cross_entropy_sum):
+            raise TrainingDiverged(
+                f"the loss is {cross_entropy_sum}; the step was not taken and earlier checkpoints are intact. "
+                "Lower --learning-rate, or use --dtype bfloat16 or float32 instead of float16"
+            )
+        self.sums["cross_entropy"] += cross_entropy_sum
+        self.sums["entropy"] += entropy_sum
+        self.sums["labels"] += len(batch.rows)
+        return cross_entropy / self.labels_per_step * self.processes
+
+    def flush(self) -> dict[str, float]:
+        """Means over the labels of all processes since the last flush: `loss`, `kl_to_target`, `label_entropy`."""
+        sums = gather_object([list(self.sums.values())])
+        cross_entropy, entropy, labels = (sum(values) for values in zip(*sums, strict=True))
+        self.sums.update(dict.fromkeys(self.sums, 0.0))
+        loss, label_entropy = cross_entropy / labels, entropy / labels
+        return {
+            "loss": loss,
+            "kl_to_target": round(loss - label_entropy, 6),
+            "label_entropy": round(label_entropy, 6),
+        }

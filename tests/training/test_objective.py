@@ -1,0 +1,128 @@
+"""The loss: Eq 8 at each labelled position, with equal gradients on every path."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightreasoner import contrast
+from lightreasoner.config import MachineSettings
+from lightreasoner.errors import TrainingDiverged
+from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.training.batches import Collator, LabelSet, MicroBatch
+from lightreasoner.training.finetuning import attach_lora
+from lightreasoner.training.objective import LabelObjective
+
+from .conftest import config_for
+
+Gradients = dict[str, torch.Tensor]
+
+
+def gradients(
+    expert: Path, samples: Path, blocks: list[list[int]], labels: LabelSet, packed: bool, tokens: int = 4096
+) -> Gradients:
+    """LoRA gradients of one step over these blocks, without dropout."""
+    config = config_for(samples, expert, samples, lora_dropout=0.0)
+    source = find_model(str(expert))
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
+    objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=16)
+    with_lora = attach_lora(model, config)
+    for name, parameter in with_lora.named_parameters():
+        if "lora_B" in name:  # its initial zeros would hide the gradient of A
+            torch.nn.init.normal_(parameter, std=0.05)
+    for batch in Collator(labels, packed, tokens)([blocks]):
+        objective(with_lora, batch).backward()
+    return {name: p.grad for name, p in with_lora.named_parameters() if p.grad is not None}
+
+
+def assert_equal(first: Gradients, second: Gradients) -> None:
+    assert first
+    assert first.keys() == second.keys()
+    for name in first:
+        difference = (first[name] - second[name]).norm() / first[name].norm()
+        assert difference < 1e-5, name
+
+
+def only_micro_batch(labels: LabelSet, blocks: list[list[int]], packed: bool) -> MicroBatch:
+    (batch,) = Collator(labels, packed, tokens=4096)([blocks])
+    return batch
+
+
+def sixteen_sharing_rollouts(labels: LabelSet) -> list[int]:
+    """Sixteen labels of as few rollouts as possible, so that prefixes can be shared."""
+    by_text = np.argsort(labels.text_of, kind="stable")
+    return [int(label) for label in by_text[:16]]
+
+
+def blocks_by_rollout(labels: LabelSet, chosen: list[int]) -> list[list[int]]:
+    blocks: dict[int, list[int]] = {}
+    for label in chosen:
+        blocks.setdefault(int(labels.text_of[label]), []).append(label)
+    return list(blocks.values())
+
+
+def test_every_path_gives_the_same_gradients(random_expert: Path, samples: Path, labels: LabelSet) -> None:
+    chosen = sixteen_sharing_rollouts(labels)
+    alone = [[label] for label in chosen]
+    shared = blocks_by_rollout(labels, chosen)
+    assert max(map(len, shared)) > 1
+    reference = gradients(random_expert, samples, alone, labels, packed=False)
+    assert_equal(reference, gradients(random_expert, samples, alone, labels, packed=True))
+    assert_equal(reference, gradients(random_expert, samples, shared, labels, packed=False))
+    assert_equal(reference, gradients(random_expert, samples, shared, labels, packed=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_size_of_micro_batches_does_not_change_the_gradient(
+    random_expert: Path, samples: Path, labels: LabelSet, packed: bool
+) -> None:
+    alone = [[label] for label in sixteen_sharing_rollouts(labels)]
+    reference = gradients(random_expert, samples, alone, labels, packed=False)
+    longest = int(labels.prefix_length.max())
+    for tokens in (1, 2 * longest, 5 * longest):
+        parts = Collator(labels, packed, tokens)([alone])
+        assert len(parts) > 1
+        assert sum(len(part.rows) for part in parts) == 16
+        assert_equal(reference, gradients(random_expert, samples, alone, labels, packed, tokens))
+
+
+def test_a_label_beside_longer_ones_has_the_loss_it_has_alone(random_expert: Path, labels: LabelSet) -> None:
+    source = find_model(str(random_expert))
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
+    objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=1)
+    order = np.argsort(labels.prefix_length)
+    short, long = int(order[0]), int(order[-1])
+    assert labels.prefix_length[short] < labels.prefix_length[long]
+    losses = {}
+    for name, block in {"short": [[short]], "long": [[long]], "both": [[short], [long]]}.items():
+        losses[name] = objective(model, only_micro_batch(labels, block, packed=False)).item()
+    assert losses["both"] == pytest.approx(losses["short"] + losses["long"], rel=1e-5)
+
+
+def test_the_loss_is_equation_8_on_the_bare_prefix(random_expert: Path, labels: LabelSet) -> None:
+    source = find_model(str(random_expert))
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
+    vocabulary = vocabulary_of(load_tokenizer(source), logit_width(model))
+    objective = LabelObjective(model, vocabulary, labels_per_step=1)
+    label = 3
+    ids, weights = labels.label(label)
+    prefix = torch.from_numpy(labels.prefix(label, int(labels.prefix_length[label])))[None]
+    dense = torch.zeros(len(vocabulary.token_ids))
+    dense[torch.from_numpy(ids)] = torch.from_numpy(weights)
+    with torch.inference_mode():
+        log_expert = model(prefix).logits[0, -1].log_softmax(-1)
+        expected = contrast.label_cross_entropy(dense, log_expert).item()
+        found = objective(model, only_micro_batch(labels, [[label]], packed=True)).item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_nan_loss_raises_before_the_step(random_expert: Path, samples: Path, labels: LabelSet) -> None:
+    source = find_model(str(random_expert))
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
+    objective = LabelObjective(model, vocabulary_of(load_tokenizer(source), logit_width(model)), labels_per_step=16)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="nan"):
+        objective(model, only_micro_batch(labels, [[0]], packed=True))
