@@ -1,0 +1,96 @@
+"""What a setting changes: every field says so, and identities, fingerprints and command lines follow from it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from lightreasoner import config as configs
+from lightreasoner.config import (
+    AnswerSettings,
+    EvaluateConfig,
+    FinetuneConfig,
+    JudgeSettings,
+    RunConfig,
+    SampleConfig,
+)
+from lightreasoner.config_base import Config, Decides, Input, Place, Role, Speed, role_of
+
+CLASSES = [kind for kind in vars(configs).values() if isinstance(kind, type) and issubclass(kind, Config)]
+SAMPLE = SampleConfig(expert="e", amateur="a", dataset="d", out=Path("o"))
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_setting_says_what_it_changes(kind: type[Config]) -> None:
+    for name, field in kind.model_fields.items():
+        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Config)
+        marks = [mark for mark in field.metadata if isinstance(mark, Role)]
+        assert len(marks) == (0 if is_section else 1), name
+
+
+def test_the_identity_holds_what_decides_and_nothing_else() -> None:
+    assert SAMPLE.identity() == {
+        "expert": "e", "amateur": "a", "vocabulary": "strict", "dtype": "auto", "dataset": "d",
+        "cue": configs.DEFAULT_CUE, "max_new_tokens": 128, "divergence_beta": 0.4, "plausibility_alpha": 0.2,
+        "temperature": 0.0, "top_p": 1.0, "top_tokens": 5, "seed": 42,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 3}, {"device": "cpu"}, {"out": Path("elsewhere")}, {"trust_remote_code": True}]
+)
+def test_speed_and_places_never_enter_an_identity(change: dict[str, object]) -> None:
+    changed = SAMPLE.model_copy(update=change)
+    assert changed.identity() == SAMPLE.identity()
+    assert changed.identity(inputs=True) == SAMPLE.identity(inputs=True)
+
+
+@pytest.mark.parametrize("change", [{"data_dir": Path("elsewhere")}, {"expert_revision": "main"}, {"max_questions": 7}])
+def test_inputs_enter_on_request(change: dict[str, object]) -> None:
+    changed = SAMPLE.model_copy(update=change)
+    assert changed.identity() == SAMPLE.identity()
+    assert changed.identity(inputs=True) != SAMPLE.identity(inputs=True)
+
+
+def test_an_identity_can_be_that_of_a_part() -> None:
+    config = EvaluateConfig(model="m", out=Path("o"), temperature=0.5, judge="toolkit", answer_batch_size=3)
+    assert config.identity(AnswerSettings) == {
+        "max_answer_tokens": 2048, "stop_strings": [], "samples_per_problem": 1, "temperature": 0.5, "top_p": 1.0,
+    }  # fmt: skip
+    assert config.identity(JudgeSettings)["judge"] == "toolkit"
+
+
+def test_sections_of_a_run_have_identities_of_their_own() -> None:
+    run = RunConfig(expert="e", amateur="a", dataset="d")
+    identity = run.identity()
+    assert identity["finetune"]["steps"] == 1000
+    assert "save_steps" not in identity["finetune"]
+    assert "out" not in identity
+
+
+def test_a_new_setting_takes_part_by_its_annotation_alone() -> None:
+    class Settings(Config):
+        decay: Decides[Annotated[float, Field(ge=0)]] = 0.0
+        source: Input[str] = "here"
+        workers: Speed[int] = 1
+        folder: Place[Path] = Path("a")
+        unmarked: int = 5
+
+    settings = Settings(workers=8, folder=Path("b"))
+    assert settings.identity() == {"decay": 0.0, "unmarked": 5}
+    assert settings.identity(inputs=True) == {"decay": 0.0, "source": "here", "unmarked": 5}
+    assert role_of(Settings.model_fields["workers"]) is Role.SPEED
+
+
+def test_flags_are_those_of_the_settings_that_decide_or_are_read() -> None:
+    config = FinetuneConfig(
+        model="m", data=Path("runs/a b"), out=Path("o"), lora_targets=("q_proj", "v_proj"), save_steps=3
+    )
+    flags = config.flags("data", dtype="bfloat16")
+    assert flags[: flags.index("--steps")] == ["--model", "m", "--dtype", "bfloat16"]
+    assert flags[flags.index("--lora-targets") :][:3] == ["--lora-targets", "q_proj", "v_proj"]
+    assert not {"--save-steps", "--out", "--data", "--device", "--model-revision"} & set(flags)
+    every = SAMPLE.model_copy(update={"divergence_beta": None, "max_questions": None}).flags()
+    assert every[every.index("--divergence-beta") + 1] == every[every.index("--max-questions") + 1] == "none"
+    assert every[every.index("--temperature") + 1] == "0.0"
