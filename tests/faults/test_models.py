@@ -156,14 +156,15 @@ def test_model_code_runs_only_with_the_flag(
 
 def test_hub_code_needs_a_pinned_commit() -> None:
     from lightreasoner.errors import ModelError
-    from lightreasoner.models.loading import ModelSource, load_tokenizer
+    from lightreasoner.config import MachineSettings
+from lightreasoner.models.loading import ModelSource, load_tokenizer
 
     source = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="main")
     with pytest.raises(ModelError, match=f"Read the code at commit {'a' * 40}, and pin it"):
-        load_tokenizer(source, trust_remote_code=True)
+        load_tokenizer(source, MachineSettings(trust_remote_code=True))
     pinned = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="a" * 40)
     with pytest.raises(ModelError, match="cannot load the tokenizer"):
-        load_tokenizer(pinned, trust_remote_code=True)
+        load_tokenizer(pinned, MachineSettings(trust_remote_code=True))
 
 
 def test_the_help_explains_trust_remote_code() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightreasoner.config import EvaluateConfig
+from lightreasoner.config import EvaluateConfig, PairConfig
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.evaluate import evaluate
@@ -18,8 +18,7 @@ from lightreasoner.models.prompts import PromptTemplate
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    expert, amateur = find_model("miniature/expert"), find_model("miniature/base")
-    return load_pair(expert, amateur, dtype="float32", device="cpu")
+    return load_pair(PairConfig(expert="miniature/expert", amateur="miniature/base", dtype="float32", device="cpu"))
 
 
 @pytest.fixture(scope="module")

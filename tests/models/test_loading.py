@@ -153,7 +153,7 @@ def test_remote_code_is_refused(random_expert: Path, tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     (tmp_path / "model" / "code.py").write_text(f"open({str(canary)!r}, 'w')\n")
     with pytest.raises(ModelError):
-        load_model(find_model(str(tmp_path / "model")), device="cpu")
+        load_model(find_model(str(tmp_path / "model")), MachineSettings(device="cpu"))
     assert not canary.exists()
 
 
@@ -187,7 +187,7 @@ def test_an_unreachable_hub_is_named_within_seconds(monkeypatch: pytest.MonkeyPa
 
 def test_an_unusable_device_is_refused(random_expert: Path) -> None:
     with pytest.raises(ModelError, match="device nonsense"):
-        load_model(find_model(str(random_expert)), device="nonsense")
+        load_model(find_model(str(random_expert)), MachineSettings(device="nonsense"))
 
 
 @pytest.mark.slow
