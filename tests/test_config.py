@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from lightreasoner.config import (
-    Config,
     EvaluateConfig,
     EvaluateSettings,
     FinetuneConfig,
@@ -21,6 +20,7 @@ from lightreasoner.config import (
     SampleConfig,
     SampleSettings,
 )
+from lightreasoner.config_base import Config
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
 from lightreasoner.recipes import LARGEST_RECIPE, load_recipe, recipe_names, recipe_text

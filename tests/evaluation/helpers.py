@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.evaluation.choices import summarise as summarise_choices
+from lightreasoner.evaluation.choices import summarise_choices
 from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.runs.records import Answer, JudgedAnswer, ScoredChoices
 from lightreasoner.runs.stage import open_stage, read_stage

@@ -155,9 +155,9 @@ def test_model_code_runs_only_with_the_flag(
 
 
 def test_hub_code_needs_a_pinned_commit() -> None:
-    from lightreasoner.errors import ModelError
     from lightreasoner.config import MachineSettings
-from lightreasoner.models.loading import ModelSource, load_tokenizer
+    from lightreasoner.errors import ModelError
+    from lightreasoner.models.loading import ModelSource, load_tokenizer
 
     source = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="main")
     with pytest.raises(ModelError, match=f"Read the code at commit {'a' * 40}, and pin it"):

@@ -5,8 +5,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report import figures
-from lightreasoner.studies.outcomes import Difference, Interval
+from lightreasoner.studies.outcomes import Difference
 from lightreasoner.studies.reports import Claim, P, Report, at_most, decide, decide_all, page, write
 
 REPORT = Report(
