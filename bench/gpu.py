@@ -185,7 +185,7 @@ class Bench:
         flop = 2 * small_body * scored + 2 * (head + small_head) * made
         facts["scoring and contrast"] = {"questions": rows, **share(seconds, flop, gemm)}
         save(facts)
-        labels = speed.labels_of(ours(prompts[:64]))
+        labels = speed.labels_of([ours(prompts[:64])])
         with_lora, optimizer = self._trainable(pair)
         tokens = training.tokens_per_micro_batch(pair.expert.device)
         gemm = gemm_rate(pair.expert, min(tokens, LABELS_PER_STEP * 160), 0, backward=True)
@@ -212,7 +212,7 @@ class Bench:
             for prompt in measured.prompts[: plan.naive_questions + 1]
         ][1:]  # the first warms up
         peak = {"sampling_device_peak_gib": device_peak()}
-        labels = speed.labels_of(speed.Ours(measured, self.beta)(measured.prompts[:16]))
+        labels = speed.labels_of([speed.Ours(measured, self.beta)(measured.prompts[:16])])
         with_lora, optimizer = self._trainable(pair)
         width = pair.expert.get_output_embeddings().weight.shape[0]
         generator = torch.Generator().manual_seed(0)

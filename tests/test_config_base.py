@@ -31,7 +31,7 @@ def test_every_setting_says_what_it_changes(kind: type[Config]) -> None:
 
 def test_the_identity_holds_what_decides_and_nothing_else() -> None:
     assert SAMPLE.identity() == {
-        "expert": "e", "amateur": "a", "vocabulary": "strict", "dtype": "auto", "dataset": "d",
+        "expert": "e", "expert_revision": None, "amateur": "a", "amateur_revision": None, "vocabulary": "strict", "dtype": "auto", "dataset": "d",
         "cue": configs.DEFAULT_CUE, "max_new_tokens": 128, "divergence_beta": 0.4, "plausibility_alpha": 0.2,
         "temperature": 0.0, "top_p": 1.0, "top_tokens": 5, "seed": 42,
     }  # fmt: skip
@@ -46,7 +46,7 @@ def test_speed_and_places_never_enter_an_identity(change: dict[str, object]) -> 
     assert changed.identity(inputs=True) == SAMPLE.identity(inputs=True)
 
 
-@pytest.mark.parametrize("change", [{"data_dir": Path("elsewhere")}, {"expert_revision": "main"}, {"max_questions": 7}])
+@pytest.mark.parametrize("change", [{"data_dir": Path("elsewhere")}, {"question_field": "q"}, {"max_questions": 7}])
 def test_inputs_enter_on_request(change: dict[str, object]) -> None:
     changed = SAMPLE.model_copy(update=change)
     assert changed.identity() == SAMPLE.identity()

@@ -47,11 +47,11 @@ class PairSettings(Config):
 
     expert: Decides[str]
     """Model to improve: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
-    expert_revision: Input[str | None] = None
+    expert_revision: Decides[str | None] = None
     """Branch, tag or commit of an expert on the Hub."""
     amateur: Decides[str]
     """Weaker model with the expert's vocabulary; named like the expert."""
-    amateur_revision: Input[str | None] = None
+    amateur_revision: Decides[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
     """strict: every token id must mean the same to both models. shared: ids that differ are left out of both

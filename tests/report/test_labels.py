@@ -85,7 +85,7 @@ def test_junk_labels_are_found_with_their_places(tokenizer: PreTrainedTokenizerF
     rollout, steps = rows[0]
     step = steps[0] if steps else None
     assert step is not None
-    object.__setattr__(step, "kl", 6.285)
+    rollout.kl[step.position] = 6.285
     for name, values in (("token_ids", list(range(20))), ("weights", [0.05] * 20)):
         object.__setattr__(step, name, values)
     for name in ("expert_logprobs", "amateur_logprobs"):

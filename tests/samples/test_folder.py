@@ -13,7 +13,6 @@ from lightreasoner.errors import DataError, RunMismatch
 from lightreasoner.runs.records import SCHEMA_VERSION
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.samples.folder import (
-    Imported,
     Label,
     Ragged,
     Rollout,
@@ -123,12 +122,3 @@ def test_a_folder_of_another_stage_or_schema_is_refused(tmp_path: Path) -> None:
         read_samples(tmp_path)
     with pytest.raises(RunMismatch, match=r"written by lightreasoner 0\.1\.0"), open_stage(tmp_path, "sample", {}):
         pass
-
-
-def test_imported_samples_do_not_name_their_revision_in_the_fingerprint() -> None:
-    made = Imported(
-        expert="e", expert_revision="main", expert_sha256="0", cue="", template_sha256="1", file_sha256="2",
-        questions_sha256=None, question_field=None,
-    )  # fmt: skip
-    assert "expert_revision" not in made.fingerprint()
-    assert made.fingerprint()["made_by"] == "import"

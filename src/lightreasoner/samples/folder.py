@@ -307,7 +307,7 @@ class Made(BaseModel):
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the rows, flat."""
         settings: Config | None = getattr(self, "settings", None)
-        left_out = {"settings", "source", "expert_revision", "beta", "alpha"}
+        left_out = {"settings", "source", "beta", "alpha"}
         return {**(settings.identity() if settings else {}), **self.model_dump(mode="json", exclude=left_out)}
 
     def commands(self, out: str) -> list[str]:
