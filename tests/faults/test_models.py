@@ -170,4 +170,4 @@ def test_hub_code_needs_a_pinned_commit() -> None:
 def test_the_help_explains_trust_remote_code() -> None:
     help_text = " ".join(succeed("sample", "--help").out.replace("│", " ").split())
     assert "Run Python code from a model repository, with all your rights" in help_text
-    assert "only at a commit that is given as revision" in help_text
+    assert "runs only at a commit given as revision" in help_text

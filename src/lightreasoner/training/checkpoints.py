@@ -86,7 +86,7 @@ def _write_checkpoint(
             torch.save(part.state_dict(), path / name)
         torch.save(random_states, path / "rng_state.pth")
         totals = {name: sum(each[name] for each in sums) for name in state.sums}
-        write_json(path / "trainer_state.json", {"log_history": state.log, "sums": totals})
+        (path / "trainer_state.json").write_text(json.dumps({"log_history": state.log, "sums": totals}))
         reach("before-checkpoint-complete")
         write_json(path / COMPLETE, {file.name: file_hash(file) for file in sorted(path.iterdir()) if file.is_file()})
     checkpoints = _checkpoints(folder)
