@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from lightreasoner.config import BenchmarkName
 from lightreasoner.data import rows
 from lightreasoner.data.lines import Row
-from lightreasoner.data.problems import arithmetic_problems, make_problem, read_file, read_hub, read_url, text_of
+from lightreasoner.data.problems import load_problems, make_problem, read_file, read_hub, read_url, text_of
 from lightreasoner.errors import DataError
 from lightreasoner.grading.verdicts import AnswerKind
 from lightreasoner.runs.records import ChoiceProblem, Problem
@@ -97,7 +97,7 @@ class _Entry(BaseModel):
     def rows(self, data_dir: Path | None, limit: int | None) -> Iterator[Row]:
         """The first `limit` rows; None takes all rows of a source, and `size` rows of a generator."""
         if self.source is None:
-            return islice(_arithmetic_rows(), limit or self.size)
+            return _arithmetic_rows(limit or self.size)
         if data_dir is not None:
             return islice(read_file(data_dir / self.name / f"{self.split}.jsonl"), limit)
         return islice(read_url(self.source) if isinstance(self.source, str) else self.source.rows(), limit)
@@ -209,10 +209,8 @@ def _numbered(name: str, problems: Iterable[Item]) -> list[Item]:
     return items
 
 
-def _arithmetic_rows() -> Iterator[Row]:
-    """Endless distinct problems of the generator."""
-    seen = set()
-    for problem in arithmetic_problems("test", ARITHMETIC_SEED):
-        if problem.id not in seen:
-            seen.add(problem.id)
-            yield f"arithmetic, item {len(seen)}", {"question": problem.question, "answer": problem.answer}
+def _arithmetic_rows(limit: int) -> Iterator[Row]:
+    """Distinct problems of the generator."""
+    problems = load_problems("arithmetic", split="test", limit=limit, seed=ARITHMETIC_SEED).problems
+    for number, problem in enumerate(problems, 1):
+        yield f"arithmetic, item {number}", {"question": problem.question, "answer": problem.answer}
