@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from train_miniature import train_tokenizer  # in bench/
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-from lightreasoner.miniature.train import train_tokenizer
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # machines are noisy

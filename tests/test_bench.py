@@ -19,7 +19,6 @@ Measure = Callable[..., dict[str, Any]]
 @pytest.fixture
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Measure:
     """Runs a script and gives its report; in this process, since loading PyTorch takes longer than the work."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
 
     def run(script: str, arguments: str) -> dict[str, Any]:
         out = tmp_path / "report.json"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from lightreasoner.config import BenchmarkName
 from lightreasoner.data.benchmarks import (
@@ -96,6 +97,28 @@ def test_an_empty_benchmark_is_refused(tmp_path: Path) -> None:
 
 def test_every_benchmark_name_has_an_entry() -> None:
     assert set(BENCHMARKS) == set(get_args(BenchmarkName))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"titel": "GSM8K"}, "titel"),
+        ({"name": "gsm9k"}, "name"),
+        ({"kind": "letter"}, "kind"),
+        ({"demonstrations": [{"question": "1+1?"}]}, "answer"),
+        ({"size": None}, "size"),
+    ],
+)
+def test_an_invalid_entry_is_refused(changed: dict[str, Any], message: str) -> None:
+    entry = {"name": "gsm8k", "title": "T", "source": None, "size": 1, "question": "question", "gold": "answer"}
+    assert Benchmark(**entry).split == "test"
+    with pytest.raises(ValidationError, match=message):
+        Benchmark(**{**entry, **changed})
+
+
+def test_an_entry_cannot_name_a_function_that_does_not_exist() -> None:
+    with pytest.raises(AttributeError, match="gsm9k_gold"):
+        Benchmark(name="gsm8k", title="T", source=None, size=1, question="question", gold="gsm9k_gold()")
 
 
 # --- Items of rows ---

@@ -8,18 +8,20 @@ import sys
 from itertools import islice
 
 import pytest
+from train_miniature import AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS, Corpus, answer_only_solution
 
 from lightreasoner.grading.mathematical import judge
-from lightreasoner.miniature.corpus import (
-    AMATEUR_CORPUS,
-    EXPERT_CORPUS,
-    INSTRUCT_CORPUS,
+from lightreasoner.miniature.word_problems import (
+    LARGEST_VALUE,
+    NAMES,
+    THEMES,
     WORDY_THEMES,
-    Corpus,
-    answer_only_solution,
+    Split,
+    WordProblem,
+    split_of,
+    word_problems,
     worked_solution,
 )
-from lightreasoner.miniature.word_problems import LARGEST_VALUE, NAMES, THEMES, Split, WordProblem, word_problems
 
 SPLITS: tuple[Split, Split] = ("train", "test")
 STEP = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
@@ -145,8 +147,6 @@ def test_questions_rarely_repeat() -> None:
 
 
 def test_about_a_tenth_of_all_chains_belongs_to_the_test_split() -> None:
-    from lightreasoner.miniature.word_problems import split_of
-
     splits = [
         split_of(start, (("+", a), ("*", b))) for start in range(3, 60) for a in range(2, 50) for b in range(2, 6)
     ]

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from lightreasoner.config import DEFAULT_CUE
-from lightreasoner.data.demonstrations import Demonstration
+from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate

@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from train_miniature import PLANS, TURN_END, VOCABULARY_SIZE, initial_model, train_tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import DEFAULT_CUE, SampleConfig
 from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
-from lightreasoner.miniature.train import PLANS, TURN_END, VOCABULARY_SIZE, _initial_model, train_tokenizer
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.stage import open_stage, read_stage
@@ -43,7 +43,7 @@ def random_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     tokenizer = train_tokenizer()
     for seed, name in enumerate(("expert", "amateur")):
         torch.manual_seed(seed)
-        _initial_model(PLANS["small"], tokenizer, folder).save_pretrained(folder / name)
+        initial_model(PLANS["small"], tokenizer, folder).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder / "expert", folder / "amateur"
 

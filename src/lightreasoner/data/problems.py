@@ -50,7 +50,7 @@ def load_problems(
     data_dir: Path | None = None,
     question_field: str | None = None,
 ) -> ProblemSet:
-    """Load the first `limit` problems of a data set, without gold answers.
+    """Load the first `limit` problems of a data set; only generated ones have gold answers.
 
     Args:
         dataset: `arithmetic`, a short name of `HUB_DATASETS`, a .jsonl/.json/.parquet file, or a Hub id, which may
@@ -68,15 +68,10 @@ def load_problems(
     if dataset == "arithmetic":
         if limit is None:
             raise DataError("arithmetic problems are generated without end; set their number with --max-questions")
-        return _deduplicated(arithmetic_problems(split, seed), limit)
+        generated = (make_problem(problem.question, str(problem.answer)) for problem in word_problems(split, seed))
+        return _deduplicated(generated, limit)
     rows = read_dataset(dataset, split, data_dir)
     return _deduplicated((make_problem(question_of(row, question_field)) for row in rows), limit)
-
-
-def arithmetic_problems(split: Split, seed: int) -> Iterator[Problem]:
-    """Endless word problems of the miniature, with their answers."""
-    for generated in word_problems(split, seed):
-        yield make_problem(generated.question, str(generated.answer))
 
 
 def make_problem(question: str, answer: str | None = None) -> Problem:

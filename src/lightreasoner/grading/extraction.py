@@ -55,13 +55,19 @@ def last_boxed(text: str) -> str | None:
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
-    content = text[start + len("\\boxed{") :]
-    depth = 1
-    for position, character in enumerate(content):
-        depth += (character == "{") - (character == "}")
+    braces = text[start + len("\\boxed") :]
+    end = closing(braces, "{}")
+    return braces[1:].partition("\n")[0] if end is None else braces[1:end]
+
+
+def closing(text: str, pair: str) -> int | None:
+    """Position of the bracket that closes the first one of a text; None if unclosed."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == pair[0]) - (character == pair[1])
         if depth == 0:
-            return content[:position]
-    return content.partition("\n")[0]
+            return position
+    return None
 
 
 def extract_choice(text: str) -> str | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any
 
+from lightreasoner.grading.extraction import closing
 from lightreasoner.grading.qwen_toolkit_text import strip_string
 from lightreasoner.grading.verdicts import Judgement
 
@@ -89,7 +90,7 @@ def _boxed(text: str) -> str | None:
     _, found, rest = text.rpartition("boxed")
     if not found:
         return None
-    return rest[1 : _closing(rest, "{}")] if rest.startswith("{") else rest.partition("$")[0]
+    return rest[1 : closing(rest, "{}")] if rest.startswith("{") else rest.partition("$")[0]
 
 
 def _after(phrase: str) -> Callable[[str], str | None]:
@@ -116,16 +117,6 @@ _EXTRACTION_RULES: tuple[Callable[[str], str | None], ...] = (
     _after("答案是"),
     _last_number,
 )
-
-
-def _closing(text: str, pair: str) -> int | None:
-    """Position of the bracket that closes the first one of a text; None if unclosed."""
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character == pair[0]) - (character == pair[1])
-        if depth == 0:
-            return position
-    return None
 
 
 # docs/toolkit-judge.md, "Equality" ------------------------------------------------------------------------------------
@@ -287,7 +278,7 @@ def _as_latex(text: str) -> str:
         text = pattern.sub(replacement, text)
     while found := _ROUND_ARGUMENT.search(text):
         before, argument = text[: found.end() - 1], text[found.end() - 1 :]
-        end = _closing(argument, "()")
+        end = closing(argument, "()")
         if end is None:
             break
         text = f"{before}{{{argument[1:end]}}}{argument[end + 1 :]}"

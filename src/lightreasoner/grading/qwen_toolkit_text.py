@@ -6,6 +6,10 @@ are kept for comparable numbers; `grading.mathematical` is stricter.
 """
 
 import re
+from itertools import chain
+from pathlib import Path
+
+import yaml
 
 _Rewrites = tuple[tuple[re.Pattern[str], str], ...]
 
@@ -37,26 +41,10 @@ _NOTATION: _Rewrites = (
     (re.compile(r"\A(-?)(\d+)/(\d+)\Z"), r"\1\\frac{\2}{\3}"),
 )
 
-_UNITS = (
-    # length, area, volume
-    "millimeter millimetre centimeter centimetre decimeter meter metre kilometer kilometre mile yard foot feet inch "
-    "inches mm cm dm km ft yd mi square sq cubic cu acre hectare liter litre milliliter millilitre gallon quart pint "
-    "ml gal cc "
-    # mass and time
-    "milligram gram kilogram ton tonne ounce pound mg kg oz lb "
-    "second minute hour day week month year decade century centuries noon sec min hr yr am pm "
-    # speed, temperature, angle, electricity, work
-    "mph kmh kph knot celsius fahrenheit kelvin degree deg radian rad volt watt joule newton pascal ohm amp hertz hz "
-    # money and counting
-    "dollar cent euro rupee rs pence penny pennies buck usd percent percentage per unit piece item pair dozen time way "
-    "number point ratio th st nd "
-    # objects in word problems
-    "people person man men woman women child children boy girl student soldier apple orange egg book toy coin ticket "
-    "tile page box boxes cookie pie monkey animal bird fish tree flower round mark more less loss profit gain increase "
-    "decrease"
-).split()
+_UNITS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "unit_words.yaml").read_text(encoding="utf-8"))
+_UNIT_WORDS = "|".join(chain.from_iterable(_UNITS.values()))
 # Whole words only, and no names of LaTeX commands: \min and \deg are not units.
-_UNIT = re.compile(rf"(?<![\w\\])(?:km/h|m/s|[ap]\.m|(?:{'|'.join(_UNITS)})s?|[acdghlmost])(?!\w)")
+_UNIT = re.compile(rf"(?<![\w\\])(?:km/h|m/s|[ap]\.m|(?:{_UNIT_WORDS})s?|[acdghlmost])(?!\w)")
 
 _SMALL_NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

@@ -1,11 +1,11 @@
 """A judge's input and output."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 AnswerKind = Literal["number", "expression", "choice"]
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
-VERDICTS: tuple[Verdict, ...] = ("correct", "wrong", "no_answer", "timeout", "grader_error")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True, slots=True)

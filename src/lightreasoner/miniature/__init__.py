@@ -3,8 +3,7 @@
 With it the whole method runs offline, on a CPU, in minutes. It shows the method's real behaviour, failures included,
 but not the size of the effect on larger models.
 
-`word_problems.py` generates the problems, `corpus.py` the training texts, `train.py` trains the models, and `models/`
-holds them.
+`word_problems.py` generates the problems, `models/` holds the models, and `bench/train_miniature.py` trains them.
 """
 
 from pathlib import Path

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from lightreasoner.config import DEFAULT_CUE, PromptKind
-from lightreasoner.data.demonstrations import Demonstration
+from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.models.chat_templates import Conversation, render
 

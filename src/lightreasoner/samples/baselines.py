@@ -24,8 +24,7 @@ from lightreasoner.grading.verdicts import VERDICTS, Case
 from lightreasoner.inference.generation import Decoding, Engine, TokenIds
 from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.miniature.corpus import worked_solution
-from lightreasoner.miniature.word_problems import word_problems
+from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models.loading import (
     ModelSource,
     context_length,

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from train_miniature import AMATEUR_CORPUS, EXPERT_CORPUS, PLANS, batches, initial_model
 from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.config import MachineSettings
 from lightreasoner.miniature import MODELS, model_path
-from lightreasoner.miniature.corpus import AMATEUR_CORPUS, EXPERT_CORPUS
-from lightreasoner.miniature.train import PLANS, _batches, _initial_model
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, share_vocabulary
@@ -45,7 +44,7 @@ def test_the_expert_corpus_has_more_worked_solutions(tokenizer: PreTrainedTokeni
 
 
 def test_the_loss_covers_only_the_solution(tokenizer: PreTrainedTokenizerFast) -> None:
-    input_ids, is_response = next(_batches(PLANS["expert"], tokenizer))
+    input_ids, is_response = next(batches(PLANS["expert"], tokenizer))
     for ids, mask in zip(input_ids[:8], is_response[:8], strict=True):
         solution = tokenizer.decode(ids[mask])
         assert solution.endswith("}<|im_end|>")
@@ -58,8 +57,8 @@ def test_training_starts_at_the_logged_loss(tokenizer: PreTrainedTokenizerFast) 
     log = json.loads(Path(model_path("base") / "training_log.json").read_text())
     plan = PLANS["base"]
     torch.manual_seed(plan.seed)
-    model = _initial_model(plan, tokenizer, Path())
-    input_ids, is_response = next(_batches(plan, tokenizer))
+    model = initial_model(plan, tokenizer, Path())
+    input_ids, is_response = next(batches(plan, tokenizer))
     with torch.inference_mode():
         logits = model(input_ids).logits[:, :-1][is_response[:, 1:]]
         loss = torch.nn.functional.cross_entropy(logits, input_ids[:, 1:][is_response[:, 1:]]).item()

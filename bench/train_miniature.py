@@ -1,7 +1,12 @@
-"""Train the bundled miniature models: `python -m lightreasoner.miniature.train OUT`.
+"""Train the bundled miniature models.
+
+    python bench/train_miniature.py OUT
 
 Deterministic: the same versions of torch and transformers, the same kind of processor and the same number of threads
 give the same files. Takes about an hour on two cores.
+
+A *worked* solution writes every calculation before the answer; an *answer-only* solution has the answer alone. The
+amateur learns from few worked solutions, the expert from more.
 """
 
 import argparse
@@ -10,7 +15,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,8 +23,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from lightreasoner.config import DEFAULT_CUE
-from lightreasoner.miniature.corpus import AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS, Corpus, worked_solution
-from lightreasoner.miniature.word_problems import WordProblem, word_problems
+from lightreasoner.miniature.word_problems import THEMES, WordProblem, word_problems, worked_solution
 
 VOCABULARY_SIZE = 640
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -27,6 +31,38 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Share of worked solutions, by theme.
+
+    Attributes:
+        worked_share: probability of a worked solution in themes without an own share.
+        worked_share_by_theme: own shares. Natural corpora are also uneven: people work out some kinds of problem, and
+            write only the answer to others.
+    """
+
+    worked_share: float
+    worked_share_by_theme: dict[str, float] = field(default_factory=dict)
+
+    def solution(self, problem: WordProblem, rng: random.Random) -> str:
+        """A random solution of this corpus."""
+        share = self.worked_share_by_theme.get(problem.theme, self.worked_share)
+        return worked_solution(problem) if rng.random() < share else answer_only_solution(problem)
+
+
+def answer_only_solution(problem: WordProblem) -> str:
+    """The answer alone."""
+    return f"\\boxed{{{problem.answer}}}"
+
+
+AMATEUR_CORPUS = Corpus(worked_share=0.04)
+EXPERT_CORPUS = Corpus(
+    worked_share=0.55,
+    worked_share_by_theme=dict(zip(sorted(THEMES), (0.9, 0.5, 0.3, 0.6, 0.8, 0.25, 0.35, 0.7), strict=True)),
+)
+INSTRUCT_CORPUS = Corpus(worked_share=0.95)
 
 
 @dataclass(frozen=True)
@@ -97,11 +133,11 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path, name: str) -> None:
     """Train one model, and save it in bfloat16 with its tokenizer and a log."""
     torch.manual_seed(plan.seed)
-    model = _initial_model(plan, tokenizer, out)
+    model = initial_model(plan, tokenizer, out)
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.peak_learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     warm_up = min(100, plan.steps // 10)
     log, started = [], time.perf_counter()
-    for step, (input_ids, is_response) in zip(range(plan.steps), _batches(plan, tokenizer), strict=False):
+    for step, (input_ids, is_response) in zip(range(plan.steps), batches(plan, tokenizer), strict=False):
         scale = min((step + 1) / warm_up, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
         for group in optimizer.param_groups:
             group["lr"] = plan.peak_learning_rate * scale
@@ -124,7 +160,7 @@ def train_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Pat
     (folder / "training_log.json").write_text(json.dumps(log))
 
 
-def _initial_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path) -> Qwen2ForCausalLM:
+def initial_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: Path) -> Qwen2ForCausalLM:
     if plan.start_from is not None:
         return Qwen2ForCausalLM.from_pretrained(out / plan.start_from, dtype=torch.float32)
     config = Qwen2Config(
@@ -144,7 +180,7 @@ def _initial_model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, out: 
     return Qwen2ForCausalLM(config)
 
 
-def _batches(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches of token ids and response masks, [B, T] each; texts of similar length share a batch."""
     problems, rng = word_problems("train", plan.seed), random.Random(plan.seed)
     while True:
