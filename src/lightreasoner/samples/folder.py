@@ -33,6 +33,7 @@ Ints = NDArray[np.int64]
 
 PER_STEP = ("kl", "expert_entropy", "amateur_entropy", "expert_logprob", "amateur_logprob")
 PER_TOP = ("expert_top_ids", "expert_top_logprobs", "amateur_top_ids", "amateur_top_logprobs")
+PER_LABEL = ("token_ids", "weights", "expert_logprobs", "amateur_logprobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +208,7 @@ class ScoredRollout:
     """A rollout as arrays, with its labels.
 
     Attributes:
-        question_id: `Rollout.question_id`.
-        question: `Rollout.question`.
-        prompt_ids: `Rollout.prompt_ids`.
         response_ids: `Rollout.response_ids`, [T]; −1 for a last token that an imported rollout does not know.
-        finished: `Rollout.finished`.
         per_step: the columns `PER_STEP`, [T] each; NaN where a step was not scored.
         per_top: the columns `PER_TOP`, [T, k] each; k is 0 where steps were not scored.
         labels: the kept steps by position.

@@ -19,7 +19,7 @@ from lightreasoner.errors import DataError, SampleFormatError
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import tokens_by_id
 from lightreasoner.runs.records import Problem
-from lightreasoner.samples.folder import PER_STEP, Label, ScoredRollout
+from lightreasoner.samples.folder import PER_LABEL, PER_STEP, Label, ScoredRollout
 
 LONGEST_LINE = 1 << 20  # bytes
 WEIGHT_SUM_TOLERANCE = 1e-3
@@ -27,7 +27,6 @@ SMALLEST_KL = -1e-3  # a divergence is never negative, but computed in float32 i
 
 _ID = re.compile(r"[\w./:#@-]+", re.ASCII)  # not a question; ASCII, since a question in Chinese has no blanks either
 _LARGEST = float(np.finfo(np.float32).max)  # number that a table can hold
-_PER_LABEL = ("token_ids", "weights", "expert_logprobs", "amateur_logprobs")
 
 
 def write_line(rollout: ScoredRollout, label: Label, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -133,7 +132,7 @@ class SampleLine(Line):
         token_ids = self.token_ids
         if not token_ids or len(set(token_ids)) < len(token_ids):
             return f"token_ids {short(token_ids)} is empty or names a token twice"
-        for name in ("tokens", *_PER_LABEL):
+        for name in ("tokens", *PER_LABEL):
             values = getattr(self, name)
             if values is not None and len(values) != len(token_ids):
                 return f"{name} has {len(values)} entries, token_ids has {len(token_ids)}; they belong together"
@@ -153,7 +152,7 @@ class SampleLine(Line):
     def label(self, question_id: str, position: int) -> Label:
         """The label, its tokens ascending and its weights normalised."""
         total = math.fsum(self.weights)
-        columns = {name: getattr(self, name) or [] for name in _PER_LABEL}
+        columns = {name: getattr(self, name) or [] for name in PER_LABEL}
         columns["weights"] = [weight / total for weight in self.weights]
         order = np.argsort(self.token_ids)
         columns = {name: [column[place] for place in order if column] for name, column in columns.items()}
