@@ -26,14 +26,7 @@ from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.corpus import worked_solution
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.models.loading import (
-    ModelSource,
-    context_length,
-    dtype_name,
-    find_model,
-    load_model,
-    load_tokenizer,
-)
+from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
@@ -61,8 +54,8 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; what was committed stays.
     """
-    source = find_model(config.model, config.model_revision)
-    template = PromptTemplate(load_tokenizer(source, config), config.cue, config.chat_template)
+    source = loading.find_model(config.model, config.model_revision)
+    template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template)
     if config.dataset == "arithmetic" and config.max_questions is None:
         raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
     solved = list(distinct(solved_problems(config), config.max_questions))
@@ -77,7 +70,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         questions=len(solved),
         settings=config,
         problems_sha256=make_problem(content).id,
-        dtype=dtype_name(config),
+        dtype=loading.dtype_name(config),
     )
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
         if stage.result is not None:
@@ -107,7 +100,7 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
 class WrittenSolutions(ModelWork[Solved, TokenIds]):
     """Ground-truth SFT: the solution that came with each problem. Needs no model."""
 
-    def __init__(self, config: BaselineConfig, source: ModelSource, template: PromptTemplate) -> None:
+    def __init__(self, config: BaselineConfig, source: loading.ModelSource, template: PromptTemplate) -> None:
         self.label = config.kind
         self._config = config
         self._source = source
@@ -133,9 +126,7 @@ class WrittenSolutions(ModelWork[Solved, TokenIds]):
         """The kept answers, with every token as a label of its own."""
         chosen, counts = self.choose(batch, results)
         kept = [(item, ids) for item, ids, good in zip(batch, results, chosen, strict=True) if good and ids]
-        answers = [ids for _, ids in kept]
-        lengths = [len(ids) for ids in answers]
-        ids = np.array([token for answer in answers for token in answer], np.int64)
+        ids = np.array([token for _, answer in kept for token in answer], np.int64)
         rollouts = table_of(
             Rollout,
             {
@@ -143,17 +134,17 @@ class WrittenSolutions(ModelWork[Solved, TokenIds]):
                 "question_id": [item.problem.id for item, _ in kept],
                 "question": [item.problem.question for item, _ in kept],
                 "prompt_ids": [self._prompt(item) for item, _ in kept],
-                "response_ids": answers,
+                "response_ids": [answer for _, answer in kept],
                 "finished": [True] * len(kept),
             },
         )
-        one_each, none_each = np.ones(len(ids), np.int64), np.zeros(len(ids), np.int64)
-        unknown = Ragged.of_lengths(np.zeros(0, np.float32), none_each)
+        one_each = np.ones_like(ids)
+        unknown = Ragged.of_lengths(np.zeros(0, np.float32), np.zeros_like(ids))
         labels = table_of(
             Label,
             {
                 "question_id": [item.problem.id for item, answer in kept for _ in answer],
-                "position": [position for length in lengths for position in range(length)],
+                "position": [position for _, answer in kept for position in range(len(answer))],
                 "token_ids": Ragged.of_lengths(ids, one_each),
                 "weights": Ragged.of_lengths(np.ones(len(ids), np.float32), one_each),
                 "expert_logprobs": unknown,
@@ -176,7 +167,7 @@ class OwnRightAnswers(WrittenSolutions):
 
     @cached_property
     def _model(self) -> Any:
-        return load_model(self._source, self._config)
+        return loading.load_model(self._source, self._config)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -189,7 +180,7 @@ class OwnRightAnswers(WrittenSolutions):
     def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
         """The model's answers, each ended by a stop token or the cap."""
         prompts = [self._prompt(item) for item in batch]
-        longest, context = max(map(len, prompts)), context_length(self._model)
+        longest, context = max(map(len, prompts)), loading.context_length(self._model)
         cap = int(min(self._config.max_new_tokens, context - longest))
         if cap < 1:
             raise DataError(f"a prompt of {longest} tokens leaves no room in a context of {context}")
@@ -214,7 +205,7 @@ class OwnRightAnswers(WrittenSolutions):
 
 
 # A baseline is one class and one line here.
-BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTemplate], WrittenSolutions]] = {
+BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, loading.ModelSource, PromptTemplate], WrittenSolutions]] = {
     "rejection-sft": OwnRightAnswers,
     "ground-truth": WrittenSolutions,
 }
