@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from lightreasoner.config import BaselineConfig, BaselineKind
 from lightreasoner.data.lines import Row
@@ -31,7 +32,7 @@ from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
 from lightreasoner.runs.stage import Commit, open_stage, settle
-from lightreasoner.samples.folder import Baseline, Label, Ragged, Rollout, table_of
+from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer")
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
@@ -126,32 +127,25 @@ class WrittenSolutions(ModelWork[Solved, TokenIds]):
         """The kept answers, with every token as a label of its own."""
         chosen, counts = self.choose(batch, results)
         kept = [(item, ids) for item, ids, good in zip(batch, results, chosen, strict=True) if good and ids]
-        ids = np.array([token for _, answer in kept for token in answer], np.int64)
-        rollouts = table_of(
-            Rollout,
-            {
-                **{name: [[]] * len(kept) for name in Rollout.schema.names},  # only stage 1 knows the scores
-                "question_id": [item.problem.id for item, _ in kept],
-                "question": [item.problem.question for item, _ in kept],
-                "prompt_ids": [self._prompt(item) for item, _ in kept],
-                "response_ids": [answer for _, answer in kept],
-                "finished": [True] * len(kept),
-            },
+        unknown: list[Any] = [[]] * len((*PER_STEP, *PER_TOP))  # only stage 1 scores steps
+        rollouts = Rollout.table(
+            Rollout(item.problem.id, item.problem.question, self._prompt(item), ids, True, *unknown)
+            for item, ids in kept
         )
-        one_each = np.ones_like(ids)
-        unknown = Ragged.of_lengths(np.zeros(0, np.float32), np.zeros_like(ids))
+        ids = np.array([token for _, answer in kept for token in answer], np.int64)
+        one_each, unscored = np.ones_like(ids), Ragged.of_lengths(np.zeros(0), np.zeros_like(ids))
         labels = table_of(
             Label,
             {
                 "question_id": [item.problem.id for item, answer in kept for _ in answer],
                 "position": [position for _, answer in kept for position in range(len(answer))],
                 "token_ids": Ragged.of_lengths(ids, one_each),
-                "weights": Ragged.of_lengths(np.ones(len(ids), np.float32), one_each),
-                "expert_logprobs": unknown,
-                "amateur_logprobs": unknown,
+                "weights": Ragged.of_lengths(np.ones(len(ids)), one_each),
+                "expert_logprobs": unscored,
+                "amateur_logprobs": unscored,
             },
         )
-        counts = {"questions": len(batch), "answers_kept": len(kept), "labels": len(ids), **counts}
+        counts = {"questions": len(batch), "answers_kept": len(kept), "labels": len(labels), **counts}
         return Commit({"rollouts": rollouts, "steps": labels}, counts)
 
     def note(self, counts: Mapping[str, int]) -> str:
@@ -166,25 +160,21 @@ class OwnRightAnswers(WrittenSolutions):
     """Rejection-sampled SFT: one greedy answer of the model to each problem, kept if it is complete and right."""
 
     @cached_property
-    def _model(self) -> Any:
-        return loading.load_model(self._source, self._config)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        return engine_for(self._model, self._template.tokenizer)
-
-    @cached_property
-    def _stop_ids(self) -> tuple[int, ...]:
-        return self._template.stop_ids(self._model.generation_config)
+    def _loaded(self) -> tuple[PreTrainedModel, Engine, tuple[int, ...]]:
+        """The model, its engine, and its stop tokens."""
+        model = loading.load_model(self._source, self._config)
+        engine = engine_for(model, self._template.tokenizer)
+        return model, engine, self._template.stop_ids(model.generation_config)
 
     def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
         """The model's answers, each ended by a stop token or the cap."""
+        model, engine, stop_ids = self._loaded
         prompts = [self._prompt(item) for item in batch]
-        longest, context = max(map(len, prompts)), loading.context_length(self._model)
+        longest, context = max(map(len, prompts)), loading.context_length(model)
         cap = int(min(self._config.max_new_tokens, context - longest))
         if cap < 1:
             raise DataError(f"a prompt of {longest} tokens leaves no room in a context of {context}")
-        return self._engine.generate(prompts, Decoding(cap, self._stop_ids)).responses
+        return engine.generate(prompts, Decoding(cap, stop_ids)).responses
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""
@@ -197,7 +187,7 @@ class OwnRightAnswers(WrittenSolutions):
         ]
         with GradingPool(self._config.judge, workers=self._config.grading_workers, symbolic=not numbers) as pool:
             verdicts = [judgement.verdict for judgement in pool.judge(cases)]
-        complete = [bool(ids) and ids[-1] in self._stop_ids for ids in answers]
+        complete = [bool(ids) and ids[-1] in self._loaded[2] for ids in answers]
         counts: dict[str, int] = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
         counts |= {"truncated": complete.count(False), "tokens": sum(map(len, answers))}
         right = [verdict == "correct" and done for verdict, done in zip(verdicts, complete, strict=True)]

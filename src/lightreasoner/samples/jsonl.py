@@ -33,7 +33,7 @@ from lightreasoner.runs.stage import StageFolder, open_stage
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Label, Rollout
 from lightreasoner.samples.jsonl_lines import LONGEST_LINE, ImportedStep, LineReader, write_line
-from lightreasoner.samples.statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
+from lightreasoner.samples.statistics import HIGH_ENTROPY, is_scattered, label_entropy
 
 SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them
 ROWS_PER_SHARD = 4096
@@ -134,8 +134,8 @@ def import_samples(
     Returns:
         `rows`, `rollouts`; `duplicates`: lines equal to an earlier one, dropped; `prefix_length_differs`: prefixes
         that did not become `step` ids; `single_token_labels`; `mean_label_entropy` in nats; `mean_support` and
-        `max_support` in tokens; `high_entropy_share`: of labels above `HIGH_ENTROPY`; `junk_suspects`: those of
-        them at a KL above `JUNK_KL`; `expert`; `cue` as used, None if every line had its `prompt_ids`.
+        `max_support` in tokens; `high_entropy_share`: of labels above `HIGH_ENTROPY`; `junk_suspects`: labels
+        that `statistics.is_scattered`; `expert`; `cue` as used, None if every line had its `prompt_ids`.
 
     Raises:
         SampleFormatError: a line breaks the format, or an archive is damaged, hostile or ambiguous.
@@ -208,7 +208,7 @@ def _fill(stage: StageFolder, file: TextFile, reader: LineReader) -> dict[str, A
     waiting: list[ImportedStep] = []  # the steps of one shard; the last rollout may still grow
     seen: set[bytes] = set()
     questions: set[str] = set()
-    measures = array("d")  # of each label: support, entropy, KL, whether the prefix has another length than `step`
+    measures = array("d")  # of each label: support, entropy, is it scattered, differs the length of its prefix
     number, asked = 0, False
     with progress("importing bytes", file.size) as advance, stop_signals() as stop, file.open() as lines:
         for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), b""), 1):
@@ -220,7 +220,7 @@ def _fill(stage: StageFolder, file: TextFile, reader: LineReader) -> dict[str, A
             seen.add(digest)
             step = reader.read(f"{file.name}, line {number}", line)
             weights, differs = step.label.weights, len(step.prefix_ids) != step.line.step
-            measures.extend((len(weights), label_entropy(weights), step.line.kl, differs))
+            measures.extend((len(weights), label_entropy(weights), is_scattered(weights, step.line.kl), differs))
             asked = asked or step.line.prompt_ids is None
             rollout_id = step.problem.id
             if waiting and step.extends(waiting[-1]):
@@ -237,7 +237,7 @@ def _fill(stage: StageFolder, file: TextFile, reader: LineReader) -> dict[str, A
         where = f"{file.name}, line 1"
         raise SampleFormatError(f"{where}: the file is empty, there is nothing to learn from. Give another file")
     _commit(stage, waiting)
-    support, entropy, kl, differing = np.frombuffer(measures).reshape(-1, 4).T
+    support, entropy, scattered, differing = np.frombuffer(measures).reshape(-1, 4).T
     return {
         **stage.counts,
         "duplicates": number - len(seen),
@@ -246,7 +246,7 @@ def _fill(stage: StageFolder, file: TextFile, reader: LineReader) -> dict[str, A
         "mean_support": float(support.mean()),
         "max_support": int(support.max()),
         "high_entropy_share": float((entropy > HIGH_ENTROPY).mean()),
-        "junk_suspects": int(((entropy > HIGH_ENTROPY) & (kl > JUNK_KL)).sum()),
+        "junk_suspects": int(scattered.sum()),
         "prefix_length_differs": int(differing.sum()),
         "expert": reader.expert,
         "cue": reader.template.cue if asked else None,
@@ -266,8 +266,9 @@ def _rollout(steps: list[ImportedStep]) -> Rollout:
     last = steps[-1]
     columns: dict[str, Any] = {name: [math.nan] * (len(last.prefix_ids) + 1) for name in PER_STEP}
     for step in steps:
-        for name, value in step.per_step.items():
-            columns[name][step.label.position] = value
+        for name in PER_STEP:
+            if (value := getattr(step.line, name)) is not None:
+                columns[name][step.label.position] = value
     columns |= {name: [] for name in PER_TOP}
     question_id, question = last.label.question_id, last.problem.question
     return Rollout(question_id, question, last.prompt_ids, last.known_ids, finished=False, **columns)

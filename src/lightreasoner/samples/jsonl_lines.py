@@ -123,31 +123,29 @@ class SampleLine(Line):
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
-        if complaint := self._complaint():
-            raise ValueError(f"{complaint}. {self.remedy}")
-        return self
-
-    def _complaint(self) -> str | None:
-        """What is wrong with fields that are right by themselves."""
-        token_ids = self.token_ids
-        if not token_ids or len(set(token_ids)) < len(token_ids):
-            return f"token_ids {short(token_ids)} is empty or names a token twice"
+        count, given = len(self.token_ids), self.response_ids
+        if not self.token_ids or len(set(self.token_ids)) < count:
+            raise ValueError(f"token_ids {short(self.token_ids)} is empty or names a token twice. {self.remedy}")
         for name in ("tokens", *PER_LABEL):
             values = getattr(self, name)
-            if values is not None and len(values) != len(token_ids):
-                return f"{name} has {len(values)} entries, token_ids has {len(token_ids)}; they belong together"
+            if values is not None and len(values) != count:
+                raise ValueError(
+                    f"{name} has {len(values)} entries, token_ids has {count}; they belong together. {self.remedy}"
+                )
         total = math.fsum(self.weights)
         if abs(total - 1) > WEIGHT_SUM_TOLERANCE:
-            return f"weights sum to {total:.6g}, not to 1; a label is a probability distribution"
-        if self.prompt_ids == []:
-            return "prompt_ids is empty, and the model would have nothing to continue"
-        position = self.step if self.position is None else self.position
-        if self.response_ids is not None and not self.step == position == len(self.response_ids):
-            return (
-                f"step is {short(self.step)}, position {short(position)}, and there are {len(self.response_ids)} "
-                "response_ids: all must be one number, or the label stands at another token"
+            raise ValueError(
+                f"weights sum to {total:.6g}, not to 1; a label is a probability distribution. {self.remedy}"
             )
-        return None
+        if self.prompt_ids == []:
+            raise ValueError(f"prompt_ids is empty, and the model would have nothing to continue. {self.remedy}")
+        position = self.step if self.position is None else self.position
+        if given is not None and not self.step == position == len(given):
+            raise ValueError(
+                f"step is {short(self.step)}, position {short(position)}, and there are {len(given)} response_ids: all "
+                f"must be one number, or the label stands at another token. {self.remedy}"
+            )
+        return self
 
     def label(self, question_id: str, position: int) -> Label:
         """The label, its tokens ascending and its weights normalised."""
@@ -167,7 +165,6 @@ class ImportedStep:
     problem: Problem
     prompt_ids: list[int]
     prefix_ids: list[int]  # of the response before the label
-    per_step: dict[str, float]  # the columns `PER_STEP` at the label; NaN where the line does not have them
     label: Label
 
     @property
@@ -231,9 +228,7 @@ class LineReader:
         prefix_ids = line.response_ids
         if prefix_ids is None:
             prefix_ids = self.template.tokenizer(line.prefix, add_special_tokens=False)["input_ids"]
-        per_step = {name: math.nan if (value := getattr(line, name)) is None else value for name in PER_STEP}
-        label = line.label(problem.id, len(prefix_ids))
-        return ImportedStep(line, problem, prompt_ids, prefix_ids, per_step, label)
+        return ImportedStep(line, problem, prompt_ids, prefix_ids, line.label(problem.id, len(prefix_ids)))
 
     def _question(self, line: SampleLine) -> str:
         shown = short(line.prompt_id)

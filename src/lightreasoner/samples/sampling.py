@@ -26,7 +26,8 @@ from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
 from lightreasoner.runs.stage import Commit, open_stage, settle
-from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Label, Ragged, Rollout, Sampled, Shard, table_of
+from lightreasoner.samples import folder
+from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
 
@@ -59,15 +60,11 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         data_dir=config.data_dir,
         question_field=config.question_field,
     )
-    made = Sampled(
-        expert=config.expert,
-        expert_revision=config.expert_revision,
+    made = folder.Sampled(
+        **config.model_dump(include=set(folder.Made.model_fields)),  # names of the models, the cue, and the data set
         expert_sha256=expert.fingerprint(),
-        cue=config.cue,
         template_sha256=template.fingerprint,
-        amateur=config.amateur,
         amateur_sha256=find_model(config.amateur, config.amateur_revision).fingerprint(),
-        dataset=config.dataset,
         questions=len(problems.problems),
         questions_sha256=problems.fingerprint,
         beta=config.divergence_beta,
@@ -226,8 +223,8 @@ class Sampler(ModelWork[Prompted, Shard]):
     def _shard(self, batch: Sequence[Prompted], responses: Sequence[list[int]], scores: Scores) -> Shard:
         columns = {name: values.cpu().numpy() for name, values in scores.items()}
         lengths = [len(response) for response in responses]
-        rollouts = table_of(
-            Rollout,
+        rollouts = folder.table_of(
+            folder.Rollout,
             {
                 "question_id": [item.problem.id for item in batch],
                 "question": [item.problem.question for item in batch],
@@ -239,8 +236,8 @@ class Sampler(ModelWork[Prompted, Shard]):
         )
         starts = np.cumsum([0, *lengths])
         rollout_of = np.searchsorted(starts[1:], columns["rows"], side="right")
-        labels = table_of(
-            Label,
+        labels = folder.table_of(
+            folder.Label,
             {
                 "question_id": rollouts["question_id"].take(pa.array(rollout_of)).combine_chunks(),
                 "position": columns["rows"] - starts[rollout_of],

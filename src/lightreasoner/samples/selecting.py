@@ -26,21 +26,13 @@ from lightreasoner.samples.folder import PER_LABEL, Made, Ragged, Selected, Shar
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of one shard with their new labels, N of them, over at most K tokens each.
+    """The steps of one shard with their new labels, N of them, over at most K tokens each."""
 
-    Attributes:
-        shard: the rollouts and the labels as they were sampled.
-        token_ids: tokens that the label may hold, padded, [N, K].
-        log_expert: log π_E of them, −∞ where padded, [N, K].
-        log_amateur: log π_A of them, −∞ where padded, [N, K].
-        weights: the new label, 0 outside of it, [N, K].
-    """
-
-    shard: Shard
-    token_ids: Tensor
-    log_expert: Tensor
-    log_amateur: Tensor
-    weights: Tensor
+    shard: Shard  # the rollouts and the labels as they were sampled
+    token_ids: Tensor  # that the label may hold, padded, [N, K]
+    log_expert: Tensor  # log π_E of them, −∞ where padded, [N, K]
+    log_amateur: Tensor  # log π_A of them, −∞ where padded, [N, K]
+    weights: Tensor  # the new label, 0 outside of it, [N, K]
 
     def __len__(self) -> int:
         return len(self.weights)
