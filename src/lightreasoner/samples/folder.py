@@ -75,15 +75,10 @@ class Label(Record):
 
 @dataclass(frozen=True)
 class Ragged:
-    """A column of lists of unequal length, as flat arrays.
+    """A column of lists of unequal length, as flat arrays."""
 
-    Attributes:
-        values: all lists end to end, [sum of lengths]; [sum of lengths, k] where the entries are lists of one length.
-        starts: where each list starts in `values`; one entry more than lists.
-    """
-
-    values: NDArray[Any]
-    starts: Ints
+    values: NDArray[Any]  # all lists end to end, [sum of lengths], or [sum of lengths, k] for lists of k entries each
+    starts: Ints  # of each list in `values`; one entry more than lists
 
     @classmethod
     def of_lengths(cls, values: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> "Ragged":
@@ -124,10 +119,11 @@ class Ragged:
 
     def column(self, kind: pa.ListType) -> pa.ListArray:
         """The lists as an Arrow column."""
-        values = pa.array(self.values.ravel(), kind.value_type.value_type if self.values.ndim == 2 else kind.value_type)
         if self.values.ndim == 2:
-            ends = np.arange(len(self.values) + 1) * self.values.shape[1]
-            values = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)
+            inner = Ragged(self.values.ravel(), np.arange(len(self.values) + 1) * self.values.shape[1])
+            values = inner.column(kind.value_type)
+        else:
+            values = pa.array(self.values, kind.value_type)
         return pa.ListArray.from_arrays(pa.array(self.starts, pa.int32()), values)
 
 

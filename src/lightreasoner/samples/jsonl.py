@@ -283,8 +283,7 @@ def open_archive(file: Path, member: str | None) -> TextFile:
     size, digest = 0, hashlib.sha256()
     try:
         with zipfile.ZipFile(file) as archive:
-            _check_members(file, archive.infolist())
-            chosen = _choose(file, archive.infolist(), member)
+            chosen = _chosen(file, archive.infolist(), member)
             with archive.open(chosen) as text:
                 while chunk := text.read(CHUNK):
                     digest.update(chunk)
@@ -300,32 +299,27 @@ def open_archive(file: Path, member: str | None) -> TextFile:
     return TextFile(f"{file}: {chosen.filename}", lambda: zipfile.ZipFile(file).open(chosen), size, digest.hexdigest())
 
 
-def _check_members(file: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse the whole archive for one hostile member, though only one file of it is read."""
+def _chosen(file: Path, members: Sequence[zipfile.ZipInfo], name: str | None) -> zipfile.ZipInfo:
+    """The member to read. One hostile member is enough to refuse the whole archive."""
     if len(members) > MOST_MEMBERS:
         raise SampleFormatError(f"{file} holds {len(members)} files, more than {MOST_MEMBERS}. It is not used")
+    candidates = []
     for member in members:
-        name = member.orig_filename.replace("\\", "/")
+        path, original = PurePosixPath(member.filename), member.orig_filename.replace("\\", "/")
         reason = None
-        if name.startswith("/") or ":" in name or "\0" in name or ".." in PurePosixPath(name).parts:
+        if original.startswith("/") or ":" in original or "\0" in original or ".." in PurePosixPath(original).parts:
             reason = "leads out of the folder that it is unpacked in"
         elif stat.S_ISLNK(member.external_attr >> 16):
             reason = "is a link"
         elif member.flag_bits & 1:
             reason = "is locked with a password"
         if reason:
-            raise SampleFormatError(f"{file}: its file {name[:80]!r} {reason}. The archive is not used")
-
-
-def _choose(file: Path, members: Sequence[zipfile.ZipInfo], name: str | None) -> zipfile.ZipInfo:
-    paths = [(PurePosixPath(member.filename), member) for member in members if not member.is_dir()]
-    candidates = [
-        member
-        for path, member in paths
-        if path.suffix.lower() in SUFFIXES and "__MACOSX" not in path.parts and name in (None, member.filename)
-    ]
+            raise SampleFormatError(f"{file}: its file {original[:80]!r} {reason}. The archive is not used")
+        is_text = path.suffix.lower() in SUFFIXES and "__MACOSX" not in path.parts and not member.is_dir()
+        if is_text and name in (None, member.filename):
+            candidates.append(member)
     if len(candidates) != 1:
-        listed = ", ".join(sorted({member.filename for _, member in paths})[:10]) or "none"
+        listed = ", ".join(sorted({member.filename for member in members if not member.is_dir()})[:10]) or "none"
         wanted = f"no file {name!r}" if name else f"{len(candidates)} files that end in {', '.join(SUFFIXES)}"
         raise SampleFormatError(f"{file}: {wanted} among {listed}. Say which one with --member")
     return candidates[0]

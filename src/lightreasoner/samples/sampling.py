@@ -82,7 +82,8 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         fitting = [item for item in prompted if len(item.prompt_ids) + config.max_new_tokens <= context]
         if too_long := len(prompted) - len(fitting):
             say(f"{too_long} questions skipped: with the rollout they are longer than {context} tokens")
-        size = config.batch_size or stage.batch_size or sampler.batch_size(fitting)
+        longest = max((len(item.prompt_ids) for item in fitting), default=1) + config.max_new_tokens
+        size = config.batch_size or stage.batch_size or fitting_rows(sampler.pair.expert, longest)
         settle(stage, fitting, size, sampler, total=len(fitting))
         counts = stage.counts
         if not counts.get("kept_steps"):
@@ -132,11 +133,6 @@ class Sampler(ModelWork[Prompted, Shard]):
             seed=config.seed,
         )
         return cls(pair, engine_for(pair.expert, keep_states=True), decoding, config)
-
-    def batch_size(self, prompted: Sequence[Prompted]) -> int:
-        """Questions per batch that fit in memory."""
-        longest = max((len(item.prompt_ids) for item in prompted), default=1) + self._config.max_new_tokens
-        return fitting_rows(self.pair.expert, longest)
 
     def key(self, item: Prompted) -> str:
         """The question's id."""
