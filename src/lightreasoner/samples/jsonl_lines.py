@@ -68,9 +68,8 @@ def write_line(rollout: ScoredRollout, label: Label, tokenizer: PreTrainedTokeni
 
 
 def _token_id(value: Any, info: ValidationInfo) -> int:
-    reader = info.context
-    assert isinstance(reader, LineReader)
-    if type(value) is not int or value not in reader.pieces:
+    reader: Any = info.context  # the `LineReader`
+    if type(value) is not int or value not in reader.pieces:  # `True` is no token id
         what = {"expert": reader.expert, "low": min(reader.pieces), "high": max(reader.pieces)}
         raise PydanticCustomError("token_id", "not a token id of {expert}, {low} to {high}", what)
     return value
