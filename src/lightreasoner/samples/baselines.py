@@ -207,8 +207,8 @@ BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, loading.ModelSource, 
 def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
     """All problems of a data set, as often as they come; those of the generator end never."""
     if config.dataset == "arithmetic":
-        for told in word_problems("train", config.seed):
-            yield Solved(make_problem(told.question, str(told.answer)), worked_solution(told))
+        for generated in word_problems("train", config.seed):
+            yield Solved(make_problem(generated.question, str(generated.answer)), worked_solution(generated))
     for row in read_dataset(config.dataset, "train", config.data_dir):
         solution, gold = _solution_of(row, config.solution_field)
         yield Solved(make_problem(question_of(row, config.question_field), gold), solution)
