@@ -22,7 +22,7 @@ from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.stage import open_stage
-from lightreasoner.samples.archive import unpacked
+from lightreasoner.samples.jsonl import open_archive
 from lightreasoner.samples.jsonl_lines import LineReader
 
 from .harness import count
@@ -150,12 +150,13 @@ def _archive() -> bytes:
 @bounded
 @given(content=st.binary(max_size=200) | damaged(_archive()))
 def test_archives(content: bytes, tmp_path: Path) -> None:
-    file, target = tmp_path / "s.zip", tmp_path / "unpacked"
+    file = tmp_path / "s.zip"
     file.write_bytes(content)
 
     def unpack() -> None:
-        with unpacked(file, None, (".jsonl",), target) as (text, _):
-            text.read_bytes()
+        text = open_archive(file, None)
+        with text.open() as lines:
+            assert len(lines.read()) == text.size
 
     only_our_errors(unpack)
     assert [path.name for path in tmp_path.iterdir()] == ["s.zip"]

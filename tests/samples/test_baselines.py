@@ -1,4 +1,4 @@
-"""The rivals: whole right answers as labels, trained in the same room as the method."""
+"""The baselines: whole right answers as labels, trained with the same code as the method."""
 
 import json
 from pathlib import Path

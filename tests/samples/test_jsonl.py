@@ -23,7 +23,7 @@ from lightreasoner.runs.stage import open_stage, read_stage
 from lightreasoner.samples import jsonl
 from lightreasoner.samples.folder import Imported, Label, Rollout
 from lightreasoner.samples.jsonl import export_samples, import_samples
-from lightreasoner.samples.jsonl_lines import LONGEST_LINE, Line, LineReader
+from lightreasoner.samples.jsonl_lines import LONGEST_LINE, ImportedStep, LineReader
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training.batches import LabelSet, load_labels
 
@@ -552,14 +552,14 @@ ROWS = JSON | st.fixed_dictionaries(
 
 
 @pytest.fixture(scope="session")
-def read_line(expert: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str, bytes], Line]:
+def read_line(expert: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str, bytes], ImportedStep]:
     return LineReader(expert, PromptTemplate(tokenizer), None).read
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(row=ROWS)
 @example(row={"prompt_id": "a b", "step": 0, "prefix": "", "token_ids": [1], "weights": [1], "kl_divergence": 1})
-def test_any_json_is_a_sample_or_a_format_error(read_line: Callable[[str, bytes], Line], row: Any) -> None:
+def test_any_json_is_a_sample_or_a_format_error(read_line: Callable[[str, bytes], ImportedStep], row: Any) -> None:
     try:
         line = read_line("file, line 1", json.dumps(row).encode())
     except SampleFormatError as error:
@@ -571,6 +571,6 @@ def test_any_json_is_a_sample_or_a_format_error(read_line: Callable[[str, bytes]
 
 @settings(max_examples=100, deadline=None)
 @given(line=st.binary(max_size=200))
-def test_any_bytes_are_a_sample_or_a_format_error(read_line: Callable[[str, bytes], Line], line: bytes) -> None:
+def test_any_bytes_are_a_sample_or_a_format_error(read_line: Callable[[str, bytes], ImportedStep], line: bytes) -> None:
     with pytest.raises(SampleFormatError, match="file, line 1: "):
         read_line("file, line 1", line)

@@ -68,7 +68,7 @@ class Line(BaseModel):
     error: ClassVar[type[DataError]] = DataError
 
     @classmethod
-    def checked(cls, row: Row) -> Self:
+    def checked(cls, row: Row, context: Any = None) -> Self:
         """The model of a row.
 
         Raises:
@@ -76,7 +76,7 @@ class Line(BaseModel):
         """
         where, fields = row
         try:
-            return cls.model_validate(fields)
+            return cls.model_validate(fields, context=context)
         except ValidationError as error:
             found = error.errors(include_url=False)
         if missing := [str(one["loc"][0]) for one in found if one["type"] == "missing"]:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from lightreasoner.config import BaselineConfig, BaselineKind
 from lightreasoner.data.lines import Row
@@ -25,19 +26,12 @@ from lightreasoner.inference.generation import Decoding, Engine, TokenIds
 from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.word_problems import word_problems, worked_solution
-from lightreasoner.models.loading import (
-    ModelSource,
-    context_length,
-    dtype_name,
-    find_model,
-    load_model,
-    load_tokenizer,
-)
+from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
 from lightreasoner.runs.stage import Commit, open_stage, settle
-from lightreasoner.samples.folder import Baseline, Label, Ragged, Rollout, table_of
+from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer")
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
@@ -60,8 +54,8 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; what was committed stays.
     """
-    source = find_model(config.model, config.model_revision)
-    template = PromptTemplate(load_tokenizer(source, config), config.cue, config.chat_template)
+    source = loading.find_model(config.model, config.model_revision)
+    template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template)
     if config.dataset == "arithmetic" and config.max_questions is None:
         raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
     solved = list(distinct(solved_problems(config), config.max_questions))
@@ -76,7 +70,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         questions=len(solved),
         settings=config,
         problems_sha256=make_problem(content).id,
-        dtype=dtype_name(config),
+        dtype=loading.dtype_name(config),
     )
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
         if stage.result is not None:
@@ -106,7 +100,7 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
 class WrittenSolutions(ModelWork[Solved, TokenIds]):
     """Ground-truth SFT: the solution that came with each problem. Needs no model."""
 
-    def __init__(self, config: BaselineConfig, source: ModelSource, template: PromptTemplate) -> None:
+    def __init__(self, config: BaselineConfig, source: loading.ModelSource, template: PromptTemplate) -> None:
         self.label = config.kind
         self._config = config
         self._source = source
@@ -132,34 +126,25 @@ class WrittenSolutions(ModelWork[Solved, TokenIds]):
         """The kept answers, with every token as a label of its own."""
         chosen, counts = self.choose(batch, results)
         kept = [(item, ids) for item, ids, good in zip(batch, results, chosen, strict=True) if good and ids]
-        answers = [ids for _, ids in kept]
-        lengths = [len(ids) for ids in answers]
-        ids = np.array([token for answer in answers for token in answer], np.int64)
-        rollouts = table_of(
-            Rollout,
-            {
-                **{name: [[]] * len(kept) for name in Rollout.schema.names},  # only stage 1 knows the scores
-                "question_id": [item.problem.id for item, _ in kept],
-                "question": [item.problem.question for item, _ in kept],
-                "prompt_ids": [self._prompt(item) for item, _ in kept],
-                "response_ids": answers,
-                "finished": [True] * len(kept),
-            },
+        unknown: list[Any] = [[]] * len((*PER_STEP, *PER_TOP))  # only stage 1 scores steps
+        rollouts = Rollout.table(
+            Rollout(item.problem.id, item.problem.question, self._prompt(item), ids, True, *unknown)
+            for item, ids in kept
         )
-        one_each, none_each = np.ones(len(ids), np.int64), np.zeros(len(ids), np.int64)
-        unknown = Ragged.of_lengths(np.zeros(0, np.float32), none_each)
+        ids = np.array([token for _, answer in kept for token in answer], np.int64)
+        one_each, unscored = np.ones_like(ids), Ragged.of_lengths(np.zeros(0), np.zeros_like(ids))
         labels = table_of(
             Label,
             {
                 "question_id": [item.problem.id for item, answer in kept for _ in answer],
-                "position": [position for length in lengths for position in range(length)],
+                "position": [position for _, answer in kept for position in range(len(answer))],
                 "token_ids": Ragged.of_lengths(ids, one_each),
-                "weights": Ragged.of_lengths(np.ones(len(ids), np.float32), one_each),
-                "expert_logprobs": unknown,
-                "amateur_logprobs": unknown,
+                "weights": Ragged.of_lengths(np.ones(len(ids)), one_each),
+                "expert_logprobs": unscored,
+                "amateur_logprobs": unscored,
             },
         )
-        counts = {"questions": len(batch), "answers_kept": len(kept), "labels": len(ids), **counts}
+        counts = {"questions": len(batch), "answers_kept": len(kept), "labels": len(labels), **counts}
         return Commit({"rollouts": rollouts, "steps": labels}, counts)
 
     def note(self, counts: Mapping[str, int]) -> str:
@@ -174,25 +159,21 @@ class OwnRightAnswers(WrittenSolutions):
     """Rejection-sampled SFT: one greedy answer of the model to each problem, kept if it is complete and right."""
 
     @cached_property
-    def _model(self) -> Any:
-        return load_model(self._source, self._config)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        return engine_for(self._model, self._template.tokenizer)
-
-    @cached_property
-    def _stop_ids(self) -> tuple[int, ...]:
-        return self._template.stop_ids(self._model.generation_config)
+    def _loaded(self) -> tuple[PreTrainedModel, Engine, tuple[int, ...]]:
+        """The model, its engine, and its stop tokens."""
+        model = loading.load_model(self._source, self._config)
+        engine = engine_for(model, self._template.tokenizer)
+        return model, engine, self._template.stop_ids(model.generation_config)
 
     def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
         """The model's answers, each ended by a stop token or the cap."""
+        model, engine, stop_ids = self._loaded
         prompts = [self._prompt(item) for item in batch]
-        longest, context = max(map(len, prompts)), context_length(self._model)
+        longest, context = max(map(len, prompts)), loading.context_length(model)
         cap = int(min(self._config.max_new_tokens, context - longest))
         if cap < 1:
             raise DataError(f"a prompt of {longest} tokens leaves no room in a context of {context}")
-        return self._engine.generate(prompts, Decoding(cap, self._stop_ids)).responses
+        return engine.generate(prompts, Decoding(cap, stop_ids)).responses
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""
@@ -205,7 +186,7 @@ class OwnRightAnswers(WrittenSolutions):
         ]
         with GradingPool(self._config.judge, workers=self._config.grading_workers, symbolic=not numbers) as pool:
             verdicts = [judgement.verdict for judgement in pool.judge(cases)]
-        complete = [bool(ids) and ids[-1] in self._stop_ids for ids in answers]
+        complete = [bool(ids) and ids[-1] in self._loaded[2] for ids in answers]
         counts: dict[str, int] = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
         counts |= {"truncated": complete.count(False), "tokens": sum(map(len, answers))}
         right = [verdict == "correct" and done for verdict, done in zip(verdicts, complete, strict=True)]
@@ -213,7 +194,7 @@ class OwnRightAnswers(WrittenSolutions):
 
 
 # A baseline is one class and one line here.
-BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTemplate], WrittenSolutions]] = {
+BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, loading.ModelSource, PromptTemplate], WrittenSolutions]] = {
     "rejection-sft": OwnRightAnswers,
     "ground-truth": WrittenSolutions,
 }
@@ -225,8 +206,8 @@ BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTe
 def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
     """All problems of a data set, as often as they come; those of the generator end never."""
     if config.dataset == "arithmetic":
-        for told in word_problems("train", config.seed):
-            yield Solved(make_problem(told.question, str(told.answer)), worked_solution(told))
+        for generated in word_problems("train", config.seed):
+            yield Solved(make_problem(generated.question, str(generated.answer)), worked_solution(generated))
     for row in read_dataset(config.dataset, "train", config.data_dir):
         solution, gold = _solution_of(row, config.solution_field)
         yield Solved(make_problem(question_of(row, config.question_field), gold), solution)

@@ -1,21 +1,28 @@
-"""Samples as JSONL, to and from other tools. What a line holds is in `sample_lines`."""
+"""Samples as JSONL, to and from other tools. `jsonl_lines` says what a line holds.
+
+An import reads a .jsonl file, or one inside a .zip, within limits on what an archive may do.
+"""
 
 import hashlib
 import math
 import os
 import shutil
+import stat
+import zipfile
+import zlib
 from array import array
-from collections.abc import Iterator
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import DEFAULT_CUE, MachineSettings
-from lightreasoner.data.problems import READERS, question_of, read_dataset
+from lightreasoner.data.lines import short
+from lightreasoner.data.problems import READERS, question_of, read_file
 from lightreasoner.errors import DataError, RunError, SampleFormatError
 from lightreasoner.models.loading import find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
@@ -23,29 +30,26 @@ from lightreasoner.runs.files import file_hash, publish_folder
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder, open_stage
-from lightreasoner.samples.archive import unpacked
-from lightreasoner.samples.folder import (
-    PER_STEP,
-    PER_TOP,
-    Imported,
-    Label,
-    Made,
-    Rollout,
-    read_samples,
-    read_shards,
-    scored_rollouts,
-)
-from lightreasoner.samples.jsonl_lines import LONGEST_LINE, Line, LineReader, short, write_line
-from lightreasoner.samples.statistics import HIGH_ENTROPY, JUNK_KL, label_entropy
+from lightreasoner.samples import folder
+from lightreasoner.samples.folder import PER_STEP, PER_TOP, Label, Rollout
+from lightreasoner.samples.jsonl_lines import LONGEST_LINE, ImportedStep, LineReader, write_line
+from lightreasoner.samples.statistics import HIGH_ENTROPY, is_scattered, label_entropy
 
 SUFFIXES = (".jsonl", ".json", ".txt")  # or a .zip with one of them
 ROWS_PER_SHARD = 4096
+
+# Limits on archives
+LARGEST = 8 << 30  # bytes unpacked
+LARGEST_RATIO = 200  # of unpacked to packed; sample files, which repeat themselves, come to some 30
+RATIO_FROM = 16 << 20  # bytes; a smaller file does no harm whatever its ratio
+MOST_MEMBERS = 1000
+CHUNK = 1 << 20
 
 
 def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
     """Write the kept steps of a finished run as JSONL, one line a step in the order of the run.
 
-    Holds one shard at a time. The file gets its name when it is complete.
+    Memory holds one shard. The file gets its name when it is complete.
 
     Args:
         run_folder: run folder with a `sample` folder in it, or the sample folder itself.
@@ -61,14 +65,21 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
     """
     if file.exists():
         raise DataError(f"{file} exists already, and is not overwritten. Remove it, or give another name")
-    made, stage = read_samples(run_folder)
-    tokenizer = _sampled_tokenizer(stage.path, made, trust_remote_code)
+    made, stage = folder.read_samples(run_folder)
+    source = find_model(made.expert, made.expert_revision)
+    then, now = made.expert_sha256, source.fingerprint()
+    if then != now:
+        raise DataError(
+            f"{stage.path} was sampled from {source.name} with SHA-256 {then[:12]}…, and that is {now[:12]}… now: "
+            "another model, whose token ids may mean other tokens. Put back the one that was sampled"
+        )
+    tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
     counts = {"rows": 0, "rollouts": 0}
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as lines, stop_signals() as stop:
-            for shard in read_shards(stage):
-                for rollout in scored_rollouts(shard):
+            for shard in folder.read_shards(stage):
+                for rollout in folder.scored_rollouts(shard):
                     for label in rollout.labels.values():
                         stop.check()
                         lines.write(write_line(rollout, label, tokenizer))
@@ -101,15 +112,13 @@ def import_samples(
 ) -> dict[str, Any]:
     """Turn a JSONL file of samples into a folder that fine-tuning takes, or refuse it and leave nothing behind.
 
-    Token ids: `prompt_ids` and `response_ids` are used as they are. Without the former, the expert's chat template
-    asks the question under `cue`. Without the latter, the `prefix` is tokenised again, and its ids decide the
+    Token ids: `prompt_ids` and `response_ids` are used as they are. Without `prompt_ids`, the expert's chat template
+    asks the question under `cue`. Without `response_ids`, the `prefix` is tokenised again, and its ids decide the
     position, as in the authors' training: where tokens merge or split, that is not `step`.
 
     Rollouts: consecutive lines of one prompt, each prefix longer than the last and beginning with it, become one
-    rollout, so that they can share a forward pass in training; any other line begins a new one. The first rollout
-    of a question has the question's id, further ones the line number behind it. The response is the longest
-    prefix, `finished` is False, statistics are empty lists. What a line does not tell of its step is NaN, an empty
-    list, or −1 for `taken_id`. Memory holds one shard, the questions, and some 150 bytes a line.
+    rollout, so that they can share a forward pass in training. The first rollout of a question has the question's id,
+    further ones the line number behind it. Memory holds one shard, the questions, and some 150 bytes a line.
 
     Args:
         file: text file with one JSON object a line, or a .zip that holds one.
@@ -119,67 +128,19 @@ def import_samples(
         member: which file of a .zip; None takes the only one that ends like a text file.
         questions: file whose rows have a question, and the `id` that is its `prompt_id`.
         question_field: field of that file that holds the question.
-        cue: system message that the samples were made with; None is the paper's Eq 36. The authors' script used
-            `Please reason step by step.`
+        cue: system message that the samples were made with; None is the paper's Eq 36.
         trust_remote_code: run Python code that the model repository ships.
 
     Returns:
         `rows`, `rollouts`; `duplicates`: lines equal to an earlier one, dropped; `prefix_length_differs`: prefixes
         that did not become `step` ids; `single_token_labels`; `mean_label_entropy` in nats; `mean_support` and
-        `max_support` in tokens; `high_entropy_share`: of labels above `HIGH_ENTROPY`; `junk_suspects`: those of
-        them at a KL above `JUNK_KL`, as come from rollouts that went astray (an echoed system message); `expert`;
-        `cue` as it was used, None if every line brought its `prompt_ids`.
+        `max_support` in tokens; `high_entropy_share`: of labels above `HIGH_ENTROPY`; `junk_suspects`: labels
+        that `statistics.is_scattered`; `expert`; `cue` as used, None if every line had its `prompt_ids`.
 
     Raises:
-        SampleFormatError: a line breaks the format.
+        SampleFormatError: a line breaks the format, or an archive is damaged, hostile or ambiguous.
         DataError: a file or folder cannot be used.
     """
-    _check_paths(file, out)
-    source = find_model(expert, expert_revision)
-    tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
-    template = PromptTemplate(tokenizer, DEFAULT_CUE if cue is None else cue)
-    reader = LineReader(expert, template, _read_questions(questions, question_field) if questions else None)
-    # In the nearest folder that is there: the same disk as `out`, and no parent to remove again after a failure.
-    temporary = next(parent for parent in out.parents if parent.exists()) / f".{out.name}.{os.getpid()}.tmp"
-    is_archive = file.suffix.lower() == ".zip"
-    unpacking = unpacked(file, member, SUFFIXES, temporary.with_suffix(".unpacked"))
-    try:
-        with unpacking if is_archive else nullcontext((file, str(file))) as (text, name):
-            made = Imported(
-                expert=expert,
-                expert_revision=expert_revision,
-                expert_sha256=source.fingerprint(),
-                cue=template.cue,
-                template_sha256=template.fingerprint,
-                file_sha256=file_hash(text),
-                questions_sha256=file_hash(questions) if questions else None,
-                question_field=question_field,
-            )
-            with open_stage(temporary, "sample", made.fingerprint(), record=made.model_dump(mode="json")) as stage:
-                result = {**_fill(stage, text, name, reader), **reader.facts}
-                stage.finish(result)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        publish_folder(temporary, out)
-    except (OSError, RunError) as error:
-        raise DataError(f"cannot import {file} into {out}: {error}. Check both paths") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return result
-
-
-def _sampled_tokenizer(folder: Path, made: Made, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer that made the ids of a sample folder."""
-    source = find_model(made.expert, made.expert_revision)
-    then, now = made.expert_sha256, source.fingerprint()
-    if then != now:
-        raise DataError(
-            f"{folder} was sampled from {source.name} with SHA-256 {then[:12]}…, and that is {now[:12]}… now: another "
-            "model, whose token ids may mean other tokens. Put back the one that was sampled"
-        )
-    return load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
-
-
-def _check_paths(file: Path, out: Path) -> None:
     if file.suffix.lower() not in (*SUFFIXES, ".zip"):
         raise SampleFormatError(
             f"{file}: samples are read from text files ({', '.join(SUFFIXES)}) with one JSON object a line, not from "
@@ -189,6 +150,33 @@ def _check_paths(file: Path, out: Path) -> None:
         raise DataError(f"no file {file}; check the path")
     if out.exists():
         raise DataError(f"{out} exists already, and an import makes a new folder. Remove it, or give another name")
+    source = find_model(expert, expert_revision)
+    tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
+    template = PromptTemplate(tokenizer, DEFAULT_CUE if cue is None else cue)
+    reader = LineReader(expert, template, _read_questions(questions, question_field) if questions else None)
+    # In the nearest folder that is there: the same disk as `out`, and no parent to remove again after a failure.
+    temporary = next(parent for parent in out.parents if parent.exists()) / f".{out.name}.{os.getpid()}.tmp"
+    try:
+        text = open_archive(file, member) if file.suffix.lower() == ".zip" else _open_text(file)
+        made = folder.Imported(
+            expert=expert,
+            expert_revision=expert_revision,
+            expert_sha256=source.fingerprint(),
+            cue=template.cue,
+            template_sha256=template.fingerprint,
+            file_sha256=text.sha256,
+            questions_sha256=file_hash(questions) if questions else None,
+            question_field=question_field,
+        )
+        with open_stage(temporary, "sample", made.fingerprint(), record=made.model_dump(mode="json")) as stage:
+            result = stage.finish(_fill(stage, text, reader))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        publish_folder(temporary, out)
+    except (OSError, RunError) as error:
+        raise DataError(f"cannot import {file} into {out}: {error}. Check both paths") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return result
 
 
 def _read_questions(file: Path, field: str | None) -> dict[str, str]:
@@ -196,7 +184,7 @@ def _read_questions(file: Path, field: str | None) -> dict[str, str]:
     if file.suffix not in READERS:
         raise DataError(f"{file}: questions are read from {', '.join(READERS)} files. Convert it, or give another one")
     questions: dict[str, str] = {}
-    for row in read_dataset(str(file), "train", None):
+    for row in read_file(file):
         where, identifier = row[0], row[1].get("id")
         if type(identifier) not in (str, int):
             raise DataError(f"{where}: id is {short(identifier)}, but samples name their question by it. Mend the row")
@@ -206,26 +194,50 @@ def _read_questions(file: Path, field: str | None) -> dict[str, str]:
     return questions
 
 
-def _fill(stage: StageFolder, file: Path, name: str, reader: LineReader) -> dict[str, Any]:
-    """Put the file's samples into the stage, and say what they are like."""
-    rollouts = _Rollouts(stage)
+class TextFile(NamedTuple):
+    """A text file, in a folder or in an archive."""
+
+    name: str
+    open: Callable[[], IO[bytes]]
+    size: int
+    sha256: str
+
+
+def _fill(stage: StageFolder, file: TextFile, reader: LineReader) -> dict[str, Any]:
+    """Put the file's samples into the stage; gives their counts and statistics."""
+    waiting: list[ImportedStep] = []  # the steps of one shard; the last rollout may still grow
     seen: set[bytes] = set()
-    measures = array("d")  # support, entropy and KL of each label
-    number = 0
-    with progress("importing bytes", file.stat().st_size) as advance, stop_signals() as stop:
-        for number, line in _lines(file, name):
+    questions: set[str] = set()
+    measures = array("d")  # of each label: support, entropy, is it scattered, differs the length of its prefix
+    number, asked = 0, False
+    with progress("importing bytes", file.size) as advance, stop_signals() as stop, file.open() as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), b""), 1):
             stop.check()
-            digest = hashlib.blake2b(line.strip(), digest_size=16).digest()
-            if digest not in seen:
-                seen.add(digest)
-                found = reader.read(f"{name}, line {number}", line)
-                rollouts.add(found, number)
-                measures.extend((len(found.label.weights), label_entropy(found.label.weights), found.per_step["kl"]))
             advance(len(line), f"{number} lines")
+            digest = hashlib.blake2b(line.strip(), digest_size=16).digest()
+            if digest in seen:
+                continue
+            seen.add(digest)
+            step = reader.read(f"{file.name}, line {number}", line)
+            weights, differs = step.label.weights, len(step.prefix_ids) != step.line.step
+            measures.extend((len(weights), label_entropy(weights), is_scattered(weights, step.line.kl), differs))
+            asked = asked or step.line.prompt_ids is None
+            rollout_id = step.problem.id
+            if waiting and step.extends(waiting[-1]):
+                rollout_id = waiting[-1].label.question_id
+            else:
+                if len(waiting) >= ROWS_PER_SHARD:
+                    _commit(stage, waiting)
+                    waiting = []
+                if rollout_id in questions:
+                    rollout_id = f"{rollout_id}-{number}"
+            questions.add(step.problem.id)
+            waiting.append(replace(step, label=replace(step.label, question_id=rollout_id)))
     if not seen:
-        raise SampleFormatError(f"{name}, line 1: the file is empty, there is nothing to learn from. Give another file")
-    rollouts.commit()
-    support, entropy, kl = np.frombuffer(measures).reshape(-1, 3).T
+        where = f"{file.name}, line 1"
+        raise SampleFormatError(f"{where}: the file is empty, there is nothing to learn from. Give another file")
+    _commit(stage, waiting)
+    support, entropy, scattered, differing = np.frombuffer(measures).reshape(-1, 4).T
     return {
         **stage.counts,
         "duplicates": number - len(seen),
@@ -234,91 +246,80 @@ def _fill(stage: StageFolder, file: Path, name: str, reader: LineReader) -> dict
         "mean_support": float(support.mean()),
         "max_support": int(support.max()),
         "high_entropy_share": float((entropy > HIGH_ENTROPY).mean()),
-        "junk_suspects": int(((entropy > HIGH_ENTROPY) & (kl > JUNK_KL)).sum()),
+        "junk_suspects": int(scattered.sum()),
+        "prefix_length_differs": int(differing.sum()),
+        "expert": reader.expert,
+        "cue": reader.template.cue if asked else None,
     }
 
 
-def _lines(file: Path, name: str) -> Iterator[tuple[int, bytes]]:
-    """Lines and their numbers; never reads more of a line than it may have."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), b""), 1):
-            if len(line) > LONGEST_LINE:
-                raise SampleFormatError(
-                    f"{name}, line {number}: more than {LONGEST_LINE} bytes, far beyond what a sample needs. "
-                    "Put one JSON object on each line"
-                )
-            yield number, line
+def _commit(stage: StageFolder, steps: list[ImportedStep]) -> None:
+    """Write whole rollouts with all their labels."""
+    rollouts = [_rollout(list(group)) for _, group in groupby(steps, lambda step: step.label.question_id)]
+    tables = {"rollouts": Rollout.table(rollouts), "steps": Label.table(step.label for step in steps)}
+    counts = {"rows": len(steps), "rollouts": len(rollouts)}
+    stage.commit([rollout.question_id for rollout in rollouts], tables, counts)
 
 
-class _Rollouts:
-    """Puts lines together to rollouts, and commits these with all their labels."""
-
-    def __init__(self, stage: StageFolder) -> None:
-        self._stage = stage
-        self._rollouts: list[_Growing] = []  # the last one may still grow
-        self._questions: set[str] = set()
-        self._lines = 0
-
-    def add(self, line: Line, number: int) -> None:
-        """Take the line of this number."""
-        if not self._rollouts or not self._rollouts[-1].goes_on(line):
-            if self._lines >= ROWS_PER_SHARD:
-                self.commit()
-            known = line.problem.id in self._questions
-            self._questions.add(line.problem.id)
-            self._rollouts.append(_Growing(f"{line.problem.id}-{number}" if known else line.problem.id, []))
-        self._rollouts[-1].lines.append(line)
-        self._lines += 1
-
-    def commit(self) -> None:
-        """Write what has come together."""
-        labels = [
-            replace(line.label, question_id=rollout.question_id) for rollout in self._rollouts for line in rollout.lines
-        ]
-        self._stage.commit(
-            [rollout.question_id for rollout in self._rollouts],
-            {
-                "rollouts": Rollout.table(rollout.row() for rollout in self._rollouts),
-                "steps": Label.table(labels),
-            },
-            {"rows": self._lines, "rollouts": len(self._rollouts)},
-        )
-        self._rollouts, self._lines = [], 0
+def _rollout(steps: list[ImportedStep]) -> Rollout:
+    """The rollout of these steps; NaN at the steps without a line."""
+    last = steps[-1]
+    columns: dict[str, Any] = {name: [math.nan] * (len(last.prefix_ids) + 1) for name in PER_STEP}
+    for step in steps:
+        for name in PER_STEP:
+            if (value := getattr(step.line, name)) is not None:
+                columns[name][step.label.position] = value
+    columns |= {name: [] for name in PER_TOP}
+    question_id, question = last.label.question_id, last.problem.question
+    return Rollout(question_id, question, last.prompt_ids, last.known_ids, finished=False, **columns)
 
 
-@dataclass
-class _Growing:
-    """A rollout of which lines still come."""
+def _open_text(file: Path) -> TextFile:
+    return TextFile(str(file), lambda: file.open("rb"), file.stat().st_size, file_hash(file))
 
-    question_id: str
-    lines: list[Line]
 
-    def goes_on(self, line: Line) -> bool:
-        """The line has the same prompt, and a longer response that begins with what is known of this one."""
-        last, known = self.lines[-1], self._response_ids()
-        return (
-            (last.problem, last.prompt_ids) == (line.problem, line.prompt_ids)
-            and len(last.prefix_ids) < len(line.prefix_ids)
-            and known == line.prefix_ids[: len(known)]
-        )
+def open_archive(file: Path, member: str | None) -> TextFile:
+    """The samples in a .zip. Reads them once, since the archive's own figures can be false."""
+    size, digest = 0, hashlib.sha256()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            chosen = _chosen(file, archive.infolist(), member)
+            with archive.open(chosen) as text:
+                while chunk := text.read(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    if size > LARGEST or (size > RATIO_FROM and size > LARGEST_RATIO * chosen.compress_size):
+                        raise SampleFormatError(
+                            f"{file}: {chosen.filename} has {chosen.compress_size} bytes and unpacks to {size} or "
+                            f"more; at most {LARGEST_RATIO} times its size and {LARGEST} bytes are unpacked. Unpack "
+                            "it yourself if you trust it"
+                        )
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:  # zipfile's
+        raise SampleFormatError(f"{file} is no sound .zip file ({error}). Fetch it again") from None
+    return TextFile(f"{file}: {chosen.filename}", lambda: zipfile.ZipFile(file).open(chosen), size, digest.hexdigest())
 
-    def row(self) -> Rollout:
-        """The rollout; NaN at the steps without a line."""
-        last = self.lines[-1]
-        columns: dict[str, Any] = {name: [math.nan] * (len(last.prefix_ids) + 1) for name in PER_STEP}
-        for line in self.lines:
-            for name, value in line.per_step.items():
-                columns[name][line.label.position] = value
-        columns |= {name: [] for name in PER_TOP}
-        return Rollout(
-            self.question_id,
-            last.problem.question,
-            last.prompt_ids,
-            self._response_ids(),
-            finished=False,
-            **columns,
-        )
 
-    def _response_ids(self) -> list[int]:
-        last = self.lines[-1]
-        return last.prefix_ids if last.taken_id is None else [*last.prefix_ids, last.taken_id]
+def _chosen(file: Path, members: Sequence[zipfile.ZipInfo], name: str | None) -> zipfile.ZipInfo:
+    """The member to read. One hostile member is enough to refuse the whole archive."""
+    if len(members) > MOST_MEMBERS:
+        raise SampleFormatError(f"{file} holds {len(members)} files, more than {MOST_MEMBERS}. It is not used")
+    candidates = []
+    for member in members:
+        path, original = PurePosixPath(member.filename), member.orig_filename.replace("\\", "/")
+        reason = None
+        if original.startswith("/") or ":" in original or "\0" in original or ".." in PurePosixPath(original).parts:
+            reason = "leads out of the folder that it is unpacked in"
+        elif stat.S_ISLNK(member.external_attr >> 16):
+            reason = "is a link"
+        elif member.flag_bits & 1:
+            reason = "is locked with a password"
+        if reason:
+            raise SampleFormatError(f"{file}: its file {original[:80]!r} {reason}. The archive is not used")
+        is_text = path.suffix.lower() in SUFFIXES and "__MACOSX" not in path.parts and not member.is_dir()
+        if is_text and name in (None, member.filename):
+            candidates.append(member)
+    if len(candidates) != 1:
+        listed = ", ".join(sorted({member.filename for member in members if not member.is_dir()})[:10]) or "none"
+        wanted = f"no file {name!r}" if name else f"{len(candidates)} files that end in {', '.join(SUFFIXES)}"
+        raise SampleFormatError(f"{file}: {wanted} among {listed}. Say which one with --member")
+    return candidates[0]

@@ -26,9 +26,15 @@ from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
 from lightreasoner.runs.stage import Commit, open_stage, settle
-from lightreasoner.samples.folder import PER_STEP, PER_TOP, Label, Ragged, Rollout, Sampled, Shard, table_of
+from lightreasoner.samples import folder
+from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
+
+# What both models say at the N response tokens of a batch, laid end to end: the columns `PER_STEP` and `PER_TOP`, [N];
+# `rows`, the index of each kept step among the N, [S]; `sizes`, the tokens in its label, [S]; and the columns
+# `PER_LABEL` of all labels end to end, [sum of sizes].
+Scores = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,11 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         data_dir=config.data_dir,
         question_field=config.question_field,
     )
-    made = Sampled(
-        expert=config.expert,
-        expert_revision=config.expert_revision,
+    made = folder.Sampled(
+        **config.model_dump(include=set(folder.Made.model_fields)),  # names of the models, the cue, and the data set
         expert_sha256=expert.fingerprint(),
-        cue=config.cue,
         template_sha256=template.fingerprint,
-        amateur=config.amateur,
         amateur_sha256=find_model(config.amateur, config.amateur_revision).fingerprint(),
-        dataset=config.dataset,
         questions=len(problems.problems),
         questions_sha256=problems.fingerprint,
         beta=config.divergence_beta,
@@ -80,7 +82,8 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         fitting = [item for item in prompted if len(item.prompt_ids) + config.max_new_tokens <= context]
         if too_long := len(prompted) - len(fitting):
             say(f"{too_long} questions skipped: with the rollout they are longer than {context} tokens")
-        size = config.batch_size or stage.batch_size or sampler.batch_size(fitting)
+        longest = max((len(item.prompt_ids) for item in fitting), default=1) + config.max_new_tokens
+        size = config.batch_size or stage.batch_size or fitting_rows(sampler.pair.expert, longest)
         settle(stage, fitting, size, sampler, total=len(fitting))
         counts = stage.counts
         if not counts.get("kept_steps"):
@@ -102,11 +105,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
 class Sampler(ModelWork[Prompted, Shard]):
     """Makes and scores rollouts with one pair of models.
 
-    Args:
-        pair: expert and amateur.
-        engine: generates the expert's responses.
-        decoding: how tokens are chosen, and when a response ends.
-        config: α, β and the number of top tokens.
+    `engine` generates the expert's responses; `decoding` says how tokens are chosen, and when a response ends.
     """
 
     label = "sampling"
@@ -134,11 +133,6 @@ class Sampler(ModelWork[Prompted, Shard]):
             seed=config.seed,
         )
         return cls(pair, engine_for(pair.expert, keep_states=True), decoding, config)
-
-    def batch_size(self, prompted: Sequence[Prompted]) -> int:
-        """Questions per batch that fit in memory."""
-        longest = max((len(item.prompt_ids) for item in prompted), default=1) + self._config.max_new_tokens
-        return fitting_rows(self.pair.expert, longest)
 
     def key(self, item: Prompted) -> str:
         """The question's id."""
@@ -175,7 +169,7 @@ class Sampler(ModelWork[Prompted, Shard]):
         check_finite(counts)
         return f"{counts['kept_steps']} steps kept"
 
-    def score(self, prompts: Sequence[list[int]], generation: Generation) -> "Scores":
+    def score(self, prompts: Sequence[list[int]], generation: Generation) -> Scores:
         """Both models on identical prefixes, then the contrast in row chunks.
 
         The amateur takes one teacher-forced pass over the texts. So does the expert, unless the engine kept the states
@@ -195,10 +189,10 @@ class Sampler(ModelWork[Prompted, Shard]):
             for part in row_chunks(some.stop - some.start, width, device):
                 rows = slice(some.start + part.start, some.start + part.stop)
                 chunks.append(self._contrast(expert_logits[part], amateur_logits[part], taken[rows], rows.start))
-        return Scores.joined(chunks)
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     @torch.inference_mode()
-    def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor, taken: Tensor, first: int) -> "Scores":
+    def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor, taken: Tensor, first: int) -> Scores:
         """Eq 2–6 for some response tokens; `first` is the index of the first one."""
         vocabulary, config = self.pair.vocabulary, self._config
         log_expert, log_amateur = vocabulary.log_softmax(expert_logits), vocabulary.log_softmax(amateur_logits)
@@ -206,79 +200,51 @@ class Sampler(ModelWork[Prompted, Shard]):
         beta = config.divergence_beta
         kept = contrast.select_steps(kl, -torch.inf if beta is None else beta) & kl.isfinite()
         kept &= vocabulary.holds(taken)
-        tops = [log_probs.topk(min(config.top_tokens, log_probs.shape[1])) for log_probs in (log_expert, log_amateur)]
-        per_step = [
-            kl,
-            contrast.entropy(log_expert),
-            contrast.entropy(log_amateur),
-            vocabulary.log_of(log_expert, taken),
-            vocabulary.log_of(log_amateur, taken),
-        ]
-        per_top = [part for top in tops for part in (vocabulary.ids_of(top.indices), top.values)]
-        labels = _labels(log_expert[kept], log_amateur[kept], config.plausibility_alpha, vocabulary)
-        return Scores(per_step, per_top, kept.nonzero()[:, 0] + first, labels)
+        count = min(config.top_tokens, log_expert.shape[1])
+        expert_top, amateur_top = log_expert.topk(count), log_amateur.topk(count)
+        return {
+            "kl": kl,
+            "expert_entropy": contrast.entropy(log_expert),
+            "amateur_entropy": contrast.entropy(log_amateur),
+            "expert_logprob": vocabulary.log_of(log_expert, taken),
+            "amateur_logprob": vocabulary.log_of(log_amateur, taken),
+            "expert_top_ids": vocabulary.ids_of(expert_top.indices),
+            "expert_top_logprobs": expert_top.values,
+            "amateur_top_ids": vocabulary.ids_of(amateur_top.indices),
+            "amateur_top_logprobs": amateur_top.values,
+            "rows": kept.nonzero()[:, 0] + first,
+            **_labels(log_expert[kept], log_amateur[kept], config.plausibility_alpha, vocabulary),
+        }
 
-    def _shard(self, batch: Sequence[Prompted], responses: Sequence[list[int]], scores: "Scores") -> Shard:
+    def _shard(self, batch: Sequence[Prompted], responses: Sequence[list[int]], scores: Scores) -> Shard:
+        columns = {name: values.cpu().numpy() for name, values in scores.items()}
         lengths = [len(response) for response in responses]
-        columns = dict(zip((*PER_STEP, *PER_TOP), (*scores.per_step, *scores.per_top), strict=True))
-        rollouts = table_of(
-            Rollout,
+        rollouts = folder.table_of(
+            folder.Rollout,
             {
                 "question_id": [item.problem.id for item in batch],
                 "question": [item.problem.question for item in batch],
                 "prompt_ids": [item.prompt_ids for item in batch],
                 "response_ids": list(responses),
                 "finished": [bool(response) and response[-1] in self.decoding.stop_ids for response in responses],
-                **{name: Ragged.of_lengths(values.cpu().numpy(), lengths) for name, values in columns.items()},
+                **{name: Ragged.of_lengths(columns[name], lengths) for name in (*PER_STEP, *PER_TOP)},
             },
         )
-        ends = torch.tensor(lengths).cumsum(0)
-        rows = scores.rows.cpu()
-        rollout_of = torch.searchsorted(ends, rows, right=True)
-        sizes, token_ids, weights, log_expert, log_amateur = (part.cpu().numpy() for part in scores.labels)
-        values = {"token_ids": token_ids, "weights": weights}
-        values |= {"expert_logprobs": log_expert, "amateur_logprobs": log_amateur}
-        labels = table_of(
-            Label,
+        starts = np.cumsum([0, *lengths])
+        rollout_of = np.searchsorted(starts[1:], columns["rows"], side="right")
+        labels = folder.table_of(
+            folder.Label,
             {
-                "question_id": rollouts["question_id"].take(pa.array(rollout_of.numpy())).combine_chunks(),
-                "position": (rows - (ends - torch.tensor(lengths))[rollout_of]).numpy(),
-                **{name: Ragged.of_lengths(column, sizes) for name, column in values.items()},
+                "question_id": rollouts["question_id"].take(pa.array(rollout_of)).combine_chunks(),
+                "position": columns["rows"] - starts[rollout_of],
+                **{name: Ragged.of_lengths(columns[name], columns["sizes"]) for name in PER_LABEL},
             },
         )
         return Shard(rollouts, labels)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What both models say at every response token of a batch, responses laid end to end, N tokens.
-
-    Attributes:
-        per_step: the columns `PER_STEP`, [N] each.
-        per_top: the columns `PER_TOP`, [N, k] each.
-        rows: index of each kept step among the N tokens, [S].
-        labels: of the kept steps: number of plausible tokens [S]; and over these, end to end, token ids, label
-            probabilities, log π_E and log π_A.
-    """
-
-    per_step: list[Tensor]
-    per_top: list[Tensor]
-    rows: Tensor
-    labels: list[Tensor]
-
-    @classmethod
-    def joined(cls, chunks: Sequence["Scores"]) -> "Scores":
-        """The chunks as one, in order."""
-        return cls(
-            [torch.cat(parts) for parts in zip(*(chunk.per_step for chunk in chunks), strict=True)],
-            [torch.cat(parts) for parts in zip(*(chunk.per_top for chunk in chunks), strict=True)],
-            torch.cat([chunk.rows for chunk in chunks]),
-            [torch.cat(parts) for parts in zip(*(chunk.labels for chunk in chunks), strict=True)],
-        )
-
-
-def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: SharedVocabulary) -> list[Tensor]:
-    """Eq 4–6 for kept rows, [S, V] each, as `Scores.labels`."""
+def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: SharedVocabulary) -> Scores:
+    """Eq 4–6 for kept rows, [S, V] each."""
     plausible = contrast.plausible_tokens(log_expert, alpha)
     sizes = plausible.sum(1)
     # Few tokens are plausible: the label is made of the most probable K alone, in the order of their ids.
@@ -286,7 +252,7 @@ def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: S
     log_expert, log_amateur, plausible = (every.gather(1, columns) for every in (log_expert, log_amateur, plausible))
     weights = contrast.contrastive_labels(log_expert, log_amateur, plausible)
     values = (vocabulary.ids_of(columns), weights, log_expert, log_amateur)
-    return [sizes, *(part[plausible] for part in values)]
+    return {"sizes": sizes, **{name: part[plausible] for name, part in zip(PER_LABEL, values, strict=True)}}
 
 
 def check_finite(counts: Mapping[str, int]) -> None:

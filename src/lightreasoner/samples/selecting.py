@@ -20,37 +20,19 @@ from lightreasoner.config import SelectConfig, Selection
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import StageFolder, open_stage
-from lightreasoner.samples.folder import (
-    Imported,
-    Label,
-    Made,
-    Ragged,
-    Sampled,
-    Selected,
-    Shard,
-    read_samples,
-    read_shards,
-    table_of,
-)
+from lightreasoner.samples import folder
+from lightreasoner.samples.folder import PER_LABEL, Made, Ragged, Selected, Shard
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of one shard with their new labels, N of them, over at most K tokens each.
+    """The steps of one shard with their new labels, N of them, over at most K tokens each."""
 
-    Attributes:
-        shard: the rollouts and the labels as they were sampled.
-        token_ids: tokens that the label may hold, padded, [N, K].
-        log_expert: log π_E of them, −∞ where padded, [N, K].
-        log_amateur: log π_A of them, −∞ where padded, [N, K].
-        weights: the new label, 0 outside of it, [N, K].
-    """
-
-    shard: Shard
-    token_ids: Tensor
-    log_expert: Tensor
-    log_amateur: Tensor
-    weights: Tensor
+    shard: Shard  # the rollouts and the labels as they were sampled
+    token_ids: Tensor  # that the label may hold, padded, [N, K]
+    log_expert: Tensor  # log π_E of them, −∞ where padded, [N, K]
+    log_amateur: Tensor  # log π_A of them, −∞ where padded, [N, K]
+    weights: Tensor  # the new label, 0 outside of it, [N, K]
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -79,7 +61,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
         ConfigError: the label needs tokens that were not sampled.
         RunCorrupted: the source is unfinished or damaged.
     """
-    sampled, source = read_samples(config.source)
+    sampled, source = folder.read_samples(config.source)
     made = _selection(config, sampled, source)
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
         if stage.result is not None:
@@ -94,7 +76,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
 
 def _selection(config: SelectConfig, sampled: Made, source: StageFolder) -> Selected:
     """The provenance of the selection, after a check that the source holds what it needs."""
-    if not isinstance(sampled, Sampled | Imported):
+    if not isinstance(sampled, folder.Sampled | folder.Imported):
         raise DataError(
             f"{source.path} is itself a selection or a baseline, whose labels cannot be made anew. "
             "Give the folder of `lightr sample`"
@@ -106,13 +88,10 @@ def _selection(config: SelectConfig, sampled: Made, source: StageFolder) -> Sele
             "ones were not stored. Sample with a smaller --plausibility-alpha"
         )
     by_divergence = config.selection == "divergence"
-    beta = sampled.beta if isinstance(sampled, Sampled) else 0.4
+    beta = sampled.beta if isinstance(sampled, folder.Sampled) else 0.4
     if beta is not None and (not by_divergence or config.threshold is None or config.threshold < beta):
         say(f"note: {source.path} holds only steps with a KL above {beta}; the rule chooses among these")
-    changes = {
-        "beta": config.threshold if by_divergence else None,
-        "alpha": lowest if alpha is None else alpha,
-    }
+    changes = {"beta": config.threshold if by_divergence else None, "alpha": lowest if alpha is None else alpha}
     return Selected(
         **sampled.model_dump(include=set(Made.model_fields)) | changes,
         settings=config,
@@ -141,21 +120,13 @@ def _write(stage: StageFolder, source: StageFolder, config: SelectConfig, kept: 
             continue
         inside = (steps.weights > 0) & mine[:, None]
         sizes = inside.sum(1)[mine].numpy()
-        columns = {
-            "token_ids": steps.token_ids,
-            "weights": steps.weights,
-            "expert_logprobs": steps.log_expert,
-            "amateur_logprobs": steps.log_amateur,
+        values = (steps.token_ids, steps.weights, steps.log_expert, steps.log_amateur)
+        columns: dict[str, Any] = {
+            name: Ragged.of_lengths(part[inside].numpy(), sizes) for name, part in zip(PER_LABEL, values, strict=True)
         }
         old = steps.shard.labels.filter(mine.numpy())
-        labels = table_of(
-            Label,
-            {
-                "question_id": old["question_id"].combine_chunks(),
-                "position": old["position"].combine_chunks(),
-                **{name: Ragged.of_lengths(values[inside].numpy(), sizes) for name, values in columns.items()},
-            },
-        )
+        columns |= {name: old[name].combine_chunks() for name in ("question_id", "position")}
+        labels = folder.table_of(folder.Label, columns)
         counts = {
             "questions": len(ids),
             "steps": len(mine),
@@ -167,7 +138,7 @@ def _write(stage: StageFolder, source: StageFolder, config: SelectConfig, kept: 
 
 def _steps(source: StageFolder, config: SelectConfig) -> Iterator[Steps]:
     """The steps shard by shard: memory does not grow with the folder."""
-    return (_relabelled(shard, config) for shard in read_shards(source))
+    return (_relabelled(shard, config) for shard in folder.read_shards(source))
 
 
 def _relabelled(shard: Shard, config: SelectConfig) -> Steps:
@@ -180,8 +151,10 @@ def _relabelled(shard: Shard, config: SelectConfig) -> Steps:
             raise DataError("these samples do not say which token the rollout took; they cannot be trained on it")
         return Steps(shard, token_ids, log_expert, log_amateur, torch.ones_like(log_expert))
     # The most probable token is always among the stored ones, so the mask of Eq 4 can be taken from them.
-    token_ids = _padded(shard, "token_ids", 0)
-    log_expert, log_amateur = (_padded(shard, name, -np.inf) for name in ("expert_logprobs", "amateur_logprobs"))
+    fills = {"token_ids": 0, "expert_logprobs": -np.inf, "amateur_logprobs": -np.inf}
+    token_ids, log_expert, log_amateur = (
+        torch.from_numpy(Ragged.of(shard.labels[name]).padded(fill)) for name, fill in fills.items()
+    )
     if log_expert.shape != token_ids.shape or log_amateur.shape != token_ids.shape:
         raise DataError("these samples lack the log-probabilities of both models; no label can be made from them")
     alpha = config.plausibility_alpha
@@ -189,10 +162,6 @@ def _relabelled(shard: Shard, config: SelectConfig) -> Steps:
     against = log_amateur if config.contrast == "amateur" else torch.zeros_like(log_amateur)
     weights = contrast.contrastive_labels(log_expert, against, plausible, config.label_temperature)
     return Steps(shard, token_ids, log_expert, log_amateur, weights)
-
-
-def _padded(shard: Shard, name: str, fill: float) -> Tensor:
-    return torch.from_numpy(Ragged.of(shard.labels[name]).padded(fill))
 
 
 def _flips(steps: Steps) -> Tensor:

@@ -30,13 +30,9 @@ TAIL_BINS = tuple(Bin(tenth / 10, (tenth + 2) / 10) for tenth in range(20, 48, 2
 
 @dataclass
 class KlHistogram:
-    """Tokens counted by KL divergence, in the bins of the paper's Figure 2.
+    """Tokens counted by KL divergence, in the bins of the paper's Figure 2. Rounding below 0 counts as 0."""
 
-    Attributes:
-        head: counts in `HEAD_BINS`. Rounding below 0 counts as 0.
-        tail: counts in `TAIL_BINS`, and in one more bin above them.
-    """
-
+    # Counts in `HEAD_BINS`; and in `TAIL_BINS`, with one more bin above them.
     head: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(HEAD_BINS), dtype=np.int64))
     tail: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(TAIL_BINS) + 1, dtype=np.int64))
 
