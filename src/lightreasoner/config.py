@@ -32,6 +32,7 @@ BaselineKind = Literal["rejection-sft", "ground-truth"]
 VocabularyRule = Literal["strict", "shared"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
+ExportFormat = Literal["lm-eval", "hub"]
 
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
@@ -369,20 +370,15 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings, ModelSet
         return self
 
 
-class InspectSettings(SampleSettings, PromptSettings, PairConfig):
-    """Settings of `lightr inspect`."""
-
-    html: Place[Path | None] = None
-    """File for the token browser, instead of a heat map in the terminal."""
-    seed: Decides[int] = 42
-    """Seed of sampling with a temperature."""
-
-
-class InspectConfig(InspectSettings):
+class InspectConfig(SampleSettings, PromptSettings, PairConfig):
     """`lightr inspect`."""
 
     question: Decides[str]
     """Question to ask."""
+    html: Place[Path | None] = None
+    """File for the token browser, instead of a heat map in the terminal."""
+    seed: Decides[int] = 42
+    """Seed of sampling with a temperature."""
 
 
 class RunConfig(PromptSettings, ProblemSettings, PairConfig):

@@ -33,12 +33,14 @@ class Finding(NamedTuple):
     seen: str
 
 
-def examine(expert: str | None, amateur: str | None, expert_revision: str | None = None) -> dict[str, Any]:
-    """Check the machine, and the models that are given.
+def examine(
+    *, expert: str | None = None, amateur: str | None = None, expert_revision: str | None = None
+) -> dict[str, Any]:
+    """Check this machine, and that two models share a vocabulary. Exit code 1 if a check fails.
 
     Args:
-        expert: model to check, or None to check the machine only.
-        amateur: weaker model that should share the expert's vocabulary, or None.
+        expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
+        amateur: weaker model that should share its vocabulary.
         expert_revision: branch, tag or commit of a Hub expert.
 
     Returns:

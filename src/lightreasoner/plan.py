@@ -39,7 +39,7 @@ ROW_CHUNK_BYTES = 4 * (1 << 28)  # float32 logits of a chunk of rows and their i
 
 
 def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -> dict[str, Any]:
-    """Estimate FLOP, time, memory and disk of a run, with warnings if this machine seems too small.
+    """Estimate the FLOP, time, memory and disk of `lightr run` with these settings. Loads no weights.
 
     Args:
         config: settings of the run.

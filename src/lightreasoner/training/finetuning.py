@@ -63,7 +63,10 @@ ADAPTER = "adapter"
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Run or resume stage 2; returns its result: losses, counts, time.
+    """Stage 2: fine-tune the expert on the stored labels with LoRA.
+
+    Returns:
+        Losses, counts and time.
 
     Raises:
         LightReasonerError: see `errors`; the newest complete checkpoint stays.

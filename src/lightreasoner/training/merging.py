@@ -36,7 +36,7 @@ LARGEST_KL = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
-    """Merge, save, read back and compare. The folder gets its name only after the comparison.
+    """Stage 3: merge base and adapter into a plain model folder, then read it back and check it.
 
     Raises:
         DataError: there is no adapter, or the output folder holds something else.
