@@ -99,10 +99,6 @@ class MachineSettings(Config):
     """Run Python code from a model repository, with all your rights. Off: such a model is refused. Code from the Hub
     runs only at a commit given as revision."""
 
-    def machine(self, **changes: Any) -> "MachineSettings":
-        """Device and precision alone, with these changes."""
-        return MachineSettings(**{name: getattr(self, name) for name in MachineSettings.model_fields} | changes)
-
 
 class SampleSettings(Config):
     """Stage 1: rollouts, and the steps and labels that are kept."""

@@ -26,7 +26,7 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 
 class Finding(NamedTuple):
-    """One check: its subject, its verdict, and what it found."""
+    """One check."""
 
     what: str
     verdict: Verdict
@@ -51,7 +51,8 @@ def examine(
     """
     if amateur and not expert:
         raise ConfigError("--amateur is compared with an expert; give --expert too")
-    findings = [_versions(), _device(), _threads(), _disk(), _hub()]
+    versions = ", ".join(f"{name} {value}" for name, value in environment().items())
+    findings = [Finding("versions", "ok", versions), _device(), _threads(), _disk(), _hub()]
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
         if amateur:
@@ -67,10 +68,6 @@ def _checked(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         return look()
     except LightReasonerError as error:
         return [Finding(what, "wrong", str(error))]
-
-
-def _versions() -> Finding:
-    return Finding("versions", "ok", ", ".join(f"{name} {value}" for name, value in environment().items()))
 
 
 def _device() -> Finding:
@@ -137,8 +134,7 @@ def _model(name: str, revision: str | None) -> list[Finding]:
 def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     sources = find_model(expert, revision), find_model(amateur)
     first, second = (load_tokenizer(source) for source in sources)
-    width = 1 + max(*first.get_vocab().values(), *second.get_vocab().values())
-    shared = share_vocabulary(first, second, (width, width))
+    shared = share_vocabulary(first, second)
     findings = [Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models")]
     if not any(source.gguf_file for source in sources):
         try:

@@ -124,8 +124,7 @@ class PackedEngine:
     """Generates with a `SlotCache`; for models that pass `inference.packing.packs`.
 
     Attributes:
-        model: the model.
-        tokenizer: its tokenizer; used for stop strings only.
+        tokenizer: used for stop strings only.
         keep_states: also return the hidden states that predicted each response token.
     """
 

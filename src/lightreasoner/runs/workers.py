@@ -104,12 +104,7 @@ class Worker(subprocess.Popen[str]):
 
 
 class WorkerPool:
-    """Workers that are started on demand and replaced after they end.
-
-    Args:
-        count: most workers at a time.
-        start: makes a worker.
-    """
+    """Up to `count` workers, which are started on demand and replaced after they end."""
 
     def __init__(self, count: int, start: Callable[[], Worker]) -> None:
         self._start = start

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from lightreasoner.errors import SampleFormatError
-from lightreasoner.runs.files import room_for
+from lightreasoner.runs.files import naming_full_disk
 
 LARGEST = 8 << 30  # bytes unpacked
 LARGEST_RATIO = 200  # of unpacked to packed; sample files, which repeat themselves, come to some 30
@@ -87,7 +87,7 @@ def _choose(
 def _unpack(archive: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     """Counts what really comes out; what the archive says of itself can be a lie."""
     size = 0
-    with room_for(target, member.file_size), file.open(member) as packed, target.open("xb") as unpacked_file:
+    with naming_full_disk(target, member.file_size), file.open(member) as packed, target.open("xb") as unpacked_file:
         while chunk := packed.read(CHUNK):
             size += len(chunk)
             if size > LARGEST or (size > RATIO_FROM and size > LARGEST_RATIO * member.compress_size):

@@ -41,7 +41,6 @@ class LabelObjective:
 
         Args:
             forward: the model, perhaps wrapped for several processes.
-            batch: texts and labels.
 
         Raises:
             TrainingDiverged: the loss is NaN or infinite.
