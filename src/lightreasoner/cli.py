@@ -34,8 +34,6 @@ from lightreasoner.runs.progress import say
 from lightreasoner.runs.terminal import visible
 
 C = TypeVar("C", bound=Config)
-
-POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 GIVEN_FLAGS = PlainValidator(
     dict
 )  # cyclopts passes on the given fields of a config unchecked: `_checked` adds the recipe
@@ -43,6 +41,7 @@ Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON."
 DryRun = Annotated[bool, Parameter(name="--dry-run", help="Print the resolved settings as JSON and exit.")]
 Recipe = Annotated[str | None, Parameter(name="--config", help="Bundled recipe or .yaml file; flags override it.")]
 
+POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 TRAIN, CHECK, LOOK, BEYOND, DATA, OPTIONS = map(
     Group.create_ordered,
     ("Train and evaluate", "Check and plan", "Look at results", "Baselines and studies", "Data", "Options"),
@@ -150,13 +149,12 @@ def _option(name: str, default: Any, annotation: Any) -> inspect.Parameter:
 
 def _settings(kind: type[Config], positional: Sequence[str]) -> dict[str, inspect.Parameter]:
     """These fields of a config as positional arguments."""
-    fields = {name: kind.model_fields[name] for name in positional}
-    return {
-        name: inspect.Parameter(
-            name, POSITIONAL, annotation=Annotated[field.annotation, Parameter(help=field.description)]
-        )
-        for name, field in fields.items()
-    }
+    arguments = {}
+    for name in positional:
+        field = kind.model_fields[name]
+        text = Parameter(help=field.description)
+        arguments[name] = inspect.Parameter(name, POSITIONAL, annotation=Annotated[field.annotation, text])
+    return arguments
 
 
 def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:

@@ -84,10 +84,8 @@ def _threads() -> Finding:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     seen = f"{threads} threads on {cores} physical cores{load}"
     if threads > cores:
-        return Finding(
-            "threads", "warning", f"{seen}; set OMP_NUM_THREADS={cores}; more threads than cores slow each other down"
-        )
-    return Finding("threads", "ok", seen)
+        seen += f"; set OMP_NUM_THREADS={cores}; more threads than cores slow each other down"
+    return Finding("threads", "warning" if threads > cores else "ok", seen)
 
 
 def _disk() -> Finding:

@@ -41,7 +41,6 @@ class SlotCache:
     """KV cache of a batch: slot t holds token t of its row, [B, Hkv, slots, D] for each layer.
 
     Attributes:
-        rows: B.
         slots: capacity of a row in tokens.
         keys: buffers by layer; allocated with the first keys, which give their shape.
         values: buffers by layer.

@@ -99,8 +99,7 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
     Raises:
         ModelError: there is none, or it needs code that may not run.
     """
-    if machine.trust_remote_code:
-        _check_pinned(source)
+    _check_code(source, machine)
     try:
         return AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
@@ -117,8 +116,7 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
     Raises:
         ModelError: it cannot be loaded, or needs code that may not run.
     """
-    if machine.trust_remote_code:
-        _check_pinned(source)
+    _check_code(source, machine)
     device = pick_device(machine.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # Two threads of one core share its arithmetic units: more threads than cores make matrix products slower.
@@ -141,8 +139,10 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
     return cast(PreTrainedModel, model)
 
 
-def _check_pinned(source: ModelSource) -> None:
+def _check_code(source: ModelSource, machine: MachineSettings) -> None:
     """Code from the Hub runs only at a commit that the user has named, and so can have read."""
+    if not machine.trust_remote_code:
+        return
     if source.commit is not None and source.revision != source.commit:
         raise ModelError(
             f"--trust-remote-code runs Python code of {source.name}, which its owner can change at any time. Read the "

@@ -58,7 +58,6 @@ class Problem(Record):
 
     Attributes:
         id: hash of the question's text, so that the same question is the same problem everywhere.
-        question: what the models are asked.
         answer: gold answer, used by evaluation only; sampling and fine-tuning never look at it.
     """
 

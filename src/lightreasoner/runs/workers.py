@@ -46,7 +46,6 @@ class Worker(subprocess.Popen[str]):
 
     Args:
         module: full name of a module that calls `serve` when it is run.
-        arguments: its command line.
         environment: variables that it gets beside those of this process.
         quiet: discard what it writes to stderr.
     """

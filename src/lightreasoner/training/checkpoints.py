@@ -35,7 +35,6 @@ class TrainingState:
         accelerator: of the processes and the gradient scaler.
         model: the model with its LoRA, not wrapped for several processes.
         sums: `LabelObjective.sums`.
-        step: steps taken.
         log: entries of `log.json`.
     """
 

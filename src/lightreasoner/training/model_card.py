@@ -18,7 +18,6 @@ class Tuned(BaseModel):
 
     Attributes:
         expert_sha256: content of the model.
-        dtype: precision that was used.
         samples: how the training data were made.
     """
 
