@@ -175,14 +175,15 @@ def test_help_shows_the_commands_in_their_groups_and_order() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_function_that_runs_a_command_takes_its_arguments(command: str) -> None:
-    """The declarations name functions in strings, which mypy does not check."""
+    """The commands name functions in strings, which mypy does not check, and read their signatures from the source."""
     execute = reduce(lambda found, name: found[name], command.split(), cli.app).default_command
     if execute is None:
         return  # a group of commands
     declared = inspect.getclosurevars(execute).nonlocals
-    if declared["target"] is not None:
-        names = declared["signature"].parameters.keys() - (declared["kind"].model_fields if declared["kind"] else ())
-        inspect.signature(resolve_name(f"lightreasoner.{declared['target']}")).bind(**dict.fromkeys(names))
+    if isinstance(declared["target"], str):
+        function = resolve_name(f"lightreasoner.{declared['target']}")
+        assert inspect.signature(function).parameters.keys() == declared["parameters"].keys()
+        inspect.signature(function).bind(**dict.fromkeys(declared["parameters"]))
     if declared["lines"] is not None:
         assert callable(resolve_name(f"lightreasoner.{declared['lines']}"))
 

@@ -198,7 +198,7 @@ def test_an_unknown_benchmark_is_refused_before_anything_runs() -> None:
 
 
 def test_a_nucleus_without_a_temperature_is_refused() -> None:
-    # The help text says that top_p needs one; silently decoding greedily would keep nobody's promise.
+    # The help text says that top_p needs one; decoding greedily without a message would contradict it.
     assert "temperature" in message_of(RunConfig, {**REQUIRED, "sample": {"top_p": 0.5}})
 
 

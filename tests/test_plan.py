@@ -103,11 +103,11 @@ def test_the_doctor_checks_that_two_models_share_a_vocabulary(
     tmp_path: Path, random_expert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    sound = examine("miniature/expert", "miniature/small")
+    sound = examine(expert="miniature/expert", amateur="miniature/small")
     assert sound["fit"]
     verdicts = {finding["what"]: finding["verdict"] for finding in sound["findings"]}
     assert {verdicts[name] for name in ("vocabulary", "sizes", "chat template", "stop tokens", "context")} == {"ok"}
-    assert not examine("miniature/expert", "miniature/none")["fit"]
+    assert not examine(expert="miniature/expert", amateur="miniature/none")["fit"]
     other = tmp_path / "other"
     other.mkdir()
     for path in random_expert.iterdir():
@@ -116,5 +116,5 @@ def test_the_doctor_checks_that_two_models_share_a_vocabulary(
     names = {id_: token for token, id_ in content["model"]["vocab"].items()}
     content["model"]["vocab"] |= {names[300]: 301, names[301]: 300}
     (other / "tokenizer.json").write_text(json.dumps(content))
-    found = examine("miniature/expert", str(other))
+    found = examine(expert="miniature/expert", amateur=str(other))
     assert "2 of 640 ids differ" in found["findings"][-1]["seen"]

@@ -32,6 +32,7 @@ BaselineKind = Literal["rejection-sft", "ground-truth"]
 VocabularyRule = Literal["strict", "shared"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
+ExportFormat = Literal["lm-eval", "hub"]
 
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
@@ -97,10 +98,6 @@ class MachineSettings(Config):
     trust_remote_code: Place[bool] = False
     """Run Python code from a model repository, with all your rights. Off: such a model is refused. Code from the Hub
     runs only at a commit given as revision."""
-
-    def machine(self, **changes: Any) -> "MachineSettings":
-        """Device and precision alone, with these changes."""
-        return MachineSettings(**{name: getattr(self, name) for name in MachineSettings.model_fields} | changes)
 
 
 class SampleSettings(Config):
@@ -369,20 +366,15 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings, ModelSet
         return self
 
 
-class InspectSettings(SampleSettings, PromptSettings, PairConfig):
-    """Settings of `lightr inspect`."""
-
-    html: Place[Path | None] = None
-    """File for the token browser, instead of a heat map in the terminal."""
-    seed: Decides[int] = 42
-    """Seed of sampling with a temperature."""
-
-
-class InspectConfig(InspectSettings):
+class InspectConfig(SampleSettings, PromptSettings, PairConfig):
     """`lightr inspect`."""
 
     question: Decides[str]
     """Question to ask."""
+    html: Place[Path | None] = None
+    """File for the token browser, instead of a heat map in the terminal."""
+    seed: Decides[int] = 42
+    """Seed of sampling with a temperature."""
 
 
 class RunConfig(PromptSettings, ProblemSettings, PairConfig):

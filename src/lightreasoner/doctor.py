@@ -26,19 +26,21 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 
 class Finding(NamedTuple):
-    """One check: its subject, its verdict, and what it found."""
+    """One check."""
 
     what: str
     verdict: Verdict
     seen: str
 
 
-def examine(expert: str | None, amateur: str | None, expert_revision: str | None = None) -> dict[str, Any]:
-    """Check the machine, and the models that are given.
+def examine(
+    *, expert: str | None = None, amateur: str | None = None, expert_revision: str | None = None
+) -> dict[str, Any]:
+    """Check this machine, and that two models share a vocabulary. Exit code 1 if a check fails.
 
     Args:
-        expert: model to check, or None to check the machine only.
-        amateur: weaker model that should share the expert's vocabulary, or None.
+        expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
+        amateur: weaker model that should share its vocabulary.
         expert_revision: branch, tag or commit of a Hub expert.
 
     Returns:
@@ -49,7 +51,8 @@ def examine(expert: str | None, amateur: str | None, expert_revision: str | None
     """
     if amateur and not expert:
         raise ConfigError("--amateur is compared with an expert; give --expert too")
-    findings = [_versions(), _device(), _threads(), _disk(), _hub()]
+    versions = ", ".join(f"{name} {value}" for name, value in environment().items())
+    findings = [Finding("versions", "ok", versions), _device(), _threads(), _disk(), _hub()]
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
         if amateur:
@@ -67,10 +70,6 @@ def _checked(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         return [Finding(what, "wrong", str(error))]
 
 
-def _versions() -> Finding:
-    return Finding("versions", "ok", ", ".join(f"{name} {value}" for name, value in environment().items()))
-
-
 def _device() -> Finding:
     device = pick_device("auto")
     dtype = dtype_name(MachineSettings())
@@ -85,10 +84,8 @@ def _threads() -> Finding:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     seen = f"{threads} threads on {cores} physical cores{load}"
     if threads > cores:
-        return Finding(
-            "threads", "warning", f"{seen}; set OMP_NUM_THREADS={cores}; more threads than cores slow each other down"
-        )
-    return Finding("threads", "ok", seen)
+        seen += f"; set OMP_NUM_THREADS={cores}; more threads than cores slow each other down"
+    return Finding("threads", "warning" if threads > cores else "ok", seen)
 
 
 def _disk() -> Finding:
@@ -135,8 +132,7 @@ def _model(name: str, revision: str | None) -> list[Finding]:
 def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     sources = find_model(expert, revision), find_model(amateur)
     first, second = (load_tokenizer(source) for source in sources)
-    width = 1 + max(*first.get_vocab().values(), *second.get_vocab().values())
-    shared = share_vocabulary(first, second, (width, width))
+    shared = share_vocabulary(first, second)
     findings = [Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models")]
     if not any(source.gguf_file for source in sources):
         try:

@@ -1,20 +1,4 @@
-"""The errors of this package, as a tree.
-
-    LightReasonerError            shown as one line by the command line, exit code 1
-    ├── ConfigError               a setting is unknown, missing or out of range (exit code 2)
-    ├── DataError                 problems or samples cannot be used
-    │   └── SampleFormatError     a row of a sample file breaks the format
-    ├── ModelError                a model cannot be found, loaded or paired
-    │   ├── HubUnreachable        the Hub does not answer
-    │   ├── VocabularyMismatch    expert and amateur do not share a vocabulary
-    │   └── MergeMismatch         the merged model is not base + adapter
-    ├── RunError                  a run folder cannot be used
-    │   ├── RunLocked             another process uses it
-    │   ├── RunMismatch           it was made with other settings
-    │   ├── RunCorrupted          a file in it is missing or damaged
-    │   └── DiskFull              the disk is full
-    ├── TrainingDiverged          the loss is no longer a number
-    └── Interrupted               a signal; finished work is saved (exit code 128 + signal)
+"""The errors of this package. The command line shows one as a line, and exits with its `exit_code`.
 
 A message says what is wrong with its values, why it matters, and what to do.
 """

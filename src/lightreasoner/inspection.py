@@ -20,18 +20,9 @@ from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.samples.folder import Label, ScoredRollout, scored_rollouts
 from lightreasoner.samples.sampling import Prompted, Sampler
 
-# Background and text colour of each KL class, as in the report; legible on dark and light terminals.
-COLOURS = (
-    None,
-    ("#f5f9d8", "#11130f"),
-    ("#e3f3b4", "#11130f"),
-    ("#bfe5b5", "#11130f"),
-    ("#7fcdbb", "#11130f"),
-    ("#45b4c2", "#11130f"),
-    ("#4aa0cf", "#11130f"),
-    ("#225ea8", "#ffffff"),
-    ("#0c2c84", "#ffffff"),
-)
+# Style of each KL class, in the colours of the report; legible on dark and light terminals.
+PALE = ("#f5f9d8", "#e3f3b4", "#bfe5b5", "#7fcdbb", "#45b4c2", "#4aa0cf")
+STYLES = ("", *(f"#11130f on {colour}" for colour in PALE), "#ffffff on #225ea8", "#ffffff on #0c2c84")
 
 
 def inspect(config: InspectConfig, console: Console | None = None, *, show: bool = True) -> dict[str, Any]:
@@ -96,16 +87,14 @@ def _show(config: InspectConfig, rollout: ScoredRollout, texts: TokenTexts, cons
     console.print()
     response = Text()
     for position, (index, kl) in enumerate(zip(rollout.response_ids.tolist(), rollout.kl.tolist(), strict=True)):
-        colours = COLOURS[kl_class(kl)] if math.isfinite(kl) else None
-        style = f"{colours[1]} on {colours[0]}" if colours else ""
+        style = STYLES[kl_class(kl)] if math.isfinite(kl) else ""
         kept = "underline bold" if position in rollout.labels else ""
         response.append(texts.token(index).text, style=f"{style} {kept}".strip())
     console.print(response)
     console.print()
     legend = Text("KL in nats: ")
-    for start, end, colours in zip((0.0, *KL_CLASSES), (*KL_CLASSES, math.inf), COLOURS, strict=True):
-        name = f" {start:g}–{end:g} " if end < math.inf else f" {start:g} and more "
-        legend.append(name, style=f"{colours[1]} on {colours[0]}" if colours else "")
+    for start, end, style in zip((0.0, *KL_CLASSES), (*KL_CLASSES, math.inf), STYLES, strict=True):
+        legend.append(f" {start:g}–{end:g} " if end < math.inf else f" {start:g} and more ", style=style)
     console.print(legend)
     beta = "every step is" if config.divergence_beta is None else f"steps above β = {config.divergence_beta:g} are"
     console.print(Text(f"Underlined: {beta} kept, {len(rollout.labels)} of {len(rollout.kl)} here.\n"))

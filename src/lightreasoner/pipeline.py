@@ -24,7 +24,7 @@ from lightreasoner.training.merging import merge
 
 
 def run(config: RunConfig) -> dict[str, Any]:
-    """Sample, fine-tune, merge, and evaluate the expert and the merged model. The same call resumes an interrupted run.
+    """Sample, fine-tune, merge and evaluate in one run folder, resuming what is unfinished.
 
     Returns:
         The results of the stages, their comparison and their times in seconds, as in `summary.json`.

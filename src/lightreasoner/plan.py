@@ -39,10 +39,9 @@ ROW_CHUNK_BYTES = 4 * (1 << 28)  # float32 logits of a chunk of rows and their i
 
 
 def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -> dict[str, Any]:
-    """Estimate FLOP, time, memory and disk of a run, with warnings if this machine seems too small.
+    """Estimate the FLOP, time, memory and disk of `lightr run` with these settings. Loads no weights.
 
     Args:
-        config: settings of the run.
         flops: sustained floating-point operations per second; typically 10 to 50 % of the peak on the data sheet.
         prompt_tokens: mean length of the prompts in tokens.
 
@@ -63,6 +62,7 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
     width = BYTES[dtype]
     work = _work(config, expert, amateur, prompt_tokens)
     memory = _memory(config, expert, amateur, prompt_tokens, width)
+    peak = max(memory[stage] for stage in STAGES)
     disk = _disk(config, expert, prompt_tokens)
     available = {
         "disk": shutil.disk_usage(nearest_folder(config.out)).free,
@@ -75,7 +75,7 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
             for name, (tokens, flop) in work.items()
         },
         "seconds": round(sum(flop for _, flop in work.values()) / flops, 1),
-        "memory": {**memory, "peak": max(memory[stage] for stage in STAGES)},
+        "memory": {**memory, "peak": peak},
         "disk": {**disk, "sum": sum(disk.values())},
         "available": available,
         "assumptions": {
@@ -85,7 +85,7 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
             "kept_share": KEPT_SHARE,
             "dtype": dtype,
         },
-        "warnings": _warnings(available, sum(disk.values()), max(memory[stage] for stage in STAGES)),
+        "warnings": _warnings(available, sum(disk.values()), peak),
     }
 
 

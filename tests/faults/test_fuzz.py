@@ -195,4 +195,4 @@ def test_files_to_grade(content: bytes, tmp_path: Path) -> None:
     file, out = tmp_path / "outputs.jsonl", tmp_path / "verdicts.jsonl"
     out.unlink(missing_ok=True)
     file.write_bytes(content)  # rows without gold and text, so nothing is judged
-    only_our_errors(lambda: grade_file(file, out, judge="toolkit", seconds=5, megabytes=512, workers=1))
+    only_our_errors(lambda: grade_file(file, out=out, judge="toolkit", seconds=5, megabytes=512, workers=1))

@@ -1,4 +1,4 @@
-"""Run folders: nothing committed is lost, nothing damaged is used, nobody works in another's folder."""
+"""Run folders: nothing committed is lost, nothing damaged is used, one process at a time works in a folder."""
 
 import json
 import os

@@ -47,15 +47,15 @@ class Side:
 
 
 def compare(before: Path, after: Path, *, judge: JudgeName | None = None) -> dict[str, Any]:
-    """Compare two evaluations on the items that both answered.
+    """Compare two evaluations item by item: gains with intervals, exact McNemar tests with Holm's correction.
 
     A benchmark is compared under the same kind of prompt. If the two evaluations share no kind for it, different
     kinds are compared, with a warning: the prompt may be part of the difference.
 
     Args:
-        before: `--out` folder of the first evaluation.
-        after: the same of the second.
-        judge: whose verdicts; by default those of math-verify if there are any, else those of the toolkit.
+        before: --out folder of the first evaluation.
+        after: --out folder of the second evaluation.
+        judge: judge whose verdicts are compared; by default math-verify where it has judged, else the toolkit.
 
     Returns:
         `benchmarks`: one row each, with the prompts of both sides (`prompt` is their common kind, null if they

@@ -9,10 +9,11 @@ Files for the repository of a model on the Hub:
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from lightreasoner.config import ExportFormat
 from lightreasoner.data.benchmarks import HubSource
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
@@ -21,16 +22,14 @@ from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.runs.files import write_atomically
 from lightreasoner.runs.progress import say
 
-ExportFormat = Literal["lm-eval", "hub"]
-
 
 def export_answers(evaluation: Path, out: Path, *, to: ExportFormat) -> dict[str, Any]:
-    """Write an evaluation in the form of another tool.
+    """Export an evaluation in the format of another tool.
 
     Args:
-        evaluation: `--out` folder of `lightr evaluate`, or folder of `toolkit_import.import_toolkit`.
-        out: folder for the files, none of which may exist.
-        to: name of the form.
+        evaluation: --out folder of `lightr evaluate` or `lightr answers import`.
+        out: folder to write into; existing files are never overwritten.
+        to: lm-eval for the logs of lm-evaluation-harness, hub for the evaluation results of a model repository.
 
     Returns:
         Numbers of `benchmarks` (one for each kind of prompt) and of `items` in them, and the `files` written.

@@ -45,19 +45,25 @@ class _Output(Line):
 
 
 def grade_file(
-    file: Path, out: Path | None, *, judge: JudgeName, seconds: float, megabytes: int, workers: int | None
+    file: Path,
+    *,
+    judge: JudgeName = "math-verify",
+    out: Path | None = None,
+    seconds: float = 10.0,
+    megabytes: int = 1024,
+    workers: int | None = None,
 ) -> dict[str, int]:
-    """Judge every row of a file and write one row per verdict, in the order of the file.
+    """Judge answers from any source, one verdict per line.
 
-    The file is checked before the first answer is judged.
+    The file is checked before the first answer is judged. The verdicts are in its order.
 
     Args:
-        file: JSONL, JSON or Parquet with `gold`, `text` and optionally `benchmark`.
-        out: JSONL to write, with line, gold, benchmark, extracted and verdict; None writes to stdout.
-        judge: which judge.
-        seconds: time limit for one answer.
-        megabytes: memory limit of one judge process.
-        workers: judge processes; None takes one for each processor core.
+        file: JSONL, JSON or Parquet file with gold and text, and optionally benchmark, in each row.
+        judge: math-verify compares answers as mathematics; toolkit decides as the paper's evaluation toolkit.
+        out: JSONL file to write, which must not exist; by default the verdicts go to stdout.
+        seconds: time limit of the judge per answer.
+        megabytes: memory limit of each judge process.
+        workers: judge processes; by default one per processor core.
 
     Returns:
         Number of rows by verdict.

@@ -78,20 +78,21 @@ class GradedProblem(Line):
 def import_toolkit(
     file: Path, out: Path, *, benchmark: BenchmarkName, prompt: PromptKind = "chat", model: str | None = None
 ) -> dict[str, Any]:
-    """Write `OUT/PROMPT/BENCHMARK/answers` and, with the verdicts in the file, `OUT/PROMPT/BENCHMARK/toolkit`.
+    """Import an output file of the Qwen2.5-Math toolkit into an evaluation folder that `lightr compare` reads.
 
-    `lightr compare` then takes OUT. `idx` and question identify an item, so the other evaluation must have read the
-    items in the toolkit's order. MATH on the Hub has another order: evaluate with the toolkit's files in `--data-dir`.
+    Writes `OUT/PROMPT/BENCHMARK/answers` and, with the verdicts in the file, `OUT/PROMPT/BENCHMARK/toolkit`.
+    `idx` and question identify an item, so the other evaluation must have read the items in the toolkit's order.
+    MATH on the Hub has another order: evaluate with the toolkit's files in `--data-dir`.
 
     For the verdicts of another judge, give `lightr grade` a line for each entry of `code`: the entry as `text`, `gt`
     as `gold`, and the benchmark.
 
     Args:
-        file: what the toolkit wrote with `--save_outputs`.
-        out: evaluation folder; may hold other benchmarks.
-        benchmark: which one the file answers.
-        prompt: kind of its prompts: `qwen25-math-cot` is chat, `cot` and `direct` are plain.
-        model: name of the model, which is not in the file.
+        file: JSONL file that the toolkit wrote with --save_outputs.
+        out: evaluation folder to write into; may hold other benchmarks.
+        benchmark: benchmark that the file answers.
+        prompt: kind of the toolkit's prompts; qwen25-math-cot is chat, cot and direct are plain.
+        model: name of the model, which the file does not hold.
 
     Returns:
         The figures as `evaluation.evaluate` reports them; None for those that are not in the file.

@@ -22,7 +22,6 @@ class ContrastiveEngine:
     """Greedy contrastive decoding of one left-padded batch, with a KV cache for each model.
 
     Attributes:
-        pair: expert and amateur.
         alpha: α of Eq 4, the least share of the expert's top probability for a plausible token.
         tokenizer: the expert's; used for stop strings only.
     """

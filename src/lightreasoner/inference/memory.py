@@ -30,8 +30,6 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
     """Run `work(items)`; on out-of-memory, run it on each half instead, recursively.
 
     Args:
-        items: a batch.
-        work: function of a batch.
         halved: receives the size of each batch that did not fit.
 
     Raises:

@@ -41,7 +41,6 @@ class SlotCache:
     """KV cache of a batch: slot t holds token t of its row, [B, Hkv, slots, D] for each layer.
 
     Attributes:
-        rows: B.
         slots: capacity of a row in tokens.
         keys: buffers by layer; allocated with the first keys, which give their shape.
         values: buffers by layer.
@@ -124,8 +123,7 @@ class PackedEngine:
     """Generates with a `SlotCache`; for models that pass `inference.packing.packs`.
 
     Attributes:
-        model: the model.
-        tokenizer: its tokenizer; used for stop strings only.
+        tokenizer: used for stop strings only.
         keep_states: also return the hidden states that predicted each response token.
     """
 

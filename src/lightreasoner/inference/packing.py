@@ -9,11 +9,11 @@ same layout.
 `packs(model)` tests whether a model can run packed. Other models (sliding windows, custom attention) run padded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os.path import commonprefix
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,16 +24,9 @@ ATTENTION = "lightreasoner_packed"
 TOLERANCE = 1e-3  # relative difference between packed and unpacked logits of a text
 
 
-class Attention(Protocol):
-    """Replaces a model's attention while it runs on a layout.
-
-    Takes queries [1, Hq, N, D], keys and values [1, Hkv, N, D] of the packed tokens after rotary embedding, and gives
-    [1, N, Hq, D].
-    """
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """The attention's output."""
-        ...
+# Replaces a model's attention while it runs on a layout. Takes the layer, queries [1, Hq, N, D], keys and values
+# [1, Hkv, N, D] of the packed tokens after rotary embedding, and the scale; gives [1, N, Hq, D].
+Attention = Callable[[int, Tensor, Tensor, Tensor, float | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,13 +49,12 @@ class Layout:
     offsets: Tensor
     shared: int
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Layout":
+    def to(self, device: torch.device) -> "Layout":
         """Copy the layout to a device."""
-        ids, positions, packed_index, padded_index, offsets = (
-            tensor.to(device, non_blocking=non_blocking)
-            for tensor in (self.input_ids, self.position_ids, self.packed_index, self.padded_index, self.offsets)
-        )
-        return Layout(ids, positions, packed_index, padded_index, offsets, self.shared)
+        values: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()
+        }
+        return Layout(**values)
 
     def rows(self, texts: Tensor, positions: Tensor) -> Tensor:
         """Packed rows of the tokens at given positions of given texts, [n] each → [n]."""
@@ -104,14 +96,7 @@ def lay_out(texts: Sequence[list[int]], device: torch.device) -> Layout:
     stored = within & ((columns >= shared) | (torch.arange(len(texts)) == 0)[:, None])
     padded_index[packed_index[stored]] = stored.flatten().nonzero()[:, 0]
     positions = columns.expand(len(texts), -1)[stored]
-    return Layout(
-        input_ids=torch.tensor([ids], device=device),
-        position_ids=positions[None].to(device),
-        packed_index=packed_index.to(device),
-        padded_index=padded_index.to(device),
-        offsets=offsets.to(device),
-        shared=shared,
-    )
+    return Layout(torch.tensor([ids]), positions[None], packed_index, padded_index, offsets, shared).to(device)
 
 
 def shared_prefix(texts: Sequence[list[int]]) -> int:

@@ -14,8 +14,7 @@ class PaddedEngine:
     """`generate` of transformers on one left-padded batch: slower than `PackedEngine`, but works with any model.
 
     Attributes:
-        model: the model.
-        tokenizer: its tokenizer; used for stop strings only.
+        tokenizer: used for stop strings only.
     """
 
     model: PreTrainedModel

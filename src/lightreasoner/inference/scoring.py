@@ -73,7 +73,6 @@ def response_states(
     the first one.
 
     Args:
-        model: expert or amateur.
         prompts: prompt ids of each text, at least one id each.
         responses: response ids of each text, at least one id each.
 
@@ -81,12 +80,11 @@ def response_states(
         ModelError: the model changes its logits in a way that this module does not support.
     """
     texts = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
-    states_of = _packed_states if packs(model) else _padded_states
     per_text: list[Tensor] = [torch.empty(0)] * len(texts)
     for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model)):
         lengths = [len(responses[index]) for index in part]
         starts = [len(prompts[index]) - 1 for index in part]
-        states = states_of(model, [texts[index] for index in part], starts, lengths)
+        states = _states(model, [texts[index] for index in part], starts, lengths)
         for index, text_states in zip(part, states.split(lengths), strict=True):
             per_text[index] = text_states
     return ResponseStates(model, torch.cat(per_text))
@@ -105,29 +103,22 @@ def tokens_per_pass(model: PreTrainedModel) -> int:
 
 
 @torch.inference_mode()
-def _packed_states(
+def _states(
     model: PreTrainedModel, texts: Sequence[list[int]], starts: Sequence[int], lengths: Sequence[int]
 ) -> Tensor:
-    layout = lay_out(texts, model.device)
-    text_of = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths))
-    positions = torch.cat([torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)])
-    rows = layout.rows(text_of.to(model.device), positions.to(model.device))
-    with attention_by(model, layout.attend):
-        return _checked_states(model, rows, input_ids=layout.input_ids, position_ids=layout.position_ids)
-
-
-@torch.inference_mode()
-def _padded_states(
-    model: PreTrainedModel, texts: Sequence[list[int]], starts: Sequence[int], lengths: Sequence[int]
-) -> Tensor:
+    """Hidden states of each text from its start, for its length; packed if the model packs, else right-padded."""
+    text_of = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths)).to(model.device)
+    spans = zip(starts, lengths, strict=True)
+    positions = torch.cat([torch.arange(start, start + length) for start, length in spans]).to(model.device)
+    if packs(model):
+        layout = lay_out(texts, model.device)
+        inputs = {"input_ids": layout.input_ids, "position_ids": layout.position_ids}
+        with attention_by(model, layout.attend):
+            return _checked_states(model, layout.rows(text_of, positions), **inputs)
     width = max(map(len, texts))
     ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=model.device)
-    rows = [
-        torch.arange(start, start + length) + text * width
-        for text, (start, length) in enumerate(zip(starts, lengths, strict=True))
-    ]
-    return _checked_states(model, torch.cat(rows).to(model.device), input_ids=ids, attention_mask=mask)
+    return _checked_states(model, text_of * width + positions, input_ids=ids, attention_mask=mask)
 
 
 def _checked_states(model: PreTrainedModel, rows: Tensor, **inputs: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
-from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary, tokens_by_id
+from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.runs.progress import say
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
@@ -37,7 +37,6 @@ class ModelSource:
 
     Attributes:
         name: what the user called it.
-        folder: where its files are.
         gguf_file: file name within the folder, for GGUF models.
         commit: commit of the Hub repository it came from.
         revision: what the user asked for: a branch, tag or commit of it.
@@ -100,8 +99,7 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
     Raises:
         ModelError: there is none, or it needs code that may not run.
     """
-    if machine.trust_remote_code:
-        _check_pinned(source)
+    _check_code(source, machine)
     try:
         return AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
@@ -118,8 +116,7 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
     Raises:
         ModelError: it cannot be loaded, or needs code that may not run.
     """
-    if machine.trust_remote_code:
-        _check_pinned(source)
+    _check_code(source, machine)
     device = pick_device(machine.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # Two threads of one core share its arithmetic units: more threads than cores make matrix products slower.
@@ -142,8 +139,10 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
     return cast(PreTrainedModel, model)
 
 
-def _check_pinned(source: ModelSource) -> None:
+def _check_code(source: ModelSource, machine: MachineSettings) -> None:
     """Code from the Hub runs only at a commit that the user has named, and so can have read."""
+    if not machine.trust_remote_code:
+        return
     if source.commit is not None and source.revision != source.commit:
         raise ModelError(
             f"--trust-remote-code runs Python code of {source.name}, which its owner can change at any time. Read the "
@@ -216,13 +215,10 @@ def load_pair(config: PairConfig) -> Pair:
         VocabularyMismatch: see `share_vocabulary`.
         ModelError: see `find_model` and `load_model`.
     """
-    sources = (
-        find_model(config.expert, config.expert_revision),
-        find_model(config.amateur, config.amateur_revision),
-    )
+    named = ((config.expert, config.expert_revision), (config.amateur, config.amateur_revision))
+    sources = [find_model(name, revision) for name, revision in named]
     first, second = (load_tokenizer(source, config) for source in sources)
-    size = 1 + max(*tokens_by_id(first), *tokens_by_id(second))
-    share_vocabulary(first, second, (size, size), config.vocabulary)  # before any weights are read
+    share_vocabulary(first, second, rule=config.vocabulary)  # before any weights are read
     expert, amateur = (load_model(source, config) for source in sources)
     widths = (logit_width(expert), logit_width(amateur))
     return Pair(expert, amateur, share_vocabulary(first, second, widths, config.vocabulary))

@@ -101,11 +101,8 @@ class PromptTemplate:
                 f"question {question[:60]!r} contains a control token, which this tokenizer cannot encode as text; "
                 "remove the question"
             )
-        return (
-            self._ids(before, add_special_tokens=add_special_tokens)
-            + inside
-            + self._ids(after, add_special_tokens=False)
-        )
+        start = self._ids(before, add_special_tokens=add_special_tokens)
+        return [*start, *inside, *self._ids(after, add_special_tokens=False)]
 
     def stop_ids(self, generation_config: GenerationConfig | None) -> tuple[int, ...]:
         """Tokens that end a response: the model's EOS, the tokenizer's EOS, and the template's end of turn.
@@ -115,9 +112,8 @@ class PromptTemplate:
         """
         stops = {self.tokenizer.eos_token_id, self._end_of_turn()}
         if self.kind == "plain":  # without a template, the end of turn is unknown
-            stops.update(
-                id_ for id_, token in self.tokenizer.added_tokens_decoder.items() if token.content in END_MARKS
-            )
+            added = self.tokenizer.added_tokens_decoder.items()
+            stops.update(id_ for id_, token in added if token.content in END_MARKS)
         configured = generation_config.eos_token_id if generation_config else None
         stops.update(configured if isinstance(configured, list) else [configured])
         return tuple(sorted(stop for stop in stops if stop is not None))

@@ -56,8 +56,9 @@ class Shape:
                 f"the config.json of {name} lacks a size, so `plan` cannot estimate it; time a small run instead"
             ) from None
 
-    def module(self, name: str) -> tuple[int, int]:
-        """Input and output width of a linear layer, by its usual name."""
+    @property
+    def _linear_layers(self) -> dict[str, tuple[int, int]]:
+        """Input and output width of the linear layers, by their usual names."""
         queries, keys = self.heads * self.head, self.key_value_heads * self.head
         return {
             "q_proj": (self.hidden, queries),
@@ -67,18 +68,18 @@ class Shape:
             "gate_proj": (self.hidden, self.intermediate),
             "up_proj": (self.hidden, self.intermediate),
             "down_proj": (self.intermediate, self.hidden),
-        }.get(name, (self.hidden, self.hidden))
+        }
 
     @property
     def parameters(self) -> int:
         """Number of weights, without biases and norms (about 0.1 %)."""
-        names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-        layer = sum(math.prod(self.module(name)) for name in names)
+        layer = sum(map(math.prod, self._linear_layers.values()))
         return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def lora(self, rank: int, targets: tuple[str, ...]) -> int:
         """Number of weights of a LoRA adapter."""
-        return self.layers * sum(rank * sum(self.module(name)) for name in targets)
+        square = (self.hidden, self.hidden)
+        return self.layers * sum(rank * sum(self._linear_layers.get(name, square)) for name in targets)
 
     def cache(self, tokens: int, width: int) -> int:
         """Bytes of the KV cache for `tokens` tokens of `width` bytes a value."""

@@ -64,15 +64,15 @@ class SharedVocabulary:
 def share_vocabulary(
     expert: PreTrainedTokenizerBase,
     amateur: PreTrainedTokenizerBase,
-    widths: tuple[int, int],
+    widths: tuple[int, int] | None = None,
     rule: VocabularyRule = "strict",
 ) -> SharedVocabulary:
     """Compare two vocabularies id by id, and return the shared tokens.
 
     Args:
-        expert: the expert's tokenizer.
-        amateur: the amateur's tokenizer.
-        widths: logit widths of expert and amateur.
+        expert: its tokenizer.
+        amateur: its tokenizer.
+        widths: logit widths of expert and amateur; None before the models are loaded.
         rule: `strict` requires all ids to be equal; `shared` leaves out those that differ.
 
     Raises:
@@ -96,7 +96,7 @@ def share_vocabulary(
             "Their distributions cannot be compared token by token; choose an amateur of the expert's family, or, if "
             "only a few added tokens differ, leave them out with --vocabulary shared"
         )
-    if every_id[-1] >= min(widths):
+    if widths is not None and every_id[-1] >= min(widths):
         raise VocabularyMismatch(
             f"token id {every_id[-1]} has no logit: the models give {widths[0]} and {widths[1]} logits. "
             "The tokenizer does not belong to the model"

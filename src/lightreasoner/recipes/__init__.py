@@ -7,14 +7,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lightreasoner.config import (
-    EvaluateConfig,
-    FinetuneConfig,
-    InspectConfig,
-    MergeConfig,
-    RunConfig,
-    SampleConfig,
-)
+from lightreasoner import config as cfg
+from lightreasoner.config import RunConfig
 from lightreasoner.config_base import Config
 from lightreasoner.errors import ConfigError
 
@@ -24,11 +18,11 @@ LARGEST_RECIPE = 1 << 20  # bytes; a recipe is a page of text
 
 # How the config of one stage is read from a recipe.
 STAGES: Mapping[type[Config], Callable[[RunConfig], Config]] = {
-    SampleConfig: RunConfig.for_sample,
-    FinetuneConfig: RunConfig.for_finetune,
-    MergeConfig: RunConfig.for_merge,
-    EvaluateConfig: lambda run: run.for_evaluate(run.expert, run.expert_revision, "expert"),
-    InspectConfig: RunConfig.for_sample,
+    cfg.SampleConfig: RunConfig.for_sample,
+    cfg.FinetuneConfig: RunConfig.for_finetune,
+    cfg.MergeConfig: RunConfig.for_merge,
+    cfg.EvaluateConfig: lambda run: run.for_evaluate(run.expert, run.expert_revision, "expert"),
+    cfg.InspectConfig: RunConfig.for_sample,
 }
 
 # Required settings of a run. For one stage, the flags may add them to a recipe that lacks them.

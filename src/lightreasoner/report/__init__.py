@@ -88,7 +88,14 @@ def write(
     figures: Path | None = None,
     as_json: bool = False,
 ) -> str | dict[str, Any] | None:
-    """`lightr report`: the page, the figures, or the report as text without the rollouts.
+    """Write a run folder as one HTML page: accuracies, cost, and every rollout token by token.
+
+    Args:
+        run_folder: run folder, or a folder of `lightr samples import`.
+        out: file to write; by default report.html in the run folder, and stdout for Markdown and JSON.
+        as_markdown: write Markdown instead of HTML, without the rollouts.
+        figures: write the paper's figures of this run to this folder instead, as SVG and PNG with their data.
+        as_json: write JSON instead of HTML, without the rollouts.
 
     Returns:
         What is to be printed: facts about the page, the paths of the figures, or the text if it has no `out`.

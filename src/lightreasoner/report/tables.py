@@ -86,7 +86,7 @@ def study_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def benchmark_rows() -> dict[str, dict[str, Any]]:
-    """The benchmarks by name, as plain values."""
+    """List the benchmarks: size, metric, source, and whether a published figure has been reproduced."""
     return {
         name: {
             "name": name,

@@ -17,7 +17,7 @@ from lightreasoner.runs.faults import reach
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is complete or absent, also after a power failure."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with room_for(path, len(content), temporary), temporary.open("wb") as file:
+    with naming_full_disk(path, len(content), temporary), temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -41,7 +41,7 @@ def new_folder(final: Path, needed: int) -> Iterator[Path]:
     """
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that died
-    with room_for(final, needed, temporary):
+    with naming_full_disk(final, needed, temporary):
         temporary.mkdir()
         yield temporary
         reach("in-folder")
@@ -60,7 +60,7 @@ def publish_folder(temporary: Path, final: Path) -> None:
 
 
 @contextmanager
-def room_for(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
+def naming_full_disk(path: Path, needed: int, *leftovers: Path) -> Iterator[None]:
     """Within this context, any error of a library on a full disk becomes `DiskFull`.
 
     Args:

@@ -32,9 +32,10 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Show the progress of `total` units of work, of which `done` were finished earlier."""
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         with Progress(
-            *columns,
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),

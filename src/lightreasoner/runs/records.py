@@ -58,7 +58,6 @@ class Problem(Record):
 
     Attributes:
         id: hash of the question's text, so that the same question is the same problem everywhere.
-        question: what the models are asked.
         answer: gold answer, used by evaluation only; sampling and fine-tuning never look at it.
     """
 
@@ -89,16 +88,11 @@ class Answer(Record):
     """A model's answer to one benchmark item. What a judge makes of it is a `JudgedAnswer`.
 
     Attributes:
-        question_id: `Problem.id`.
         sample: 0 … samples_per_problem − 1.
-        benchmark: name of the benchmark.
-        question: the question's text.
-        gold: gold answer.
         prompt_ids: token ids of the whole prompt.
-        output_ids: generated token ids.
         output: generated text without special tokens, up to the first stop string.
         finish: why it ended: `stop` (stop token or string), `length` (cut off at the limit), `prompt_too_long`
-            (the prompt leaves no room in the model's context, and nothing was generated), or `unknown` (another tool
+            (the prompt fills the model's context, and nothing was generated), or `unknown` (another tool
             made the answer and did not say; it has no token ids then).
     """
 
@@ -118,8 +112,6 @@ class JudgedAnswer(Record):
     """What a judge made of an `Answer`.
 
     Attributes:
-        question_id: `Answer.question_id`.
-        sample: `Answer.sample`.
         extracted: the answer found in the output, None if there is none.
         canonical: a form in which equal answers are mostly the same text, for majority votes.
         verdict: one of `grading.verdicts.VERDICTS`.
@@ -137,10 +129,6 @@ class ScoredChoices(Record):
     """How likely a model finds each choice of a `ChoiceProblem`.
 
     Attributes:
-        question_id: `ChoiceProblem.id`.
-        context: `ChoiceProblem.context`.
-        choices: `ChoiceProblem.choices`.
-        gold: `ChoiceProblem.gold`.
         logprobs: log-probability of each choice after the context, nats.
     """
 

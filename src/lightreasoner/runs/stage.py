@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from lightreasoner.errors import RunCorrupted, RunMismatch
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.faults import reach
-from lightreasoner.runs.files import file_hash, room_for, write_atomically, write_json
+from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.records import SCHEMA_VERSION
@@ -104,7 +104,7 @@ class StageFolder:
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="zstd")
             content = sink.getvalue().to_pybytes()
-            with room_for(path, len(content)):
+            with naming_full_disk(path, len(content)):
                 reach("before-shard")
                 write_atomically(path, content)
             reach("after-shard")
@@ -117,7 +117,7 @@ class StageFolder:
 
     def _append(self, line: bytes) -> None:
         """Add a line to the ledger; where that fails the ledger is as it was."""
-        with room_for(self._ledger, len(line)), self._ledger.open("ab", buffering=0) as ledger:
+        with naming_full_disk(self._ledger, len(line)), self._ledger.open("ab", buffering=0) as ledger:
             before = ledger.tell()
             try:
                 reach("in-ledger")

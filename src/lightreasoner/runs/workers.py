@@ -46,7 +46,6 @@ class Worker(subprocess.Popen[str]):
 
     Args:
         module: full name of a module that calls `serve` when it is run.
-        arguments: its command line.
         environment: variables that it gets beside those of this process.
         quiet: discard what it writes to stderr.
     """
@@ -104,12 +103,7 @@ class Worker(subprocess.Popen[str]):
 
 
 class WorkerPool:
-    """Workers that are started on demand and replaced after they end.
-
-    Args:
-        count: most workers at a time.
-        start: makes a worker.
-    """
+    """Up to `count` workers, which are started on demand and replaced after they end."""
 
     def __init__(self, count: int, start: Callable[[], Worker]) -> None:
         self._start = start

@@ -46,7 +46,7 @@ class Solved:
 
 
 def baseline(config: BaselineConfig) -> dict[str, Any]:
-    """Write the training data of a baseline, or what is left of it.
+    """Make a baseline's training data for `lightr finetune`: all tokens of whole answers, without a contrast.
 
     Returns:
         Counts, and the settings of `lightr finetune` that make the paper's SFT: one epoch in steps of 16 answers.

@@ -47,13 +47,13 @@ CHUNK = 1 << 20
 
 
 def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
-    """Write the kept steps of a finished run as JSONL, one line a step in the order of the run.
+    """Export the kept steps of a run as JSONL, one step per line, with the authors' fields and ours.
 
     Memory holds one shard. The file gets its name when it is complete.
 
     Args:
-        run_folder: run folder with a `sample` folder in it, or the sample folder itself.
-        file: file to write; must not exist.
+        run_folder: run folder of `lightr sample`, or the sample folder in it.
+        file: JSONL file to write; must not exist.
         trust_remote_code: run Python code that the model repository ships.
 
     Returns:
@@ -110,7 +110,7 @@ def import_samples(
     cue: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """Turn a JSONL file of samples into a folder that fine-tuning takes, or refuse it and leave nothing behind.
+    """Import samples in the authors' JSONL format into a folder that `lightr finetune --data` reads.
 
     Token ids: `prompt_ids` and `response_ids` are used as they are. Without `prompt_ids`, the expert's chat template
     asks the question under `cue`. Without `response_ids`, the `prefix` is tokenised again, and its ids decide the
@@ -121,14 +121,15 @@ def import_samples(
     further ones the line number behind it. Memory holds one shard, the questions, and some 150 bytes a line.
 
     Args:
-        file: text file with one JSON object a line, or a .zip that holds one.
+        file: JSONL file of samples, or a .zip that holds one.
         out: folder to write; must not exist.
-        expert: model that was sampled; its tokenizer and chat template make the token ids.
+        expert: model that was sampled; its tokenizer and chat template give the token ids.
         expert_revision: branch, tag or commit of a Hub expert.
-        member: which file of a .zip; None takes the only one that ends like a text file.
-        questions: file whose rows have a question, and the `id` that is its `prompt_id`.
+        member: file inside the .zip; by default the only one with the name of a text file.
+        questions: file with the questions by `id`, if the samples' prompt_id is an id and not the question itself.
         question_field: field of that file that holds the question.
-        cue: system message that the samples were made with; None is the paper's Eq 36.
+        cue: system message that the samples were made with, by default the paper's Eq 36; the authors' script used
+            "Please reason step by step."
         trust_remote_code: run Python code that the model repository ships.
 
     Returns:

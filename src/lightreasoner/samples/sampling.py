@@ -46,7 +46,10 @@ class Prompted:
 
 
 def sample(config: SampleConfig) -> dict[str, Any]:
-    """Run stage 1, or what is left of it, and give its result: counts, and what was sampled.
+    """Stage 1: generate with the expert, score both models on the same prefixes, keep and label informative steps.
+
+    Returns:
+        Counts, and what was sampled.
 
     Raises:
         LightReasonerError: see `errors`; everything that was committed before stays.

@@ -54,7 +54,7 @@ RULES: Mapping[Selection, Callable[[Steps], Tensor]] = {
 
 
 def select(config: SelectConfig) -> dict[str, Any]:
-    """Write the selection, and give its counts.
+    """Re-select steps or relabel existing samples without running a model.
 
     Raises:
         DataError: the source holds no samples or not what the rule needs, or no step is kept.

@@ -79,17 +79,16 @@ def study(
     workers: int | None = None,
     page_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Run one study or all of them, and write their reports.
+    """Reproduce a table or figure of the paper: run what is missing, write Markdown, CSV, JSON and pictures.
 
     Args:
-        name: one of `STUDIES`, or `all`.
-        recipes: bundled names or files; the first is the subject, others are further rows of Table 1. By default the
-            two of the miniature.
-        out: folder of all studies; jobs that are finished there are not run again.
-        seeds: of every setting; None takes each study's own number.
-        quick: everything smaller, only to check that it works.
-        workers: processes; None takes one for each core, and one on a GPU.
-        page_file: file for all reports as one page.
+        name: table1 … table8, figure1 … figure9, selection, sweeps, or all.
+        recipes: bundled name or .yaml file; further ones add rows to Table 1. Default: the two of the miniature.
+        out: folder of all studies, which share their runs.
+        seeds: seeds per setting; by default each study's own number.
+        quick: run everything smaller, in minutes, as a check.
+        workers: worker processes; by default one per core, and one on a GPU.
+        page_file: file for all reports as one page, next to the paper's figures.
 
     Returns:
         By study: its Markdown lines and its files.

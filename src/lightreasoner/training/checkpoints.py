@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightreasoner.errors import RunCorrupted
 from lightreasoner.runs.faults import reach
-from lightreasoner.runs.files import file_hash, room_for, write_json
+from lightreasoner.runs.files import file_hash, naming_full_disk, write_json
 from lightreasoner.runs.progress import say
 
 COMPLETE = "complete.json"
@@ -34,10 +34,7 @@ class TrainingState:
     Attributes:
         accelerator: of the processes and the gradient scaler.
         model: the model with its LoRA, not wrapped for several processes.
-        optimizer: of the LoRA weights.
-        scheduler: of the learning rate.
         sums: `LabelObjective.sums`.
-        step: steps taken.
         log: entries of `log.json`.
     """
 
@@ -79,7 +76,7 @@ def _write_checkpoint(
     path = folder / f"checkpoint-{state.step}"
     shutil.rmtree(path, ignore_errors=True)  # an incomplete one
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
-    with room_for(path, 12 * trained + OTHER_BYTES, path):  # float32, with Adam's two moments
+    with naming_full_disk(path, 12 * trained + OTHER_BYTES, path):  # float32, with Adam's two moments
         state.model.save_pretrained(str(path), save_embedding_layers=False)
         reach("in-checkpoint")
         for name, part in state.parts.items():

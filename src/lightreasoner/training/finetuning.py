@@ -26,36 +26,16 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_s
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
 from lightreasoner.inference.packing import packs
-from lightreasoner.models.loading import (
-    ModelSource,
-    dtype_name,
-    find_model,
-    load_model,
-    load_tokenizer,
-    pick_device,
-    pick_dtype,
-)
+from lightreasoner.models import loading
+from lightreasoner.models.loading import ModelSource
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
-from lightreasoner.training.batches import (
-    Collator,
-    LabelSchedule,
-    LabelSet,
-    MicroBatch,
-    load_labels,
-    share_of_step,
-)
-from lightreasoner.training.checkpoints import (
-    TrainingState,
-    newest_complete_checkpoint,
-    resume,
-    save_checkpoint,
-    step_of,
-)
+from lightreasoner.training import checkpoints
+from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
 
@@ -63,14 +43,17 @@ ADAPTER = "adapter"
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Run or resume stage 2; returns its result: losses, counts, time.
+    """Stage 2: fine-tune the expert on the stored labels with LoRA.
+
+    Returns:
+        Losses, counts and time.
 
     Raises:
         LightReasonerError: see `errors`; the newest complete checkpoint stays.
     """
-    source = find_model(config.model, config.model_revision)
+    source = loading.find_model(config.model, config.model_revision)
     made, labels = load_labels(config.data, config.max_length)
-    tuned = Tuned(settings=config, expert_sha256=source.fingerprint(), dtype=dtype_name(config), samples=made)
+    tuned = Tuned(settings=config, expert_sha256=source.fingerprint(), dtype=loading.dtype_name(config), samples=made)
     if made.expert_sha256 != tuned.expert_sha256:
         raise DataError(
             f"the labels in {config.data} were sampled from {made.expert}, which is not {config.model} "
@@ -79,8 +62,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         )
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
-    if int(os.environ.get("RANK", "0")) > 0:
-        return _train_as_worker(config, source, labels)
+    if int(os.environ.get("RANK", "0")) > 0:  # of `torchrun`: the first process holds the lock and writes all files
+        if not (config.out / "finetune" / "result.json").exists():
+            _train(config, source, labels, config.out / "finetune")
+            _leave_group()
+        return {}
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
         if stage.result is not None:
             check_adapter(stage.path / ADAPTER, stage.result)
@@ -105,15 +91,6 @@ def check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
             )
 
 
-def _train_as_worker(config: FinetuneConfig, source: ModelSource, labels: LabelSet) -> dict[str, Any]:
-    """Train in a process of `torchrun` other than the first: the first holds the lock and writes all files."""
-    folder = config.out / "finetune"
-    if not (folder / "result.json").exists():
-        _train(config, source, labels, folder)
-        _leave_group()
-    return {}
-
-
 def _leave_group() -> None:
     """Disconnect the processes of `torchrun`: the threads of a group that is still open at exit can abort it."""
     if torch.distributed.is_initialized():
@@ -129,8 +106,8 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     accelerator = _accelerator(config, folder)
     processes = accelerator.num_processes
     share = share_of_step(config.labels_per_step, processes)
-    tokenizer = load_tokenizer(source, config)
-    base = load_model(source, config.machine(device=str(accelerator.device)))
+    tokenizer = loading.load_tokenizer(source, config)
+    base = loading.load_model(source, config.model_copy(update={"device": str(accelerator.device)}))
     objective = LabelObjective(base, vocabulary_of(tokenizer, logit_width(base)), config.labels_per_step, processes)
     schedule = LabelSchedule(labels, share, config.steps * processes, config.labels_per_forward, config.seed)
     tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(accelerator.device)
@@ -140,16 +117,16 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     model, optimizer = accelerator.prepare(adapted, torch.optim.AdamW(trained, config.learning_rate, weight_decay=0.0))
     scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=config.steps)
-    state = TrainingState(accelerator, adapted, optimizer, scheduler, objective.sums)
+    state = checkpoints.TrainingState(accelerator, adapted, optimizer, scheduler, objective.sums)
 
-    checkpoint = newest_complete_checkpoint(folder)
-    done = step_of(checkpoint) if checkpoint else 0
+    checkpoint = checkpoints.newest_complete_checkpoint(folder)
+    done = checkpoints.step_of(checkpoint) if checkpoint else 0
     items = range(done * processes + accelerator.process_index, len(schedule), processes)
     set_seed(config.seed)  # of dropout
     # Making the iterator draws from PyTorch's generator, so the generator is restored after it.
     batches = iter(DataLoader(schedule, sampler=items, collate_fn=collator))
     if checkpoint:
-        resume(state, checkpoint)
+        checkpoints.resume(state, checkpoint)
     project = os.environ.get("WANDB_PROJECT", "lightreasoner")
     accelerator.init_trackers(project, {name: str(value) for name, value in config.model_dump().items()})
     try:
@@ -176,7 +153,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
 
 def _run_steps(
     config: FinetuneConfig,
-    state: TrainingState,
+    state: checkpoints.TrainingState,
     model: nn.Module,
     objective: LabelObjective,
     batches: Iterable[list[MicroBatch]],
@@ -216,7 +193,7 @@ def _run_steps(
                 accelerator.set_trigger()
             stopping = accelerator.check_trigger()  # on any process; if one left alone, the others would hang
             if stopping or state.step % config.save_steps == 0 or state.step == config.steps:
-                save_checkpoint(state, folder, config.keep_checkpoints)
+                checkpoints.save_checkpoint(state, folder, config.keep_checkpoints)
             if stopping and state.step < config.steps:
                 raise Interrupted(stop.signal_number or signal.SIGTERM)
 
@@ -259,7 +236,7 @@ def _clipped_norm(accelerator: Accelerator, model: nn.Module, most: float) -> fl
     return norm
 
 
-def _log(state: TrainingState, folder: Path, entry: Mapping[str, float]) -> None:
+def _log(state: checkpoints.TrainingState, folder: Path, entry: Mapping[str, float]) -> None:
     """Add an entry to `log.json` and send it to the trackers."""
     state.log.append({**entry, "step": state.step})
     if state.accelerator.is_main_process:
@@ -274,8 +251,8 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
         ConfigError: a tracker is unknown or not installed.
         ModelError: float16 without a CUDA device.
     """
-    device = pick_device(config.device)
-    dtype = pick_dtype(config)
+    device = loading.pick_device(config.device)
+    dtype = loading.pick_dtype(config)
     if dtype == torch.float16 and device.type != "cuda":
         raise ModelError(
             "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"

@@ -36,7 +36,7 @@ LARGEST_KL = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
-    """Merge, save, read back and compare. The folder gets its name only after the comparison.
+    """Stage 3: merge base and adapter into a plain model folder, then read it back and check it.
 
     Raises:
         DataError: there is no adapter, or the output folder holds something else.
@@ -63,7 +63,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             return _earlier_merge(config.out, request)
         tokenizer = load_tokenizer(source, config)
         # Merged in float32 whatever the target: adding a small update to 16-bit weights would lose most of it.
-        base = load_model(source, config.machine(dtype="float32"))
+        in_float32 = config.model_copy(update={"dtype": "float32"})
+        base = load_model(source, in_float32)
         with_adapter = _load_adapter(base, adapter, config)
         expected = _log_probabilities(with_adapter, tokenizer)
         merged: PreTrainedModel = with_adapter.merge_and_unload()
@@ -72,9 +73,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         with new_folder(config.out, sum(parameter.nbytes for parameter in merged.parameters())) as folder:
             merged.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            reloaded = load_model(ModelSource(str(folder), folder), config.machine(dtype="float32"))
-            difference = _difference(expected, _log_probabilities(reloaded, tokenizer))
-            _check_difference(difference["mean_kl"], dtype_name, config.out)
+            reloaded = load_model(ModelSource(str(folder), folder), in_float32)
+            difference = _small_difference(expected, _log_probabilities(reloaded, tokenizer), dtype_name, config.out)
             result = {**request, **difference, "created": now()}
             (folder / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
             write_json(folder / RESULT, result)
@@ -133,14 +133,9 @@ def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor
     return torch.cat([vocabulary.log_softmax(model(ids).logits[0]) for ids in prompts])
 
 
-def _difference(expected: Tensor, found: Tensor) -> dict[str, float]:
-    return {
-        "mean_kl": contrast.kl_divergence(expected, found).clamp(min=0).mean().item(),
-        "top1_agreement": (expected.argmax(-1) == found.argmax(-1)).float().mean().item(),
-    }
-
-
-def _check_difference(mean_kl: float, dtype_name: str, out: Path) -> None:
+def _small_difference(expected: Tensor, found: Tensor, dtype_name: str, out: Path) -> dict[str, float]:
+    """How much the merged model differs from base + adapter; raises `MergeMismatch` where it is too much."""
+    mean_kl = contrast.kl_divergence(expected, found).clamp(min=0).mean().item()
     largest = LARGEST_KL[getattr(torch, dtype_name)]
     if not mean_kl <= largest:  # NaN too
         raise MergeMismatch(
@@ -148,6 +143,7 @@ def _check_difference(mean_kl: float, dtype_name: str, out: Path) -> None:
             f"allowed {largest:.0e} for {dtype_name}. It was removed, and {out} was not made; "
             "merging in float32 shows whether the precision is at fault"
         )
+    return {"mean_kl": mean_kl, "top1_agreement": (expected.argmax(-1) == found.argmax(-1)).float().mean().item()}
 
 
 def _set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -17,9 +17,7 @@ class Tuned(BaseModel):
     """How an adapter was trained: the `record` in the manifest of the folder `finetune`.
 
     Attributes:
-        settings: of fine-tuning.
         expert_sha256: content of the model.
-        dtype: precision that was used.
         samples: how the training data were made.
     """
 

@@ -23,7 +23,7 @@ class LabelObjective:
     """The loss at the labelled positions of a micro-batch, and its sums for the log.
 
     Attributes:
-        model: the model whose LM head computes the chosen rows only; LoRA layers may be attached to it later.
+        model: its LM head computes the chosen rows only; LoRA layers may be attached to it later.
         vocabulary: the real tokens; π_E is normalised over them, as in sampling.
         labels_per_step: every label weighs 1/labels_per_step in the gradient of its step.
         processes: DDP averages gradients over processes; the loss is multiplied by their number to undo this.
@@ -41,7 +41,6 @@ class LabelObjective:
 
         Args:
             forward: the model, perhaps wrapped for several processes.
-            batch: texts and labels.
 
         Raises:
             TrainingDiverged: the loss is NaN or infinite.
