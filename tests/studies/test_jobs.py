@@ -12,8 +12,9 @@ from lightreasoner.config import MachineSettings
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
-from lightreasoner.studies.jobs import Samples, from_json
-from lightreasoner.studies.study import STUDIES
+from lightreasoner.studies.jobs import Samples, checkpoint_steps, from_json
+from lightreasoner.studies.scheduler import run_jobs
+from lightreasoner.studies.study import STUDIES, study
 from tests.studies.harness import jobs_of, scope_of
 
 
@@ -37,6 +38,9 @@ def test_speed_places_and_devices_do_not_change_a_folder() -> None:
     for section, setting in (
         ("sample", "batch_size"),
         ("finetune", "tokens_per_micro_batch"),
+        ("finetune", "save_steps"),
+        ("finetune", "keep_checkpoints"),
+        ("finetune", "logging_steps"),
         ("evaluate", "answer_batch_size"),
         ("evaluate", "grading_workers"),
     ):
@@ -50,6 +54,36 @@ def test_a_job_reaches_another_process_unchanged(name: str) -> None:
     for job in jobs_of(STUDIES[name].plan(scope_of())).values():
         again = from_json(json.loads(json.dumps(job.to_json())))
         assert (again, again.folder) == (job, job.folder)
+
+
+def test_a_shared_training_has_the_checkpoints_that_a_study_reads(tiny: Path, tmp_path: Path) -> None:
+    other = json.loads(tiny.read_text())
+    other["finetune"] |= {"save_steps": 3, "keep_checkpoints": 1, "logging_steps": 2}
+    file = tmp_path / "other.yaml"
+    file.write_text(json.dumps(other))
+    scope = scope_of(str(file), root=tmp_path / "out", quick=False)
+    (first,) = scope.method(scope.main, 1)
+    run_jobs([first], workers=1)
+    saved = sorted(path.name for path in first.folder.glob("finetune/checkpoint-*"))
+    assert saved == [f"checkpoint-{step}" for step in (1, 2, 3, 4)]
+
+    study("figure8", recipes=[str(tiny)], out=tmp_path / "out", seeds=1, workers=1)
+    assert list((tmp_path / "out" / "trainings").iterdir()) == [first.folder]
+    rows = json.loads((tmp_path / "out" / "reports" / "figure8.table.json").read_text())["rows"]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (1, [1]),
+        (4, [1, 2, 3, 4]),
+        (19, [2, 4, 6, 8, 10, 12, 14, 16, 18, 19]),
+        (400, [40, 80, 120, 160, 200, 240, 280, 320, 360, 400]),
+    ],
+)
+def test_checkpoints_are_at_equal_distances_and_at_the_end(steps: int, expected: list[int]) -> None:
+    assert checkpoint_steps(steps) == expected
 
 
 def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(finished: Path) -> None:

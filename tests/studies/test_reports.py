@@ -12,8 +12,10 @@ from lightreasoner.studies.reports import Claim, P, Report, at_most, decide, dec
 
 REPORT = Report(
     "Table 0: things",
-    ["setting", "AVG", "gain", "p", "seeds"],
-    [["base", 20.04, None, None, 1], ["tuned", 43.66, Interval(23.6, 21.0, 26.2), P(0.00012), 3]],
+    [
+        {"setting": "base", "AVG": 20.04, "gain": None, "p": None, "seeds": 1},
+        {"setting": "tuned", "AVG": 43.66, "gain": Interval(23.6, 21.0, 26.2), "p": P(0.00012), "seeds": 3},
+    ],
     [Claim("it helps", "holds", "+23.6")],
     ["n = 5"],
 )

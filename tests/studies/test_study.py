@@ -65,6 +65,13 @@ def test_transfer_evaluates_the_expert_that_was_trained_before(tiny: Path, finis
     assert "the method helps on another subject" in "\n".join(found["table8"]["lines"])
 
 
+def test_a_training_of_few_steps_has_a_loss_curve(tiny: Path, tmp_path: Path) -> None:
+    study("figure9", recipes=[str(tiny)], out=tmp_path, seeds=1, workers=1)
+    rows = json.loads((tmp_path / "reports" / "figure9.table.json").read_text())["rows"]
+    assert rows
+    assert all(float(row["cross-entropy"]) > 0 for row in rows)
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="no study table9: there are table1"):
         study("table9")

@@ -14,9 +14,9 @@ Plan = dict[str, Sequence[Job]]  # jobs by setting, one a seed
 FRUGAL = "LightReasoner, half the problems, an eighth of the steps"
 EXTRA = "extra"  # setting without a report: inputs of the others
 
-CHECKPOINTS = 10
 CONTRAST_ALPHAS = (0.1, 0.2)  # of contrastive decoding
 SHARES = (0.24,)  # share of all steps that the compared rules keep: half of the share that the paper's rule keeps here
+ABLATIONS = ("full LightReasoner", "no selection", "no contrast (own token)", "neither (own token)")  # the paper's
 RULES = ("divergence", "label_surprise", "top1_flip", "expert_entropy", "random")
 ALPHAS = (0.05, 0.1, 0.4, 0.8)
 # Amateurs between the bundled ones: start, end, share of the way. Closer to the expert, hardly any step exceeds β.
@@ -25,7 +25,6 @@ MIXTURES = (
     ("miniature/base", "miniature/expert", 0.9),
     ("miniature/expert", "miniature/instruct", 0.5),
 )
-MINIATURE = "miniature/"
 QUICK: Mapping[str, Mapping[str, int]] = {
     "sample": {"max_questions": 160},
     "finetune": {"steps": 40},
@@ -36,24 +35,19 @@ QUICK: Mapping[str, Mapping[str, int]] = {
 
 @dataclass(frozen=True)
 class Scope:
-    """The subject and the size of the studies.
-
-    Attributes:
-        recipes: the first one is the subject of most studies; the others are further rows of Table 1.
-        root: folder of all studies.
-        seeds: of every setting; None takes each study's own number.
-        quick: everything smaller, to check that it works.
-    """
+    """The subject and the size of the studies."""
 
     recipes: tuple[RunConfig, ...]
+    """The first one is the subject of most studies; the others are further rows of Table 1."""
     root: Path
     seeds: int | None = None
+    """Of every setting; None takes each study's own number."""
     quick: bool = False
 
     @classmethod
     def of(cls, recipes: list[RunConfig], root: Path, seeds: int | None, quick: bool) -> "Scope":
-        """The scope with the recipes prepared for studies."""
-        return cls(tuple(_prepared(recipe, quick) for recipe in recipes), root, seeds, quick)
+        """The scope with these recipes, smaller if quick."""
+        return cls(tuple(_smaller(recipe) if quick else recipe for recipe in recipes), root, seeds, quick)
 
     @property
     def main(self) -> RunConfig:
@@ -73,24 +67,23 @@ class Scope:
         select = SelectSettings.checked({**paper, **(rule or {})})
         return [Training(root=self.root, recipe=_of_seed(recipe, seed), select=select) for seed in range(seeds)]
 
+    def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Plan:
+        """The method on the main recipe under several settings: by name, the changes that `method` takes."""
+        return {name: self.method(self.main, seeds, **changes) for name, changes in settings.items()}
+
     def baseline(self, recipe: RunConfig, kind: BaselineKind, seeds: int) -> list[Training]:
         """A baseline."""
         recipes = (_of_seed(recipe, seed, recipe.study.sft_questions) for seed in range(seeds))
         return [Training(root=self.root, recipe=recipe, baseline=kind) for recipe in recipes]
 
 
-def _prepared(recipe: RunConfig, quick: bool) -> RunConfig:
-    """A recipe with enough checkpoints for Figures 8 and 9, and smaller if quick."""
-    if quick:
-        sizes = {
-            section: {
-                name: min(value, getattr(getattr(recipe, section), name) or value) for name, value in most.items()
-            }
-            for section, most in QUICK.items()
-        }
-        recipe = _changed(recipe, sizes)
-    save_steps = max(1, recipe.finetune.steps // CHECKPOINTS)
-    return _changed(recipe, {"finetune": {"save_steps": save_steps, "keep_checkpoints": CHECKPOINTS + 1}})
+def _smaller(recipe: RunConfig) -> RunConfig:
+    """A recipe with the sizes of `QUICK`, where its own are not smaller."""
+    sizes = {
+        section: {name: min(limit, getattr(getattr(recipe, section), name) or limit) for name, limit in limits.items()}
+        for section, limits in QUICK.items()
+    }
+    return _changed(recipe, sizes)
 
 
 def _changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> RunConfig:
@@ -104,8 +97,8 @@ def _of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> 
     Only the base is evaluated with both kinds of prompt; a trained model has the prompt of its training.
     """
     kind = "chat" if recipe.evaluate.prompts == "both" else recipe.evaluate.prompts
-    evaluation = {"evaluate": recipe.evaluate.model_copy(update={"prompts": kind})}
-    return recipe.model_copy(update={"seed": seed, "study": StudySettings(sft_questions=sft_questions), **evaluation})
+    changes = {"seed": seed, "study": StudySettings(sft_questions=sft_questions)}
+    return _changed(recipe, {"evaluate": {"prompts": kind}}).model_copy(update=changes)
 
 
 # --- The grids ---
@@ -156,12 +149,11 @@ def pairings(scope: Scope) -> list[tuple[RunConfig, str, str]]:
     """Recipe, amateur, and name of the amateur, for every pair of Table 5."""
     found = []
     for recipe in scope.recipes:
-        names = [(recipe.amateur, recipe.amateur), *((name, name) for name in recipe.study.amateurs)]
+        names = {amateur: amateur for amateur in (recipe.amateur, *recipe.study.amateurs)}
         if recipe is scope.main:
-            names += [
-                (str(mix.folder), f"{mix.start}, {mix.share:.0%} of the way to {mix.end}") for mix in mixtures(scope)
-            ]
-        found += [(recipe, amateur, name) for amateur, name in names]
+            mixed = mixtures(scope)
+            names |= {str(mix.folder): f"{mix.start}, {mix.share:.0%} of the way to {mix.end}" for mix in mixed}
+        found += [(recipe, amateur, name) for amateur, name in names.items()]
     return found
 
 
@@ -179,25 +171,29 @@ def table5(scope: Scope, seeds: int) -> Plan:
 
 def table6(scope: Scope, seeds: int) -> Plan:
     """The ablations, both readings of "no contrast", and the baselines."""
-    main = scope.main
     every_step = {"selection": "none", "threshold": None}
+    full, no_selection, no_contrast, neither = ABLATIONS
     return {
-        "base": scope.base(main),
-        "rejection SFT": scope.baseline(main, "rejection-sft", seeds),
-        "ground-truth SFT": scope.baseline(main, "ground-truth", seeds),
-        "full LightReasoner": scope.method(main, seeds),
-        "no selection": scope.method(main, seeds, every_step),
-        "no contrast (own token)": scope.method(main, seeds, {"contrast": "own_token"}),
-        "no contrast (own distribution)": scope.method(main, seeds, {"contrast": "own_distribution"}),
-        "neither (own token)": scope.method(main, seeds, {**every_step, "contrast": "own_token"}),
+        "base": scope.base(scope.main),
+        "rejection SFT": scope.baseline(scope.main, "rejection-sft", seeds),
+        "ground-truth SFT": scope.baseline(scope.main, "ground-truth", seeds),
+        **scope.methods(
+            seeds,
+            {
+                full: {},
+                no_selection: {"rule": every_step},
+                no_contrast: {"rule": {"contrast": "own_token"}},
+                "no contrast (own distribution)": {"rule": {"contrast": "own_distribution"}},
+                neither: {"rule": {**every_step, "contrast": "own_token"}},
+            },
+        ),
     }
 
 
 def table7(scope: Scope, seeds: int) -> Plan:
     """Shorter and longer rollouts."""
-    lengths = scope.main.study.lengths
-    longer = {str(n): scope.method(scope.main, seeds, sample={"max_new_tokens": n}) for n in lengths}
-    return {"base": scope.base(scope.main), **longer}
+    lengths = {str(length): {"sample": {"max_new_tokens": length}} for length in scope.main.study.lengths}
+    return {"base": scope.base(scope.main), **scope.methods(seeds, lengths)}
 
 
 def table8(scope: Scope, seeds: int) -> Plan:
@@ -222,39 +218,37 @@ def sampled_themes() -> tuple[str, ...]:
 
 def selection(scope: Scope, seeds: int) -> Plan:
     """The selection rules at equal numbers of labels."""
-    main = scope.main
-    plan = {
-        f"{rule} {share:g}": scope.method(main, seeds, {"selection": rule, "threshold": None, "keep_share": share})
+    settings = {
+        f"{rule} {share:g}": {"rule": {"selection": rule, "threshold": None, "keep_share": share}}
         for share in SHARES
         for rule in RULES
     }
-    return {"base": scope.base(main), "paper": scope.method(main, seeds), **plan}
+    return {"base": scope.base(scope.main), **scope.methods(seeds, {"paper": {}, **settings})}
 
 
 def sweeps(scope: Scope, seeds: int) -> Plan:
     """One setting at a time."""
-    main = scope.main
-    plan: Plan = {"base": scope.base(main), "as in the recipe": scope.method(main, seeds)}
-    for alpha in ALPHAS:
-        plan[f"α = {alpha:g}"] = scope.method(main, seeds, {"plausibility_alpha": alpha})
-    if main.expert.startswith(MINIATURE):  # with a real vocabulary, the labels would fill a disk
-        plan["mask off (α = 0)"] = scope.method(main, seeds, sample={"plausibility_alpha": 0.0})
-    for beta in (0.1, 0.2, 0.8, 1.6):
-        plan[f"β = {beta:g}"] = scope.method(main, seeds, {"threshold": beta})
-    for temperature in (0.5, 2.0):
-        plan[f"label temperature {temperature:g}"] = scope.method(main, seeds, {"label_temperature": temperature})
-    questions, steps, rate = main.sample.max_questions or 1000, main.finetune.steps, main.finetune.learning_rate
-    for part in (8, 4, 2):
-        plan[f"{questions // part} problems"] = scope.method(main, seeds, sample={"max_questions": questions // part})
-    for part in (8, 4, 2):
-        plan[f"{steps // part} steps"] = scope.method(main, seeds, finetune={"steps": max(1, steps // part)})
+    main, tuning = scope.main, scope.main.finetune
+    questions = main.sample.max_questions or 1000
+    # With a real vocabulary, the labels of α = 0 would fill a disk.
+    unmasked = [0.0] if main.expert.startswith("miniature/") else []
+    settings: dict[str, dict[str, dict[str, Any]]] = {"as in the recipe": {}}
+    for name, section, setting, values in (
+        ("α = {:g}", "rule", "plausibility_alpha", ALPHAS),
+        ("mask off (α = {:g})", "sample", "plausibility_alpha", unmasked),
+        ("β = {:g}", "rule", "threshold", (0.1, 0.2, 0.8, 1.6)),
+        ("label temperature {:g}", "rule", "label_temperature", (0.5, 2.0)),
+        ("{} problems", "sample", "max_questions", [questions // part for part in (8, 4, 2)]),
+        ("{} steps", "finetune", "steps", [max(1, tuning.steps // part) for part in (8, 4, 2)]),
+    ):
+        settings |= {name.format(value): {section: {setting: value}} for value in values}
     for factor in (0.25, 0.5, 2.0):
-        plan[f"learning rate × {factor:g}"] = scope.method(main, seeds, finetune={"learning_rate": factor * rate})
+        settings[f"learning rate × {factor:g}"] = {"finetune": {"learning_rate": factor * tuning.learning_rate}}
     for rank in (2, 32):
-        plan[f"LoRA rank {rank}"] = scope.method(main, seeds, finetune={"lora_rank": rank, "lora_alpha": 2 * rank})
+        settings[f"LoRA rank {rank}"] = {"finetune": {"lora_rank": rank, "lora_alpha": 2 * rank}}
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    plan["LoRA on all linear layers"] = scope.method(main, seeds, finetune={"lora_targets": targets})
-    return plan
+    settings["LoRA on all linear layers"] = {"finetune": {"lora_targets": targets}}
+    return {"base": scope.base(main), **scope.methods(seeds, settings)}
 
 
 def divergence(scope: Scope, seeds: int) -> Plan:
@@ -264,8 +258,8 @@ def divergence(scope: Scope, seeds: int) -> Plan:
 
 def losses(scope: Scope, seeds: int) -> Plan:
     """Held-out perplexity along the training of every expert, seed 0."""
-    trained = {recipe.expert: scope.method(recipe, 1) for recipe in scope.recipes}
-    return {expert: [Losses(root=scope.root, training=training)] for expert, (training,) in trained.items()}
+    trainings = {recipe.expert: scope.method(recipe, 1)[0] for recipe in scope.recipes}
+    return {expert: [Losses(root=scope.root, training=training)] for expert, training in trainings.items()}
 
 
 def sft_losses(scope: Scope, seeds: int) -> Plan:

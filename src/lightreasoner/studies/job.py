@@ -47,8 +47,8 @@ class Job(Config):
         """Do the work in `folder`, and give the results of its stages. A second call continues the first."""
 
     def needs(self) -> list["Job"]:
-        """The jobs whose folders this one reads."""
-        return []
+        """The jobs whose folders this one reads: by default those among its fields."""
+        return [value for _, value in self if isinstance(value, Job)]
 
     @property
     def folder(self) -> Path:
@@ -65,6 +65,12 @@ class Job(Config):
     def done(self) -> dict[str, Any] | None:
         """Results and seconds of the stages; None while the job is not finished."""
         return _read(self.folder / "done.json")
+
+    @property
+    def finished(self) -> dict[str, Any]:
+        """Results and seconds of the stages of a job that is finished."""
+        assert self.done is not None, self.folder
+        return self.done
 
     def run(self) -> Outcome:
         """Make this job, with its progress in `log.txt`; an error becomes the outcome."""

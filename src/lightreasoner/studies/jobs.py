@@ -4,6 +4,7 @@ A new kind is one class: its fields, `kind`, `wave`, `_words` and `make`, and `n
 """
 
 import json
+import math
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +12,7 @@ from typing import Any, Self
 import torch
 from peft import PeftModel
 
-from lightreasoner.config import (
-    BaselineConfig,
-    BaselineKind,
-    BenchmarkName,
-    EvaluateConfig,
-    FinetuneConfig,
-    MachineSettings,
-    RunConfig,
-    SampleConfig,
-    SelectConfig,
-    SelectSettings,
-)
+from lightreasoner import config as cfg
 from lightreasoner.errors import RunError
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.packing import packs
@@ -41,6 +31,8 @@ from lightreasoner.training.objective import LabelObjective
 
 POOL_ALPHA = 0.05  # the smallest α of the studies; labels of a larger α are selected from the same samples
 HELD_OUT_PROBLEMS = 200
+CHECKPOINTS = 10  # of every training, for Figure 8
+LOG_EVERY = 10  # steps, for Figure 9; a shorter training has two entries
 
 
 def from_json(content: dict[str, Any]) -> Job:
@@ -69,7 +61,7 @@ class Mixture(Job):
     def make(self) -> dict[str, Any]:
         """Mix the weights."""
         sources = [find_model(name) for name in (self.start, self.end)]
-        start, end = (load_model(source, MachineSettings(dtype="float32", device="cpu")) for source in sources)
+        start, end = (load_model(source, cfg.MachineSettings(dtype="float32", device="cpu")) for source in sources)
         weights = dict(end.named_parameters())
         for name, parameter in start.named_parameters():
             parameter.data.lerp_(weights[name].data, self.share)
@@ -114,12 +106,12 @@ class HeldOut(Job):
     kind = "held-out"
     wave = 0
 
-    config: BaselineConfig
+    config: cfg.BaselineConfig
     skip: int
     """Problems at the beginning of the data set that may have been sampled."""
 
     @classmethod
-    def of(cls, root: Path, recipe: RunConfig) -> Self:
+    def of(cls, root: Path, recipe: cfg.RunConfig) -> Self:
         """Problems after those that the recipe samples; generated ones come from another stream."""
         generated = recipe.dataset == "arithmetic"
         seed = recipe.seed + 10_000 if generated else 0
@@ -154,10 +146,10 @@ class Samples(Job):
     kind = "samples"
     wave = 1
 
-    config: SampleConfig
+    config: cfg.SampleConfig
 
     @classmethod
-    def of(cls, root: Path, recipe: RunConfig) -> Self:
+    def of(cls, root: Path, recipe: cfg.RunConfig) -> Self:
         """The samples that all selections of a recipe share.
 
         If α is 0 the recipe's β stays: every step over the whole vocabulary would need too much space.
@@ -181,10 +173,10 @@ class Baseline(Job):
     kind = "baselines"
     wave = 1
 
-    config: BaselineConfig
+    config: cfg.BaselineConfig
 
     @classmethod
-    def of(cls, root: Path, recipe: RunConfig, kind: BaselineKind) -> Self:
+    def of(cls, root: Path, recipe: cfg.RunConfig, kind: cfg.BaselineKind) -> Self:
         """The data of a recipe; its answers may be as long as in an evaluation."""
         config = _baseline_config(
             recipe,
@@ -211,10 +203,10 @@ class Evaluation(Job):
     kind = "evaluations"
     wave = 1
 
-    config: EvaluateConfig
+    config: cfg.EvaluateConfig
 
     @classmethod
-    def of(cls, root: Path, recipe: RunConfig, model: str, **contrast: Any) -> Self:
+    def of(cls, root: Path, recipe: cfg.RunConfig, model: str, **contrast: Any) -> Self:
         """A model under the evaluation settings of a recipe, with settings of contrastive decoding if given."""
         revisions = {recipe.amateur: recipe.amateur_revision, recipe.expert: recipe.expert_revision}
         config = recipe.for_evaluate(model, revisions.get(model), "base")
@@ -237,11 +229,11 @@ class Training(Job):
     kind = "trainings"
     wave = 2
 
-    recipe: RunConfig
+    recipe: cfg.RunConfig
     """Models, problems, seed, and the settings of every stage; `out` is not used."""
-    select: SelectSettings | None = None
+    select: cfg.SelectSettings | None = None
     """The rule and the labels."""
-    baseline: BaselineKind | None = None
+    baseline: cfg.BaselineKind | None = None
     """The baseline, instead of a rule."""
 
     def _words(self) -> list[str]:
@@ -261,17 +253,20 @@ class Training(Job):
 
     def make(self) -> dict[str, Any]:
         """Select labels unless a baseline brings its own, fine-tune, merge, and evaluate."""
-        assert self.data.done is not None
-        results = {"sample": self.data.done["results"]["sample"]}
+        results = {"sample": self.data.finished["results"]["sample"]}
         recipe, data = self.recipe.model_copy(update={"out": self.folder}), self.data.folder
         if self.select:
-            rule = SelectConfig(**self.select.model_dump(), source=data, out=self.folder, seed=recipe.seed)
+            rule = cfg.SelectConfig(**self.select.model_dump(), source=data, out=self.folder, seed=recipe.seed)
             results["select"] = self.timed("select", select, rule)
             data = self.folder
         # A baseline trains one epoch of its own number of answers; the method trains the recipe's number of steps.
         epoch = results["sample"]["finetune"] if self.baseline else {}
         settings = {**recipe.for_finetune().model_dump(), "data": data, **epoch}
-        results["finetune"] = self.timed("finetune", finetune, FinetuneConfig.model_validate(settings))
+        # Studies of different recipes may share this training, so it saves and logs what any of them reads.
+        steps = settings["steps"]
+        settings |= {"save_steps": checkpoint_steps(steps)[0], "keep_checkpoints": steps}
+        settings["logging_steps"] = max(1, min(LOG_EVERY, steps // 2))
+        results["finetune"] = self.timed("finetune", finetune, cfg.FinetuneConfig.model_validate(settings))
         results["merge"] = self.timed("merge", merge, recipe.for_merge())
         results["evaluate"] = _evaluate(self, recipe.for_evaluate(str(recipe.for_merge().out), None, "merged"))
         return results
@@ -284,14 +279,10 @@ class Transfer(Job):
     wave = 3
 
     training: Training
-    benchmarks: tuple[BenchmarkName, ...]
+    benchmarks: tuple[cfg.BenchmarkName, ...]
 
     def _words(self) -> list[str]:
         return self.training._words()
-
-    def needs(self) -> list[Job]:
-        """The training."""
-        return [self.training]
 
     def make(self) -> dict[str, Any]:
         """Evaluate the merged model of the training."""
@@ -324,7 +315,7 @@ class Losses(Job):
         return {"losses": self.timed("losses", self._curve)}
 
     def _curve(self) -> list[dict[str, Any]]:
-        """Mean cross-entropy (nats a token) of the base (step 0) and of every kept checkpoint, ascending."""
+        """Mean cross-entropy (nats a token) of the base (step 0) and of every checkpoint, ascending."""
         config = self.training.recipe.for_finetune()
         source = find_model(config.model, config.model_revision)
         _, labels = load_labels(self.solutions.folder, config.max_length)
@@ -337,33 +328,41 @@ class Losses(Job):
         def loss(forward: Any) -> float:
             return sum(objective(forward, batch.to(model.device)).item() for batch in batches)
 
-        folders = (self.training.folder / "finetune").glob("checkpoint-*")
-        checkpoints = {int(path.name.rpartition("-")[2]): path for path in folders}
         curve = [{"step": 0, "loss": loss(model)}]
-        adapted: Any = None
-        for step, path in sorted(checkpoints.items()):
-            if adapted is None:
-                adapted = PeftModel.from_pretrained(model, str(path), adapter_name=str(step)).eval()
-            else:
-                adapted.load_adapter(str(path), adapter_name=str(step))
-                adapted.set_adapter(str(step))
+        for step in checkpoint_steps(config.steps):
+            folder = self.training.folder / "finetune" / f"checkpoint-{step}"
+            if not folder.is_dir():
+                raise RunError(
+                    f"{folder} is missing, so the loss at step {step} cannot be computed: an earlier version of this "
+                    f"package made the training. Remove {self.training.folder} and run the study again"
+                )
+            adapted = PeftModel.from_pretrained(model, str(folder)).eval()
             curve.append({"step": step, "loss": loss(adapted)})
+            model = adapted.unload()
         return curve
 
 
-def _evaluate(job: Job, config: EvaluateConfig) -> dict[str, Any]:
+def checkpoint_steps(steps: int) -> list[int]:
+    """The steps of a training of so many after which it saves what studies read; an interruption saves another."""
+    every = math.ceil(steps / CHECKPOINTS)
+    return [*range(every, steps, every), steps]
+
+
+def _evaluate(job: Job, config: cfg.EvaluateConfig) -> dict[str, Any]:
     changes = {"out": job.folder / "evaluate", "grading_workers": 1}
     return job.timed("evaluate", evaluate, config.model_copy(update=changes))
 
 
-def _baseline_config(recipe: RunConfig, kind: BaselineKind, **settings: Any) -> BaselineConfig:
+def _baseline_config(recipe: cfg.RunConfig, kind: cfg.BaselineKind, **settings: Any) -> cfg.BaselineConfig:
     """The baseline with the expert and the problems of a recipe."""
-    shared = {name: getattr(recipe, name) for name in BaselineConfig.model_fields if name in RunConfig.model_fields}
+    shared = {
+        name: getattr(recipe, name) for name in cfg.BaselineConfig.model_fields if name in cfg.RunConfig.model_fields
+    }
     model = {"model": recipe.expert, "model_revision": recipe.expert_revision}
-    return BaselineConfig(**shared | model | {"kind": kind, **settings})
+    return cfg.BaselineConfig(**shared | model | {"kind": kind, **settings})
 
 
-def _data_seed(recipe: RunConfig) -> int:
+def _data_seed(recipe: cfg.RunConfig) -> int:
     """The seed of samples: greedy rollouts of given problems are equal under every seed, so all seeds share them."""
     is_random = recipe.dataset == "arithmetic" or recipe.sample.temperature > 0
     return recipe.seed if is_random else 0

@@ -1,5 +1,6 @@
 """Outcomes of finished jobs: accuracies over seeds, paired tests, times, counts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -20,18 +21,14 @@ AVERAGE = "AVG"
 
 @dataclass(frozen=True)
 class Difference:
-    """Two groups compared.
-
-    Attributes:
-        gain: second minus first, points, with the bootstrap interval over items.
-        p_items: paired test over items, each with its mean score over the seeds.
-        p_seeds: paired t-test of the seeds' averages; None with fewer than two seeds.
-        seeds: pairs of seeds.
-    """
+    """Two groups compared over `seeds` pairs of seeds."""
 
     gain: Interval
+    """Second minus first, points, with the bootstrap interval over items."""
     p_items: float
+    """Paired test over items, each with its mean score over the seeds."""
     p_seeds: float | None
+    """Paired t-test of the seeds' averages; None with fewer than two seeds."""
     seeds: int
 
     @property
@@ -40,26 +37,17 @@ class Difference:
         return max(self.p_items, self.p_seeds or 0.0)
 
 
+@dataclass
 class Group:
-    """One setting under several seeds.
+    """One setting under several seeds: finished jobs, one a seed, and the kind of prompt whose answers count."""
 
-    Args:
-        jobs: finished jobs, one a seed; a model as it is has one.
-        prompt: the kind of prompt whose answers count.
-    """
-
-    def __init__(self, jobs: Sequence[Job], prompt: str = "chat") -> None:
-        self.jobs = jobs
-        self._prompt = prompt
+    jobs: Sequence[Job]
+    prompt: str = "chat"
 
     @cached_property
     def scores(self) -> list[dict[str, dict[str, float]]]:
         """Score of each item, by seed and column."""
-        return [_columns(job, self._prompt) for job in self.jobs]
-
-    def with_prompt(self, prompt: str) -> "Group":
-        """The same models under another kind of prompt."""
-        return Group(self.jobs, prompt)
+        return [_columns(job, self.prompt) for job in self.jobs]
 
     @property
     def columns(self) -> list[str]:
@@ -68,14 +56,12 @@ class Group:
 
     def accuracy(self, column: str) -> float:
         """Mean over seeds, in %; for `AVERAGE`, the unweighted mean of the columns."""
-        return fmean(self.by_seed(column))
+        return fmean(self.by_seed([] if column == AVERAGE else [column]))
 
-    def by_seed(self, column: str = AVERAGE, of: Sequence[str] = ()) -> list[float]:
-        """The accuracy of each seed, in %; `AVERAGE` is the mean of the columns, or of those in `of` if any."""
-        if column == AVERAGE:
-            names = of or self.columns
-            return [fmean(100 * fmean(columns[name].values()) for name in names) for columns in self.scores]
-        return [100 * fmean(columns[column].values()) for columns in self.scores]
+    def by_seed(self, columns: Sequence[str] = ()) -> list[float]:
+        """The accuracy of each seed, in %: the unweighted mean of these columns, or of all."""
+        names = columns or self.columns
+        return [fmean(100 * fmean(scores[name].values()) for name in names) for scores in self.scores]
 
     def mean_scores(self, column: str) -> dict[str, float]:
         """Mean score of each item over the seeds, 0 … 1."""
@@ -83,7 +69,7 @@ class Group:
 
     def result(self, stage: str) -> list[Mapping[str, Any]]:
         """The result of a stage, by seed."""
-        return [_finished(job)["results"][stage] for job in self.jobs]
+        return [job.finished["results"][stage] for job in self.jobs]
 
     def seconds(self, *names: str) -> float:
         """Mean time of some stages over the seeds, with the time of the samples."""
@@ -101,16 +87,12 @@ def difference(before: Group, after: Group, columns: Sequence[str] = ()) -> Diff
         first, second = before.mean_scores(column), after.mean_scores(column)
         pairs.append(([first[item] for item in first], [second[item] for item in first]))
     overall = compare_overall(pairs)
-    ours, theirs = after.by_seed(of=columns), before.by_seed(of=columns)
+    ours, theirs = after.by_seed(columns), before.by_seed(columns)
     theirs = theirs * len(ours) if len(theirs) == 1 else theirs
     n = min(len(ours), len(theirs))
-    p_seeds = float(ttest_rel(ours[:n], theirs[:n]).pvalue) if n > 1 else None
-    return Difference(
-        overall.gain.percent,
-        overall.p_value,
-        None if p_seeds is None or p_seeds != p_seeds else p_seeds,  # NaN where all differences are equal
-        n,
-    )
+    p_seeds = float(ttest_rel(ours[:n], theirs[:n]).pvalue) if n > 1 else math.nan
+    # It is NaN also where all differences are equal.
+    return Difference(overall.gain.percent, overall.p_value, None if math.isnan(p_seeds) else p_seeds, n)
 
 
 def _columns(job: Job, prompt: str) -> dict[str, dict[str, float]]:
@@ -132,20 +114,14 @@ def _columns(job: Job, prompt: str) -> dict[str, dict[str, float]]:
 @cache
 def _theme_of() -> dict[str, str]:
     """Kind of each problem of the arithmetic benchmark, by the problem's id."""
-    size = BENCHMARKS["arithmetic"].size
+    problems = word_problems("test", ARITHMETIC_SEED)
     themes: dict[str, str] = {}
-    for problem in word_problems("test", ARITHMETIC_SEED):
+    while len(themes) < BENCHMARKS["arithmetic"].size:
+        problem = next(problems)
         themes.setdefault(make_problem(problem.question).id, problem.theme)
-        if len(themes) == size:
-            break
     return themes
 
 
 def _seconds(job: Job, name: str) -> float:
-    seconds = _finished(job)["seconds"]
+    seconds = job.finished["seconds"]
     return float(seconds[name]) if name in seconds else sum(_seconds(need, name) for need in job.needs())
-
-
-def _finished(job: Job) -> dict[str, Any]:
-    assert job.done is not None, job.folder
-    return job.done

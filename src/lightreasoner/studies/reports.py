@@ -5,10 +5,14 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined, Template
 
 from lightreasoner.evaluation.statistics import Interval, holm
 from lightreasoner.report import figures
@@ -16,7 +20,8 @@ from lightreasoner.report.tables import table
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically
 from lightreasoner.studies.outcomes import Difference
-from lightreasoner.studies.paper import PAPER
+
+Row = dict[str, Any]  # cells by column: numbers, texts, `Interval`, `P`, None
 
 VERDICTS = ("holds", "does not hold", "not decided")
 SIGNIFICANCE = 0.05
@@ -32,13 +37,7 @@ class P:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, compared with the measurements.
-
-    Attributes:
-        text: the statement.
-        verdict: one of `VERDICTS`.
-        evidence: the figures.
-    """
+    """A statement, compared with the measurements; the verdict is one of `VERDICTS`."""
 
     text: str
     verdict: str
@@ -47,25 +46,28 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """One table or figure.
-
-    Attributes:
-        title: heading.
-        header: names of the columns.
-        rows: cells: numbers, texts, `Interval`, `P`, None.
-        claims: statements that the rows decide.
-        notes: n, seeds, meaning of a column.
-        draw: makes the figure, if there is one.
-        data: the rows of the figure.
-    """
+    """One table or figure."""
 
     title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Row]
+    """All with the same columns in the same order."""
     claims: Sequence[Claim] = ()
     notes: Sequence[str] = ()
     draw: Callable[[], Any] | None = None
-    data: Sequence[Mapping[str, Any]] = ()
+    data: Sequence[Row] = ()
+    """The numbers in the figure, if they are not those of the rows."""
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The table as text, with the names of the columns first."""
+        header = list(self.rows[0]) if self.rows else []
+        return [header, *([_text(cell) for cell in row.values()] for row in self.rows)]
+
+    @property
+    def numbers(self) -> list[Row]:
+        """The numbers in the figure; an interval becomes its value."""
+        rows = self.data or self.rows
+        return [{name: getattr(cell, "value", cell) for name, cell in row.items()} for row in rows]
 
 
 def decide(text: str, found: Difference, p_value: float | None = None) -> Claim:
@@ -78,8 +80,9 @@ def decide(text: str, found: Difference, p_value: float | None = None) -> Claim:
     return Claim(text, verdict, evidence)
 
 
-def decide_all(pairs: Sequence[tuple[str, Difference]]) -> list[Claim]:
+def decide_all(pairs: Iterable[tuple[str, Difference]]) -> list[Claim]:
     """Claims of one table, each that the second of two groups is better, with Holm's correction for their number."""
+    pairs = list(pairs)
     adjusted = holm([found.p_value for _, found in pairs])
     return [decide(text, found, p) for (text, found), p in zip(pairs, adjusted, strict=True)]
 
@@ -91,7 +94,8 @@ def at_most(text: str, value: float, limit: float) -> Claim:
 
 def lines_of(name: str, report: Report, folder: str = "") -> list[str]:
     """A report in Markdown, without its heading; `folder` holds its figure."""
-    lines = table(report.header, [[_text(cell) for cell in row] for row in report.rows]) if report.rows else []
+    header, *rows = report.texts
+    lines = table(header, rows) if rows else []
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     if report.claims:
         counts = {verdict: sum(claim.verdict == verdict for claim in report.claims) for verdict in VERDICTS}
@@ -104,31 +108,22 @@ def lines_of(name: str, report: Report, folder: str = "") -> list[str]:
 
 
 def write(name: str, report: Report, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
-    """Write a report as `NAME.md`, `.csv`, `.json` and, if there is a figure, `.svg` and `.png`.
-
-    Args:
-        name: the study.
-        report: its report.
-        folder: the folder of all reports.
-        facts: the options of the study, for the JSON file.
-    """
+    """Write a report as `NAME.md`, `.csv`, `.json` (with these facts) and, if there is a figure, `.svg` and `.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     if report.draw is not None:
-        figures.save(report.draw(), folder / name, report.data)
+        figures.save(report.draw(), folder / name, report.numbers)
     text = "\n".join([f"# {report.title}", "", *lines_of(name, report)]) + "\n"
     write_atomically(folder / f"{name}.md", text.encode())
     suffix = "" if report.draw is None else ".table"  # NAME.csv and NAME.json hold the data of the figure
     with (folder / f"{name}{suffix}.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(report.header)
-        rows.writerows([[_text(cell) for cell in row] for row in report.rows])
+        csv.writer(file, lineterminator="\n").writerows(report.texts)
     content = {
         "study": name,
         "title": report.title,
         **facts,
         "made": now(),
         "environment": environment(),
-        "rows": [dict(zip(report.header, map(_plain, row), strict=True)) for row in report.rows],
+        "rows": [{name: _plain(cell) for name, cell in row.items()} for row in report.rows],
         "claims": [asdict(claim) for claim in report.claims],
         "notes": list(report.notes),
     }
@@ -157,36 +152,37 @@ def page(
         written: folder of `write`.
         missing: studies without a report.
         command: the command of a study, with `{}` for its name.
-        minutes: time of all jobs, summed.
-        workers: processes that shared the jobs.
+        minutes, workers: time of all jobs, summed, and processes that shared them.
     """
     readings = dict(re.findall(READING, file.read_text(encoding="utf-8"), re.DOTALL)) if file.exists() else {}
-    whole = command.format("all" if len(reports) + len(missing) > 1 else next(iter([*reports, *missing])))
-    lines = [
-        "# Results",
-        "",
-        f"Written by `{whole} --write {file}`: {minutes:.0f} minutes of work, shared by {workers} processes. The",
-        "program computes every figure in a table or a claim, and the command under a heading computes its section",
-        "again. Accuracies are in %, times in seconds. A difference is decided only if it is significant at",
-        f"{SIGNIFICANCE:g} over items and, with several seeds, over seeds, with Holm's correction for lists of claims.",
-        "*Not decided* is no evidence that there is no difference. Claims about shares, orders and limits compare",
-        "plain means. Miniature models show how the method behaves, not the size of its effect on real models; the",
-        "paper's figures stand beside them to compare the pattern.",
-        "",
-        f"Machine: {', '.join(f'{name} {value}' for name, value in environment().items())}.",
-    ]
-    if missing:
-        lines += ["", f"**Missing because some of their jobs failed: {', '.join(missing)}.**"]
+    pictures = file.with_suffix("")
+    template = Template(
+        _shipped("results.md.jinja"), trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    text = template.render(
+        file=file,
+        whole=command.format("all" if len(reports) + len(missing) > 1 else next(iter([*reports, *missing]))),
+        command=command,
+        minutes=minutes,
+        workers=workers,
+        significance=SIGNIFICANCE,
+        machine=", ".join(f"{name} {value}" for name, value in environment().items()),
+        missing=missing,
+        reports=reports,
+        lines_of=lines_of,
+        pictures=pictures,
+        paper=yaml.safe_load(_shipped("paper.yaml")),
+        readings=readings,
+    )
     for name, report in reports.items():
-        lines += ["", f"## {report.title}", "", f"`{command.format(name)}`", "", *lines_of(name, report, file.stem)]
-        if name in PAPER:
-            lines += ["", "In the paper:", "", *PAPER[name].strip().splitlines()]
-        lines += ["", f"<!-- reading: {name} -->", readings.get(name, "").strip(), "<!-- end -->"]
         if report.draw is not None:
-            pictures = file.with_suffix("")
             pictures.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(written / f"{name}.png", pictures / f"{name}.png")
-    write_atomically(file, ("\n".join(lines) + "\n").encode())
+    write_atomically(file, text.encode())
+
+
+def _shipped(name: str) -> str:
+    return (resources.files(__package__) / name).read_text("utf-8")
 
 
 def _text(cell: Any) -> str:
@@ -207,7 +203,12 @@ def _text(cell: Any) -> str:
 
 def _plain(cell: Any) -> Any:
     """A cell for JSON."""
-    if is_dataclass(cell) and not isinstance(cell, type):
-        values = asdict(cell)
-        return values["value"] if set(values) == {"value"} else values
-    return None if isinstance(cell, float) and math.isnan(cell) else cell
+    match cell:
+        case Interval():
+            return asdict(cell)
+        case P(value):
+            return value
+        case float() if math.isnan(cell):
+            return None
+        case _:
+            return cell

@@ -36,12 +36,9 @@ def run_jobs(jobs: Iterable[Job], workers: int) -> None:
     failures: list[str] = []
     with stop_signals() as stop, _runner(workers, stop) as run:
         for _, wave in groupby(missing, key=lambda job: job.wave):
-            ready = []
-            for job in wave:
-                if all(need.done is not None for need in job.needs()):
-                    ready.append(job)
-                else:
-                    failures.append(f"{job.folder.name}: needs a job that failed")
+            of_wave = list(wave)
+            ready = [job for job in of_wave if all(need.done is not None for need in job.needs())]
+            failures += [f"{job.folder.name}: needs a job that failed" for job in of_wave if job not in ready]
             for job, outcome in run(ready):
                 if outcome.exit_code > 128:
                     raise Interrupted(outcome.exit_code - 128)

@@ -29,17 +29,12 @@ QUICK_NOTE = "Quick form: far too small to decide anything; it shows that the st
 
 @dataclass(frozen=True)
 class Study:
-    """A table or figure.
-
-    Attributes:
-        grid: the jobs that it needs, by setting.
-        report: made from the finished jobs.
-        seeds: of every setting by default. All studies of the miniature together take about an hour on two cores.
-    """
+    """A table or figure: the grid of jobs that it needs, and the report that is made from them when they are done."""
 
     grid: Callable[[Scope, int], Plan]
     report: Callable[[Scope, Mapping[str, Group]], Report]
     seeds: int = 2
+    """Of every setting by default. All studies of the miniature together take about an hour on two cores."""
 
     def plan(self, scope: Scope) -> Plan:
         """The jobs by setting, with the number of seeds that applies."""
