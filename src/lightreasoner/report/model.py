@@ -12,16 +12,9 @@ from lightreasoner.report.labels import LabelStatistics
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracies on one benchmark before and after; one of the two may be missing.
+    """Accuracies, 0 … 1, of expert and fine-tuned model on the `total` items of a benchmark; one may be missing.
 
-    Attributes:
-        prompts: kinds of prompt before and after.
-        benchmark: its name.
-        title: its name in tables.
-        total: items.
-        before: accuracy of the expert, 0 … 1.
-        after: accuracy of the fine-tuned model.
-        test: row of `evaluation.comparison.compare`: gain, interval, p-values; None without a comparison.
+    `test` is the row of `evaluation.comparison.compare`: gain, interval, p-values; None without a comparison.
     """
 
     prompts: Prompts
@@ -40,9 +33,7 @@ class Cost:
     Attributes:
         seconds: by stage.
         sampling_and_tuning: seconds of both stages, the paper's measure.
-        problems: problems sampled.
         tuned_tokens: labelled positions trained on.
-        generated_tokens: response tokens of the rollouts.
         scored_tokens: prompt and response tokens that expert and amateur scored, summed over both.
         gain: points, mean over the benchmarks.
     """
@@ -82,21 +73,14 @@ class Report:
 
     Attributes:
         run: the folder, as the user named it.
-        expert: name of the model that was improved.
-        amateur: name of the weaker model; None for imported samples.
-        dataset: source of the problems.
         verdict: what was run and its result, one sentence.
         accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
-        warnings: of the comparison.
-        cost: time and tokens of the run.
+        warnings: those of the comparison.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
-        labels: statistics of the samples; None without samples.
         training: rows of the training log.
-        cases: items whose verdict changed.
         settings: by dotted name.
-        environment: versions and machine.
         commands: commands that reproduce the run.
         missing: what the folder does not hold.
     """

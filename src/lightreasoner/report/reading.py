@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -25,6 +25,7 @@ from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
 from lightreasoner.training.model_card import Tuned, tuned
 
+T = TypeVar("T")
 Visit = Callable[[ScoredRollout], None]
 BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/
 
@@ -34,12 +35,11 @@ class RunFolder:
     """The finished stages of a run folder.
 
     Attributes:
-        path: the folder.
         sampled: how the samples were made, and their stage.
         tuned: how the adapter was trained, and its stage.
-        before: the expert's evaluation.
-        after: the fine-tuned model's.
-        comparison: what `evaluation.comparison.compare` says of the two.
+        before: evaluation of the expert.
+        after: evaluation of the fine-tuned model.
+        comparison: result of `evaluation.comparison.compare`.
         missing: what is not there, one sentence each.
     """
 
@@ -93,9 +93,9 @@ def open_run(path: Path) -> RunFolder:
     """
     run = RunFolder(path)
     samples = path if (path / "manifest.json").exists() else path / "sample"
-    if stage := _stage(run, samples, "samples (`lightr sample`)"):
+    if stage := _stage(run, "samples (`lightr sample`)", samples):
         run.sampled = read_samples(samples)[0], stage
-    if stage := _stage(run, path / "finetune", "fine-tuning (`lightr finetune`)"):
+    if stage := _stage(run, "fine-tuning (`lightr finetune`)", path / "finetune"):
         run.tuned = tuned(stage), stage
     _evaluate(run)
     if not (run.sampled or run.tuned or run.before or run.after):
@@ -116,16 +116,13 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     if not texts.known:
         run.missing.append("token texts: no tokenizer of the expert is on this machine, so token ids stand for them")
     made = run.sampled[0] if run.sampled else None
-    training = run.tuned[0] if run.tuned else None
     labels, tokens = _samples(run, texts, visit)
     log = run.of_json("finetune/log.json")
-    expert = made.expert if made else training.settings.model if training else None
-    amateur, dataset = (made.amateur, made.dataset) if made else (None, None)
     found = Report(
         run=str(run.path),
-        expert=expert,
-        amateur=amateur,
-        dataset=dataset,
+        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else None,
+        amateur=made.amateur if made else None,
+        dataset=made.dataset if made else None,
         verdict="",
         accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
@@ -144,40 +141,41 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     return replace(found, verdict=verdict_of(found))
 
 
-def _stage(run: RunFolder, folder: Path, what: str) -> StageFolder | None:
-    if not (folder / "manifest.json").exists():
-        run.missing.append(f"{what}: none in this folder")
-        return None
+def _attempt(run: RunFolder, what: str, read: Callable[[], T]) -> T | None:
+    """The result of `read`; None with a note in `run.missing` if it fails."""
     try:
-        return read_stage(folder)[1]
+        return read()
     except LightReasonerError as error:
         run.missing.append(f"{what}: {error}")
         return None
 
 
+def _stage(run: RunFolder, what: str, folder: Path) -> StageFolder | None:
+    if not (folder / "manifest.json").exists():
+        run.missing.append(f"{what}: none in this folder")
+        return None
+    return _attempt(run, what, lambda: read_stage(folder)[1])
+
+
+def _evaluation(run: RunFolder, what: str, folder: Path | None) -> list[Evaluated]:
+    if folder is None:
+        run.missing.append(f"{what}: none in this folder")
+        return []
+    return _attempt(run, what, lambda: read_evaluation(folder)) or []
+
+
 def _evaluate(run: RunFolder) -> None:
     """Read the evaluations before and after, and compare them if there are both."""
     folder = run.path / "evaluate"
-    named = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)]
-    if not any(named) and folder.is_dir():
-        named = [None, folder]  # `lightr evaluate --out RUN/evaluate` of the merged model alone
-    found: list[list[Evaluated]] = []
-    for place, what in zip(named, ("before", "after"), strict=True):
-        try:
-            found.append(read_evaluation(place) if place else [])
-        except LightReasonerError as error:
-            run.missing.append(f"evaluation {what}: {error}")
-            found.append([])
-        else:
-            if not place:
-                run.missing.append(f"evaluation {what}: none in this folder")
-    run.before, run.after = found
-    before, after = named
-    if before and after and all(found):
-        try:
-            run.comparison = compare(before, after, judge=run.judge)
-        except LightReasonerError as error:
-            run.missing.append(f"comparison: {error}")
+    before, after = (
+        next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)
+    )
+    if not (before or after) and folder.is_dir():
+        after = folder  # `lightr evaluate --out RUN/evaluate` of the merged model alone
+    run.before = _evaluation(run, "evaluation before", before)
+    run.after = _evaluation(run, "evaluation after", after)
+    if before and after and run.before and run.after:
+        run.comparison = _attempt(run, "comparison", lambda: compare(before, after, judge=run.judge)) or {}
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
