@@ -54,7 +54,7 @@ def grade_file(
     Args:
         file: JSONL, JSON or Parquet with `gold`, `text` and optionally `benchmark`.
         out: JSONL to write, with line, gold, benchmark, extracted and verdict; None writes to stdout.
-        judge: which judge.
+        judge: name of the judge.
         seconds: time limit for one answer.
         megabytes: memory limit of one judge process.
         workers: judge processes; None takes one for each processor core.
@@ -63,7 +63,7 @@ def grade_file(
         Number of rows by verdict.
 
     Raises:
-        DataError: the file or a row cannot be used; names the line.
+        DataError: the file or a row is invalid; names the line.
         ConfigError: the output file exists.
     """
     total = sum(1 for _ in map(_Output.checked, read_file(file)))
