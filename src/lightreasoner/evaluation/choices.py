@@ -110,10 +110,7 @@ def summarise_choices(name: str, stage: StageFolder) -> dict[str, Any]:
 
 
 def _split(tokenizer: PreTrainedTokenizerBase, context: str, choice: str) -> tuple[list[int], list[int]]:
-    context_ids = _ids(tokenizer, context)
-    both = _ids(tokenizer, context + DELIMITER + choice)
-    return both[: len(context_ids)], both[len(context_ids) :]
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text)["input_ids"])
+    """Token ids of the context and of the choice after it."""
+    length = len(tokenizer(context)["input_ids"])
+    both = list(tokenizer(context + DELIMITER + choice)["input_ids"])
+    return both[:length], both[length:]

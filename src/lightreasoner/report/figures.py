@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: no window, no shared state
 
@@ -27,30 +27,7 @@ MARKERS = "osD^vPX*<>"
 INK, RULE = "#222222", "#d9d9d9"
 DASHED: Any = {"linestyle": (0, (4, 3)), "linewidth": 0.9}
 
-STYLE: Any = {  # matplotlib's type lists all three hundred settings
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "text.color": INK,
-    "text.parse_math": False,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 200.0,
-    "svg.fonttype": "none",  # text stays text: searchable, in the reader's font
-    "svg.hashsalt": "lightreasoner",  # the same data give the same file
-}
-
-
-_styled = rc_context(STYLE)
+_styled = style.context(str(Path(__file__).with_name("figures.mplstyle")))
 
 
 @_styled

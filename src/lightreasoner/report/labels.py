@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightreasoner.report.tokens import TokenTexts
 from lightreasoner.samples.folder import Label, ScoredRollout
@@ -112,15 +111,16 @@ class LabelCounter:
         self._mass: dict[bool, dict[int, float]] = {True: {}, False: {}}  # by direction: up, down
         self._moved = {True: Counter[int](), False: Counter[int]()}
         self._counts: Counter[str] = Counter()
-        self._steps_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        self._kept_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._steps_at: Counter[int] = Counter()
+        self._kept_at: Counter[int] = Counter()
         self._warnings = {kind: JunkWarning(kind, 0, text, []) for kind, text in _WARNINGS.items()}
 
     def add(self, rollout: ScoredRollout) -> None:
         """Count a rollout."""
         number = self._counts["rollouts"]
         self._counts.update(rollouts=1, finished=int(rollout.finished), kept=len(rollout.labels))
-        self._count_positions(rollout)
+        self._steps_at.update(range(len(rollout.kl)))
+        self._kept_at.update(list(rollout.labels))
         agrees = rollout.agrees
         if agrees is not None:  # every step was scored, not only those that were kept
             self._histogram.add(rollout.kl)
@@ -141,7 +141,7 @@ class LabelCounter:
         """The statistics of all rollouts added."""
         counts, steps, kept = self._counts, self._histogram.total, self._counts["kept"]
         head, tail = self._histogram.shares() if steps else ([], [])
-        positions = np.maximum(self._steps_at, 1)
+        positions = range(len(self._steps_at)) if steps else ()
         return LabelStatistics(
             rollouts=counts["rollouts"],
             finished=counts["finished"],
@@ -162,29 +162,21 @@ class LabelCounter:
                 sum(count for size, count in self._support.items() if size >= LARGEST_SUPPORT),
             ),
             mean_entropy=self._entropy.value,
-            kept_at=tuple((self._kept_at / positions).tolist()) if steps else (),
-            steps_at=tuple(self._steps_at.tolist()) if steps else (),
+            kept_at=tuple(self._kept_at[place] / self._steps_at[place] for place in positions),
+            steps_at=tuple(self._steps_at[place] for place in positions),
             promoted=self._most_moved(up=True),
             demoted=self._most_moved(up=False),
             warnings=tuple(warning for warning in self._warnings.values() if warning.count),
         )
-
-    def _count_positions(self, rollout: ScoredRollout) -> None:
-        longer = len(rollout.kl) - len(self._steps_at)
-        if longer > 0:
-            self._steps_at, self._kept_at = (np.pad(counts, (0, longer)) for counts in (self._steps_at, self._kept_at))
-        self._steps_at[: len(rollout.kl)] += 1
-        self._kept_at[list(rollout.labels)] += 1
 
     def _count_label(self, rollout: ScoredRollout, step: Label) -> None:
         self._support[len(step.token_ids)] += 1
         self._entropy.add(np.array([label_entropy(step.weights)]))
         if not step.expert_logprobs:  # an imported label without log-probabilities
             return
-        expert = dict(zip(step.token_ids, map(math.exp, step.expert_logprobs), strict=True))
-        ids, logprobs = (rollout.per_top[name][step.position] for name in ("expert_top_ids", "expert_top_logprobs"))
-        for token, logprob in zip(ids.tolist(), logprobs.tolist(), strict=True):
-            expert.setdefault(token, math.exp(logprob))
+        top = (rollout.per_top[name][step.position].tolist() for name in ("expert_top_ids", "expert_top_logprobs"))
+        logprobs = dict(zip(*top, strict=True)) | dict(zip(step.token_ids, step.expert_logprobs, strict=True))
+        expert = {token: math.exp(logprob) for token, logprob in logprobs.items()}
         for token, mass in pull(dict(zip(step.token_ids, step.weights, strict=True)), expert).items():
             self._mass[mass > 0][token] = self._mass[mass > 0].get(token, 0.0) + mass
             self._moved[mass > 0][token] += 1

@@ -184,7 +184,10 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
         return None, (0, 0)
     _, stage = run.sampled
     first = next(iter(stage.tables("rollouts")), None)
-    counter = LabelCounter(texts, _common_head(first.column("prompt_ids").to_pylist() if first else []))
+    prompts = first.column("prompt_ids").to_pylist() if first else []
+    # The common prefix of all prompts: the cue and the chat template.
+    head = commonprefix(prompts) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
+    counter = LabelCounter(texts, list(head))
     generated = scored = 0
     for rollout in chain.from_iterable(map(scored_rollouts, read_shards(stage))):
         counter.add(rollout)
@@ -201,19 +204,12 @@ def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
     others = ((prompt, name) for prompt, name in {**before, **after} if (prompt, name) not in compared)
     rows = []
     for prompts, name in (*tests, *((Prompts(prompt, prompt), name) for prompt, name in others)):
-        here = before.get((prompts.before, name)), after.get((prompts.after, name))
-        known = next(one for one in here if one)
-        rows.append(
-            Accuracy(
-                prompts,
-                name,
-                title=known.benchmark.title,
-                total=known.figures["total"],
-                before=_score(here[0], run.judge),
-                after=_score(here[1], run.judge),
-                test=tests.get((prompts, name)),
-            )
-        )
+        first, second = before.get((prompts.before, name)), after.get((prompts.after, name))
+        known = first or second
+        assert known is not None
+        title, total = known.benchmark.title, known.figures["total"]
+        scores = _score(first, run.judge), _score(second, run.judge)
+        rows.append(Accuracy(prompts, name, title, total, *scores, tests.get((prompts, name))))
     return tuple(rows)
 
 
@@ -228,27 +224,21 @@ def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Interval | N
 def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int]) -> Cost:
     tuned = (run.tuned[1].result if run.tuned else None) or {}
     sampled = (run.sampled[1].result if run.sampled else None) or {}
-    seconds = dict(run.of_json("summary.json").get("seconds", {}))
-    for name, result in (("sample", sampled), ("finetune", tuned)):
-        if "seconds" in result:
-            seconds.setdefault(name, result["seconds"])
+    known = {name: stage["seconds"] for name, stage in (("sample", sampled), ("finetune", tuned)) if "seconds" in stage}
+    summary = run.of_json("summary.json").get("seconds", {})
+    seconds = summary | {name: value for name, value in known.items() if name not in summary}
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
     both = [seconds.get(name) for name in ("sample", "finetune")]
     scored = bool(labels and labels.steps)
     return Cost(
         seconds=seconds,
-        sampling_and_tuning=sum(both) if all(value is not None for value in both) else None,  # type: ignore[arg-type]
+        sampling_and_tuning=sum(both) if all(value is not None for value in both) else None,
         problems=sampled.get("questions", labels.rollouts if labels else None),
         tuned_tokens=tuned.get("labels_trained"),
         generated_tokens=tokens[0] if scored else None,
         scored_tokens=2 * tokens[1] if scored else None,
         gain=100 * rows[0]["gain"] if rows else None,
     )
-
-
-def _common_head(prompts: list[list[int]]) -> list[int]:
-    """The common prefix of all prompts: the cue and the chat template. Empty with a single prompt."""
-    return list(commonprefix(prompts)) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

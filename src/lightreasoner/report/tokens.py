@@ -1,5 +1,6 @@
 """Texts of token ids, read from the tokenizer file of the expert or the merged model; no model is loaded."""
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -62,11 +63,9 @@ class TokenTexts:
     def _find(self, index: int) -> Token:
         if index < 0:  # an imported sample may lack a token
             return Token("⟨?⟩")
-        if self._tokenizer is None:
-            return Token(f"⟨{index}⟩")
         if index in self._added:
             return Token(visible(self._added[index].content), self._added[index].special)
-        piece = self._tokenizer.id_to_token(index)
+        piece = self._tokenizer.id_to_token(index) if self._tokenizer else None
         if piece is None:
             return Token(f"⟨{index}⟩")
         if self._bytewise and _BYTE_OF.keys() >= set(piece):
@@ -122,19 +121,17 @@ def _tokenizer_file(name: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
+def _hex(error: UnicodeError) -> tuple[str, int]:
+    """Bytes of an incomplete character in hex."""
+    assert isinstance(error, UnicodeDecodeError)
+    return f"⟨{error.object[error.start : error.end].hex(' ').upper()}⟩", error.end
+
+
+codecs.register_error("lightreasoner.hex", _hex)
+
+
 def _show_bytes(content: bytes) -> str:
-    """Bytes as text; bytes of incomplete characters in hex."""
-    pieces, start = [], 0
-    while start < len(content):
-        try:
-            pieces.append(visible(content[start:].decode()))
-            break
-        except UnicodeDecodeError as error:
-            pieces.append(visible(content[start : start + error.start].decode()))
-            broken = content[start + error.start : start + error.end]
-            pieces.append(f"⟨{broken.hex(' ').upper()}⟩")
-            start += error.end
-    return "".join(pieces)
+    return visible(content.decode(errors="lightreasoner.hex"))
 
 
 def _byte_alphabet() -> Mapping[str, int]:
