@@ -25,12 +25,12 @@ ExportFormat = Literal["lm-eval", "hub"]
 
 
 def export_answers(evaluation: Path, out: Path, *, to: ExportFormat) -> dict[str, Any]:
-    """Write an evaluation in the form of another tool.
+    """Write an evaluation in the format of another tool.
 
     Args:
         evaluation: `--out` folder of `lightr evaluate`, or folder of `toolkit_import.import_toolkit`.
         out: folder for the files, none of which may exist.
-        to: name of the form.
+        to: format of lm-evaluation-harness or of the Hub.
 
     Returns:
         Numbers of `benchmarks` (one for each kind of prompt) and of `items` in them, and the `files` written.

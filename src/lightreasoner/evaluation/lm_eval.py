@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -48,15 +49,13 @@ def harness_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
 
 def _answered(task: Evaluated) -> Iterator[dict[str, Any]]:
     """One line for each judge and item: all samples, the extracted answers, and the share of correct ones."""
-    by_item: dict[str, list[Answer]] = {}
-    for table in task.stage.tables("answers"):
-        for row in Answer.rows(table):
-            by_item.setdefault(row.question_id, []).append(row)
+    rows = [row for table in task.stage.tables("answers") for row in Answer.rows(table)]
+    rows.sort(key=lambda row: (row.question_id, row.sample))
     decoding = _decoding(task)
     for judge, (_, stage) in task.judged.items():
         judged = {(row.question_id, row.sample): row for row in read_judged(stage)}
-        for item, rows in sorted(by_item.items()):
-            answers = sorted(rows, key=lambda row: row.sample)
+        for item, group in groupby(rows, key=lambda row: row.question_id):
+            answers = list(group)
             verdicts = [judged[item, row.sample] for row in answers]
             first = answers[0]
             found = [NO_ANSWER if row.extracted is None else row.extracted for row in verdicts]

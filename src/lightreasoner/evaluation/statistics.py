@@ -64,12 +64,8 @@ def mean_interval(scores: Sequence[float], resamples: int = 10_000, seed: int = 
     """The mean score and its percentile bootstrap interval over items (Efron 1979), for several samples per item.
 
     The bootstrap resamples items, not samples: samples of one item are no independent evidence. For one answer per
-    item, `wilson_interval` is better. If all scores are equal, the interval is a point.
-
-    Args:
-        scores: one number per item, 0 … 1, e.g. the share of its samples that are correct.
-        resamples: bootstrap resamples.
-        seed: decides the resamples; the same seed gives the same interval.
+    item, `wilson_interval` is better. If all scores are equal, the interval is a point. A score is a number 0 … 1 per
+    item, such as the share of its samples that are correct. The same seed gives the same interval.
 
     Raises:
         ValueError: there are no items or resamples, or a score is outside 0 … 1.
@@ -86,7 +82,6 @@ class Comparison:
     Attributes:
         gained: items that the second system answers better; of 0/1 scores, those that it alone answers correctly.
         lost: items that the first system answers better.
-        total: items.
         p_value: two-sided; the chance of a split at least this uneven if both are equally good.
         before: mean score of the first system, 0 … 1; over several benchmarks, the unweighted mean of their means.
         after: the same of the second.
@@ -232,12 +227,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def pass_at_k(correct: int, samples: int, k: int) -> float:
     """Chance that one of k samples is correct, 1 − C(n−c, k)/C(n, k): unbiased (Chen et al. 2021, arXiv 2107.03374).
 
-    The binomials are exact integers and are subtracted before the division, so nothing overflows or cancels.
-
-    Args:
-        correct: c, correct samples of the item.
-        samples: n, samples of the item.
-        k: how many are drawn, without replacement.
+    c of the item's n samples are correct, and k of them are drawn without replacement. The binomials are exact integers
+    and are subtracted before the division, so nothing overflows or cancels.
 
     Raises:
         ValueError: unless 0 ≤ c ≤ n and 1 ≤ k ≤ n.

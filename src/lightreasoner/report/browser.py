@@ -72,11 +72,9 @@ class BlockWriter:
 
     def _details(self, rollout: ScoredRollout) -> dict[str, Any]:
         tops = rollout.per_top
-        self._ids.update(rollout.response_ids.tolist())
-        for name in ("expert_top_ids", "amateur_top_ids"):
-            self._ids.update(np.unique(tops[name]).tolist())
-        for step in rollout.labels.values():
-            self._ids.update(step.token_ids)
+        for ids in (rollout.response_ids, tops["expert_top_ids"], tops["amateur_top_ids"]):
+            self._ids.update(np.unique(ids).tolist())
+        self._ids.update(*(step.token_ids for step in rollout.labels.values()))
         return {
             "t": rollout.response_ids.tolist(),
             "he": _milli(rollout.per_step["expert_entropy"]),

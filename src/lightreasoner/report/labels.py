@@ -94,12 +94,7 @@ class LabelStatistics:
 
 
 class LabelCounter:
-    """Counts rollouts one by one; its memory does not grow with their number.
-
-    Args:
-        texts: the expert's tokens.
-        head: common prefix of all prompts.
-    """
+    """Counts rollouts one by one; its memory does not grow with their number. `head` is the prompts' common prefix."""
 
     def __init__(self, texts: TokenTexts, head: Sequence[int]) -> None:
         self._texts = texts

@@ -50,16 +50,9 @@ def _cost(report: Report) -> list[str]:
     cost = report.cost
     points = "–" if cost.gain is None else f"{cost.gain:+.1f}"
     rows = [["this run", duration(cost.sampling_and_tuning), whole(cost.problems), whole(cost.tuned_tokens), points]]
-    rows += [
-        [
-            f"paper: {row.model}",
-            duration(3600 * row.hours),
-            whole(row.problems),
-            f"≈ {row.tuned_tokens:,}",
-            f"{row.gain}",
-        ]
-        for row in PAPER_COSTS
-    ]
+    for row in PAPER_COSTS:
+        time, tokens = duration(3600 * row["hours"]), f"≈ {row['tuned_tokens']:,}"
+        rows.append([f"paper: {row['model']}", time, whole(row["problems"]), tokens, str(row["gain"])])
     lines = ["## Cost", "", *_rows(["run", "sampling + tuning", "problems", "tuned tokens", "gain"], rows)]
     if cost.seconds:
         lines += ["", f"Time: {', '.join(f'{name} {duration(time)}' for name, time in cost.seconds.items())}."]

@@ -141,27 +141,21 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     return replace(found, verdict=verdict_of(found))
 
 
-def _attempt(run: RunFolder, what: str, read: Callable[[], T]) -> T | None:
-    """The result of `read`; None with a note in `run.missing` if it fails."""
+def _attempt(run: RunFolder, what: str, folder: Path | None, read: Callable[[Path], T]) -> T | None:
+    """The content of a folder; None with a note in `run.missing` if there is no folder, or reading it fails."""
+    if folder is None:
+        run.missing.append(f"{what}: none in this folder")
+        return None
     try:
-        return read()
+        return read(folder)
     except LightReasonerError as error:
         run.missing.append(f"{what}: {error}")
         return None
 
 
 def _stage(run: RunFolder, what: str, folder: Path) -> StageFolder | None:
-    if not (folder / "manifest.json").exists():
-        run.missing.append(f"{what}: none in this folder")
-        return None
-    return _attempt(run, what, lambda: read_stage(folder)[1])
-
-
-def _evaluation(run: RunFolder, what: str, folder: Path | None) -> list[Evaluated]:
-    if folder is None:
-        run.missing.append(f"{what}: none in this folder")
-        return []
-    return _attempt(run, what, lambda: read_evaluation(folder)) or []
+    there = folder if (folder / "manifest.json").exists() else None
+    return _attempt(run, what, there, lambda path: read_stage(path)[1])
 
 
 def _evaluate(run: RunFolder) -> None:
@@ -172,10 +166,10 @@ def _evaluate(run: RunFolder) -> None:
     )
     if not (before or after) and folder.is_dir():
         after = folder  # `lightr evaluate --out RUN/evaluate` of the merged model alone
-    run.before = _evaluation(run, "evaluation before", before)
-    run.after = _evaluation(run, "evaluation after", after)
-    if before and after and run.before and run.after:
-        run.comparison = _attempt(run, "comparison", lambda: compare(before, after, judge=run.judge)) or {}
+    run.before = _attempt(run, "evaluation before", before, read_evaluation) or []
+    run.after = _attempt(run, "evaluation after", after, read_evaluation) or []
+    if before and run.before and run.after:
+        run.comparison = _attempt(run, "comparison", after, lambda path: compare(before, path, judge=run.judge)) or {}
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:

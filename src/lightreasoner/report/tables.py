@@ -1,6 +1,6 @@
 """Results as text: Markdown tables, and the formats of numbers that all reports share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
@@ -123,11 +123,6 @@ def _details(key: str, figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def score(accuracy: Interval | None) -> str:
-    """An accuracy in %, with its interval: 55.0 (34.2 to 74.2)."""
-    return "–" if accuracy is None else f"{accuracy.percent:.1f}"
-
-
 def gain(row: Mapping[str, Any]) -> str:
     """The gain of a row of a comparison in points, with its interval: +2.1 (-0.4 to +4.6)."""
     return f"{Interval.of(row, 'gain').percent:+.1f}"
@@ -149,16 +144,12 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
 
 
-def whole(value: int | None) -> str:
-    """A count: 1,319."""
-    return "–" if value is None else f"{value:,}"
+def _or_dash(form: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A format of numbers that shows – for None."""
+    return lambda value: "–" if value is None else form(value)
 
 
-def share(value: float | None) -> str:
-    """A share in percent: 12.5 %."""
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def fixed(value: float | None) -> str:
-    """A number with three decimals."""
-    return "–" if value is None else f"{value:.3f}"
+score = _or_dash(lambda accuracy: f"{accuracy.percent:.1f}")  # an interval in %: 55.0 (34.2 to 74.2)
+whole = _or_dash("{:,}".format)  # a count: 1,319
+share = _or_dash(lambda value: f"{100 * value:.1f} %")  # a share in percent: 12.5 %
+fixed = _or_dash("{:.3f}".format)

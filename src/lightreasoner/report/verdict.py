@@ -14,7 +14,9 @@ def verdict_of(report: Report) -> str:
     """The verdict on a run as one sentence; with several kinds of prompt, on the first of them."""
     name, trained, sampled = report.expert or report.run, report.cost.tuned_tokens, report.cost.problems
     if report.main_test is not None:
-        return f"{_what(name, report.amateur, trained)} {_effect(report.main_test, report.accuracies)}"
+        labels = f" on {trained:,} labels" if trained is not None else ""
+        contrast = f" from its contrast with {report.amateur}" if report.amateur else ""
+        return f"Fine-tuning {name}{labels}{contrast} {_effect(report.main_test, report.accuracies)}"
     if trained is not None:
         return f"{name} was fine-tuned on {trained:,} labels; there is no evaluation before and after to compare."
     if sampled is not None:
@@ -22,12 +24,6 @@ def verdict_of(report: Report) -> str:
         source = f" of {report.dataset}" if report.dataset else ""
         return f"{sampled:,} problems{source} were sampled from {name}{against}; no model was trained on them yet."
     return f"{name} was evaluated; there is nothing to compare it with."
-
-
-def _what(name: str, amateur: str | None, trained: int | None) -> str:
-    labels = f" on {trained:,} labels" if trained is not None else ""
-    contrast = f" from its contrast with {amateur}" if amateur else ""
-    return f"Fine-tuning {name}{labels}{contrast}"
 
 
 def _effect(row: Mapping[str, Any], accuracies: Sequence[Accuracy]) -> str:
