@@ -30,7 +30,7 @@ class Evaluated:
 
     Attributes:
         prompt: chat, plain or likelihood.
-        how: by subject (prompt, decoding, …), the settings that decided the answers beside model and items.
+        how: by subject (prompt, decoding, …), the settings that decided the answers, apart from model and items.
         settings: everything that decided the answers, flat.
         stage: finished stage of answers or choices.
         judged: by judge, what decided its verdicts by subject, and their finished stage; empty for choices.

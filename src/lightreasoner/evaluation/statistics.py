@@ -115,7 +115,7 @@ class BenchmarkComparison(Comparison):
 def compare_pairs(
     before: Sequence[float], after: Sequence[float], resamples: int = 10_000, seed: int = 0
 ) -> BenchmarkComparison:
-    """Compare two systems on the items of one benchmark; `compare_overall` says how, and what is raised.
+    """Compare two systems on the items of one benchmark, with the methods and errors of `compare_overall`.
 
     The minimum detectable effect takes the mean square of the differences for ψ. That is ψ itself for 0/1 scores, and
     the variance of the sign-flip test for others. The largest possible difference is then the mean absolute one: every
@@ -131,7 +131,7 @@ def compare_pairs(
 def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Compare two systems over several benchmarks.
 
-    The means and the gain are macro averages: every benchmark has the same weight, whatever its number of items (the
+    The means and the gain are macro averages: every benchmark has the same weight, regardless of its size (the
     AVG column of arXiv 2510.07962). The interval is a stratified paired percentile bootstrap: it resamples items
     within each benchmark, each with both its scores, and averages the benchmarks' gains.
 

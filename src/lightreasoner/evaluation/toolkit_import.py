@@ -1,4 +1,4 @@
-"""Import an output file of the Qwen2.5-Math toolkit as an evaluation. `GradedProblem` says what a line holds.
+"""Import an output file of the Qwen2.5-Math toolkit as an evaluation. `GradedProblem` describes a line.
 
 The toolkit does not record token ids, nor why an answer ended.
 """

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
-# Upper ends of the classes of the heat scale, nats; 0.4 is the paper's β. report.js has the same.
+# Upper ends of the classes of the colour scale, nats; 0.4 is the paper's β. report.js has the same.
 KL_CLASSES = (0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 3.0)
 
 
 def kl_class(kl: float) -> int:
-    """Class of a divergence on the heat scale, 0 … 8."""
+    """Class of a divergence on the colour scale, 0 … 8."""
     return sum(kl >= end for end in KL_CLASSES)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A vertical bar: geometry, class on the heat scale, and the texts above, below and on hover."""
+    """A vertical bar: geometry, class on the colour scale, and the texts above, below and on hover."""
 
     x: float
     y: float

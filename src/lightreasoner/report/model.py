@@ -31,7 +31,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a run; None for what no file records.
+    """The cost of a run; None if no file records a value.
 
     Attributes:
         seconds: by stage.
@@ -69,7 +69,7 @@ class Report:
         training: rows of the training log.
         settings: by dotted name.
         commands: commands that reproduce the run.
-        missing: what the folder does not hold.
+        missing: parts that the folder lacks, one sentence each.
     """
 
     run: str

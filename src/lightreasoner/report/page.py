@@ -35,7 +35,7 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
         "paper": PAPER_COSTS,
         "curves": [curve for curve in curves if curve],
         "browser_facts": facts,
-        "kept_at": None,  # stays None where not every step was scored
+        "kept_at": None,  # None if some steps were not scored
     }
     if labels and labels.steps:
         context |= {

@@ -40,7 +40,7 @@ class RunFolder:
         before: evaluation of the expert.
         after: evaluation of the fine-tuned model.
         comparison: result of `evaluation.comparison.compare`.
-        missing: what is not there, one sentence each.
+        missing: parts that the folder lacks, one sentence each.
     """
 
     path: Path

@@ -7,7 +7,7 @@ from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.model import Accuracy, Report
 from lightreasoner.report.tables import p_value
 
-SURE = 0.05  # p-value below which a difference counts as found
+LEVEL = 0.05  # significance level: a difference with a smaller p-value counts as found
 
 
 def verdict_of(report: Report) -> str:
@@ -36,7 +36,7 @@ def _effect(row: Mapping[str, Any], accuracies: Sequence[Accuracy]) -> str:
     chance = "p < 0.001" if row["p_value"] < 0.001 else f"p = {p_value(row['p_value'])}"
     change = f"{gain.value:+.1f} points, 95 % interval {gain.ends('+.1f')}, {chance}"
     before, after = 100 * row["before"], 100 * row["after"]
-    if row["p_value"] >= SURE:
+    if row["p_value"] >= LEVEL:
         return (
             f"made no detectable difference on {where} with {row['total']:,} items: "
             f"{before:.1f} % before, {after:.1f} % after ({change})."
