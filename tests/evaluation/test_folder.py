@@ -32,7 +32,7 @@ def test_answers_come_before_choices_and_choices_have_no_judge(tmp_path: Path) -
     assert scored.data_set.revision == BENCHMARKS["arc_challenge"].source.revision  # type: ignore[union-attr]
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no evaluation. Give the --out folder"):
         read_evaluation(tmp_path)
     choices(tmp_path)

@@ -85,13 +85,13 @@ def test_a_row_that_cannot_be_judged_is_named_by_its_line_before_anything_is_jud
     assert not (tmp_path / "verdicts.jsonl").exists()
 
 
-def test_limits_that_make_no_sense_are_wrong_usage(tmp_path: Path) -> None:
+def test_invalid_limits_are_usage_errors(tmp_path: Path) -> None:
     done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", ROWS[0]), "--seconds", 0)
     assert (done.returncode, done.stdout) == (2, "")
     assert "0.0 seconds" in done.stderr
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     done = lightr_grade(tmp_path / "none.jsonl")
     assert done.returncode == 1
     assert "none.jsonl" in done.stderr

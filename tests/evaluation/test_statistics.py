@@ -81,7 +81,7 @@ def test_a_row_of_results_holds_an_interval_as_three_keys() -> None:
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 0), (3, 2), (-1, 5), (0, -1)])
-def test_counts_that_cannot_be_are_refused(correct: int, total: int) -> None:
+def test_impossible_counts_are_refused(correct: int, total: int) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the words are SciPy's
         wilson_interval(correct, total)
 
@@ -259,7 +259,7 @@ def test_an_interval_contains_its_mean_stays_in_bounds_and_repeats(fourths: list
 
 
 @pytest.mark.parametrize("scores", [[], [0.5, 1.5], [-0.1], [math.nan], [[0.5, 0.5]]])
-def test_scores_that_cannot_be_are_refused(scores: list[float]) -> None:
+def test_impossible_scores_are_refused(scores: list[float]) -> None:
     with pytest.raises(ValueError, match="no items|between 0 and 1"):
         mean_interval(scores)
     with pytest.raises(ValueError, match="no items|between 0 and 1"):
@@ -367,7 +367,7 @@ scores = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 
 @given(st.lists(st.tuples(scores, scores), min_size=1, max_size=30), st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
-def test_swapping_the_systems_turns_a_comparison_round(pairs: list[tuple[float, float]], seed: int) -> None:
+def test_swapping_the_systems_negates_a_comparison(pairs: list[tuple[float, float]], seed: int) -> None:
     before, after = map(list, zip(*pairs, strict=True))
     there, back = compare_pairs(before, after, 1000, seed), compare_pairs(after, before, 1000, seed)
     assert compare_pairs(before, after, 1000, seed) == there
@@ -455,7 +455,7 @@ def test_the_minimal_difference_put_back_into_connors_formula_gives_the_items(
         assert (needed / delta) ** 2 == pytest.approx(total, rel=1e-9)
 
 
-def test_the_minimal_difference_turns_round_a_published_sample_size() -> None:
+def test_the_minimal_difference_inverts_a_published_sample_size() -> None:
     # powersamplesize.com, McNemar's test, two-sided: p01 = 0.45, p10 = 0.05, α = 0.05, power 0.8 need 23 pairs (22.01).
     above, below = minimal_detectable_difference(22, 0.5), minimal_detectable_difference(23, 0.5)
     assert above is not None
@@ -533,7 +533,7 @@ def test_holms_p_values_are_those_of_statsmodels(p_values: list[float]) -> None:
 
 
 @given(p_values, st.randoms(use_true_random=False))
-def test_holm_keeps_the_order_lowers_nothing_and_does_not_mind_the_sequence(
+def test_holm_keeps_the_order_lowers_no_p_value_and_does_not_depend_on_the_sequence(
     p_values: list[float], random: Random
 ) -> None:
     adjusted = holm(p_values)
@@ -545,6 +545,6 @@ def test_holm_keeps_the_order_lowers_nothing_and_does_not_mind_the_sequence(
 
 
 @pytest.mark.parametrize("p_value", [-0.1, 1.1, math.nan])
-def test_p_values_that_cannot_be_are_refused(p_value: float) -> None:
+def test_impossible_p_values_are_refused(p_value: float) -> None:
     with pytest.raises(ValueError, match="p-values"):
         holm([0.5, p_value])

@@ -78,7 +78,7 @@ def test_ids_are_those_of_our_benchmarks(name: str, data_dir: Path, tmp_path: Pa
     assert task.stage.settled_ids == {item.id for item in items}
 
 
-def test_an_interrupted_import_continues_and_a_finished_one_stays(
+def test_an_interrupted_import_resumes_and_a_finished_one_is_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / "test.jsonl", *map(line, range(7)))
@@ -132,7 +132,7 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path: Path, change: dict[
     assert not (tmp_path / "out").exists()
 
 
-def test_files_of_others_are_refused(tmp_path: Path) -> None:
+def test_files_of_other_tools_are_refused(tmp_path: Path) -> None:
     ungraded = write(tmp_path / "ungraded.jsonl", {key: value for key, value in line().items() if key != "score"})
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "torn.jsonl").write_text(json.dumps(line()) + "\n" + json.dumps(line(1))[:40])
@@ -154,7 +154,7 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_message_stays_short_whatever_the_line(tmp_path: Path) -> None:
+def test_messages_are_short_for_any_line(tmp_path: Path) -> None:
     file = write(tmp_path / "test.jsonl", line(question=["long " * 100_000] * 3))
     with pytest.raises(DataError) as caught:
         import_toolkit(file, tmp_path / "out", benchmark="gsm8k")

@@ -1,4 +1,4 @@
-"""The paper's figures: every number given is drawn, text is only text, the data lie beside the picture."""
+"""The paper's figures: every number is drawn, text is drawn literally, the data are saved with the picture."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def test_a_figure_is_saved_as_svg_and_png_with_its_data_and_always_the_same(name
         ("curves", ["1.5B", "7B", "step", "loss", "Training"]),
     ],
 )
-def test_a_figure_says_the_numbers_it_was_given(name: str, expected: list[str], tmp_path: Path) -> None:
+def test_a_figure_shows_its_numbers(name: str, expected: list[str], tmp_path: Path) -> None:
     found = texts(save(FIGURES[name](), tmp_path / "figure", [])[0])
     assert not [text for text in expected if text not in found], found
 
@@ -79,7 +79,7 @@ def test_bars_are_as_high_as_their_numbers() -> None:
     assert [*line.get_ydata()] == [0.2, 0.1]
 
 
-def test_model_text_is_drawn_as_it_is(tmp_path: Path) -> None:
+def test_model_text_is_drawn_literally(tmp_path: Path) -> None:
     hostile = [r"$\frac{1}$", "<script>", "\x1b[31m", "&amp;"]
     figure: Figure = kl_along_rollout([Segment(hostile, [0.1] * 4)])
     found = texts(save(figure, tmp_path / "figure", [])[0])
@@ -88,7 +88,7 @@ def test_model_text_is_drawn_as_it_is(tmp_path: Path) -> None:
         assert "script" not in element.tag
 
 
-def test_what_cannot_be_drawn_is_refused() -> None:
+def test_too_few_axes_and_too_many_segments_are_refused() -> None:
     with pytest.raises(ValueError, match="three axes, and there are 2"):
         radar(["a", "b"], {"": {"x": [1, 2]}})
     with pytest.raises(ValueError, match="not 3"):

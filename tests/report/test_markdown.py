@@ -6,7 +6,7 @@ from pathlib import Path
 from lightreasoner.report import markdown, report
 
 
-def test_markdown_and_json_say_the_same(small_run: Path) -> None:
+def test_markdown_and_json_have_the_same_content(small_run: Path) -> None:
     found = report(small_run)
     values = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert values["labels"]["kept"] == found.labels.kept

@@ -270,7 +270,7 @@ def matching(rows: list[Row], wanted: Callable[[float, bool, bool], bool], text:
     return tokens, rollouts
 
 
-def test_filters_count_what_the_rows_say(page: Page, rows: list[Row]) -> None:
+def test_filters_count_the_matching_rows(page: Page, rows: list[Row]) -> None:
     def count() -> tuple[int, int]:
         words = page.text("#count").replace(",", "").split()
         return int(words[0]), int(words[3])
@@ -351,7 +351,7 @@ return [...document.querySelectorAll(arguments[0])].map(e => { const a = lum(get
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_legible_and_everything_has_a_name(page: Page, scheme: str) -> None:
+def test_text_is_legible_and_every_control_has_a_name(page: Page, scheme: str) -> None:
     appearance(page.driver, scheme)
     ratios = page.driver.execute_script(
         CONTRAST, ".t:not(.ctl), h1, h2, p, td, th, dt, dd, label, nav a, button:enabled"

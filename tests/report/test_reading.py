@@ -1,4 +1,4 @@
-"""The report says what the files of the run say."""
+"""The report holds the content of the run's files."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def test_accuracies_are_those_of_the_summary(small_run: Path) -> None:
         (("finetune",), "was fine-tuned on 192 labels", "Token by token"),
     ],
 )
-def test_a_part_of_a_run_gets_a_report_of_what_is_there(
+def test_a_part_of_a_run_gets_a_report_of_its_stages(
     small_run: Path, tmp_path: Path, kept: tuple[str, ...], says: str, never: str
 ) -> None:
     part = tmp_path / "part"

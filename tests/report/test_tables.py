@@ -1,4 +1,4 @@
-"""What people read: the tables say what the results say."""
+"""The tables show the numbers of the results."""
 
 from typing import Any
 

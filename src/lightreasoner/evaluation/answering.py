@@ -1,6 +1,7 @@
-"""Stage 4, first half: a model's answers to a benchmark's questions, stored before they are judged."""
+"""Stage 4, first half: answer a benchmark's questions with a model, and store the answers before they are judged."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from lightreasoner.runs.stage import Commit
 
 @dataclass(frozen=True)
 class Asked:
-    """One sample of one question that waits for its answer."""
+    """One sample of one question, not yet answered."""
 
     item: Problem
     sample: int
@@ -29,7 +30,7 @@ class Asked:
 
 
 class ModelUnderTest:
-    """The model under evaluation, loaded when first needed: a finished evaluation never loads it."""
+    """The model under evaluation, loaded on first use: a finished evaluation never loads it."""
 
     def __init__(self, config: EvaluateConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
         self.source = source
@@ -65,16 +66,10 @@ class ModelUnderTest:
 
 
 class Answering(ModelWork[Asked, Answer]):
-    """Answers to the questions of one benchmark.
+    """Answers the questions of the benchmark `name`.
 
-    All samples of a question share a batch, which a resumed evaluation then makes again as it was. Prompts that leave
-    too few tokens in the context for a full answer make batches of their own, so that no answer depends on others.
-
-    Args:
-        under_test: the model.
-        config: decoding, batch size.
-        name: the benchmark.
-        template: how its questions are asked.
+    All samples of a question share a batch, so a resumed evaluation forms the same batches. Prompts that leave too few
+    tokens of the context for a full answer form separate batches by cap, so that no answer depends on others.
     """
 
     def __init__(self, under_test: ModelUnderTest, config: EvaluateConfig, name: str, template: PromptTemplate) -> None:
@@ -96,7 +91,7 @@ class Answering(ModelWork[Asked, Answer]):
         return item.item.id
 
     def order(self, item: Asked) -> tuple[int, str]:
-        """Prompts of like length share a batch."""
+        """Prompts of similar length share a batch."""
         return len(item.prompt_ids), item.item.id
 
     def group(self, item: Asked) -> int:
@@ -114,11 +109,12 @@ class Answering(ModelWork[Asked, Answer]):
         return [self._answer(asked, ids) for asked, ids in zip(batch, outputs, strict=True)]
 
     def commit(self, batch: Sequence[Asked], results: list[Answer]) -> Commit:
-        """The answers of a batch, and how they ended."""
+        """The answers of a batch, and counts of how they ended."""
+        finishes = Counter(answer.finish for answer in results)
         counts = {
             "answers": len(results),
-            "truncated": sum(answer.finish == "length" for answer in results),
-            "prompt_too_long": sum(answer.finish == "prompt_too_long" for answer in results),
+            "truncated": finishes["length"],
+            "prompt_too_long": finishes["prompt_too_long"],
             "tokens": sum(len(answer.output_ids) for answer in results),
             "halved_batches": 0,
         }
@@ -154,6 +150,6 @@ class Answering(ModelWork[Asked, Answer]):
 
 
 def _seed(seed: int, batch: Sequence[Asked]) -> int:
-    """A seed of its own for each batch: equal prompts in different batches must not draw equal samples."""
+    """A separate seed for each batch: equal prompts in different batches must not draw equal samples."""
     named = " ".join(f"{asked.item.id}/{asked.sample}" for asked in batch)
     return int.from_bytes(hashlib.sha256(f"{seed} {named}".encode()).digest()[:4], "little")

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.evaluation.answering import ModelUnderTest
 from lightreasoner.evaluation.statistics import wilson_interval
@@ -16,7 +15,7 @@ from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
-from lightreasoner.runs.stage import Commit, StageFolder, settle
+from lightreasoner.runs.stage import Commit, StageFolder
 
 DELIMITER = " "  # between context and choice
 
@@ -33,7 +32,7 @@ class Scoring(ModelWork[ChoiceProblem, ScoredChoices]):
         return item.id
 
     def order(self, item: ChoiceProblem) -> int:
-        """Contexts of like length share a batch."""
+        """Contexts of similar length share a batch."""
         return len(item.context)
 
     def run(self, batch: Sequence[ChoiceProblem]) -> list[ScoredChoices]:
@@ -45,25 +44,14 @@ class Scoring(ModelWork[ChoiceProblem, ScoredChoices]):
         return Commit({"choices": ScoredChoices.table(results)}, {})
 
 
-def score_all(
-    under_test: ModelUnderTest,
-    config: EvaluateConfig,
-    stage: StageFolder,
-    items: Sequence[ChoiceProblem],
-    label: str,
-) -> None:
-    """Score the choices of every item that the stage has not committed."""
-    settle(stage, items, config.answer_batch_size, Scoring(under_test, label), total=len(items))
-
-
 def score_choices(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[ChoiceProblem]
 ) -> list[ScoredChoices]:
     """Log-probability of each choice of each item, summed over its tokens.
 
-    Context and choice are encoded as one text, and what follows the context's own tokens counts as the choice, so
-    that tokens which a tokenizer would never write side by side are not scored. A text beyond the model's context
-    loses its beginning, as in lm-evaluation-harness.
+    Context and choice are encoded as one text, and all tokens after those of the context alone count as the choice:
+    no pair of tokens is scored that the tokenizer would not produce. A text longer than the model's context length is
+    cut at its beginning, as in lm-evaluation-harness.
     """
     texts = [_split(tokenizer, item.context, choice) for item in items for choice in item.choices]
     longest = int(min(context_length(model), sys.maxsize))
@@ -81,7 +69,7 @@ def _sums(
 ) -> list[float]:
     """Summed log-probability of each response after its prompt.
 
-    Texts that differ in their last token only, such as the letters of a choice, share one pass.
+    Texts that differ only in their last token, such as the letters of a choice, share one pass.
     """
     passes: dict[tuple[tuple[int, ...], ...], int] = {}  # prompt and all but the last token → first row of its pass
     rows: list[int] = []
@@ -107,7 +95,7 @@ def _sums(
 
 
 def summarise_choices(name: str, stage: StageFolder) -> dict[str, Any]:
-    """Accuracy by likelihood (`acc`) and by likelihood per character (`acc_norm`), the benchmark's own one first."""
+    """Accuracy by likelihood (`acc`) and by likelihood per character (`acc_norm`), the benchmark's own metric first."""
     benchmark = BENCHMARKS[name]
     assert isinstance(benchmark, ChoiceBenchmark)
     rows = [row for table in stage.tables("choices") for row in ScoredChoices.rows(table)]
@@ -122,10 +110,7 @@ def summarise_choices(name: str, stage: StageFolder) -> dict[str, Any]:
 
 
 def _split(tokenizer: PreTrainedTokenizerBase, context: str, choice: str) -> tuple[list[int], list[int]]:
-    context_ids = _ids(tokenizer, context)
-    both = _ids(tokenizer, context + DELIMITER + choice)
-    return both[: len(context_ids)], both[len(context_ids) :]
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text)["input_ids"])
+    """Token ids of the context and of the choice after it."""
+    length = len(tokenizer(context)["input_ids"])
+    both = list(tokenizer(context + DELIMITER + choice)["input_ids"])
+    return both[:length], both[length:]

@@ -9,7 +9,7 @@ from lightreasoner.config import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
-from lightreasoner.evaluation.judging import read_judged
+from lightreasoner.evaluation.judging import judged_by_item, share_correct
 from lightreasoner.evaluation.statistics import ScorePair, compare_overall, compare_pairs, holm
 from lightreasoner.runs.records import ScoredChoices
 
@@ -35,9 +35,8 @@ class Side:
 
     Attributes:
         prompt: chat, plain or likelihood.
-        benchmark: its name.
         how: by subject (prompt, decoding, judge, …), the settings that decided answers and verdicts.
-        scores: of each item, the share of its samples that are correct.
+        scores: share of correct samples of each item.
     """
 
     prompt: str
@@ -127,10 +126,7 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
             f"Make them with `lightr evaluate --judge {chosen}`"
         )
     how, verdicts = evaluated.judged[chosen]
-    by_item: dict[str, list[bool]] = {}
-    for row in read_judged(verdicts):
-        by_item.setdefault(row.question_id, []).append(row.verdict == "correct")
-    scores = {item: sum(right) / len(right) for item, right in by_item.items()}
+    scores = {item: share_correct(rows) for item, rows in judged_by_item(verdicts).items()}
     return Side(prompt, benchmark.name, {**evaluated.how, **how}, scores)
 
 
@@ -145,7 +141,7 @@ def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Si
 
 
 def _differences(first: Side, second: Side, common: int) -> list[str]:
-    """The differences of the two sides beside the model, one sentence each."""
+    """The differences of the two sides other than the model, one sentence each."""
     texts = []
     if first.scores.keys() != second.scores.keys():
         counts = f"{len(first.scores)} and {len(second.scores)}"

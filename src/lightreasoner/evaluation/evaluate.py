@@ -6,8 +6,8 @@
       plain/gsm8k/…               the same under the plain prompt
       likelihood/hellaswag/choices/   benchmarks of given choices (`runs.records.ScoredChoices`)
 
-Answers are made and judged as separate stages: each resumes by itself, and another judge needs no new answers. The
-fingerprint of a stage says under `how` what decided a score beside the model and the items, by subject.
+Answering and judging are separate stages: each resumes by itself, and another judge needs no new answers. The
+fingerprint of a stage holds model and items, and under `how`, by subject, the settings that decided a score.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from lightreasoner.config import AnswerSettings, BenchmarkName, EvaluateConfig, 
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.answering import Answering, ModelUnderTest
-from lightreasoner.evaluation.choices import score_all, summarise_choices
+from lightreasoner.evaluation.choices import Scoring, summarise_choices
 from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
 from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
@@ -26,7 +26,7 @@ from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import ChoiceProblem, Problem
 from lightreasoner.runs.stage import open_stage, settle
 
-LIKELIHOOD = "likelihood"  # in place of a kind of prompt: benchmarks of given choices have their own
+LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         The figures of each benchmark, by its folder below `config.out`, such as `chat/gsm8k`.
 
     Raises:
-        LightReasonerError: see `errors`; answers that were committed stay.
+        LightReasonerError: see `errors`; committed answers are kept.
     """
     source = find_model(config.model, config.model_revision)
     evaluator = _Evaluator(config, ModelUnderTest(config, source, load_tokenizer(source, config)))
@@ -69,11 +69,8 @@ class _Evaluator:
             kind=kind,
             demonstrations=benchmark.demonstrations,
         )
-        prompt = {
-            "prompt": kind,
-            "cue": config.cue if kind == "chat" else None,
-            "template_sha256": template.fingerprint,
-        }
+        cue = config.cue if kind == "chat" else None
+        prompt = {"prompt": kind, "cue": cue, "template_sha256": template.fingerprint}
         decoding = {
             **config.identity(AnswerSettings),
             "stop_strings": [*template.stop_strings, *config.stop_strings],
@@ -103,13 +100,14 @@ class _Evaluator:
         with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", self._identity(name, items), say) as stage:
             if stage.result is not None:
                 return stage.result
-            score_all(self._under_test, config, stage, items, f"{config.model} on {name}")
+            scoring = Scoring(self._under_test, f"{config.model} on {name}")
+            settle(stage, items, config.answer_batch_size, scoring, total=len(items))
             return stage.finish({**summarise_choices(name, stage), "items_known": self._known(name, items)})
 
     def _identity(
         self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem], **how: dict[str, Any]
     ) -> dict[str, Any]:
-        """Model and items, and under `how` what else decides the rows."""
+        """Model and items, and under `how` all settings that decide the rows."""
         asked = {"benchmark": name, "items": len(items), "items_sha256": items_hash(items)}
         return {**self._model, **asked, "how": {**how, "precision": {"dtype": dtype_name(self._config)}}}
 
@@ -127,7 +125,7 @@ class _Evaluator:
         }
 
     def _known(self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem]) -> bool | None:
-        """Whether these are the very items of the published benchmark; None where that cannot be decided."""
+        """Whether these are exactly the items of the published benchmark; None if that cannot be decided."""
         expected = BENCHMARKS[name].items_sha256
         if expected is None or self._config.max_items is not None:
             return None

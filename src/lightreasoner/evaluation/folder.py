@@ -16,19 +16,12 @@ JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)  # by priority
 
 
 class DataSet(NamedTuple):
-    """The source of a benchmark's items, in the terms of other tools.
+    """The source of a benchmark's items, in the terms of other tools."""
 
-    Attributes:
-        path: id on the Hub, or the benchmark's name if it is not on the Hub.
-        configuration: None if there is none, or several.
-        split: several are joined by `+`.
-        revision: commit on the Hub; None if it is not on the Hub, or the items may differ from it.
-    """
-
-    path: str
-    configuration: str | None
-    split: str
-    revision: str | None
+    path: str  # id on the Hub, or the benchmark's name if it is not on the Hub
+    configuration: str | None  # None if there is none, or several
+    split: str  # several are joined by `+`
+    revision: str | None  # commit on the Hub; None if it is not on the Hub, or the items may differ from it
 
 
 @dataclass(frozen=True)
@@ -36,9 +29,8 @@ class Evaluated:
     """One benchmark under one kind of prompt.
 
     Attributes:
-        benchmark: its entry in the table.
         prompt: chat, plain or likelihood.
-        how: by subject (prompt, decoding, …), the settings that decided the answers beside model and items.
+        how: by subject (prompt, decoding, …), the settings that decided the answers, apart from model and items.
         settings: everything that decided the answers, flat.
         stage: finished stage of answers or choices.
         judged: by judge, what decided its verdicts by subject, and their finished stage; empty for choices.

@@ -69,7 +69,7 @@ def grade_file(
         Number of rows by verdict.
 
     Raises:
-        DataError: the file or a row cannot be used; names the line.
+        DataError: the file or a row is invalid; names the line.
         ConfigError: the output file exists.
     """
     total = sum(1 for _ in map(_Output.checked, read_file(file)))

@@ -1,6 +1,7 @@
-"""Stage 4, second half: stored answers become verdicts. Knows nothing of models; another judge costs no new answers."""
+"""Stage 4, second half: judge the stored answers. It loads no model, so another judge needs no new answers."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -13,12 +14,12 @@ from lightreasoner.runs.records import Answer, JudgedAnswer
 from lightreasoner.runs.stage import Commit, StageFolder, Work, settle
 
 CHUNK = 500  # answers per commit
-# Counts up when a judge decides anything otherwise than before, so that old verdicts are not mixed with new ones.
+# Raised when a judge changes any decision, so that old and new verdicts are not mixed.
 JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 1, "toolkit": 1}
 
 
 def judge_identity(settings: JudgeSettings) -> dict[str, Any]:
-    """Everything beside the answers that decides the verdicts."""
+    """Everything that decides the verdicts, apart from the answers."""
     return {
         **settings.identity(JudgeSettings),
         "judge_version": JUDGE_VERSIONS[settings.judge],
@@ -45,23 +46,21 @@ class Judging(Work[Answer, Judgement]):
 
     def commit(self, batch: Sequence[Answer], results: list[Judgement]) -> Commit:
         """The judged answers of a batch, and how many there are of each verdict."""
-        rows = [
+        return commit_of(
             JudgedAnswer(answer.question_id, answer.sample, found.extracted, found.canonical, found.verdict)
             for answer, found in zip(batch, results, strict=True)
-        ]
-        counts: dict[str, int] = {verdict: sum(row.verdict == verdict for row in rows) for verdict in VERDICTS}
-        return Commit({"verdicts": JudgedAnswer.table(rows)}, counts)
+        )
+
+
+def commit_of(verdicts: Iterable[JudgedAnswer]) -> Commit:
+    """The verdicts of a batch as a table, and how many there are of each."""
+    rows = list(verdicts)
+    counts = Counter(row.verdict for row in rows)
+    return Commit({"verdicts": JudgedAnswer.table(rows)}, {verdict: counts[verdict] for verdict in VERDICTS})
 
 
 def judge_all(settings: JudgeSettings, answers: StageFolder, verdicts: StageFolder, name: str) -> None:
-    """Judge every stored answer that has no verdict yet.
-
-    Args:
-        settings: which judge, and its limits.
-        answers: finished stage of `answering`.
-        verdicts: where the verdicts go.
-        name: the benchmark, which says what its answers are.
-    """
+    """Judge every stored answer of the benchmark that has no verdict yet, with the settings' judge and its limits."""
     benchmark = BENCHMARKS[name]
     assert isinstance(benchmark, Benchmark)
     rows = (row for table in answers.tables("answers") for row in Answer.rows(table))
@@ -80,24 +79,32 @@ def read_judged(verdicts: StageFolder) -> Iterator[JudgedAnswer]:
     return (row for table in verdicts.tables("verdicts") for row in JudgedAnswer.rows(table))
 
 
-def summarise(name: str, answers: StageFolder, verdicts: StageFolder, samples: int) -> dict[str, Any]:
-    """The figures of one benchmark: counts, accuracy with its interval, and with several samples pass@k and votes."""
+def judged_by_item(verdicts: StageFolder) -> dict[str, list[JudgedAnswer]]:
+    """All verdicts of a stage by question."""
     by_item: dict[str, list[JudgedAnswer]] = {}
     for row in read_judged(verdicts):
         by_item.setdefault(row.question_id, []).append(row)
-    scores = [sum(row.verdict == "correct" for row in rows) / len(rows) for rows in by_item.values()]
+    return by_item
+
+
+def share_correct(rows: Sequence[JudgedAnswer]) -> float:
+    """Share of these answers that are correct, 0 … 1."""
+    return sum(row.verdict == "correct" for row in rows) / len(rows)
+
+
+def summarise(name: str, answers: StageFolder, verdicts: StageFolder, samples: int) -> dict[str, Any]:
+    """The figures of one benchmark: counts, accuracy with its interval, and with several samples pass@k and votes."""
+    items = list(judged_by_item(verdicts).values())
+    scores = [share_correct(rows) for rows in items]
     accuracy = wilson_interval(int(sum(scores)), len(scores)) if samples == 1 else mean_interval(scores)
-    facts = answers.counts
     return {
         **{verdict: verdicts.counts[verdict] for verdict in VERDICTS},
-        "truncated": facts["truncated"],
-        "prompt_too_long": facts["prompt_too_long"],
-        "tokens": facts["tokens"],
+        **{name: answers.counts[name] for name in ("truncated", "prompt_too_long", "tokens")},
         "total": len(scores),
         "samples_per_problem": samples,
         "metric": "acc" if samples == 1 else "mean acc of the samples",
         **accuracy.named("accuracy"),
-        **(_over_samples(list(by_item.values()), samples) if samples > 1 else {}),
+        **(_over_samples(items, samples) if samples > 1 else {}),
         "verified": BENCHMARKS[name].verified,
     }
 

@@ -16,13 +16,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from lightreasoner.data.benchmarks import Benchmark
 from lightreasoner.evaluation.folder import Evaluated
-from lightreasoner.evaluation.judging import read_judged
+from lightreasoner.evaluation.judging import read_judged, share_correct
 from lightreasoner.runs.records import Answer, ScoredChoices
 
 NO_ANSWER = "[invalid]"  # lm-eval's mark for a response without an answer
@@ -38,12 +39,8 @@ def harness_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
         samples = list(_answered(task) if task.judged else _scored(task))
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         yield f"samples_{task.label}_{stamp}.jsonl", lines.encode()
-        results[task.label] = {
-            "name": task.label,
-            "alias": task.label,
-            "sample_len": task.figures["total"],
-            **_means(samples),
-        }
+        named = {"name": task.label, "alias": task.label, "sample_len": task.figures["total"]}
+        results[task.label] = {**named, **_means(samples)}
         parts = [sample[part] for sample in samples for part in ("doc_hash", "prompt_hash", "target_hash")]
         hashes[task.label] = _hash("".join(parts))
     content = {"results": results, **_about(tasks, time), "task_hashes": hashes}
@@ -52,15 +49,13 @@ def harness_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
 
 def _answered(task: Evaluated) -> Iterator[dict[str, Any]]:
     """One line for each judge and item: all samples, the extracted answers, and the share of correct ones."""
-    by_item: dict[str, list[Answer]] = {}
-    for table in task.stage.tables("answers"):
-        for row in Answer.rows(table):
-            by_item.setdefault(row.question_id, []).append(row)
+    rows = [row for table in task.stage.tables("answers") for row in Answer.rows(table)]
+    rows.sort(key=lambda row: (row.question_id, row.sample))
     decoding = _decoding(task)
     for judge, (_, stage) in task.judged.items():
         judged = {(row.question_id, row.sample): row for row in read_judged(stage)}
-        for item in sorted(by_item):
-            answers = sorted(by_item[item], key=lambda row: row.sample)
+        for item, group in groupby(rows, key=lambda row: row.question_id):
+            answers = list(group)
             verdicts = [judged[item, row.sample] for row in answers]
             first = answers[0]
             found = [NO_ANSWER if row.extracted is None else row.extracted for row in verdicts]
@@ -73,7 +68,7 @@ def _answered(task: Evaluated) -> Iterator[dict[str, Any]]:
                 filtered_resps=found if len(found) == 1 else [found],
                 filter=judge,
                 prompt=" ".join(map(str, first.prompt_ids)) or first.question,
-                metrics={"acc": sum(row.verdict == "correct" for row in verdicts) / len(verdicts)},
+                metrics={"acc": share_correct(verdicts)},
             )
 
 
@@ -96,14 +91,7 @@ def _scored(task: Evaluated) -> Iterator[dict[str, Any]]:
 
 
 def _sample(
-    item: str,
-    *,
-    doc: Mapping[str, Any],
-    target: str,
-    arguments: Sequence[tuple[Any, ...]],
-    prompt: str,
-    metrics: Mapping[str, float],
-    **fields: Any,
+    item: str, *, doc: Any, target: str, arguments: Sequence[Any], prompt: str, metrics: dict[str, float], **fields: Any
 ) -> dict[str, Any]:
     """A line in lm-eval's terms; `item` is an id of ours, which begins with the place in the benchmark."""
     return {
@@ -164,9 +152,7 @@ def _config(task: Evaluated) -> dict[str, Any]:
         "output_type": "generate_until" if task.judged else "multiple_choice",
         **({"generation_kwargs": _decoding(task), "repeats": samples} if task.judged else {}),
         "filter_list": [{"name": judge, "filter": [{"function": judge}]} for judge in task.judged],
-        "metric_list": [
-            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in _metrics(task)
-        ],
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in _metrics(task)],
         "metadata": {
             "answers": task.settings,
             "verdicts": {judge: stage.manifest["fingerprint"] for judge, (_, stage) in task.judged.items()},
@@ -175,9 +161,8 @@ def _config(task: Evaluated) -> dict[str, Any]:
 
 
 def _about(tasks: Sequence[Evaluated], time: datetime) -> dict[str, Any]:
-    """The parts of a results file beside figures and hashes."""
+    """The parts of a results file other than figures and hashes."""
     version, model, settings = metadata.version("lightreasoner"), tasks[0].model, tasks[0].settings
-    sizes = {task.label: {"original": task.benchmark.size, "effective": task.figures["total"]} for task in tasks}
     return {
         "group_subtasks": {task.label: [] for task in tasks},
         "configs": {task.label: _config(task) for task in tasks},
@@ -188,7 +173,9 @@ def _about(tasks: Sequence[Evaluated], time: datetime) -> dict[str, Any]:
             if not task.is_imported
         },
         "higher_is_better": {task.label: dict.fromkeys(_metrics(task), True) for task in tasks},
-        "n-samples": sizes,
+        "n-samples": {
+            task.label: {"original": task.benchmark.size, "effective": task.figures["total"]} for task in tasks
+        },
         "config": {
             "model": "lightreasoner",
             "model_args": f"pretrained={model}",

@@ -19,12 +19,9 @@ _CELLS = 500_000  # numbers drawn at a time: below 40 MB, also with the copies t
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval. Formatted by `:.1f` it reads `55.0 (34.2 to 74.2)`.
+    """A figure with the ends of its 95 % interval. Formatted by `:.1f` it reads `55.0 (34.2 to 74.2)`.
 
-    Attributes:
-        value: a share (0 … 1), a difference of shares (−1 … 1), or either of them in percent.
-        low: lower end of the interval, in the unit of `value`.
-        high: upper end.
+    The figure is a share (0 … 1), a difference of shares (−1 … 1), or either of them in percent.
     """
 
     value: float
@@ -67,12 +64,8 @@ def mean_interval(scores: Sequence[float], resamples: int = 10_000, seed: int = 
     """The mean score and its percentile bootstrap interval over items (Efron 1979), for several samples per item.
 
     The bootstrap resamples items, not samples: samples of one item are no independent evidence. For one answer per
-    item, `wilson_interval` is better. If all scores are equal, the interval is a point.
-
-    Args:
-        scores: one number per item, 0 … 1, e.g. the share of its samples that are correct.
-        resamples: bootstrap resamples.
-        seed: of the resampling; the same seed gives the same interval.
+    item, `wilson_interval` is better. If all scores are equal, the interval is a point. A score is a number 0 … 1 per
+    item, such as the share of its samples that are correct. The same seed gives the same interval.
 
     Raises:
         ValueError: there are no items or resamples, or a score is outside 0 … 1.
@@ -89,7 +82,6 @@ class Comparison:
     Attributes:
         gained: items that the second system answers better; of 0/1 scores, those that it alone answers correctly.
         lost: items that the first system answers better.
-        total: items.
         p_value: two-sided; the chance of a split at least this uneven if both are equally good.
         before: mean score of the first system, 0 … 1; over several benchmarks, the unweighted mean of their means.
         after: the same of the second.
@@ -113,9 +105,8 @@ class Comparison:
 class BenchmarkComparison(Comparison):
     """A comparison on one benchmark.
 
-    Attributes:
-        minimal_detectable: smallest true difference that the test finds with power 0.8 at level 0.05, if the
-            systems disagree as much as they did here; None if it cannot find any.
+    `minimal_detectable` is the smallest true difference that the test finds with power 0.8 at level 0.05, if the
+    systems disagree as much as they did here; None if it cannot find any.
     """
 
     minimal_detectable: float | None
@@ -124,33 +115,23 @@ class BenchmarkComparison(Comparison):
 def compare_pairs(
     before: Sequence[float], after: Sequence[float], resamples: int = 10_000, seed: int = 0
 ) -> BenchmarkComparison:
-    """Compare two systems on the items of one benchmark, and add the minimum detectable effect to the result.
+    """Compare two systems on the items of one benchmark, with the methods and errors of `compare_overall`.
 
-    `minimal_detectable` takes the mean square of the differences for ψ. That is ψ itself for 0/1 scores, and the
-    variance of the sign-flip test for others. The largest possible difference is then the mean absolute one: every
+    The minimum detectable effect takes the mean square of the differences for ψ. That is ψ itself for 0/1 scores, and
+    the variance of the sign-flip test for others. The largest possible difference is then the mean absolute one: every
     differing item moves the same way.
-
-    Args:
-        before: the first system's score of each item, 0 … 1.
-        after: the same of the second system, same items in the same order.
-        resamples: of the bootstrap, and permutations if there is a score between 0 and 1.
-        seed: of both; the same seed gives the same result.
-
-    Raises:
-        ValueError: as `compare_overall`.
     """
     overall = compare_overall([(before, after)], resamples, seed)
     sizes = np.abs(np.subtract(after, before, dtype=np.float64))
-    detectable = minimal_detectable_difference(
-        overall.total, float(np.square(sizes).mean()), largest=float(sizes.mean())
-    )
+    squares = float(np.square(sizes).mean())
+    detectable = minimal_detectable_difference(overall.total, squares, largest=float(sizes.mean()))
     return BenchmarkComparison(**vars(overall), minimal_detectable=detectable)
 
 
 def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Compare two systems over several benchmarks.
 
-    The means and the gain are macro averages: every benchmark has the same weight, whatever its number of items (the
+    The means and the gain are macro averages: every benchmark has the same weight, regardless of its size (the
     AVG column of arXiv 2510.07962). The interval is a stratified paired percentile bootstrap: it resamples items
     within each benchmark, each with both its scores, and averages the benchmarks' gains.
 
@@ -161,9 +142,9 @@ def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: i
     otherwise random ones, and then p is at least 2/(resamples + 1).
 
     Args:
-        pairs: per benchmark, the first and the second system's scores of the same items, 0 … 1.
-        resamples: of the bootstrap, and permutations if there is a score between 0 and 1.
-        seed: of both; the same seed gives the same result.
+        pairs: per benchmark, the first and the second system's scores of the same items, in one order, 0 … 1.
+        resamples: bootstrap resamples, and permutations if there is a score between 0 and 1.
+        seed: decides both; the same seed gives the same result.
 
     Raises:
         ValueError: there are no benchmarks, items or resamples, the two systems have different numbers of scores,
@@ -181,8 +162,10 @@ def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: i
     low, high = _percentile_interval(np.mean(gains, axis=0))
     pooled = np.concatenate(differences)
     gained, lost = int((pooled > 0).sum()), int((pooled < 0).sum())
-    zero_one = all(np.isin(pair, (0, 1)).all() for pair in scores)
-    p_value = _exact_mcnemar(gained, lost) if zero_one else _sign_flip_test(pooled, resamples, flips)
+    if not all(np.isin(pair, (0, 1)).all() for pair in scores):
+        p_value = _sign_flip_test(pooled, resamples, flips)
+    else:
+        p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     before, after = np.mean([(before.mean(), after.mean()) for before, after in scores], axis=0).tolist()
     gain = Interval(round(after - before, _DECIMALS), low, high)
     return Comparison(gained, lost, len(pooled), p_value, before, after, gain)
@@ -244,12 +227,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def pass_at_k(correct: int, samples: int, k: int) -> float:
     """Chance that one of k samples is correct, 1 − C(n−c, k)/C(n, k): unbiased (Chen et al. 2021, arXiv 2107.03374).
 
-    The binomials are exact integers and are subtracted before the division, so nothing overflows or cancels.
-
-    Args:
-        correct: c, correct samples of the item.
-        samples: n, samples of the item.
-        k: how many are drawn, without replacement.
+    c of the item's n samples are correct, and k of them are drawn without replacement. The binomials are exact integers
+    and are subtracted before the division, so nothing overflows or cancels.
 
     Raises:
         ValueError: unless 0 ≤ c ≤ n and 1 ≤ k ≤ n.
@@ -263,11 +242,8 @@ def pass_at_k(correct: int, samples: int, k: int) -> float:
 def majority(keys: Sequence[str | None]) -> int | None:
     """Index of the first sample with the most frequent key; of equally frequent keys, the first one wins.
 
-    Args:
-        keys: each sample's answer in a form that equal answers share; None is no answer and no vote.
-
-    Returns:
-        The index, None if no sample has an answer.
+    A key is a sample's answer in a form that equal answers share. None is no answer and no vote; with no vote at all
+    there is no index.
     """
     votes = Counter(key for key in keys if key is not None)
     return keys.index(max(votes, key=votes.__getitem__)) if votes else None  # a Counter keeps the order of arrival
@@ -299,10 +275,6 @@ def _resampled_means(values: Floats, resamples: int, rng: np.random.Generator) -
 def _percentile_interval(means: Floats) -> tuple[float, float]:
     low, high = np.quantile(means, (0.025, 0.975)).round(_DECIMALS)
     return float(low), float(high)
-
-
-def _exact_mcnemar(gained: int, lost: int) -> float:
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def _sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator) -> float:

@@ -1,4 +1,4 @@
-"""Import an output file of the Qwen2.5-Math toolkit as an evaluation. `GradedProblem` says what a line holds.
+"""Import an output file of the Qwen2.5-Math toolkit as an evaluation. `GradedProblem` describes a line.
 
 The toolkit does not record token ids, nor why an answer ended.
 """
@@ -16,8 +16,7 @@ from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, items_hash
 from lightreasoner.data.lines import Line, Text, expected
 from lightreasoner.data.problems import READERS, make_problem, read_file
 from lightreasoner.errors import DataError
-from lightreasoner.evaluation.judging import CHUNK, summarise
-from lightreasoner.grading.verdicts import VERDICTS
+from lightreasoner.evaluation.judging import CHUNK, commit_of, summarise
 from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Answer, JudgedAnswer, Problem
@@ -40,9 +39,9 @@ class GradedProblem(Line):
 
     Attributes:
         idx: place of the problem in the benchmark's file, from 0 on.
-        question: as it was asked, with answer choices and `(True or False)`.
+        question: text of the problem, with answer choices and `(True or False)`.
         gt: gold answer, normalised by the toolkit.
-        code: what the model wrote, one text a sample.
+        code: texts of the model, one for each sample.
         pred: the answers found in these texts; None if there is none, which the toolkit writes as empty or null.
         score: whether they are correct.
     """
@@ -163,13 +162,12 @@ def _store_answers(stage: StageFolder, file: Path, benchmark: str) -> None:
 
 def _store_verdicts(stage: StageFolder, file: Path) -> None:
     for chunk in _chunks(file, stage.settled_ids):
-        rows = [
+        done = commit_of(
             JudgedAnswer(problem.id, sample, pred, pred, "correct" if right else "wrong" if pred else "no_answer")
             for problem, graded in chunk
             for sample, (pred, right) in enumerate(zip(graded.pred, graded.score, strict=True))
-        ]
-        counts: dict[str, int] = {verdict: sum(row.verdict == verdict for row in rows) for verdict in VERDICTS}
-        stage.commit([problem.id for problem, _ in chunk], {"verdicts": JudgedAnswer.table(rows)}, counts)
+        )
+        stage.commit([problem.id for problem, _ in chunk], done.tables, done.counts)
 
 
 def _chunks(file: Path, settled: set[str]) -> Iterator[list[tuple[Problem, GradedProblem]]]:

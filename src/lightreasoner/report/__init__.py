@@ -11,7 +11,6 @@ from lightreasoner.report.markdown import markdown
 from lightreasoner.report.model import Report
 from lightreasoner.report.page import write_report
 from lightreasoner.report.reading import open_run, read_run
-from lightreasoner.report.run_figures import LongestContrast, save_figures
 
 LARGEST = 3000  # rollouts in a page, about 10 KB each
 
@@ -35,7 +34,7 @@ def write_page(path: Path, out: Path | None = None) -> dict[str, Any]:
 
     Args:
         path: run folder.
-        out: file to write, by default `report.html` in the run folder; an existing file is overwritten.
+        out: by default `report.html` in the run folder; an existing file is overwritten.
 
     Returns:
         The `file`, its size in `bytes`, and the number of `rollouts` in it.
@@ -64,20 +63,19 @@ def write_page(path: Path, out: Path | None = None) -> dict[str, Any]:
 def write_figures(path: Path, folder: Path) -> list[Path]:
     """Save the figures that a run folder has data for: Figures 2, 3, 5, and 8 and 9 in one.
 
-    Args:
-        path: run folder.
-        folder: folder for the figures; made if missing.
-
     Returns:
-        The files: each figure as SVG and PNG, its data as CSV and JSON.
+        The files in `folder`: each figure as SVG and PNG, its data as CSV and JSON.
 
     Raises:
         DataError: there is nothing to report.
     """
+    # Imported here because matplotlib is slow to load.
+    from lightreasoner.report.run_figures import LongestContrast, save_figures
+
     run = open_run(path)
     texts = run.texts
     segments = LongestContrast()
-    return save_figures(read_run(run, texts, segments.add), segments, texts, folder)
+    return save_figures(read_run(run, texts, segments.add), segments.best, texts, folder)
 
 
 def write(
@@ -98,11 +96,11 @@ def write(
         as_json: write JSON instead of HTML, without the rollouts.
 
     Returns:
-        What is to be printed: facts about the page, the paths of the figures, or the text if it has no `out`.
+        The output of the command: facts about the page, the paths of the figures, or the text if it has no `out`.
 
     Raises:
         ConfigError: several of Markdown, JSON and figures are asked for.
-        DataError: nothing in the folder can be reported.
+        DataError: there is nothing to report.
     """
     if sum((as_markdown, as_json, figures is not None)) > 1:
         raise ConfigError("--markdown, --json and --figures are different things to write; give one of them")

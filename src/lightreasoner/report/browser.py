@@ -22,12 +22,12 @@ KEPT, AGREES, DISAGREES = 1, 2, 4  # flags of a step
 
 
 class BlockWriter:
-    """Writes rollouts in blocks; memory holds one block, and the ids of all tokens.
+    """Writes rollouts in blocks to `sink`; memory holds one block, and the ids of all tokens.
 
     Args:
         sink: file for the blocks.
         texts: the expert's tokens.
-        alpha: α of the α-mask; None if unknown.
+        alpha: α of Eq 4; None if unknown.
         limit: largest number of rollouts; further ones are left out.
     """
 
@@ -53,33 +53,28 @@ class BlockWriter:
         """Write the last block, then the tokens' texts and these facts, which the page reads first."""
         self._flush()
         ids = sorted(self._ids)
-        tokens = [self._texts.token(index) for index in ids]
-        self._write(
-            "browser",
-            {
-                **facts,
-                "blocks": self._blocks,
-                "rollouts": self.rollouts,
-                "ids": ids,
-                "texts": [token.text for token in tokens],
-                "control": [index for index, token in zip(ids, tokens, strict=True) if token.control],
-            },
-        )
+        content = {
+            **facts,
+            "blocks": self._blocks,
+            "rollouts": self.rollouts,
+            "ids": ids,
+            "texts": [self._texts.token(index).text for index in ids],
+            "control": [index for index in ids if self._texts.token(index).control],
+        }
+        self._sink.write(_block("browser", content))
 
     def _flush(self) -> None:
         if self._waiting:
-            self._write(f"index-{self._blocks}", [_index(rollout) for rollout in self._waiting])
-            self._write(f"block-{self._blocks}", [self._details(rollout) for rollout in self._waiting])
+            self._sink.write(_block(f"index-{self._blocks}", [_index(rollout) for rollout in self._waiting]))
+            self._sink.write(_block(f"block-{self._blocks}", [self._details(rollout) for rollout in self._waiting]))
             self._blocks += 1
             self._waiting = []
 
     def _details(self, rollout: ScoredRollout) -> dict[str, Any]:
         tops = rollout.per_top
-        self._ids.update(rollout.response_ids.tolist())
-        for name in ("expert_top_ids", "amateur_top_ids"):
-            self._ids.update(np.unique(tops[name]).tolist())
-        for step in rollout.labels.values():
-            self._ids.update(step.token_ids)
+        for ids in (rollout.response_ids, tops["expert_top_ids"], tops["amateur_top_ids"]):
+            self._ids.update(np.unique(ids).tolist())
+        self._ids.update(*(step.token_ids for step in rollout.labels.values()))
         return {
             "t": rollout.response_ids.tolist(),
             "he": _milli(rollout.per_step["expert_entropy"]),
@@ -101,11 +96,8 @@ class BlockWriter:
         counts: list[int] = (np.exp(logprobs - logprobs[:, :1]) >= self._alpha).sum(1).tolist()
         return counts
 
-    def _write(self, name: str, content: Any) -> None:
-        self._sink.write(block(name, content))
 
-
-def block(name: str, content: Any) -> bytes:
+def _block(name: str, content: Any) -> bytes:
     """Data as an element of a page; Base64 has no character that could end the element."""
     packed = base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 7))
     return b'<script type="application/json" id="data-%s">"%s"</script>\n' % (name.encode(), packed)

@@ -21,9 +21,7 @@ class CaseAnswer:
     Attributes:
         shared: text before the first token that differs.
         diverging: that token; empty where this answer ended there.
-        rest: text after it.
         extracted: the answer that the judge found in the text.
-        correct: its verdict.
         cut: number of tokens cut at the end.
     """
 
@@ -37,15 +35,9 @@ class CaseAnswer:
 
 @dataclass(frozen=True)
 class Case:
-    """An item whose verdict changed.
+    """An item whose verdict changed, with the answers of expert and fine-tuned model.
 
-    Attributes:
-        benchmark: name of the benchmark.
-        question: its text.
-        gold: the gold answer.
-        diverges_at: index of the first token that differs; None if the answers have no token ids.
-        before: the expert's answer.
-        after: the fine-tuned model's answer.
+    `diverges_at` is the index of the first token that differs; None if the answers have no token ids.
     """
 
     benchmark: str
@@ -58,14 +50,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """Cases of a run.
-
-    Attributes:
-        became_right: the first `CASES` items that became right, in the order of the benchmark.
-        became_wrong: the first `CASES` items that became wrong.
-        gained: number of all items that became right.
-        lost: number of all items that became wrong.
-    """
+    """The first `CASES` items that became right or wrong, in the order of the benchmark, and the numbers of all."""
 
     became_right: tuple[Case, ...]
     became_wrong: tuple[Case, ...]

@@ -2,23 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
-# Upper ends of the classes of the heat scale, nats; 0.4 is the paper's β. report.js has the same.
+# Upper ends of the classes of the colour scale, nats; 0.4 is the paper's β. report.js has the same.
 KL_CLASSES = (0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 3.0)
 
 
 def kl_class(kl: float) -> int:
-    """Class of a divergence on the heat scale, 0 … 8."""
+    """Class of a divergence on the colour scale, 0 … 8."""
     return sum(kl >= end for end in KL_CLASSES)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A vertical bar: geometry, class on the heat scale, and the texts above, below and on hover."""
+    """A vertical bar: geometry, class on the colour scale, and the texts above, below and on hover."""
 
     x: float
     y: float
@@ -48,9 +48,10 @@ def histogram(shares: Sequence[float], beta: float | None, *, width: float, heig
     titles = [f"KL {place}" for place in HEAD_BINS]
     levels = [kl_class(place.start + 1e-9) if place.end else len(KL_CLASSES) for place in HEAD_BINS]
     bars = _bars(shares, levels, names, titles, width=width, height=height, top=22, bottom=20, least=0.003)
+    if beta is None or not 0 <= beta < HEAD_BINS[-1].start:
+        return bars
     nats = HEAD_BINS[1].start * len(HEAD_BINS)  # across the width
-    mark = None if beta is None or not 0 <= beta < HEAD_BINS[-1].start else beta * width / nats
-    return Bars(width, height, height - 20, bars, mark)
+    return replace(bars, mark=beta * width / nats)
 
 
 def tail(shares: Sequence[float], *, width: float, height: float) -> Bars:
@@ -58,8 +59,7 @@ def tail(shares: Sequence[float], *, width: float, height: float) -> Bars:
     names = [f"{place.start:.0f}" if at % 5 == 0 else "" for at, place in enumerate(TAIL_BINS)]
     titles = [f"KL {place}" for place in TAIL_BINS]
     levels = [kl_class(place.start + 1e-9) for place in TAIL_BINS]
-    bars = _bars(shares, levels, names, titles, width=width, height=height, top=6, bottom=16, least=math.inf)
-    return Bars(width, height, height - 16, bars)
+    return _bars(shares, levels, names, titles, width=width, height=height, top=6, bottom=16)
 
 
 def positions(kept_at: Sequence[float], steps_at: Sequence[int], *, width: float, height: float) -> Bars:
@@ -69,30 +69,31 @@ def positions(kept_at: Sequence[float], steps_at: Sequence[int], *, width: float
     every = max(1, 10 * math.ceil(len(shares) / 60))
     names = [str(place) if place % every == 0 else "" for place in range(len(shares))]
     titles = [f"step {place}, {steps_at[place]} rollouts" for place in range(len(shares))]
-    bars = _bars(shares, [6] * len(shares), names, titles, width=width, height=height, top=8, bottom=18, least=math.inf)
-    return Bars(width, height, height - 18, bars)
+    return _bars(shares, [6] * len(shares), names, titles, width=width, height=height, top=8, bottom=18)
 
 
 def _bars(
     shares: Sequence[float], levels: Sequence[int], names: Sequence[str], titles: Sequence[str],
-    *, width: float, height: float, top: float, bottom: float, least: float,
-) -> tuple[Bar, ...]:  # fmt: skip
+    *, width: float, height: float, top: float, bottom: float, least: float = math.inf,
+) -> Bars:  # fmt: skip
+    """Bars side by side, the tallest from `bottom` to `top`; shares from `least` on are written above theirs."""
     step = width / max(len(shares), 1)
-    tallest = height - top - bottom
-    highest = max(shares, default=0) or 1.0
-    return tuple(
+    base = height - bottom
+    scale = (base - top) / (max(shares, default=0) or 1.0)
+    bars = [
         Bar(
             round(place * step + 0.06 * step, 2),
-            round(height - bottom - tallest * share / highest, 2),
+            round(base - scale * share, 2),
             round(0.88 * step, 2),
-            round(tallest * share / highest, 2),
+            round(scale * share, 2),
             level,
             f"{100 * share:.1f}" if share >= least else "",
             name,
             f"{title}: {100 * share:.2f} %",
         )
         for place, (share, level, name, title) in enumerate(zip(shares, levels, names, titles, strict=True))
-    )
+    ]
+    return Bars(width, height, base, tuple(bars))
 
 
 def whisker(accuracy: Interval | None, *, width: float) -> Interval | None:

@@ -3,10 +3,9 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightreasoner.report.tokens import TokenTexts
 from lightreasoner.samples.folder import Label, ScoredRollout
@@ -25,32 +24,25 @@ class Place:
     position: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class JunkWarning:
-    """A sign that labels may teach the wrong thing.
-
-    Attributes:
-        kind: `scattered`, `echo` or `past_end`.
-        count: affected rollouts or labels.
-        text: the finding and why it matters.
-        places: the first affected steps.
-    """
+    """A sign that labels may teach the wrong thing: how many rollouts or labels it affects, and the first places."""
 
     kind: str
     count: int
     text: str
-    places: tuple[Place, ...]
+    places: list[Place]
+
+    def add(self, rollout: int, position: int) -> None:
+        """Count an affected rollout or label."""
+        self.count += 1
+        if len(self.places) < LINKS:
+            self.places.append(Place(rollout, position))
 
 
 @dataclass(frozen=True)
 class MovedToken:
-    """A token that the labels push up or down.
-
-    Attributes:
-        text: the token.
-        mass: sum over all labels of v_C − π_E.
-        labels: number of labels that move it in this direction.
-    """
+    """A token that this many labels push up, or down; `mass` is the sum of v_C − π_E over them."""
 
     text: str
     mass: float
@@ -59,30 +51,23 @@ class MovedToken:
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """Statistics of the rollouts and labels of a run. Shares are 0 … 1; None is unknown.
+    """Statistics of the rollouts and labels of a run. Shares are 0 … 1, KL and entropy in nats; None is unknown.
 
     Attributes:
-        rollouts: rollouts sampled.
-        finished: of them, ended by a stop token.
+        finished: rollouts that a stop token ended.
         steps: response tokens scored by both models.
         kept: number of labels.
         below_tenth: share of scored steps with KL < 0.1.
         above_beta: share of scored steps that were kept.
-        mean_kl_agree: mean KL where both models' most probable tokens are the same, nats.
-        mean_kl_disagree: the same where they differ.
-        agree: share of steps where they are the same.
+        agree: share of scored steps where both models have the same top-1 token.
         agree_above_beta: share of these steps that were kept.
         histogram: shares in `samples.statistics.HEAD_BINS`; empty if no step was scored.
         tail: shares in `samples.statistics.TAIL_BINS`.
         single_token: share of labels with one token.
         mean_support: tokens in a label.
         supports: labels with 1, 2 … tokens; the last entry counts all larger ones.
-        mean_entropy: H(v_C), nats.
         kept_at: share of the steps at each position that were kept.
-        steps_at: steps at each position.
         promoted: tokens that the labels push up most.
-        demoted: tokens that the labels push down most.
-        warnings: signs of junk.
     """
 
     rollouts: int
@@ -108,24 +93,8 @@ class LabelStatistics:
     warnings: tuple[JunkWarning, ...]
 
 
-@dataclass
-class _Found:
-    count: int = 0
-    places: list[Place] = field(default_factory=list)
-
-    def note(self, rollout: int, position: int) -> None:
-        self.count += 1
-        if len(self.places) < LINKS:
-            self.places.append(Place(rollout, position))
-
-
 class LabelCounter:
-    """Counts rollouts one by one; its memory does not grow with their number.
-
-    Args:
-        texts: the expert's tokens.
-        head: common prefix of all prompts.
-    """
+    """Counts rollouts one by one; its memory does not grow with their number. `head` is the prompts' common prefix."""
 
     def __init__(self, texts: TokenTexts, head: Sequence[int]) -> None:
         self._texts = texts
@@ -137,15 +106,16 @@ class LabelCounter:
         self._mass: dict[bool, dict[int, float]] = {True: {}, False: {}}  # by direction: up, down
         self._moved = {True: Counter[int](), False: Counter[int]()}
         self._counts: Counter[str] = Counter()
-        self._steps_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        self._kept_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        self._found = {kind: _Found() for kind in _WARNINGS}
+        self._steps_at: Counter[int] = Counter()
+        self._kept_at: Counter[int] = Counter()
+        self._warnings = {kind: JunkWarning(kind, 0, text, []) for kind, text in _WARNINGS.items()}
 
     def add(self, rollout: ScoredRollout) -> None:
         """Count a rollout."""
         number = self._counts["rollouts"]
         self._counts.update(rollouts=1, finished=int(rollout.finished), kept=len(rollout.labels))
-        self._count_positions(rollout)
+        self._steps_at.update(range(len(rollout.kl)))
+        self._kept_at.update(list(rollout.labels))
         agrees = rollout.agrees
         if agrees is not None:  # every step was scored, not only those that were kept
             self._histogram.add(rollout.kl)
@@ -156,20 +126,17 @@ class LabelCounter:
             self._counts.update(
                 below_tenth=int((rollout.kl < 0.1).sum()),
                 scored_kept=int(kept.sum()),
-                agree=int(agrees.sum()),
                 agree_kept=int((agrees & kept).sum()),
             )
-        for position, step in rollout.labels.items():
-            self._count_label(rollout, step)
-            if is_scattered(step.weights, rollout.kl[position]):
-                self._found["scattered"].note(number, position)
+        for label in rollout.labels.values():
+            self._count_label(rollout, label)
         self._look_for_junk(number, rollout)
 
     def result(self) -> LabelStatistics:
         """The statistics of all rollouts added."""
         counts, steps, kept = self._counts, self._histogram.total, self._counts["kept"]
         head, tail = self._histogram.shares() if steps else ([], [])
-        positions = np.maximum(self._steps_at, 1)
+        positions = range(len(self._steps_at)) if steps else ()
         return LabelStatistics(
             rollouts=counts["rollouts"],
             finished=counts["finished"],
@@ -190,44 +157,35 @@ class LabelCounter:
                 sum(count for size, count in self._support.items() if size >= LARGEST_SUPPORT),
             ),
             mean_entropy=self._entropy.value,
-            kept_at=tuple((self._kept_at / positions).tolist()) if steps else (),
-            steps_at=tuple(self._steps_at.tolist()) if steps else (),
+            kept_at=tuple(self._kept_at[place] / self._steps_at[place] for place in positions),
+            steps_at=tuple(self._steps_at[place] for place in positions),
             promoted=self._most_moved(up=True),
             demoted=self._most_moved(up=False),
-            warnings=tuple(
-                JunkWarning(kind, found.count, _WARNINGS[kind], tuple(found.places))
-                for kind, found in self._found.items()
-                if found.count
-            ),
+            warnings=tuple(warning for warning in self._warnings.values() if warning.count),
         )
-
-    def _count_positions(self, rollout: ScoredRollout) -> None:
-        longer = len(rollout.kl) - len(self._steps_at)
-        if longer > 0:
-            self._steps_at, self._kept_at = (np.pad(counts, (0, longer)) for counts in (self._steps_at, self._kept_at))
-        self._steps_at[: len(rollout.kl)] += 1
-        self._kept_at[list(rollout.labels)] += 1
 
     def _count_label(self, rollout: ScoredRollout, step: Label) -> None:
         self._support[len(step.token_ids)] += 1
         self._entropy.add(np.array([label_entropy(step.weights)]))
         if not step.expert_logprobs:  # an imported label without log-probabilities
             return
-        expert = dict(zip(step.token_ids, map(math.exp, step.expert_logprobs), strict=True))
-        ids, logprobs = (rollout.per_top[name][step.position] for name in ("expert_top_ids", "expert_top_logprobs"))
-        for token, logprob in zip(ids.tolist(), logprobs.tolist(), strict=True):
-            expert.setdefault(token, math.exp(logprob))
+        top = (rollout.per_top[name][step.position].tolist() for name in ("expert_top_ids", "expert_top_logprobs"))
+        logprobs = dict(zip(*top, strict=True)) | dict(zip(step.token_ids, step.expert_logprobs, strict=True))
+        expert = {token: math.exp(logprob) for token, logprob in logprobs.items()}
         for token, mass in pull(dict(zip(step.token_ids, step.weights, strict=True)), expert).items():
             self._mass[mass > 0][token] = self._mass[mass > 0].get(token, 0.0) + mass
             self._moved[mass > 0][token] += 1
 
     def _look_for_junk(self, number: int, rollout: ScoredRollout) -> None:
+        for position, label in rollout.labels.items():
+            if is_scattered(label.weights, rollout.kl[position]):
+                self._warnings["scattered"].add(number, position)
         response = rollout.response_ids.tolist()
-        if (position := echoes(self._head, response)) is not None:
-            self._found["echo"].note(number, position)
+        if (start := echoes(self._head, response)) is not None:
+            self._warnings["echo"].add(number, start)
         control = self._texts.control_ids
         if (end := next((at for at, token in enumerate(response[:-1]) if token in control), None)) is not None:
-            self._found["past_end"].note(number, end)
+            self._warnings["past_end"].add(number, end)
 
     def _most_moved(self, *, up: bool) -> tuple[MovedToken, ...]:
         masses = self._mass[up]

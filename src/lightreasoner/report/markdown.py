@@ -49,11 +49,10 @@ def _tested(row: Mapping[str, Any]) -> list[str]:
 def _cost(report: Report) -> list[str]:
     cost = report.cost
     points = "–" if cost.gain is None else f"{cost.gain:+.1f}"
-    mine = ["this run", duration(cost.sampling_and_tuning), whole(cost.problems), whole(cost.tuned_tokens), points]
-    rows = [mine]
+    rows = [["this run", duration(cost.sampling_and_tuning), whole(cost.problems), whole(cost.tuned_tokens), points]]
     for row in PAPER_COSTS:
-        time, tokens = duration(3600 * row.hours), f"≈ {row.tuned_tokens:,}"
-        rows.append([f"paper: {row.model}", time, whole(row.problems), tokens, str(row.gain)])
+        time, tokens = duration(3600 * row["hours"]), f"≈ {row['tuned_tokens']:,}"
+        rows.append([f"paper: {row['model']}", time, whole(row["problems"]), tokens, str(row["gain"])])
     lines = ["## Cost", "", *_rows(["run", "sampling + tuning", "problems", "tuned tokens", "gain"], rows)]
     if cost.seconds:
         lines += ["", f"Time: {', '.join(f'{name} {duration(time)}' for name, time in cost.seconds.items())}."]
@@ -81,19 +80,15 @@ def _labels(labels: LabelStatistics) -> list[str]:
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
     if labels.histogram:
-        for title, bins, shares in (
-            ("KL, nats", HEAD_BINS, labels.histogram),
-            ("of the tail, nats", TAIL_BINS, labels.tail),
-        ):
+        parts = ("KL, nats", HEAD_BINS, labels.histogram), ("of the tail, nats", TAIL_BINS, labels.tail)
+        for title, bins, shares in parts:
             rows = [[str(place), share(part)] for place, part in zip(bins, shares, strict=True)]
             lines += ["", *_rows([title, "tokens"], rows)]
     if labels.kept:
         sizes = [[str(n), whole(count)] for n, count in enumerate(labels.supports, 1)]
         sizes[-1][0] += " or more"
-        positions = [
-            [str(at), whole(steps), share(kept)]
-            for at, (steps, kept) in enumerate(zip(labels.steps_at, labels.kept_at, strict=True))
-        ]
+        pairs = zip(labels.steps_at, labels.kept_at, strict=True)
+        positions = [[str(at), whole(steps), share(kept)] for at, (steps, kept) in enumerate(pairs)]
         lines += ["", *_rows(["tokens in a label", "labels"], sizes)]
         lines += ["", *_rows(["position", "steps", "kept"], positions)]
     for title, tokens in (("promoted", labels.promoted), ("demoted", labels.demoted)):
@@ -139,7 +134,7 @@ def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return _text(text).replace("|", "\\|")
 
 
 def _text(text: str) -> str:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lightreasoner.evaluation.comparison import Prompts
 from lightreasoner.evaluation.statistics import Interval
@@ -12,16 +15,9 @@ from lightreasoner.report.labels import LabelStatistics
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracies on one benchmark before and after; one of the two may be missing.
+    """Accuracies, 0 … 1, of expert and fine-tuned model on the `total` items of a benchmark; one may be missing.
 
-    Attributes:
-        prompts: kinds of prompt before and after.
-        benchmark: its name.
-        title: its name in tables.
-        total: items.
-        before: accuracy of the expert, 0 … 1.
-        after: accuracy of the fine-tuned model.
-        test: row of `evaluation.comparison.compare`: gain, interval, p-values; None without a comparison.
+    `test` is the row of `evaluation.comparison.compare`: gain, interval, p-values; None without a comparison.
     """
 
     prompts: Prompts
@@ -35,14 +31,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a run; None for what no file records.
+    """The cost of a run; None if no file records a value.
 
     Attributes:
         seconds: by stage.
         sampling_and_tuning: seconds of both stages, the paper's measure.
-        problems: problems sampled.
         tuned_tokens: labelled positions trained on.
-        generated_tokens: response tokens of the rollouts.
         scored_tokens: prompt and response tokens that expert and amateur scored, summed over both.
         gain: points, mean over the benchmarks.
     """
@@ -56,24 +50,8 @@ class Cost:
     gain: float | None
 
 
-@dataclass(frozen=True)
-class PaperCost:
-    """A LightReasoner row of the paper's Table 2."""
-
-    model: str
-    hours: float
-    problems: int
-    tuned_tokens: int
-    gain: float
-
-
-# Table 2, on one H200. Tuned tokens are rounded to 10,000 there; the gain is that of the AVG column.
-PAPER_COSTS = (
-    PaperCost("Qwen2.5-Math-1.5B", 0.5, 1000, 20_000, 11.8),
-    PaperCost("Qwen2.5-Math-7B", 0.75, 1000, 20_000, 4.7),
-    PaperCost("R1-Distill-Qwen-1.5B", 0.5, 1000, 20_000, 5.6),
-    PaperCost("Qwen2.5-Math-1.5B-Instruct", 0.4, 1000, 20_000, 0.1),
-)
+# Rows of the paper's Table 2: model, hours, problems, tuned_tokens, gain.
+PAPER_COSTS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("paper_costs.yaml").read_bytes())
 
 
 @dataclass(frozen=True)
@@ -82,23 +60,16 @@ class Report:
 
     Attributes:
         run: the folder, as the user named it.
-        expert: name of the model that was improved.
-        amateur: name of the weaker model; None for imported samples.
-        dataset: source of the problems.
         verdict: what was run and its result, one sentence.
         accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
-        warnings: of the comparison.
-        cost: time and tokens of the run.
+        warnings: those of the comparison.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
-        labels: statistics of the samples; None without samples.
         training: rows of the training log.
-        cases: items whose verdict changed.
         settings: by dotted name.
-        environment: versions and machine.
         commands: commands that reproduce the run.
-        missing: what the folder does not hold.
+        missing: parts that the folder lacks, one sentence each.
     """
 
     run: str

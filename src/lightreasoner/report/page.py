@@ -22,7 +22,7 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
 
     Args:
         page: file to write.
-        report: its content.
+        report: content of the page.
         facts: for the token browser: `beta`, and the numbers of rollouts `shown` and `left_out`.
         blocks: file that `browser.BlockWriter` wrote, at its beginning.
     """
@@ -35,7 +35,7 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
         "paper": PAPER_COSTS,
         "curves": [curve for curve in curves if curve],
         "browser_facts": facts,
-        "kept_at": None,  # stays None where not every step was scored
+        "kept_at": None,  # None if some steps were not scored
     }
     if labels and labels.steps:
         context |= {
@@ -53,7 +53,8 @@ def write_inspection(page: BinaryIO, facts: Facts, blocks: BinaryIO) -> None:
 
 
 def _write(page: BinaryIO, template: str, context: Mapping[str, Any], blocks: BinaryIO) -> None:
-    style, script = (_source(name) for name in ("report.css", "report.js"))
+    folder = resources.files("lightreasoner.report")
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     text = _ENVIRONMENT.get_template(template).render(
         **context,
         classes=charts.KL_CLASSES,
@@ -67,10 +68,6 @@ def _write(page: BinaryIO, template: str, context: Mapping[str, Any], blocks: Bi
     while part := blocks.read(1 << 20):
         page.write(part)
     page.write(f"<script>{script}</script>\n</body>\n</html>\n".encode())
-
-
-def _source(name: str) -> str:
-    return (resources.files("lightreasoner.report") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -103,14 +100,9 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
-    "whole": tables.whole,
+    **{name: getattr(tables, name) for name in ("whole", "share", "fixed", "duration", "gain", "score")},
     "percent": lambda share: f"{100 * share:.1f}",
-    "share": tables.share,
-    "fixed": tables.fixed,
-    "duration": tables.duration,
-    "gain": tables.gain,
     "ends": lambda row: Interval.of(row, "gain").percent.ends("+.1f"),
-    "score": tables.score,
     "whisker": charts.whisker,
     "p": _p_value,
     "tight": lambda text: text.replace(" %", "\u00a0%"),

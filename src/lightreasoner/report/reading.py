@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -25,6 +25,7 @@ from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
 from lightreasoner.training.model_card import Tuned, tuned
 
+T = TypeVar("T")
 Visit = Callable[[ScoredRollout], None]
 BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/
 
@@ -34,13 +35,12 @@ class RunFolder:
     """The finished stages of a run folder.
 
     Attributes:
-        path: the folder.
         sampled: how the samples were made, and their stage.
         tuned: how the adapter was trained, and its stage.
-        before: the expert's evaluation.
-        after: the fine-tuned model's.
-        comparison: what `evaluation.comparison.compare` says of the two.
-        missing: what is not there, one sentence each.
+        before: evaluation of the expert.
+        after: evaluation of the fine-tuned model.
+        comparison: result of `evaluation.comparison.compare`.
+        missing: parts that the folder lacks, one sentence each.
     """
 
     path: Path
@@ -93,9 +93,9 @@ def open_run(path: Path) -> RunFolder:
     """
     run = RunFolder(path)
     samples = path if (path / "manifest.json").exists() else path / "sample"
-    if stage := _stage(run, samples, "samples (`lightr sample`)"):
+    if stage := _stage(run, "samples (`lightr sample`)", samples):
         run.sampled = read_samples(samples)[0], stage
-    if stage := _stage(run, path / "finetune", "fine-tuning (`lightr finetune`)"):
+    if stage := _stage(run, "fine-tuning (`lightr finetune`)", path / "finetune"):
         run.tuned = tuned(stage), stage
     _evaluate(run)
     if not (run.sampled or run.tuned or run.before or run.after):
@@ -116,16 +116,13 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     if not texts.known:
         run.missing.append("token texts: no tokenizer of the expert is on this machine, so token ids stand for them")
     made = run.sampled[0] if run.sampled else None
-    training = run.tuned[0] if run.tuned else None
     labels, tokens = _samples(run, texts, visit)
     log = run.of_json("finetune/log.json")
-    expert = made.expert if made else training.settings.model if training else None
-    amateur, dataset = (made.amateur, made.dataset) if made else (None, None)
     found = Report(
         run=str(run.path),
-        expert=expert,
-        amateur=amateur,
-        dataset=dataset,
+        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else None,
+        amateur=made.amateur if made else None,
+        dataset=made.dataset if made else None,
         verdict="",
         accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
@@ -144,40 +141,35 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     return replace(found, verdict=verdict_of(found))
 
 
-def _stage(run: RunFolder, folder: Path, what: str) -> StageFolder | None:
-    if not (folder / "manifest.json").exists():
+def _attempt(run: RunFolder, what: str, folder: Path | None, read: Callable[[Path], T]) -> T | None:
+    """The content of a folder; None with a note in `run.missing` if there is no folder, or reading it fails."""
+    if folder is None:
         run.missing.append(f"{what}: none in this folder")
         return None
     try:
-        return read_stage(folder)[1]
+        return read(folder)
     except LightReasonerError as error:
         run.missing.append(f"{what}: {error}")
         return None
 
 
+def _stage(run: RunFolder, what: str, folder: Path) -> StageFolder | None:
+    there = folder if (folder / "manifest.json").exists() else None
+    return _attempt(run, what, there, lambda path: read_stage(path)[1])
+
+
 def _evaluate(run: RunFolder) -> None:
     """Read the evaluations before and after, and compare them if there are both."""
     folder = run.path / "evaluate"
-    named = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)]
-    if not any(named) and folder.is_dir():
-        named = [None, folder]  # `lightr evaluate --out RUN/evaluate` of the merged model alone
-    found: list[list[Evaluated]] = []
-    for place, what in zip(named, ("before", "after"), strict=True):
-        try:
-            found.append(read_evaluation(place) if place else [])
-        except LightReasonerError as error:
-            run.missing.append(f"evaluation {what}: {error}")
-            found.append([])
-        else:
-            if not place:
-                run.missing.append(f"evaluation {what}: none in this folder")
-    run.before, run.after = found
-    before, after = named
-    if before and after and all(found):
-        try:
-            run.comparison = compare(before, after, judge=run.judge)
-        except LightReasonerError as error:
-            run.missing.append(f"comparison: {error}")
+    before, after = (
+        next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)
+    )
+    if not (before or after) and folder.is_dir():
+        after = folder  # `lightr evaluate --out RUN/evaluate` of the merged model alone
+    run.before = _attempt(run, "evaluation before", before, read_evaluation) or []
+    run.after = _attempt(run, "evaluation after", after, read_evaluation) or []
+    if before and run.before and run.after:
+        run.comparison = _attempt(run, "comparison", after, lambda path: compare(before, path, judge=run.judge)) or {}
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
@@ -186,7 +178,10 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
         return None, (0, 0)
     _, stage = run.sampled
     first = next(iter(stage.tables("rollouts")), None)
-    counter = LabelCounter(texts, _common_head(first.column("prompt_ids").to_pylist() if first else []))
+    prompts = first.column("prompt_ids").to_pylist() if first else []
+    # The common prefix of all prompts: the cue and the chat template.
+    head = commonprefix(prompts) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
+    counter = LabelCounter(texts, list(head))
     generated = scored = 0
     for rollout in chain.from_iterable(map(scored_rollouts, read_shards(stage))):
         counter.add(rollout)
@@ -203,19 +198,12 @@ def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
     others = ((prompt, name) for prompt, name in {**before, **after} if (prompt, name) not in compared)
     rows = []
     for prompts, name in (*tests, *((Prompts(prompt, prompt), name) for prompt, name in others)):
-        here = before.get((prompts.before, name)), after.get((prompts.after, name))
-        known = next(one for one in here if one)
-        rows.append(
-            Accuracy(
-                prompts,
-                name,
-                title=known.benchmark.title,
-                total=known.figures["total"],
-                before=_score(here[0], run.judge),
-                after=_score(here[1], run.judge),
-                test=tests.get((prompts, name)),
-            )
-        )
+        first, second = before.get((prompts.before, name)), after.get((prompts.after, name))
+        known = first or second
+        assert known is not None
+        title, total = known.benchmark.title, known.figures["total"]
+        scores = _score(first, run.judge), _score(second, run.judge)
+        rows.append(Accuracy(prompts, name, title, total, *scores, tests.get((prompts, name))))
     return tuple(rows)
 
 
@@ -230,27 +218,21 @@ def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Interval | N
 def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int]) -> Cost:
     tuned = (run.tuned[1].result if run.tuned else None) or {}
     sampled = (run.sampled[1].result if run.sampled else None) or {}
-    seconds = dict(run.of_json("summary.json").get("seconds", {}))
-    for name, result in (("sample", sampled), ("finetune", tuned)):
-        if "seconds" in result:
-            seconds.setdefault(name, result["seconds"])
+    known = {name: stage["seconds"] for name, stage in (("sample", sampled), ("finetune", tuned)) if "seconds" in stage}
+    summary = run.of_json("summary.json").get("seconds", {})
+    seconds = summary | {name: value for name, value in known.items() if name not in summary}
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
     both = [seconds.get(name) for name in ("sample", "finetune")]
     scored = bool(labels and labels.steps)
     return Cost(
         seconds=seconds,
-        sampling_and_tuning=sum(both) if all(value is not None for value in both) else None,  # type: ignore[arg-type]
+        sampling_and_tuning=sum(both) if all(value is not None for value in both) else None,
         problems=sampled.get("questions", labels.rollouts if labels else None),
         tuned_tokens=tuned.get("labels_trained"),
         generated_tokens=tokens[0] if scored else None,
         scored_tokens=2 * tokens[1] if scored else None,
         gain=100 * rows[0]["gain"] if rows else None,
     )
-
-
-def _common_head(prompts: list[list[int]]) -> list[int]:
-    """The common prefix of all prompts: the cue and the chat template. Empty with a single prompt."""
-    return list(commonprefix(prompts)) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The figures of the paper that one run folder has data for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report import figures
 from lightreasoner.report.model import Report
 from lightreasoner.report.tokens import TokenTexts
@@ -25,8 +25,8 @@ class LongestContrast:
             self.best = sorted([*self.best, rollout], key=lambda one: -len(one.labels))[:2]
 
 
-def save_figures(report: Report, segments: LongestContrast, texts: TokenTexts, folder: Path) -> list[Path]:
-    """Write Figures 2, 3, 5, and 8 and 9 in one, as far as the run has their data; returns the files."""
+def save_figures(report: Report, longest: Sequence[ScoredRollout], texts: TokenTexts, folder: Path) -> list[Path]:
+    """Write Figures 2, 3 (of the `longest` rollouts), 5, and 8 and 9 in one, as far as the run has their data."""
     files: list[Path] = []
     rows: list[dict[str, Any]]
     labels = report.labels
@@ -35,48 +35,47 @@ def save_figures(report: Report, segments: LongestContrast, texts: TokenTexts, f
         rows = [{"from": place.start, "to": place.end, "share": share} for place, share in bins]
         drawn = figures.kl_histogram(labels.histogram, labels.tail, report.beta)
         files += figures.save(drawn, folder / "figure-2-kl-histogram", rows)
-    if segments.best:
-        pieces = [
-            figures.Segment(
-                [texts.token(index).text for index in rollout.response_ids[:SEGMENT]], rollout.kl[:SEGMENT].tolist()
-            )
-            for rollout in segments.best
-        ]
+    if longest:
+        pieces = []
+        for rollout in longest:
+            tokens = [texts.token(index).text for index in rollout.response_ids[:SEGMENT]]
+            pieces.append(figures.Segment(tokens, rollout.kl[:SEGMENT].tolist()))
         rows = [
             {"segment": number, "step": step, "token": token, "kl": kl}
             for number, piece in enumerate(pieces, 1)
-            for step, (token, kl) in enumerate(zip(piece.tokens, piece.kl, strict=True))
+            for step, (token, kl) in enumerate(zip(*piece, strict=True))
         ]
         drawn = figures.kl_along_rollout(pieces, report.beta)
         files += figures.save(drawn, folder / "figure-3-kl-along-rollouts", rows)
     files += _accuracies(report, folder)
     if report.training:
-        columns = {"loss": "cross-entropy to the labels", "kl_to_target": "KL to the labels"}
-        known = {key: [row for row in report.training if key in row] for key in columns}
-        curves = {
-            columns[key]: ([row["step"] for row in rows], [row[key] for row in rows]) for key, rows in known.items()
-        }
+        curves = {}
+        for key, name in (("loss", "cross-entropy to the labels"), ("kl_to_target", "KL to the labels")):
+            known = [row for row in report.training if key in row]
+            curves[name] = [row["step"] for row in known], [row[key] for row in known]
         rows = [{key: row.get(key) for key in report.training[0]} for row in report.training]
         files += figures.save(figures.curves(curves, "step", "nats"), folder / "figure-8-9-training", rows)
     return files
 
 
 def _accuracies(report: Report, folder: Path) -> list[Path]:
-    both = [one for one in report.accuracies if one.before and one.after]
+    both = [(one, one.before, one.after) for one in report.accuracies if one.before and one.after]
     if not both:
         return []
-    sides: dict[str, list[Interval]] = {
-        "before": [one.before for one in both if one.before],
-        "LightReasoner": [one.after for one in both if one.after],
-    }
+    usual = both[0][0].prompts
     drawn = figures.grouped_bars(
-        [one.title if one.prompts == both[0].prompts else f"{one.title}, {one.prompts}" for one in both],
-        {report.expert or report.run: {name: [score.percent for score in side] for name, side in sides.items()}},
+        [one.title if one.prompts == usual else f"{one.title}, {one.prompts}" for one, *_ in both],
+        {
+            report.expert or report.run: {
+                "before": [before.percent for _, before, _ in both],
+                "LightReasoner": [after.percent for *_, after in both],
+            }
+        },
     )
     rows = [
         {"benchmark": one.benchmark, "prompt": str(one.prompts), "n": one.total}
         | {"before": before.value, "before_low": before.low, "before_high": before.high}
         | {"after": after.value, "after_low": after.low, "after_high": after.high}
-        for one, before, after in zip(both, *sides.values(), strict=True)
+        for one, before, after in both
     ]
     return figures.save(drawn, folder / "figure-5-accuracies", rows)

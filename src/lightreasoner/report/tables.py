@@ -1,6 +1,6 @@
 """Results as text: Markdown tables, and the formats of numbers that all reports share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
@@ -26,16 +26,15 @@ def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         prompt, _, name = key.partition("/")
         by_prompt.setdefault(prompt, {})[name] = figures
     names = list(dict.fromkeys(name for figures in by_prompt.values() for name in figures))
+    header = ["prompt", *(BENCHMARKS[name].title for name in names), "AVG"]
     rows = []
     for prompt, figures in by_prompt.items():
-        accuracies = [Interval.of(figures[name], "accuracy") if name in figures else None for name in names]
-        cells = [score(accuracy, missing="") for accuracy in accuracies]
-        mean = sum(figures[name]["accuracy"] for name in figures) / len(figures)
-        average = f"{100 * mean:.1f}" if len(figures) == len(names) else ""  # only of all columns
-        rows.append([prompt, *cells, *([average] if len(names) > 1 else [])])
-    titles = [BENCHMARKS[name].title for name in names]
-    lines = table(["prompt", *titles, *(["AVG"] if len(names) > 1 else [])], rows)
-    return [*lines, "", *(_details(key, figures) for key, figures in results.items())]
+        cells = [score(Interval.of(figures[name], "accuracy")) if name in figures else "" for name in names]
+        mean = sum(row["accuracy"] for row in figures.values()) / len(figures)
+        rows.append([prompt, *cells, f"{100 * mean:.1f}" if len(figures) == len(names) else ""])
+    if len(names) == 1:  # no average of one
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    return [*table(header, rows), "", *(_details(key, figures) for key, figures in results.items())]
 
 
 def comparison_lines(result: Mapping[str, Any]) -> list[str]:
@@ -117,15 +116,11 @@ def _details(key: str, figures: Mapping[str, Any]) -> str:
     parts += [f"{figures[verdict]} {verdict.replace('_', ' ')}" for verdict in VERDICTS if verdict in figures]
     parts += [f"{figures[name]} {what}" for name, what in GENERATION_TROUBLE.items() if figures.get(name)]
     parts += [f"pass@{k} {100 * share:.1f}" for k, share in figures.get("pass_at", {}).items()]
-    parts += [f"majority vote {100 * figures['majority']:.1f}"] if "majority" in figures else []
-    is_published = BENCHMARKS[key.rpartition("/")[2]].source is not None
-    parts += ["not verified against a published figure"] if is_published and not figures["verified"] else []
+    if "majority" in figures:
+        parts.append(f"majority vote {100 * figures['majority']:.1f}")
+    if BENCHMARKS[key.rpartition("/")[2]].source is not None and not figures["verified"]:
+        parts.append("not verified against a published figure")
     return ", ".join(parts)
-
-
-def score(accuracy: Interval | None, missing: str = "–") -> str:
-    """An accuracy in %, with its interval: 55.0 (34.2 to 74.2)."""
-    return missing if accuracy is None else f"{accuracy.percent:.1f}"
 
 
 def gain(row: Mapping[str, Any]) -> str:
@@ -149,16 +144,12 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
 
 
-def whole(value: int | None) -> str:
-    """A count: 1,319."""
-    return "–" if value is None else f"{value:,}"
+def _or_dash(form: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A format of numbers that shows – for None."""
+    return lambda value: "–" if value is None else form(value)
 
 
-def share(value: float | None) -> str:
-    """A share in percent: 12.5 %."""
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def fixed(value: float | None) -> str:
-    """A number with three decimals."""
-    return "–" if value is None else f"{value:.3f}"
+score = _or_dash(lambda accuracy: f"{accuracy.percent:.1f}")  # an interval in %: 55.0 (34.2 to 74.2)
+whole = _or_dash("{:,}".format)  # a count: 1,319
+share = _or_dash(lambda value: f"{100 * value:.1f} %")  # a share in percent: 12.5 %
+fixed = _or_dash("{:.3f}".format)

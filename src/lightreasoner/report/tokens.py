@@ -1,5 +1,6 @@
 """Texts of token ids, read from the tokenizer file of the expert or the merged model; no model is loaded."""
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -15,12 +16,10 @@ from lightreasoner.miniature import MODELS, model_path
 
 @dataclass(frozen=True)
 class Token:
-    """A token as text.
+    """A token as printable text, and whether it is a control token, such as the end of a turn.
 
-    Attributes:
-        text: printable text, without characters that act on a terminal or on the direction of writing. Bytes of an
-            incomplete character are in hex, such as ⟨F0 9F⟩.
-        control: whether it is a control token, such as the end of a turn.
+    The text has no characters that act on a terminal or on the direction of writing. Bytes of an incomplete character
+    are in hex, such as ⟨F0 9F⟩.
     """
 
     text: str
@@ -28,16 +27,13 @@ class Token:
 
 
 class TokenTexts:
-    """Texts of token ids; without a tokenizer, the ids themselves.
-
-    Args:
-        tokenizer: None if there is none.
-    """
+    """Texts of token ids; without a tokenizer, the ids themselves."""
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
         self._added = dict(tokenizer.get_added_tokens_decoder()) if tokenizer else {}
-        self._bytewise = tokenizer is not None and "ByteLevel" in _decoder_of(tokenizer)
+        decoder = json.loads(tokenizer.to_str())["decoder"] if tokenizer else None
+        self._bytewise = "ByteLevel" in json.dumps(decoder)
         self.control_ids = frozenset(index for index, token in self._added.items() if token.special)
         self._token = lru_cache(maxsize=1 << 16)(self._find)
 
@@ -60,22 +56,20 @@ class TokenTexts:
         """The bytes of an id of a byte-level tokenizer."""
         assert self._tokenizer is not None
         piece = None if index in self._added or index < 0 else self._tokenizer.id_to_token(index)
-        if piece is None or not all(letter in _BYTE_OF for letter in piece):
+        if piece is None or not _BYTE_OF.keys() >= set(piece):
             return self.token(index).text.encode()
         return bytes(_BYTE_OF[letter] for letter in piece)
 
     def _find(self, index: int) -> Token:
         if index < 0:  # an imported sample may lack a token
             return Token("⟨?⟩")
-        if self._tokenizer is None:
-            return Token(f"⟨{index}⟩")
         if index in self._added:
             return Token(visible(self._added[index].content), self._added[index].special)
-        piece = self._tokenizer.id_to_token(index)
+        piece = self._tokenizer.id_to_token(index) if self._tokenizer else None
         if piece is None:
             return Token(f"⟨{index}⟩")
-        if self._bytewise and all(letter in _BYTE_OF for letter in piece):
-            return Token(_show_bytes(bytes(_BYTE_OF[letter] for letter in piece)))
+        if self._bytewise and _BYTE_OF.keys() >= set(piece):
+            return Token(_show_bytes(self._bytes(index)))
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):  # SentencePiece's single bytes
             return Token(_show_bytes(bytes([int(piece[3:5], 16)])))
         return Token(visible(piece if self._bytewise else piece.replace("▁", " ")))
@@ -89,13 +83,12 @@ def visible(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(letter if letter in "\n\t" or letter.isprintable() else _code(letter) for letter in text)
-
-
-def _code(letter: str) -> str:
-    if unicodedata.category(letter) == "Zs":  # blanks of other widths
-        return letter
-    return f"⟨U+{ord(letter):04X}⟩"
+    return "".join(
+        letter
+        if letter in "\n\t" or letter.isprintable() or unicodedata.category(letter) == "Zs"  # Zs: blanks of all widths
+        else f"⟨U+{ord(letter):04X}⟩"
+        for letter in text
+    )
 
 
 def find_texts(places: Iterable[tuple[str, str | None]]) -> TokenTexts:
@@ -128,23 +121,17 @@ def _tokenizer_file(name: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _decoder_of(tokenizer: Tokenizer) -> str:
-    return json.dumps(json.loads(tokenizer.to_str())["decoder"])
+def _hex(error: UnicodeError) -> tuple[str, int]:
+    """Bytes of an incomplete character in hex."""
+    assert isinstance(error, UnicodeDecodeError)
+    return f"⟨{error.object[error.start : error.end].hex(' ').upper()}⟩", error.end
+
+
+codecs.register_error("lightreasoner.hex", _hex)
 
 
 def _show_bytes(content: bytes) -> str:
-    """Bytes as text; bytes of incomplete characters in hex."""
-    pieces, start = [], 0
-    while start < len(content):
-        try:
-            pieces.append(visible(content[start:].decode()))
-            break
-        except UnicodeDecodeError as error:
-            pieces.append(visible(content[start : start + error.start].decode()))
-            broken = content[start + error.start : start + error.end]
-            pieces.append(f"⟨{broken.hex(' ').upper()}⟩")
-            start += error.end
-    return "".join(pieces)
+    return visible(content.decode(errors="lightreasoner.hex"))
 
 
 def _byte_alphabet() -> Mapping[str, int]:

@@ -7,14 +7,16 @@ from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.model import Accuracy, Report
 from lightreasoner.report.tables import p_value
 
-SURE = 0.05  # p-value below which a difference counts as found
+LEVEL = 0.05  # significance level: a difference with a smaller p-value counts as found
 
 
 def verdict_of(report: Report) -> str:
     """The verdict on a run as one sentence; with several kinds of prompt, on the first of them."""
     name, trained, sampled = report.expert or report.run, report.cost.tuned_tokens, report.cost.problems
     if report.main_test is not None:
-        return f"{_what(name, report.amateur, trained)} {_effect(report.main_test, report.accuracies)}"
+        labels = f" on {trained:,} labels" if trained is not None else ""
+        contrast = f" from its contrast with {report.amateur}" if report.amateur else ""
+        return f"Fine-tuning {name}{labels}{contrast} {_effect(report.main_test, report.accuracies)}"
     if trained is not None:
         return f"{name} was fine-tuned on {trained:,} labels; there is no evaluation before and after to compare."
     if sampled is not None:
@@ -22,12 +24,6 @@ def verdict_of(report: Report) -> str:
         source = f" of {report.dataset}" if report.dataset else ""
         return f"{sampled:,} problems{source} were sampled from {name}{against}; no model was trained on them yet."
     return f"{name} was evaluated; there is nothing to compare it with."
-
-
-def _what(name: str, amateur: str | None, trained: int | None) -> str:
-    labels = f" on {trained:,} labels" if trained is not None else ""
-    contrast = f" from its contrast with {amateur}" if amateur else ""
-    return f"Fine-tuning {name}{labels}{contrast}"
 
 
 def _effect(row: Mapping[str, Any], accuracies: Sequence[Accuracy]) -> str:
@@ -40,7 +36,7 @@ def _effect(row: Mapping[str, Any], accuracies: Sequence[Accuracy]) -> str:
     chance = "p < 0.001" if row["p_value"] < 0.001 else f"p = {p_value(row['p_value'])}"
     change = f"{gain.value:+.1f} points, 95 % interval {gain.ends('+.1f')}, {chance}"
     before, after = 100 * row["before"], 100 * row["after"]
-    if row["p_value"] >= SURE:
+    if row["p_value"] >= LEVEL:
         return (
             f"made no detectable difference on {where} with {row['total']:,} items: "
             f"{before:.1f} % before, {after:.1f} % after ({change})."
