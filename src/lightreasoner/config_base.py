@@ -7,6 +7,7 @@ Place[T]     where the work is done and written
 """
 
 import difflib
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
@@ -104,15 +105,19 @@ def explain(config: type[BaseModel], error: ValidationError) -> str:
     return "; ".join(_explain(config, problem) for problem in error.errors())
 
 
+def nearest(name: str, known: Iterable[str], what: str) -> str:
+    """The known name that is meant, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"known {what}: {', '.join(names)}"
+
+
 def _explain(config: type[BaseModel], problem: Any) -> str:
     """One clause of an error message, for one finding of pydantic."""
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(config, path[:-1])
-        nearest = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(sorted(known))}"
-        return f"unknown key {key}: {hint}"
+        return f"unknown key {key}: {nearest(path[-1], _fields_at(config, path[:-1]), 'keys')}"
     if problem["type"] == "missing":
         return f"{key} is required: give --{key.replace('_', '-')} or set it in a recipe"
     if problem["type"] == "value_error":  # of several settings together

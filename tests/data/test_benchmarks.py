@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from lightreasoner import config
 from lightreasoner.config import BenchmarkName
 from lightreasoner.data.benchmarks import (
     BENCHMARKS,
@@ -96,7 +97,7 @@ def test_an_empty_benchmark_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_benchmark_name_has_an_entry() -> None:
-    assert set(BENCHMARKS) == set(get_args(BenchmarkName))
+    assert set(BENCHMARKS) == set(get_args(config.BenchmarkName))
 
 
 @pytest.mark.parametrize(

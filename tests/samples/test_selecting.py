@@ -14,7 +14,7 @@ from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
-from lightreasoner.samples.selecting import RULES, select
+from lightreasoner.samples.selecting import RULES, rule_of, select
 from lightreasoner.training.batches import load_labels
 
 from ..kept import KeptStep, kept_steps
@@ -141,11 +141,13 @@ def test_a_stopped_selection_goes_on(config: SampleConfig, tmp_path: Path) -> No
         ({"selection": "none", "keep_share": 0.5}, "random keeps some"),
         ({"selection": "top1_flip", "threshold": 1.0}, "no score"),
         ({"keep_share": 0.5, "keep_labels": 5}, "give one"),
+        ({"selection": "label_surprize", "threshold": 1.0}, "no selection label_surprize: did you mean label_surprise"),
+        ({"selection": "x", "threshold": 1.0}, "no selection x: known rules: divergence, expert_entropy"),
     ],
 )
 def test_rules_without_a_meaning_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SelectSettings.checked(settings)
+        rule_of(SelectSettings.checked(settings))
 
 
 def test_what_the_folder_does_not_hold_is_refused(config: SampleConfig, tmp_path: Path) -> None:

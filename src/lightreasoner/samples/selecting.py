@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lightreasoner import contrast
-from lightreasoner.config import SelectConfig, Selection
+from lightreasoner.config import SelectConfig, SelectSettings
+from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import StageFolder, open_stage
@@ -42,14 +43,26 @@ class Steps:
         return torch.from_numpy(self.shard.at_labels(column))
 
 
-# A rule is one line: the score of each step. The highest scores are kept, −∞ never.
-RULES: Mapping[Selection, Callable[[Steps], Tensor]] = {
-    "divergence": lambda steps: steps.of("kl"),
-    "label_surprise": lambda steps: contrast.label_kl(steps.weights, steps.log_expert),
-    "top1_flip": lambda steps: torch.where(_flips(steps), 0.0, -torch.inf),
-    "expert_entropy": lambda steps: steps.of("expert_entropy"),
-    "random": lambda steps: torch.zeros(len(steps)),
-    "none": lambda steps: torch.zeros(len(steps)),
+COUNTS = ("keep_share", "keep_labels")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A selection rule. The steps with the highest scores are kept, those with −∞ never."""
+
+    score: Callable[[Steps], Tensor]  # [N]
+    cuts: tuple[str, ...] = ("threshold", *COUNTS)  # settings that may say where to cut
+    needs_cut: bool = True
+
+
+# A rule is one entry here.
+RULES: Mapping[str, Rule] = {
+    "divergence": Rule(lambda steps: steps.of("kl")),
+    "label_surprise": Rule(lambda steps: contrast.label_kl(steps.weights, steps.log_expert)),
+    "top1_flip": Rule(lambda steps: torch.where(_flips(steps), 0.0, -torch.inf), COUNTS, needs_cut=False),
+    "expert_entropy": Rule(lambda steps: steps.of("expert_entropy")),
+    "random": Rule(lambda steps: torch.zeros(len(steps)), COUNTS),
+    "none": Rule(lambda steps: torch.zeros(len(steps)), (), needs_cut=False),
 }
 
 
@@ -61,17 +74,39 @@ def select(config: SelectConfig) -> dict[str, Any]:
         ConfigError: the label needs tokens that were not sampled.
         RunCorrupted: the source is unfinished or damaged.
     """
+    rule = rule_of(config)
     sampled, source = folder.read_samples(config.source)
     made = _selection(config, sampled, source)
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
         if stage.result is not None:
             return stage.result
-        scores = torch.cat([RULES[config.selection](steps) for steps in _steps(source, config)])
+        scores = torch.cat([rule.score(steps) for steps in _steps(source, config)])
         kept = _cut(scores, config)
         if not kept.any():
             raise DataError(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
         _write(stage, source, config, kept)
         return stage.finish({**stage.counts, "selection": config.selection, "lowest_score": float(scores[kept].min())})
+
+
+def rule_of(settings: SelectSettings) -> Rule:
+    """The rule of these settings.
+
+    Raises:
+        ConfigError: there is no such rule, or the settings cut it in a way that means nothing.
+    """
+    name, rule = settings.selection, RULES.get(settings.selection)
+    if rule is None:
+        raise ConfigError(f"no selection {name}: {nearest(name, RULES, 'rules')}")
+    cuts = [cut for cut in ("threshold", *COUNTS) if getattr(settings, cut) is not None]
+    if rule.needs_cut and not set(cuts) & set(rule.cuts):
+        raise ConfigError(f"selection = {name} needs {', '.join(rule.cuts[:-1])} or {rule.cuts[-1]}")
+    if not rule.cuts and cuts:
+        raise ConfigError(f"selection = {name} keeps every step, so {cuts[0]} means nothing; random keeps some")
+    if set(cuts) - set(rule.cuts):
+        raise ConfigError(f"selection = {name} has no score that a threshold could cut")
+    if set(COUNTS) <= set(cuts):
+        raise ConfigError("keep_share and keep_labels both say how many; give one")
+    return rule
 
 
 def _selection(config: SelectConfig, sampled: Made, source: StageFolder) -> Selected:
