@@ -37,7 +37,7 @@ from speed import LABELS_PER_STEP, gemm_rate, timed
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, PairConfig, SampleConfig
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
-from lightreasoner.models.loading import load_pair
+from lightreasoner.models.loading import FoundPair, load_pair
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
 from lightreasoner.samples.folder import Rollout
@@ -145,7 +145,8 @@ class Bench:
         """Run a stage; returns its seconds, seconds of loading and peak device memory, and its result."""
         drop_from_page_cache(self._folder)
         reset_device_peak()
-        with stopwatch(sampling if loader == "load_pair" else training, loader) as loading:
+        owner, name = (FoundPair, "load") if loader == "load_pair" else (training, loader)
+        with stopwatch(owner, name) as loading:
             seconds, result = timed(work)
         return {"seconds": seconds, "loading_seconds": sum(loading), "device_peak_gib": device_peak()}, result
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
-from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.loading import find_model, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
@@ -59,7 +59,7 @@ def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     template = PromptTemplate(tokenizer, config.cue, config.chat_template)
     problem = make_problem(config.question)
     settings = config.model_dump(include=set(SampleConfig.model_fields))
-    sampler = Sampler.load(SampleConfig(**settings, dataset="-", out=Path("-")), template)
+    sampler = Sampler.of(load_pair(config), template, SampleConfig(**settings, dataset="-", out=Path("-")))
     (shard,) = sampler.run([Prompted(problem, template.encode(problem.question))])
     (scored,) = scored_rollouts(shard)
     return scored, TokenTexts(getattr(tokenizer, "backend_tokenizer", None))

@@ -22,7 +22,7 @@ from lightreasoner.inference.memory import in_halves
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.miniature import model_path
-from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import FoundPair, find_model, load_model, load_tokenizer
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
 from lightreasoner.samples.folder import Rollout
@@ -127,7 +127,7 @@ def test_a_pair_without_contrast_has_nothing_to_teach(config: SampleConfig) -> N
 def test_a_finished_stage_loads_no_model(config: SampleConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     result = sample(config)
     stamps = {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()}
-    monkeypatch.setattr(sampling, "load_pair", None)
+    monkeypatch.setattr(FoundPair, "load", None)
     assert sample(config) == result
     assert {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()} == stamps
 

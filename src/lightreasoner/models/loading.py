@@ -208,20 +208,38 @@ class Pair:
         return min(context_length(self.expert), context_length(self.amateur))
 
 
-def load_pair(config: PairConfig) -> Pair:
-    """Load both models, after a comparison of their tokenizers.
+@dataclass(frozen=True)
+class FoundPair:
+    """Expert and amateur on this machine, before their weights are loaded."""
 
-    Raises:
-        VocabularyMismatch: see `share_vocabulary`.
-        ModelError: see `find_model` and `load_model`.
-    """
-    named = ((config.expert, config.expert_revision), (config.amateur, config.amateur_revision))
-    sources = [find_model(name, revision) for name, revision in named]
-    first, second = (load_tokenizer(source, config) for source in sources)
-    share_vocabulary(first, second, rule=config.vocabulary)  # before any weights are read
-    expert, amateur = (load_model(source, config) for source in sources)
-    widths = (logit_width(expert), logit_width(amateur))
-    return Pair(expert, amateur, share_vocabulary(first, second, widths, config.vocabulary))
+    config: PairConfig
+    expert: ModelSource
+    amateur: ModelSource
+
+    def load(self) -> Pair:
+        """Load both models, after a comparison of their tokenizers.
+
+        Raises:
+            VocabularyMismatch: see `share_vocabulary`.
+            ModelError: see `load_model`.
+        """
+        sources, rule = (self.expert, self.amateur), self.config.vocabulary
+        first, second = (load_tokenizer(source, self.config) for source in sources)
+        share_vocabulary(first, second, rule=rule)  # before any weights are read
+        expert, amateur = (load_model(source, self.config) for source in sources)
+        widths = (logit_width(expert), logit_width(amateur))
+        return Pair(expert, amateur, share_vocabulary(first, second, widths, rule))
+
+
+def find_pair(config: PairConfig) -> FoundPair:
+    """Find both models; see `find_model`."""
+    expert = find_model(config.expert, config.expert_revision)
+    return FoundPair(config, expert, find_model(config.amateur, config.amateur_revision))
+
+
+def load_pair(config: PairConfig) -> Pair:
+    """Find and load both models; see `find_pair` and `FoundPair.load`."""
+    return find_pair(config).load()
 
 
 @cache

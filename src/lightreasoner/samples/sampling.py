@@ -20,7 +20,7 @@ from lightreasoner.inference.generation import Decoding, Engine, Generation
 from lightreasoner.inference.memory import ModelWork, fitting_rows
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.scoring import response_states, row_chunks
-from lightreasoner.models.loading import Pair, dtype_name, find_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import Pair, dtype_name, find_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.runs.progress import say
@@ -54,8 +54,6 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; everything that was committed before stays.
     """
-    expert = find_model(config.expert, config.expert_revision)
-    template = PromptTemplate(load_tokenizer(expert, config), config.cue, config.chat_template)
     problems = load_problems(
         config.dataset,
         limit=config.max_questions,
@@ -63,11 +61,13 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         data_dir=config.data_dir,
         question_field=config.question_field,
     )
+    found = find_pair(config)
+    template = PromptTemplate(load_tokenizer(found.expert, config), config.cue, config.chat_template)
     made = folder.Sampled(
         **config.model_dump(include=set(folder.Made.model_fields)),  # names of the models, the cue, and the data set
-        expert_sha256=expert.fingerprint(),
+        expert_sha256=found.expert.fingerprint(),
         template_sha256=template.fingerprint,
-        amateur_sha256=find_model(config.amateur, config.amateur_revision).fingerprint(),
+        amateur_sha256=found.amateur.fingerprint(),
         questions=len(problems.problems),
         questions_sha256=problems.fingerprint,
         beta=config.divergence_beta,
@@ -79,14 +79,15 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         if stage.result is not None:
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
+        pair = found.load()
         prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
-        sampler = Sampler.load(config, template)
-        context = sampler.pair.context_length
+        sampler = Sampler.of(pair, template, config)
+        context = pair.context_length
         fitting = [item for item in prompted if len(item.prompt_ids) + config.max_new_tokens <= context]
         if too_long := len(prompted) - len(fitting):
             say(f"{too_long} questions skipped: with the rollout they are longer than {context} tokens")
         longest = max((len(item.prompt_ids) for item in fitting), default=1) + config.max_new_tokens
-        size = config.batch_size or stage.batch_size or fitting_rows(sampler.pair.expert, longest)
+        size = config.batch_size or stage.batch_size or fitting_rows(pair.expert, longest)
         settle(stage, fitting, size, sampler, total=len(fitting))
         counts = stage.counts
         if not counts.get("kept_steps"):
@@ -100,7 +101,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
                 "duplicate_questions": problems.duplicates,
                 "too_long_questions": too_long,
                 "stop_ids": list(sampler.decoding.stop_ids),
-                "tokens_left_out": sampler.pair.vocabulary.left_out,
+                "tokens_left_out": pair.vocabulary.left_out,
             }
         )
 
@@ -120,9 +121,8 @@ class Sampler(ModelWork[Prompted, Shard]):
         self._config = config
 
     @classmethod
-    def load(cls, config: SampleConfig, template: PromptTemplate) -> "Sampler":
-        """Load the pair, with the fastest engine that the expert can use."""
-        pair = load_pair(config)
+    def of(cls, pair: Pair, template: PromptTemplate, config: SampleConfig) -> "Sampler":
+        """A sampler with the fastest engine that the expert can use."""
         if left_out := pair.vocabulary.left_out:
             say(
                 f"{left_out} token ids mean different things to the two models: left out of both distributions. "
