@@ -37,7 +37,8 @@ from speed import LABELS_PER_STEP, gemm_rate, timed
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, PairConfig, SampleConfig
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
-from lightreasoner.models.loading import FoundPair, load_pair
+from lightreasoner.models import loading
+from lightreasoner.models.loading import load_pair
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
 from lightreasoner.samples.folder import Rollout
@@ -119,9 +120,7 @@ class Bench:
     def job(self, save: Callable[[dict[str, Any]], None]) -> None:
         plan, facts = self._plan, {"beta": self.beta, "finetuning": {}}
         with models.word_tokenizers():
-            row, result = self._stage(
-                "load_pair", lambda: sampling.sample(self._sample_config("run", plan.questions, self.beta))
-            )
+            row, result = self._stage(lambda: sampling.sample(self._sample_config("run", plan.questions, self.beta)))
             kept = {"steps_scored": result["steps"], "steps_kept": result["kept_steps"]}
             facts["sampling"] = {"questions": plan.questions, **kept, **row}
             save(facts)
@@ -135,20 +134,19 @@ class Bench:
                     dtype="bfloat16",
                     device=self._device,
                 )
-                row, _ = self._stage("load_model", lambda config=config: training.finetune(config))
+                row, _ = self._stage(lambda config=config: training.finetune(config))
                 facts["finetuning"][f"m={block}"] = {"steps": plan.steps, **row}
                 save(facts)
         facts["whole"] = {name: whole_job(facts["sampling"], row, plan) for name, row in facts["finetuning"].items()}
         save(facts)
 
-    def _stage(self, loader: str, work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    def _stage(self, work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
         """Run a stage; returns its seconds, seconds of loading and peak device memory, and its result."""
         drop_from_page_cache(self._folder)
         reset_device_peak()
-        owner, name = (FoundPair, "load") if loader == "load_pair" else (training, loader)
-        with stopwatch(owner, name) as loading:
+        with stopwatch(loading, "load_model") as spent:
             seconds, result = timed(work)
-        return {"seconds": seconds, "loading_seconds": sum(loading), "device_peak_gib": device_peak()}, result
+        return {"seconds": seconds, "loading_seconds": sum(spent), "device_peak_gib": device_peak()}, result
 
     def stages(self, save: Callable[[dict[str, Any]], None]) -> None:
         measured = self._loaded()
