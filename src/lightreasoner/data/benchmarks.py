@@ -1,7 +1,6 @@
 """The benchmarks of `benchmarks.yaml`: source, question, gold answer, kind of answer, few-shot examples, version.
 
-To add one, add an entry to that file, a function to `rows.py` where a field alone is not enough, and the name to
-`config.BenchmarkName`.
+To add one, add an entry to that file, and a function to `rows.py` where a field alone is not enough.
 """
 
 import hashlib
