@@ -34,9 +34,6 @@ from lightreasoner.runs.progress import say
 from lightreasoner.runs.terminal import visible
 
 C = TypeVar("C", bound=Config)
-GIVEN_FLAGS = PlainValidator(
-    dict
-)  # cyclopts passes on the given fields of a config unchecked: `_checked` adds the recipe
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 DryRun = Annotated[bool, Parameter(name="--dry-run", help="Print the resolved settings as JSON and exit.")]
 Recipe = Annotated[str | None, Parameter(name="--config", help="Bundled recipe or .yaml file; flags override it.")]
@@ -85,7 +82,7 @@ def command(
         flags: names of flags that differ from their parameters.
         notes: help below the docstring's first line.
         lines: "module:function" that turns the result into lines for people; by default one `key: value` each.
-        show: called with the result, after it was printed or, without --json, instead of that.
+        show: called with the result: after it was printed, or instead of printing if `with_json` is false.
         with_json: add --json, and print the result.
         writes: refuse early if another process holds the `out` folder of the config.
     """
@@ -129,7 +126,7 @@ def command(
 
 
 def _declaration(target: str) -> Callable[..., Any]:
-    """The function "module:function" with an empty body, from its source: its module would import torch."""
+    """Signature and docstring of "module:function", read from its source: importing its module would import torch."""
     module, _, name = target.partition(":")
     path = Path(__file__).parent.joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

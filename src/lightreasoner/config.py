@@ -27,8 +27,10 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 _BENCHMARKS = (Path(__file__).parent / "data/benchmarks.yaml").read_text(encoding="utf-8")
 if TYPE_CHECKING:
     BenchmarkName = str
+    BenchmarkOrSet = str
 else:
     BenchmarkName = Literal[tuple(re.findall(r"^(\w+):", _BENCHMARKS, re.MULTILINE))]
+    BenchmarkOrSet = Literal[BenchmarkName, "paper"]
 Contrast = Literal["amateur", "own_token", "own_distribution"]
 BaselineKind = Literal["rejection-sft", "ground-truth"]
 VocabularyRule = Literal["strict", "shared"]
@@ -196,7 +198,7 @@ class MergeSettings(Config):
 class QuestionSettings(Config):
     """What an evaluation asks."""
 
-    benchmarks: Input[tuple[BenchmarkName | Literal["paper"], ...]] = ("gsm8k",)
+    benchmarks: Input[tuple[BenchmarkOrSet, ...]] = ("gsm8k",)
     """Benchmarks; paper stands for the seven of its Table 1. `lightr benchmarks` lists them."""
     prompts: Input[Literal["chat", "plain", "both"]] = "chat"
     """chat: cue and chat template (the paper's Eq 36). plain: "Question: … Answer:" (its Eq 37, used there for base

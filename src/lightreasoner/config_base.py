@@ -1,7 +1,7 @@
 """Base of all configs: the role of a setting, the identity of a config, messages with "did you mean".
 
 Decides[T]   the value decides the result
-Input[T]     where something is read; its content decides, and the stage adds that to its fingerprint
+Input[T]     selects what is read (a path, a revision, the first N); fingerprints hold a hash of what was read instead
 Speed[T]     changes speed, memory, or what is logged and kept on the way
 Place[T]     where the work is done and written
 """
@@ -54,7 +54,7 @@ class Config(BaseModel):
 
         Args:
             parts: take only the settings of these base classes; without any, all settings.
-            inputs: also say where inputs are read, for a caller that does not add their content.
+            inputs: with the `Input` settings, for callers that do not hash the content themselves.
         """
         roles = {Role.DECIDES, Role.INPUT} if inputs else {Role.DECIDES}
         names = {name for part in parts or (type(self),) for name in part.model_fields}

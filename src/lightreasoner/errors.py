@@ -1,6 +1,6 @@
 """The errors of this package. The command line shows one as a line, and exits with its `exit_code`.
 
-A message says what is wrong with its values, why it matters, and what to do.
+A message says what is wrong, with the values, why it matters, and what to do.
 """
 
 import signal

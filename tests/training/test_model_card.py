@@ -11,7 +11,7 @@ import pytest
 
 from lightreasoner.config import BaselineConfig, FinetuneConfig, SampleConfig, SelectConfig
 from lightreasoner.samples.folder import Baseline, Imported, Made, Sampled, Selected
-from lightreasoner.training.model_card import Tuned, merging_command
+from lightreasoner.training.model_card import Tuned, merging_command, sampling_commands
 
 PROMPT: dict[str, Any] = {"cue": "Think, then \\boxed{it}.", "template_sha256": "3" * 64}
 EXPERT: dict[str, Any] = {"expert": "miniature/expert", "expert_sha256": "0" * 64}
@@ -67,7 +67,7 @@ def understood(command: str) -> dict[str, Any]:
 
 
 def test_sampling_and_tuning_are_told_in_full() -> None:
-    (command,) = SAMPLED.commands("runs/it again")
+    (command,) = sampling_commands(SAMPLED, "runs/it again")
     settings = understood(command)
     wanted = {**SAMPLED.settings.identity(inputs=True), "dtype": "float32", "out": "runs/it again"}
     assert {name: settings[name] for name in wanted} == wanted
@@ -82,7 +82,7 @@ def test_sampling_and_tuning_are_told_in_full() -> None:
 
 def test_a_selection_is_made_from_samples_that_are_made_first() -> None:
     chosen = Selected(**facts_of(SAMPLED), settings=RULE, source=SAMPLED, samples_sha256="4" * 64)
-    sampling, selecting = chosen.commands("RUN")
+    sampling, selecting = sampling_commands(chosen, "RUN")
     assert understood(sampling)["out"] == "RUN-samples"
     assert shlex.split(selecting)[:5] == ["lightr", "samples", "select", "RUN-samples", "RUN"]
     for flag in ("--selection label_surprise", "--keep-share 0.25", "--contrast own_token", "--seed 7"):
@@ -94,7 +94,7 @@ def test_a_selection_is_made_from_samples_that_are_made_first() -> None:
 def test_the_data_of_a_baseline_are_named_as_such(kind: str) -> None:
     settings = BASELINE_SETTINGS.model_copy(update={"kind": kind})
     made = Baseline(**EXPERT, **PROMPT, settings=settings, problems_sha256="5" * 64, dtype="float32")
-    (command,) = made.commands("RUN")
+    (command,) = sampling_commands(made, "RUN")
     found = understood(command)
     wanted = {**settings.identity(inputs=True), "dtype": "float32", "out": "RUN"}
     assert {name: found[name] for name in wanted} == wanted
@@ -102,6 +102,6 @@ def test_the_data_of_a_baseline_are_named_as_such(kind: str) -> None:
 
 def test_imported_samples_have_no_command() -> None:
     made = Imported(**EXPERT, **PROMPT, file_sha256="6" * 64, questions_sha256=None, question_field=None)
-    assert made.commands("RUN") == []
+    assert sampling_commands(made, "RUN") == []
     chosen = Selected(**facts_of(made), settings=RULE, source=made, samples_sha256="4" * 64)
-    assert chosen.commands("RUN") == []
+    assert sampling_commands(chosen, "RUN") == []

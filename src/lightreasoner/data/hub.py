@@ -1,12 +1,11 @@
-"""Settings for a quick check that the Hub answers, before a client library starts a download.
-
-Downloads retry for half a minute before they fail; a user without a network should know within seconds.
-"""
+"""The Hub: names of repositories, offline mode, and the commit that a model's branch or tag stands for."""
 
 import os
 import re
 
-TIMEOUT = 5.0  # seconds until the Hub counts as unreachable
+# Seconds until the Hub counts as unreachable. Downloads retry for half a minute before they fail; a user without a
+# network should know sooner.
+TIMEOUT = 5.0
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -19,3 +18,17 @@ def is_offline() -> bool:
 def is_repository(name: str) -> bool:
     """Whether the name has the form of a Hub id, OWNER/NAME."""
     return bool(_REPOSITORY.fullmatch(name))
+
+
+def model_commit(name: str, revision: str | None) -> str:
+    """Commit of a model repository that a branch or tag stands for, so that later downloads read one commit.
+
+    Raises:
+        ConnectionError: HF_HUB_OFFLINE is set.
+        Exception: of a client library, each its own; the Hub does not answer within `TIMEOUT`, or refuses.
+    """
+    from huggingface_hub import HfApi  # imports slowly, and most commands need no Hub
+
+    if is_offline():
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    return str(HfApi().model_info(name, revision=revision, timeout=TIMEOUT).sha)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import psutil
 import torch
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
@@ -251,11 +251,7 @@ def _download(name: str, revision: str | None) -> ModelSource:
         "ignore_patterns": ["*/*"],
     }
     try:
-        if hub.is_offline():
-            raise ConnectionError("HF_HUB_OFFLINE is set")
-        # One quick question first: the download itself retries for half a minute before it gives up.
-        commit = HfApi().model_info(name, revision=revision, timeout=hub.TIMEOUT).sha
-        folder = Path(snapshot_download(**wanted, revision=commit))
+        folder = Path(snapshot_download(**wanted, revision=hub.model_commit(name, revision)))
     except HfHubHTTPError as error:
         raise ModelError(f"the Hub refuses {name}: {_first_line(error)}") from None
     except Exception as error:  # every client library has its own idea of "no connection"

@@ -106,11 +106,11 @@ def read_config(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _fetch(name: str, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     try:
         if not hub.is_offline():
-            revision = HfApi().model_info(name, revision=revision, timeout=hub.TIMEOUT).sha
+            revision = hub.model_commit(name, revision)
         return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=hub.is_offline()))
     except Exception as error:  # each client library raises its own type for "no connection"
         raise HubUnreachable(

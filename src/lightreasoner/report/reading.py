@@ -23,7 +23,7 @@ from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
-from lightreasoner.training.model_card import Tuned, tuned
+from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
 Visit = Callable[[ScoredRollout], None]
@@ -247,5 +247,5 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
         return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
-    sampling = run.sampled[0].commands(again) if run.sampled else []
+    sampling = sampling_commands(run.sampled[0], again) if run.sampled else []
     return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))

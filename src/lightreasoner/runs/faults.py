@@ -28,7 +28,7 @@ ACTIONS = ("kill", "enospc", "memory", "hang")
 _reached: Counter[str] = Counter()
 
 
-def reach(name: str) -> None:
+def fault_point(name: str) -> None:
     """Pass a fail point.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner.errors import DiskFull, LightReasonerError
-from lightreasoner.runs.faults import reach
+from lightreasoner.runs.faults import fault_point
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -44,7 +44,7 @@ def new_folder(final: Path, needed: int) -> Iterator[Path]:
     with naming_full_disk(final, needed, temporary):
         temporary.mkdir()
         yield temporary
-        reach("in-folder")
+        fault_point("in-folder")
         publish_folder(temporary, final)
 
 
@@ -54,7 +54,7 @@ def publish_folder(temporary: Path, final: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    reach("before-name")
+    fault_point("before-name")
     temporary.replace(final)
     _flush_folder(final.parent)
 

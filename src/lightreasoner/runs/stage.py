@@ -1,8 +1,9 @@
 """Run folders: crash-safe, resumable storage for one stage, locked to one process, and the loop that fills it.
 
-A stage writes *shards* (Parquet files) and one *ledger* line per shard group. A shard is written to a temporary
-name, flushed to disk, renamed, and the folder flushed; the ledger line, with the ids of the finished items and the
-hash of every file, is the commit. Whatever the ledger does not list does not count.
+A stage that works through items writes each batch as Parquet files, a *shard* of each kind, and then one line of the
+*ledger*, with the ids of the finished items and the hash of every file. That line is the commit: whatever the ledger
+does not list does not count. A shard is written to a temporary name, flushed to disk, renamed, and the folder flushed.
+Fine-tuning uses manifest, lock and result only.
 
     RUN/
       .lock, .holder            one process at a time
@@ -32,7 +33,7 @@ import pyarrow.parquet as pq
 
 from lightreasoner.errors import RunCorrupted, RunMismatch
 from lightreasoner.runs.environment import environment, now
-from lightreasoner.runs.faults import reach
+from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import progress
@@ -105,22 +106,22 @@ class StageFolder:
             pq.write_table(table, sink, compression="zstd")
             content = sink.getvalue().to_pybytes()
             with naming_full_disk(path, len(content)):
-                reach("before-shard")
+                fault_point("before-shard")
                 write_atomically(path, content)
-            reach("after-shard")
+            fault_point("after-shard")
             files[path.name] = {"rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
         entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts)}
         entry["check"] = _check_of(entry)
         self._append(json.dumps(entry).encode() + b"\n")
         self._entries.append(entry)
-        reach("after-ledger")
+        fault_point("after-ledger")
 
     def _append(self, line: bytes) -> None:
         """Add a line to the ledger; where that fails the ledger is as it was."""
         with naming_full_disk(self._ledger, len(line)), self._ledger.open("ab", buffering=0) as ledger:
             before = ledger.tell()
             try:
-                reach("in-ledger")
+                fault_point("in-ledger")
                 if ledger.write(line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(ledger.fileno())
@@ -143,7 +144,7 @@ class StageFolder:
         return content
 
     def load(self) -> list[str]:
-        """Read what is there. What is torn or damaged is left out, and said so, one line each."""
+        """Read the sound commits and the result; returns one line about each damaged file or ledger line."""
         complaints = []
         lines = self._ledger.read_bytes().splitlines(keepends=True) if self._ledger.exists() else []
         for number, line in enumerate(lines, 1):
@@ -155,7 +156,9 @@ class StageFolder:
             complaints += [f"{self.path / name}: missing or damaged" for name in damaged]
             if not damaged:
                 self._entries.append(entry)
-        return complaints or self._load_result()
+        if complaints:
+            return complaints  # the result may count on what is damaged
+        return self._load_result()
 
     def _load_result(self) -> list[str]:
         path = self.path / "result.json"
@@ -296,7 +299,7 @@ class Work(ABC, Generic[Item, Result]):
 def settle(
     stage: StageFolder, items: Iterable[Item], size: int, work: Work[Item, Result], *, total: int, stream: bool = False
 ) -> None:
-    """The one loop of all stages: do every item that the stage has not committed, batch by batch.
+    """The loop of all stages that work through items: run what is not committed, batch by batch, and commit each batch.
 
     A stop request is answered between two batches. The batches depend on the items, their order and the size alone,
     so a resumed run forms the very batches of an uninterrupted one.
@@ -317,7 +320,7 @@ def settle(
             return
 
     def run(part: Sequence[Item]) -> list[Result]:
-        reach("in-batch")
+        fault_point("in-batch")
         return work.run(part)
 
     stage.keep_batch_size(size)
@@ -352,7 +355,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_of(entry: Mapping[str, Any]) -> str:
-    """Hash of a ledger line's other fields: a digit that flipped in a number would else pass for another number."""
+    """Hash of a ledger line's other fields. It finds damage that leaves valid JSON, such as another digit."""
     facts = {name: value for name, value in entry.items() if name != "check"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -368,7 +371,7 @@ def _commit_of(line: bytes) -> dict[str, Any] | None:
         return None
     sound = isinstance(entry.get("shard"), int) and all(isinstance(value, str) for value in hashes)
     sound = sound and all(name == Path(name).name for name in entry["files"])  # nothing outside the folder
-    sound = sound and entry.get("check", _check_of(entry)) == _check_of(entry)  # run folders of before had none
+    sound = sound and entry.get("check", _check_of(entry)) == _check_of(entry)  # older versions wrote none
     return entry if sound and "ids" in entry and "counts" in entry else None
 
 

@@ -9,7 +9,6 @@ A label goes from tensors to Arrow columns (`table_of`) and back to flat arrays 
 numbers in between.
 """
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,8 +40,8 @@ class Rollout(Record):
     """The expert's response to one question, both models scored at every response token.
 
     Entry t of a list (t = 0 … T−1) speaks of the distribution *before* token t, given the prompt and tokens 0 … t−1.
-    Lists are empty, or entries NaN, where a step was not scored (baselines, imported samples). An imported rollout may
-    have one entry more than tokens: its last label can stand behind the last known token.
+    Lists are empty, or entries NaN, where a step was not scored (baselines, imported samples). Lists of an
+    imported rollout have T + 1 entries where its last label predicts a token that the file does not hold.
     """
 
     question_id: str  # `Problem.id`
@@ -249,16 +248,20 @@ class Made(BaseModel):
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the rows, flat."""
-        settings: Config | None = getattr(self, "settings", None)
-        left_out = {"settings", "source", "beta", "alpha"}
-        return {**(settings.identity() if settings else {}), **self.model_dump(mode="json", exclude=left_out)}
-
-    def commands(self, out: str) -> list[str]:
-        """The commands that make these samples again in the run folder `out`; none for imported ones."""
-        return []
+        return self.model_dump(mode="json", exclude={"settings", "source", "beta", "alpha"})
 
 
-class Sampled(Made):
+class Configured(Made):
+    """Made by a command of this package."""
+
+    settings: Config
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Made.fingerprint`."""
+        return {**self.settings.identity(), **super().fingerprint()}
+
+
+class Sampled(Configured):
     """Made by stage 1."""
 
     made_by: Literal["sample"] = "sample"
@@ -267,22 +270,14 @@ class Sampled(Made):
     questions_sha256: str
     dtype: str
 
-    def commands(self, out: str) -> list[str]:
-        """See `Made.commands`."""
-        return [command_line(["sample"], self.settings, out, dtype=self.dtype)]
 
-
-class Baseline(Made):
+class Baseline(Configured):
     """Made as the training data of a baseline."""
 
     made_by: Literal["baseline"] = "baseline"
     settings: BaselineConfig
     problems_sha256: str
     dtype: str
-
-    def commands(self, out: str) -> list[str]:
-        """See `Made.commands`."""
-        return [command_line(["baseline", self.settings.kind], self.settings, out, "kind", dtype=self.dtype)]
 
 
 class Imported(Made):
@@ -294,7 +289,7 @@ class Imported(Made):
     question_field: str | None
 
 
-class Selected(Made):
+class Selected(Configured):
     """Selected and relabelled from other samples."""
 
     made_by: Literal["select"] = "select"
@@ -306,21 +301,9 @@ class Selected(Made):
         """See `Made.fingerprint`."""
         return {**super().fingerprint(), "source": self.source.fingerprint()}
 
-    def commands(self, out: str) -> list[str]:
-        """See `Made.commands`."""
-        sampling = self.source.commands(f"{out}-samples")
-        words = ["samples", "select", f"{out}-samples", out]
-        return [*sampling, command_line(words, self.settings, None, "source")] if sampling else []
-
 
 Provenance = Annotated[Sampled | Selected | Baseline | Imported, Field(discriminator="made_by")]
 _PROVENANCE: TypeAdapter[Provenance] = TypeAdapter(Provenance)
-
-
-def command_line(words: Sequence[str], settings: Config, out: str | None, *left_out: str, **changes: Any) -> str:
-    """A `lightr` command with these settings as flags."""
-    flags = settings.flags(*left_out, **changes)
-    return shlex.join(["lightr", *words, *flags, *(["--out", out] if out else [])])
 
 
 def read_samples(path: Path) -> tuple[Provenance, StageFolder]:

@@ -31,9 +31,12 @@ from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, S
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
 
-# What both models say at the N response tokens of a batch, laid end to end: the columns `PER_STEP` and `PER_TOP`, [N];
-# `rows`, the index of each kept step among the N, [S]; `sizes`, the tokens in its label, [S]; and the columns
-# `PER_LABEL` of all labels end to end, [sum of sizes].
+# Both models at the N response tokens of a batch, one rollout after another, by column:
+#   PER_STEP      [N]
+#   PER_TOP       [N, k]
+#   kept_rows     [S]              index of each kept step among the N
+#   label_sizes   [S]              tokens in its label
+#   PER_LABEL     [sum of sizes]   one label after another
 Scores = dict[str, Tensor]
 
 
@@ -64,10 +67,14 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     found = find_pair(config)
     template = PromptTemplate(load_tokenizer(found.expert, config), config.cue, config.chat_template)
     made = folder.Sampled(
-        **config.model_dump(include=set(folder.Made.model_fields)),  # names of the models, the cue, and the data set
+        expert=config.expert,
+        expert_revision=config.expert_revision,
         expert_sha256=found.expert.fingerprint(),
-        template_sha256=template.fingerprint,
+        amateur=config.amateur,
         amateur_sha256=found.amateur.fingerprint(),
+        cue=config.cue,
+        template_sha256=template.fingerprint,
+        dataset=config.dataset,
         questions=len(problems.problems),
         questions_sha256=problems.fingerprint,
         beta=config.divergence_beta,
@@ -126,7 +133,7 @@ class Sampler(ModelWork[Prompted, Shard]):
         if left_out := pair.vocabulary.left_out:
             say(
                 f"{left_out} token ids mean different things to the two models: left out of both distributions. "
-                "Where a prompt holds one, the amateur reads it as a token of its own"
+                "Where a prompt holds one, the amateur reads another token there"
             )
         decoding = Decoding(
             max_new_tokens=config.max_new_tokens,
@@ -186,12 +193,12 @@ class Sampler(ModelWork[Prompted, Shard]):
         taken = torch.tensor(tokens, dtype=torch.long, device=device)
         width = len(self.pair.vocabulary.token_ids)
         chunks = []
-        # The LM head is fastest on many rows at once, the contrast on as few as fit the processor's cache.
-        for some in row_chunks(len(taken), width, device, for_head=True):
-            expert_logits, amateur_logits = expert.logits(some), amateur.logits(some).to(device)
-            for part in row_chunks(some.stop - some.start, width, device):
-                rows = slice(some.start + part.start, some.start + part.stop)
-                chunks.append(self._contrast(expert_logits[part], amateur_logits[part], taken[rows], rows.start))
+        # The LM head is fastest on large chunks, the contrast on chunks that fit the processor's cache.
+        for head_chunk in row_chunks(len(taken), width, device, for_head=True):
+            expert_logits, amateur_logits = expert.logits(head_chunk), amateur.logits(head_chunk).to(device)
+            for chunk in row_chunks(head_chunk.stop - head_chunk.start, width, device):
+                rows = slice(head_chunk.start + chunk.start, head_chunk.start + chunk.stop)
+                chunks.append(self._contrast(expert_logits[chunk], amateur_logits[chunk], taken[rows], rows.start))
         return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     @torch.inference_mode()
@@ -215,7 +222,7 @@ class Sampler(ModelWork[Prompted, Shard]):
             "expert_top_logprobs": expert_top.values,
             "amateur_top_ids": vocabulary.ids_of(amateur_top.indices),
             "amateur_top_logprobs": amateur_top.values,
-            "rows": kept.nonzero()[:, 0] + first,
+            "kept_rows": kept.nonzero()[:, 0] + first,
             **_labels(log_expert[kept], log_amateur[kept], config.plausibility_alpha, vocabulary),
         }
 
@@ -234,13 +241,13 @@ class Sampler(ModelWork[Prompted, Shard]):
             },
         )
         starts = np.cumsum([0, *lengths])
-        rollout_of = np.searchsorted(starts[1:], columns["rows"], side="right")
+        rollout_of = np.searchsorted(starts[1:], columns["kept_rows"], side="right")
         labels = folder.table_of(
             folder.Label,
             {
                 "question_id": rollouts["question_id"].take(pa.array(rollout_of)).combine_chunks(),
-                "position": columns["rows"] - starts[rollout_of],
-                **{name: Ragged.of_lengths(columns[name], columns["sizes"]) for name in PER_LABEL},
+                "position": columns["kept_rows"] - starts[rollout_of],
+                **{name: Ragged.of_lengths(columns[name], columns["label_sizes"]) for name in PER_LABEL},
             },
         )
         return Shard(rollouts, labels)
@@ -250,12 +257,17 @@ def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: S
     """Eq 4–6 for kept rows, [S, V] each."""
     plausible = contrast.plausible_tokens(log_expert, alpha)
     sizes = plausible.sum(1)
-    # Few tokens are plausible: the label is made of the most probable K alone, in the order of their ids.
+    # Plausible tokens are among the K most probable ones: only those columns are kept, in the order of their ids.
     columns = log_expert.topk(int(sizes.max()) if len(sizes) else 0).indices.sort(1).values
     log_expert, log_amateur, plausible = (every.gather(1, columns) for every in (log_expert, log_amateur, plausible))
     weights = contrast.contrastive_labels(log_expert, log_amateur, plausible)
-    values = (vocabulary.ids_of(columns), weights, log_expert, log_amateur)
-    return {"sizes": sizes, **{name: part[plausible] for name, part in zip(PER_LABEL, values, strict=True)}}
+    return {
+        "label_sizes": sizes,
+        "token_ids": vocabulary.ids_of(columns)[plausible],
+        "weights": weights[plausible],
+        "expert_logprobs": log_expert[plausible],
+        "amateur_logprobs": log_amateur[plausible],
+    }
 
 
 def check_finite(counts: Mapping[str, int]) -> None:

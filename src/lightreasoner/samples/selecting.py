@@ -22,7 +22,7 @@ from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import StageFolder, open_stage
 from lightreasoner.samples import folder
-from lightreasoner.samples.folder import PER_LABEL, Made, Ragged, Selected, Shard
+from lightreasoner.samples.folder import Made, Ragged, Selected, Shard
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,14 @@ def _write(stage: StageFolder, source: StageFolder, config: SelectConfig, kept: 
             continue
         inside = (steps.weights > 0) & mine[:, None]
         sizes = inside.sum(1)[mine].numpy()
-        values = (steps.token_ids, steps.weights, steps.log_expert, steps.log_amateur)
+        label = {
+            "token_ids": steps.token_ids,
+            "weights": steps.weights,
+            "expert_logprobs": steps.log_expert,
+            "amateur_logprobs": steps.log_amateur,
+        }
         columns: dict[str, Any] = {
-            name: Ragged.of_lengths(part[inside].numpy(), sizes) for name, part in zip(PER_LABEL, values, strict=True)
+            name: Ragged.of_lengths(values[inside].numpy(), sizes) for name, values in label.items()
         }
         old = steps.shard.labels.filter(mine.numpy())
         columns |= {name: old[name].combine_chunks() for name in ("question_id", "position")}

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightreasoner.errors import RunCorrupted
-from lightreasoner.runs.faults import reach
+from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_json
 from lightreasoner.runs.progress import say
 
@@ -41,7 +41,7 @@ class TrainingState:
     accelerator: Accelerator
     model: PeftModel
     optimizer: Optimizer
-    scheduler: LRScheduler
+    lr_scheduler: LRScheduler
     sums: dict[str, float]
     step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class TrainingState:
     def parts(self) -> dict[str, Any]:
         """Objects with a `state_dict`, by file name."""
         scaler = self.accelerator.scaler
-        parts = {"optimizer.pt": self.optimizer, "scheduler.pt": self.scheduler, "scaler.pt": scaler}
+        parts = {"optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler, "scaler.pt": scaler}
         return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -78,13 +78,13 @@ def _write_checkpoint(
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     with naming_full_disk(path, 12 * trained + OTHER_BYTES, path):  # float32, with Adam's two moments
         state.model.save_pretrained(str(path), save_embedding_layers=False)
-        reach("in-checkpoint")
+        fault_point("in-checkpoint")
         for name, part in state.parts.items():
             torch.save(part.state_dict(), path / name)
         torch.save(random_states, path / "rng_state.pth")
         totals = {name: sum(each[name] for each in sums) for name in state.sums}
         (path / "trainer_state.json").write_text(json.dumps({"log_history": state.log, "sums": totals}))
-        reach("before-checkpoint-complete")
+        fault_point("before-checkpoint-complete")
         write_json(path / COMPLETE, {file.name: file_hash(file) for file in sorted(path.iterdir()) if file.is_file()})
     checkpoints = _checkpoints(folder)
     newest = checkpoints.index(path)

@@ -94,8 +94,8 @@ def check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
 def _leave_group() -> None:
     """Disconnect the processes of `torchrun`: the threads of a group that is still open at exit can abort it."""
     if torch.distributed.is_initialized():
-        # Free the wrapped model first. Were it the last to hold the group, the group would be closed under the
-        # interpreter's lock, which the group's threads may be waiting for.
+        # Free the wrapped model first: its destructor would close the group while it holds the GIL, and the group's
+        # threads may be waiting for the GIL.
         gc.collect()
         torch.distributed.destroy_process_group()
 
@@ -109,22 +109,22 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     tokenizer = loading.load_tokenizer(source, config)
     base = loading.load_model(source, config.model_copy(update={"device": str(accelerator.device)}))
     objective = LabelObjective(base, vocabulary_of(tokenizer, logit_width(base)), config.labels_per_step, processes)
-    schedule = LabelSchedule(labels, share, config.steps * processes, config.labels_per_forward, config.seed)
+    order = LabelSchedule(labels, share, config.steps * processes, config.labels_per_forward, config.seed)
     tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(accelerator.device)
     collator = Collator(labels, packs(base), tokens)
 
     adapted = attach_lora(base, config)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     model, optimizer = accelerator.prepare(adapted, torch.optim.AdamW(trained, config.learning_rate, weight_decay=0.0))
-    scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=config.steps)
-    state = checkpoints.TrainingState(accelerator, adapted, optimizer, scheduler, objective.sums)
+    lr_scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=config.steps)
+    state = checkpoints.TrainingState(accelerator, adapted, optimizer, lr_scheduler, objective.sums)
 
     checkpoint = checkpoints.newest_complete_checkpoint(folder)
     done = checkpoints.step_of(checkpoint) if checkpoint else 0
-    items = range(done * processes + accelerator.process_index, len(schedule), processes)
+    items = range(done * processes + accelerator.process_index, len(order), processes)
     set_seed(config.seed)  # of dropout
-    # Making the iterator draws from PyTorch's generator, so the generator is restored after it.
-    batches = iter(DataLoader(schedule, sampler=items, collate_fn=collator))
+    # Making the iterator draws from the global generator, so it is made before `resume` restores that generator.
+    batches = iter(DataLoader(order, sampler=items, collate_fn=collator))
     if checkpoint:
         checkpoints.resume(state, checkpoint)
     project = os.environ.get("WANDB_PROJECT", "lightreasoner")
@@ -164,44 +164,55 @@ def _run_steps(
     Raises:
         Interrupted: one of the processes had a signal; all stop after the same step and its checkpoint.
     """
-    accelerator, optimizer, scheduler = state.accelerator, state.optimizer, state.scheduler
-    timed_step, timed_at, note = state.step, time.perf_counter(), ""
+    accelerator, optimizer = state.accelerator, state.optimizer
+    pace, note = _Pace(state.step), ""
     model.train()
     with progress("fine-tuning", config.steps, state.step) as advance, stop_signals() as stop:
         for micro_batches in batches:
             _add_gradients(accelerator, model, objective, micro_batches)
             norm = _clipped_norm(accelerator, model, config.max_grad_norm)
-            learning_rate = float(scheduler.get_last_lr()[0])
+            learning_rate = float(state.lr_scheduler.get_last_lr()[0])
             optimizer.step()
             if not accelerator.optimizer_step_was_skipped:
-                scheduler.step()
+                state.lr_scheduler.step()
             optimizer.zero_grad()
             state.step += 1
 
             if state.step % config.logging_steps == 0:
-                now = time.perf_counter()
-                speed = (state.step - timed_step) * config.labels_per_step / (now - timed_at)
-                timed_step, timed_at = state.step, now
-                epoch = state.step / config.steps
-                means = {**objective.flush(), "labels_per_second": round(speed, 2), "epoch": epoch}
-                _log(state, folder, {**means, "grad_norm": norm, "learning_rate": learning_rate})
-                note = f"loss {means['loss']:.4f}"
+                speed = round(pace.since_last(state.step) * config.labels_per_step, 2)
+                entry = {**objective.flush(), "labels_per_second": speed, "epoch": state.step / config.steps}
+                _log(state, folder, {**entry, "grad_norm": norm, "learning_rate": learning_rate})
+                note = f"loss {entry['loss']:.4f}"
             if accelerator.is_main_process:
                 advance(1, note)
 
             if stop.signal_number is not None:
                 accelerator.set_trigger()
-            stopping = accelerator.check_trigger()  # on any process; if one left alone, the others would hang
+            # True on all processes once one had a signal: one that stopped alone would leave the others waiting.
+            stopping = accelerator.check_trigger()
             if stopping or state.step % config.save_steps == 0 or state.step == config.steps:
                 checkpoints.save_checkpoint(state, folder, config.keep_checkpoints)
             if stopping and state.step < config.steps:
                 raise Interrupted(stop.signal_number or signal.SIGTERM)
 
 
+class _Pace:
+    """Steps per second between two log entries."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._at = step, time.perf_counter()
+
+    def since_last(self, step: int) -> float:
+        """Steps per second since the last call."""
+        (before, then), now = (self._step, self._at), time.perf_counter()
+        self._step, self._at = step, now
+        return (step - before) / (now - then)
+
+
 def _add_gradients(
     accelerator: Accelerator, model: nn.Module, objective: LabelObjective, batches: Sequence[MicroBatch]
 ) -> None:
-    """Forward and backward of one step's labels, micro-batch by micro-batch; DDP adds up gradients in the last one.
+    """Forward and backward of one step's labels, micro-batch by micro-batch; DDP reduces gradients in the last one.
 
     Raises:
         ModelError: memory runs out.
@@ -264,7 +275,7 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
             cpu=device.type == "cpu",
             log_with=list(config.report_to) or None,
             project_dir=folder / "runs",
-            # A step may leave the LoRA weights on some experts of a mixture without a gradient.
+            # In a mixture-of-experts model, the LoRA on parts that no token was routed to gets no gradient.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     except ValueError as error:

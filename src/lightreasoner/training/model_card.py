@@ -1,16 +1,17 @@
 """How an adapter was trained: its record, the commands that train it again, and the README of a merged model."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lightreasoner.config import FinetuneConfig, MergeConfig
+from lightreasoner.config_base import Config
 from lightreasoner.errors import RunCorrupted
 from lightreasoner.runs.stage import StageFolder
-from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected, command_line
+from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected
 
 
 class Tuned(BaseModel):
@@ -35,7 +36,7 @@ class Tuned(BaseModel):
 
     def commands(self, data: str, out: str) -> list[str]:
         """The command that trains this adapter again, on training data that are there."""
-        return [command_line(["finetune"], self.settings, out, dtype=self.dtype, data=data)]
+        return [_command(["finetune"], self.settings, out, dtype=self.dtype, data=data)]
 
 
 def tuned(stage: StageFolder) -> Tuned:
@@ -48,6 +49,18 @@ def tuned(stage: StageFolder) -> Tuned:
         return Tuned.model_validate(stage.manifest["record"])
     except ValidationError:
         raise RunCorrupted(f"{stage.path / 'manifest.json'} is not that of `lightr finetune`") from None
+
+
+def sampling_commands(made: Made, out: str) -> list[str]:
+    """The commands that make these samples again in the run folder `out`; none for imported ones."""
+    if isinstance(made, Sampled):
+        return [_command(["sample"], made.settings, out, dtype=made.dtype)]
+    if isinstance(made, Baseline):
+        return [_command(["baseline", made.settings.kind], made.settings, out, "kind", dtype=made.dtype)]
+    if isinstance(made, Selected) and (sampling := sampling_commands(made.source, f"{out}-samples")):
+        words = ["samples", "select", f"{out}-samples", out]
+        return [*sampling, _command(words, made.settings, None, "source")]
+    return []
 
 
 def merging_command(model: str, adapter: str, out: str) -> str:
@@ -72,7 +85,7 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Tuned |
         **(_training_rows(training) if training else {"Training": "unknown"}),
         "Mean KL to base + adapter": f"{result['mean_kl']:.2e} nats ({result['dtype']})",
     }
-    commands = [*training.samples.commands("RUN"), *training.commands("RUN", "RUN")] if training else []
+    commands = [*sampling_commands(training.samples, "RUN"), *training.commands("RUN", "RUN")] if training else []
     return "\n".join(
         [
             *["---", "library_name: transformers", "tags:", "- lightreasoner"],
@@ -95,6 +108,12 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Tuned |
             "",
         ]
     )
+
+
+def _command(words: Sequence[str], settings: Config, out: str | None, *left_out: str, **changes: Any) -> str:
+    """A `lightr` command with these settings as flags."""
+    flags = settings.flags(*left_out, **changes)
+    return shlex.join(["lightr", *words, *flags, *(["--out", out] if out else [])])
 
 
 def _training_rows(training: Tuned) -> dict[str, Any]:
