@@ -89,6 +89,6 @@ def test_a_study_that_is_stopped_stops_its_workers(tiny: Path, tmp_path: Path) -
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert b"stopped on request" in said
+    assert b"interrupted; finished work is saved" in said
     assert not any(worker.is_running() for worker in workers)
     assert list((tmp_path / "out").glob("trainings/*/finetune/checkpoint-*/complete.json"))

@@ -200,8 +200,7 @@ def read_url(url: str) -> Iterator[Row]:
 
 def read_hub(name: str, configuration: str | None, split: str, revision: str | None = None) -> Iterator[Row]:
     """Read the rows of a data set on the Hub, at a commit or in its newest state."""
-    # Imported here because these are slow, and most commands never need them.
-    import datasets
+    # Imported here because they are slow, and most commands never need them.
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -216,6 +215,8 @@ def read_hub(name: str, configuration: str | None, split: str, revision: str | N
                 "Check the network, set HF_HUB_OFFLINE=1 to use a cached copy, or read a file with "
                 "--dataset or --data-dir"
             ) from None
+    import datasets  # after the Hub answered: this takes another second
+
     try:
         rows = datasets.load_dataset(name, configuration, split=split, revision=revision)
     except (OSError, ValueError) as error:
