@@ -172,7 +172,9 @@ class OwnRightAnswers(WrittenSolutions):
         longest, context = max(map(len, prompts)), loading.context_length(model)
         cap = int(min(self._config.max_new_tokens, context - longest))
         if cap < 1:
-            raise DataError(f"a prompt of {longest} tokens leaves no room in a context of {context}")
+            raise DataError(
+                f"a prompt has {longest} tokens and the model's context {context}, so no answer fits; shorten it"
+            )
         return engine.generate(prompts, Decoding(cap, stop_ids)).responses
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
