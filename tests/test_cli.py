@@ -67,6 +67,13 @@ def data_of(*arguments: str, cwd: Path | None = None) -> Any:
     return json.loads(done.stdout)
 
 
+def settings_of(*arguments: str) -> Any:
+    """The settings that a dry run prints, even if it then says that something is missing."""
+    done = lightr("run", *arguments, "--dry-run", HF_HUB_OFFLINE="1")
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)
+
+
 def usage_error(*arguments: str, cwd: Path | None = None) -> str:
     """The message of a refused command: one line on stderr, nothing on stdout, exit code 2."""
     done = lightr(*arguments, cwd=cwd)
@@ -101,7 +108,8 @@ ALL_HELP = f"""
 import contextlib, io, sys
 from lightreasoner import cli
 lines = [command.split() + ["--help"] for command in {COMMANDS!r}]
-lines += [["recipes", "ls"], ["recipes", "show", "miniature"], ["run", "--dry-run"], ["sample"], ["--version"]]
+lines += [["recipes", "ls"], ["recipes", "show", "miniature"], ["sample"], ["--version"]]
+lines += [["sample", "--config", "miniature", "--dry-run"]]
 for line in lines:
     sys.argv = ["lightr", *line]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -198,6 +206,15 @@ def test_the_function_that_runs_a_command_takes_its_arguments(command: str) -> N
         ("sample --max-question 5", ["--max-question", "Did you mean --max-questions?"]),
         ("run --config miniature --sample.max-question 5", ["Did you mean --sample.max-questions?"]),
         ("run --config miniature --benchmarks gsm8k", ["--benchmarks", "Did you mean --evaluate.benchmarks?"]),
+        ("sample --beta 0.3", ["--beta", "Did you mean --divergence-beta?"]),
+        ("run --alpha 0.3", ["Did you mean --sample.plausibility-alpha or --finetune.lora-alpha?"]),
+        ("finetune --lr 0.1", ["Did you mean --learning-rate"]),
+        ("finetune --max-steps 5", ["Did you mean --steps?"]),
+        ("run --study.lengths 64", ["Unknown option: --study.lengths"]),
+        (
+            "run --config miniature --evaluate.benchmarks gms8k",
+            ["evaluate.benchmarks = 'gms8k'", "did you mean gsm8k?"],
+        ),
         ("run --config miniature stray", ["stray"]),
         ("finetune --no-padding-free", ["--no-padding-free"]),
         ("run --config nope", ["no recipe 'nope'", "miniature"]),
@@ -317,12 +334,12 @@ def test_run_without_arguments_uses_the_miniature_and_says_so_on_stderr() -> Non
 
 
 def test_run_with_given_models_uses_no_recipe() -> None:
-    settings = data_of("run", "--expert", "a", "--amateur", "b", "--dataset", "c.jsonl", "--dry-run")
+    settings = settings_of("--expert", "a", "--amateur", "b", "--dataset", "c.jsonl")
     assert settings == RunConfig(expert="a", amateur="b", dataset="c.jsonl").model_dump(mode="json")
 
 
 def test_flags_override_the_recipe_which_overrides_defaults(recipe: str) -> None:
-    settings = data_of("run", "--config", recipe, "--sample.max-questions", "20", "--seed", "2", "--dry-run")
+    settings = settings_of("--config", recipe, "--sample.max-questions", "20", "--seed", "2")
     assert (settings["seed"], settings["sample"]["max_questions"]) == (2, 20)  # flags
     assert (settings["dtype"], settings["sample"]["batch_size"]) == ("float32", 3)  # recipe
     assert (settings["device"], settings["sample"]["max_new_tokens"]) == ("auto", 128)  # defaults
@@ -331,14 +348,14 @@ def test_flags_override_the_recipe_which_overrides_defaults(recipe: str) -> None
 
 def test_a_flag_with_the_default_value_overrides_the_recipe(recipe: str) -> None:
     flags = ["--seed", "42", "--sample.divergence-beta", "0.4", "--dtype", "auto", "--trust-remote-code=false"]
-    settings = data_of("run", "--config", recipe, *flags, "--dry-run")
+    settings = settings_of("--config", recipe, *flags)
     assert (settings["seed"], settings["sample"]["divergence_beta"]) == (42, 0.4)
     assert (settings["dtype"], settings["trust_remote_code"]) == ("auto", False)
 
 
 def test_none_as_a_flag_overrides_a_number_in_the_recipe(recipe: str) -> None:
     flags = ["--sample.max-questions", "none", "--sample.divergence-beta", "none", "--evaluate.max-items", "none"]
-    settings = data_of("run", "--config", recipe, *flags, "--dry-run")
+    settings = settings_of("--config", recipe, *flags)
     assert settings["sample"]["max_questions"] is None
     assert settings["sample"]["divergence_beta"] is None
     assert settings["evaluate"]["max_items"] is None
@@ -346,7 +363,7 @@ def test_none_as_a_flag_overrides_a_number_in_the_recipe(recipe: str) -> None:
 
 def test_a_list_flag_replaces_the_list_of_the_recipe(recipe: str) -> None:
     flags = ["--evaluate.benchmarks", "arithmetic", "gsm8k", "--finetune.lora-targets", "q_proj"]
-    settings = data_of("run", "--config", recipe, *flags, "--dry-run")
+    settings = settings_of("--config", recipe, *flags)
     assert settings["evaluate"]["benchmarks"] == ["arithmetic", "gsm8k"]
     assert settings["finetune"]["lora_targets"] == ["q_proj"]
 

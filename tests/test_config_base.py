@@ -1,5 +1,6 @@
 """What a setting changes: every field says so, and identities, fingerprints and command lines follow from it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from lightreasoner.config import (
     SampleConfig,
 )
 from lightreasoner.config_base import Config, Decides, Input, Place, Role, Speed, role_of
+from lightreasoner.errors import ConfigError
 
 CLASSES = [kind for kind in vars(configs).values() if isinstance(kind, type) and issubclass(kind, Config)]
 SAMPLE = SampleConfig(expert="e", amateur="a", dataset="d", out=Path("o"))
@@ -68,6 +70,39 @@ def test_sections_of_a_run_have_identities_of_their_own() -> None:
     assert identity["finetune"]["steps"] == 1000
     assert "save_steps" not in identity["finetune"]
     assert "out" not in identity
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SampleConfig(beta=0.3), ["unknown key beta", "did you mean divergence_beta?", "give expert=…"]),
+        (lambda: RunConfig(expert="e", amateur="a", dataset="d", beta=0.3), ["did you mean sample.divergence_beta?"]),
+        (lambda: FinetuneConfig(model="m", data="d", out="o", lr=1), ["did you mean learning_rate"]),
+        (lambda: FinetuneConfig(model="m", data="d", out="o", rank=1), ["did you mean lora_rank?"]),
+        (lambda: EvaluateConfig(model=3, out="o"), ["model = 3", "valid string"]),
+        (lambda: EvaluateConfig(model="m", out="o", benchmarks="gms8k"), ["did you mean gsm8k?"]),
+        (lambda: EvaluateConfig(model="m", out="o", judge="toolkt"), ["judge = 'toolkt'", "did you mean toolkit?"]),
+        (lambda: RunConfig(expert="e", amateur="a", dataset="d", sample={"lenght": 1}), ["unknown key sample.lenght"]),
+    ],
+)
+def test_a_wrong_setting_from_python_gives_the_message_of_the_command_line(
+    make: Callable[[], Config], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make()
+    assert all(word in str(raised.value) for word in words), raised.value
+    assert "\n" not in str(raised.value)
+    assert "pydantic" not in str(raised.value)
+
+
+def test_paths_and_single_values_are_accepted_where_people_write_them() -> None:
+    evaluated = EvaluateConfig(model=Path("some/model"), benchmarks="gsm8k", out="o", stop_strings="STOP")
+    assert (evaluated.model, evaluated.benchmarks, evaluated.stop_strings) == ("some/model", ("gsm8k",), ("STOP",))
+    assert evaluated.out == Path("o")
+    sampled = SampleConfig(expert=Path("e"), amateur=Path("a"), dataset=Path("d.jsonl"), out="o")
+    assert (sampled.expert, sampled.amateur, sampled.dataset) == ("e", "a", "d.jsonl")
+    run = RunConfig(expert="e", amateur="a", dataset="d", finetune={"lora_targets": "q_proj"}, study={"lengths": 64})
+    assert (run.finetune.lora_targets, run.study.lengths) == (("q_proj",), (64,))
 
 
 def test_a_new_setting_takes_part_by_its_annotation_alone() -> None:

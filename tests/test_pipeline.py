@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lightreasoner import pipeline
 from lightreasoner.config import RunConfig
+from lightreasoner.errors import ConfigError, DataError, HubUnreachable, ModelError
+from lightreasoner.pipeline import run
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.locks import HOLDER
 from lightreasoner.runs.stage import read_stage
@@ -111,6 +115,70 @@ def test_bad_input_gives_one_line(arguments: tuple[str, ...], message: str, tmp_
     assert "Traceback" not in found.stderr
     assert message in found.stderr.splitlines()[-1]
     assert not any(path.is_file() and not path.name.startswith(".") for path in out.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"finetune": {"report_to": "wnadb"}}, ConfigError, "did you mean wandb"),
+        ({"finetune": {"report_to": "comet_ml"}}, ConfigError, "comet_ml: not installed here"),
+        (
+            {"evaluate": {"benchmarks": ["arithmetic", "svamp"]}, "data_dir": "absent"},
+            DataError,
+            "no file absent/svamp",
+        ),
+        ({"dataset": "absent.jsonl"}, DataError, "no file absent.jsonl"),
+        ({"expert": "nobody/nothing"}, HubUnreachable, "nobody/nothing"),
+        ({"amateur": "absent.gguf"}, ModelError, "no file absent.gguf"),
+        ({"device": "cuda:9"}, ModelError, "cuda:9"),
+        ({"chat_template": "absent.jinja"}, ConfigError, "absent.jinja"),
+    ],
+)
+def test_a_run_finds_what_it_will_need_before_it_samples(
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    settings = {**load_recipe("miniature"), **changes, "out": "run"}
+    with pytest.raises(error, match=message):
+        run(RunConfig.checked(settings))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_prints_the_settings_and_then_what_is_missing() -> None:
+    found = lightr("run", "--config", "miniature", "--finetune.report-to", "comet_ml", "--dry-run")
+    assert found.returncode == 2
+    assert json.loads(found.stdout)["finetune"]["report_to"] == ["comet_ml"]
+    assert found.stderr.count("\n") == 1
+    assert "comet_ml: not installed here" in found.stderr
+
+
+def test_a_dry_run_of_models_on_the_hub_reads_their_configuration_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(pipeline, "read_config", lambda name, revision: read.append(name))
+    monkeypatch.setattr(pipeline, "find_pair", lambda config: pytest.fail("this would download the weights"))
+    config = RunConfig.checked({**load_recipe("miniature"), "expert": "owner/big", "out": tmp_path})
+    pipeline.check(config, download=False)
+    assert read == ["owner/big", config.amateur]
+
+
+def test_a_stage_started_by_torchrun_works_in_one_process(tmp_path: Path) -> None:
+    """Its processes would hold one folder, and all but the first be refused."""
+    stage = ("sample", "--config", "miniature", "--max-questions", 4, "--max-new-tokens", 8, "--out", tmp_path / "run")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    command += [sys.executable, "-m", "lightreasoner.cli", *map(str, stage)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("works in one process") == 1
+    assert read_stage(tmp_path / "run" / "sample")[1].counts["questions"] == 4
 
 
 @pytest.mark.slow

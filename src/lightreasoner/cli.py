@@ -23,11 +23,11 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 from pydantic import PlainValidator, create_model
 
 from lightreasoner import config as cfg
-from lightreasoner.config_base import Config
+from lightreasoner.config_base import Config, meant
 from lightreasoner.errors import INTERRUPTED, STOP_SIGNALS, LightReasonerError
 from lightreasoner.recipes import copy_recipe, has_section, recipe_names, recipe_text, resolve
 from lightreasoner.runs.progress import say
@@ -35,7 +35,7 @@ from lightreasoner.runs.terminal import visible
 
 C = TypeVar("C", bound=Config)
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
-DryRun = Annotated[bool, Parameter(name="--dry-run", help="Print the resolved settings as JSON and exit.")]
+DryRun = Annotated[bool, Parameter(name="--dry-run", help="Print the resolved settings as JSON, check them and exit.")]
 Recipe = Annotated[str | None, Parameter(name="--config", help="Bundled recipe or .yaml file; flags override it.")]
 
 POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -43,6 +43,8 @@ TRAIN, CHECK, LOOK, BEYOND, DATA, OPTIONS = map(
     Group.create_ordered,
     ("Train and evaluate", "Check and plan", "Look at results", "Baselines and studies", "Data", "Options"),
 )
+# What torchrun tells a process; with these set, accelerate waits for the others.
+LAUNCHER = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 _order = count()
 
 app = App(
@@ -68,6 +70,8 @@ def command(
     show: Callable[[Any], None] | None = None,
     with_json: bool = True,
     writes: bool = True,
+    distributed: bool = False,
+    check: Callable[[Any], None] | None = None,
 ) -> None:
     """Register a command. The parameters of its function are the flags, its docstring is their help.
 
@@ -85,6 +89,8 @@ def command(
         show: called with the result: after it was printed, or instead of printing if `with_json` is false.
         with_json: add --json, and print the result.
         writes: refuse early if another process holds the `out` folder of the config.
+        distributed: all processes of torchrun work; otherwise the first works, and the others end.
+        check: called with the config by --dry-run; raises if the command could not finish.
     """
     declared = _declaration(target) if isinstance(target, str) else target
     parameters = inspect.signature(declared).parameters
@@ -95,7 +101,8 @@ def command(
     }
     if kind is not None:
         options = _settings(kind, positional) | {**options, "config": _flags(kind, positional)}
-        options["recipe"] = _option("recipe", None, Annotated[Recipe, Parameter(show=has_section(kind))])
+        if has_section(kind):
+            options["recipe"] = _option("recipe", None, Recipe)
         options["dry_run"] = _option("dry_run", False, DryRun)
     if with_json:
         options["as_json"] = _option("as_json", False, Json)
@@ -106,10 +113,16 @@ def command(
         bound.apply_defaults()
         given = bound.arguments
         is_first = os.environ.get("RANK", "0") == "0"  # the process of torchrun that holds the folder and prints
+        if not distributed:
+            if not is_first:
+                return
+            _leave_launcher(name)
         if kind is not None:
             given["config"] = _checked(kind, given)
             if given["dry_run"]:
                 _print(given["config"].model_dump(mode="json"), as_json=True)
+                if check is not None:
+                    check(given["config"])
                 return
             if writes and is_first:
                 _refuse_if_held(given["config"])
@@ -156,10 +169,9 @@ def _settings(kind: type[Config], positional: Sequence[str]) -> dict[str, inspec
 
 def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
     """The other fields of a config as flags."""
-    fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items()}
-    for name in positional:
-        del fields[name]
-    others = create_model(kind.__name__, **fields) if positional else kind
+    without = {*positional, *(["study"] if kind is cfg.RunConfig else [])}  # `run` uses nothing of that section
+    fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items() if name not in without}
+    others = create_model(kind.__name__, **fields) if without else kind
     # cyclopts passes on the given flags as a dict, unchecked: `_checked` adds the recipe.
     return _option("config", None, Annotated[others, Parameter(name="*"), PlainValidator(dict)])
 
@@ -167,11 +179,25 @@ def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
 def _checked(kind: type[C], given: Mapping[str, Any]) -> C:
     """The config of a command: defaults < recipe < flags."""
     flags = {**(given["config"] or {}), **{name: given[name] for name in given if name in kind.model_fields}}
-    recipe = given["recipe"]
+    recipe = given.get("recipe")
     if kind is cfg.RunConfig and recipe is None and not {"expert", "amateur"} & flags.keys():
         recipe = "miniature"
         say(f"no --config and no --expert: using the bundled recipe {recipe}")
     return resolve(kind, flags, recipe)
+
+
+def _leave_launcher(name: str) -> None:
+    """Work alone under torchrun, and say so."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        say(f"`lightr {name}` works in one process; the others that torchrun started end. Only `finetune` uses several")
+        for variable in LAUNCHER:
+            os.environ.pop(variable, None)
+
+
+def _check_run(config: cfg.RunConfig) -> None:
+    from lightreasoner.pipeline import check
+
+    check(config, download=False)
 
 
 def _refuse_if_held(config: Config) -> None:
@@ -219,9 +245,9 @@ RUN_NOTES = """
 Without --config and --expert it runs the bundled recipe miniature, which needs no download and no GPU. Flags
 override the recipe; settings of a stage are dotted: --sample.max-questions 200 --finetune.steps 500.
 """
-command("run", "pipeline:run", group=TRAIN, lines="report.tables:run_lines", notes=RUN_NOTES)
+command("run", "pipeline:run", group=TRAIN, lines="report.tables:run_lines", notes=RUN_NOTES, check=_check_run)
 command("sample", "samples.sampling:sample", group=TRAIN)
-command("finetune", "training.finetuning:finetune", group=TRAIN)
+command("finetune", "training.finetuning:finetune", group=TRAIN, distributed=True)
 command("merge", "training.merging:merge", group=TRAIN)
 command("evaluate", "evaluation.evaluate:evaluate", group=TRAIN, lines="report.tables:evaluation_lines")
 
@@ -268,6 +294,8 @@ def main() -> None:
         sys.stdout.flush()
     except LightReasonerError as error:
         _fail(str(error), error.exit_code)
+    except UnknownOptionError as error:
+        _fail(_unknown_flag(error), 2)
     except CycloptsError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
@@ -277,6 +305,19 @@ def main() -> None:
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         _fail(f"cannot read or write {error.filename or 'the output'}: {error.strerror or error}", 1)
+
+
+def _unknown_flag(error: UnknownOptionError) -> str:
+    """Names the flags that may be meant, such as `--divergence-beta` for `--beta`."""
+    flag = (error.token.keyword or error.token.value).partition("=")[0]
+    if not flag.startswith("--"):
+        return str(error)
+    known = [name for argument in error.argument_collection if argument.parse for name in argument.names]
+    keys = {name[2:].replace("-", "_"): name for name in known if name.startswith("--")}
+    close = [keys[key] for key in meant(flag[2:].replace("-", "_"), keys)]
+    return f"Unknown option: {flag}." + (
+        f" Did you mean {' or '.join(close)}?" if close else " --help lists the options"
+    )
 
 
 def _fail(message: str, exit_code: int) -> None:

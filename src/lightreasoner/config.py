@@ -251,7 +251,7 @@ class EvaluateSettings(JudgeSettings, AnswerSettings, QuestionSettings):
 
 
 class StudySettings(Config):
-    """What the studies of this expert vary; `lightr run` ignores it."""
+    """What the studies of this expert vary; `lightr run` ignores it, and has no flags for it."""
 
     amateurs: Decides[tuple[str, ...]] = ()
     """More amateurs, beside the recipe's own (the rows of Table 5)."""
@@ -395,6 +395,18 @@ class RunConfig(PromptSettings, ProblemSettings, PairConfig):
         """Stage 4 of this run, for one model; `name` is its folder below `evaluate/`."""
         out = self.out / "evaluate" / name
         return self._for_model(EvaluateConfig, self.evaluate, model=model, model_revision=revision, out=out)
+
+    def for_baseline(self, kind: BaselineKind, **changes: Any) -> BaselineConfig:
+        """A baseline on the data of this run: its answers may be as long as in an evaluation."""
+        of_baseline = {
+            "kind": kind,
+            "max_questions": self.study.sft_questions,
+            "max_new_tokens": self.evaluate.max_answer_tokens,
+            "batch_size": self.evaluate.answer_batch_size,
+            "judge": self.evaluate.judge,
+            "grading_workers": self.evaluate.grading_workers,
+        }
+        return self._for_model(BaselineConfig, Config(), **of_baseline | changes)
 
     def _for_model(self, stage: type[C], section: Config, **changes: Any) -> C:
         expert = {"model": self.expert, "model_revision": self.expert_revision}

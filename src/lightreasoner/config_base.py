@@ -7,12 +7,15 @@ Place[T]     where the work is done and written
 """
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic._internal._model_construction import ModelMetaclass  # exported nowhere; SQLModel takes it from here too
 from pydantic.fields import FieldInfo
 
 from lightreasoner.errors import ConfigError
@@ -32,8 +35,24 @@ Speed = Annotated[T, Role.SPEED]
 Place = Annotated[T, Role.PLACE]
 
 
-class Config(BaseModel):
-    """Base of all configs: frozen, unknown keys refused."""
+class _ConfigType(ModelMetaclass):
+    """Calls to a config class raise `ConfigError`, in the words that the command line uses."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805 - of a metaclass
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise ConfigError(f"{cls.__name__}: {explain(cast(type[BaseModel], cls), error, 'give {}=…')}") from None
+
+
+class Config(BaseModel, metaclass=_ConfigType):
+    """Base of all configs: frozen, unknown keys refused.
+
+    A path is accepted for a text, and a single value for a list: `model=Path("m")`, `benchmarks="gsm8k"`.
+
+    Raises:
+        ConfigError: names each wrong key, its value, and the nearest known key for an unknown one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -47,7 +66,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(explain(cls, error)) from None
+            raise ConfigError(explain(cls, error, "give --{} or set it in a recipe")) from None
 
     def identity(self, *parts: type["Config"], inputs: bool = False) -> dict[str, Any]:
         """The settings that decide the result, as JSON values.
@@ -88,11 +107,17 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _none_in_words(cls, value: Any, info: ValidationInfo) -> Any:
-        """`--max-questions none` on a command line."""
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """What people write: a path for a text, one value for a list, and `--max-questions none`."""
         assert info.field_name is not None
-        kinds = get_args(cls.model_fields[info.field_name].annotation)
-        return None if value == "none" and type(None) in kinds and str not in kinds else value
+        annotation = cls.model_fields[info.field_name].annotation
+        kinds = get_args(annotation)
+        if get_origin(annotation) is tuple:
+            values = [value] if isinstance(value, str | int | float | os.PathLike) else value
+            return [_text(one) for one in values] if isinstance(values, list | tuple) else values
+        if value == "none" and type(None) in kinds and str not in kinds:
+            return None
+        return _text(value) if str in (annotation, *kinds) else value
 
 
 def role_of(field: FieldInfo) -> Role:
@@ -100,35 +125,77 @@ def role_of(field: FieldInfo) -> Role:
     return next((mark for mark in field.metadata if isinstance(mark, Role)), Role.DECIDES)
 
 
-def explain(config: type[BaseModel], error: ValidationError) -> str:
-    """The findings of pydantic as one line for a person."""
-    return "; ".join(_explain(config, problem) for problem in error.errors())
+def explain(config: type[BaseModel], error: ValidationError, advice: str = "") -> str:
+    """The findings of pydantic as one line for a person, unknown keys first.
+
+    Args:
+        config: the class that was validated.
+        error: what pydantic raised.
+        advice: how to give a missing setting; `{}` stands for its name.
+    """
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    return "; ".join(_explain(config, problem, advice) for problem in problems)
 
 
 def nearest(name: str, known: Iterable[str], what: str) -> str:
-    """The known name that is meant, or all of them."""
+    """The known names that may be meant, or all of them; for the end of a message."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"known {what}: {', '.join(names)}"
+    close = meant(name, names)
+    return f"did you mean {' or '.join(close)}?" if close else f"known {what}: {', '.join(names)}"
 
 
-def _explain(config: type[BaseModel], problem: Any) -> str:
+def meant(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that may be meant, at most three.
+
+    Dots separate the sections of a key. Besides misspellings, a part of a name (`beta` for `divergence_beta`), a longer
+    name (`max_steps` for `steps`) and initials (`lr` for `learning_rate`) are understood.
+    """
+    last_parts = {key: key.rpartition(".")[2] for key in known}
+    close = [key for key, last in last_parts.items() if _is_meant(name.rpartition(".")[2].lower(), last)]
+    if not close:
+        best = difflib.get_close_matches(name, [*last_parts, *last_parts.values()], n=1)
+        close = [key for key, last in last_parts.items() if {key, last} & set(best)]
+    return close[:3]
+
+
+def _is_meant(name: str, known: str) -> bool:
+    words, of_known = re.split("[_-]", name), known.split("_")
+    is_part = set(words) <= set(of_known) or set(of_known) <= set(words)
+    return is_part or (len(of_known) > 1 and name == "".join(word[:1] for word in of_known))
+
+
+def _explain(config: type[BaseModel], problem: Any, advice: str) -> str:
     """One clause of an error message, for one finding of pydantic."""
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key}: {nearest(path[-1], _fields_at(config, path[:-1]), 'keys')}"
+        return f"unknown key {key}: {_nearest_key(path[-1], config, path[:-1])}"
     if problem["type"] == "missing":
-        return f"{key} is required: give --{key.replace('_', '-')} or set it in a recipe"
+        name = key.replace("_", "-") if "--" in advice else key
+        return f"{key} is required: {advice.format(name)}"
     if problem["type"] == "value_error":  # of several settings together
         return f"{key}: {problem['ctx']['error']}".removeprefix(": ")
+    if problem["type"] == "literal_error":
+        choices = re.findall("'(.+?)'", problem["ctx"]["expected"])
+        name = ".".join(part for part in path if not part.isdecimal())
+        return f"{name} = {problem['input']!r}: {nearest(str(problem['input']), choices, 'values')}"
     return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _fields_at(config: type[BaseModel], path: list[str]) -> list[str]:
+def _nearest_key(name: str, config: type[BaseModel], path: list[str]) -> str:
+    """Like `nearest`, for a key at a place of a config; looks into the sections there too."""
     for part in path:
-        section = config.model_fields[part].annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
-        config = section
-    return list(config.model_fields)
+        config = _section(config, part) or config
+    here = list(config.model_fields)
+    sections = {key: section for key in here if (section := _section(config, key))}
+    below = [f"{key}.{inner}" for key, section in sections.items() for inner in section.model_fields]
+    return nearest(name, here if meant(name, here) or not meant(name, below) else below, "keys")
+
+
+def _section(config: type[BaseModel], name: str) -> type[BaseModel] | None:
+    kind = config.model_fields[name].annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

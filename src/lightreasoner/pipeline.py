@@ -12,14 +12,18 @@ import yaml
 
 from lightreasoner.config import RunConfig
 from lightreasoner.evaluation.comparison import compare
-from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.evaluation.evaluate import evaluate, read_items
+from lightreasoner.models.loading import find_pair, is_on_hub, load_tokenizer, pick_device
+from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.shape import read_config
+from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.report import write_page
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
-from lightreasoner.samples.sampling import sample
-from lightreasoner.training.finetuning import finetune
+from lightreasoner.samples.sampling import read_problems, sample
+from lightreasoner.training.finetuning import check_trackers, finetune
 from lightreasoner.training.merging import merge
 
 
@@ -32,6 +36,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`.
     """
+    check(config)
     with locked(config.out):
         earlier = _earlier_summary(config)
         if earlier is None:
@@ -60,6 +65,31 @@ def run(config: RunConfig) -> dict[str, Any]:
         write_json(config.out / "summary.json", summary)
         say(f"report: {write_page(config.out)['file']}")
         return summary
+
+
+def check(config: RunConfig, *, download: bool = True) -> None:
+    """Find everything that the stages will need, in seconds: no run should fail after its sampling for a wrong name.
+
+    Args:
+        config: the run.
+        download: False reads no more than the configuration of models on the Hub.
+
+    Raises:
+        LightReasonerError: a tracker, device, benchmark, data set or model is missing or does not fit; see `errors`.
+    """
+    check_trackers(config.finetune.report_to)
+    pick_device(config.device)
+    read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
+    read_problems(config.for_sample())
+    names = ((config.expert, config.expert_revision), (config.amateur, config.amateur_revision))
+    if not download and any(is_on_hub(name) for name, _ in names):
+        for name, revision in names:
+            read_config(name, revision)
+        return
+    found = find_pair(config)
+    expert, amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
+    share_vocabulary(expert, amateur, rule=config.vocabulary)
+    PromptTemplate(expert, config.cue, config.chat_template)
 
 
 def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lightreasoner.errors import RunError
+from lightreasoner.errors import DataError, RunError
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.studies.jobs import Evaluation, Samples, Themes
 from lightreasoner.studies.scheduler import run_jobs
@@ -56,6 +56,20 @@ def test_a_job_that_needs_a_failed_one_fails_untried(tmp_path: Path, monkeypatch
         run_jobs([training, base], workers=1)
     assert base.done is not None
     assert not training.folder.exists()
+
+
+def test_jobs_that_fail_for_one_reason_are_told_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(job: Themes) -> None:
+        raise DataError("the Hub does not answer. Check the network")
+
+    monkeypatch.setattr(Themes, "make", offline)
+    jobs = [Themes(root=tmp_path, themes=(theme,), count=5, seed=3) for theme in sorted(THEMES)[:3]]
+    with pytest.raises(RunError) as raised:
+        run_jobs(jobs, 1)
+    message = str(raised.value)
+    assert message.startswith("3 jobs failed: ")
+    assert message.count("the Hub does not answer") == 1
+    assert "and 2 more" in message
 
 
 def test_workers_make_the_same_and_continue_after_a_failed_job(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_training_of_few_steps_has_a_loss_curve(tiny: Path, tmp_path: Path) ->
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no study table9: there are table1"):
+    with pytest.raises(ConfigError, match="no study table9: did you mean table"):
         study("table9")
     with pytest.raises(ConfigError, match="no recipe"):
         study("table1", recipes=["nope"])

@@ -149,7 +149,14 @@ def test_tensorboard_gets_the_loss(random_expert: Path, samples: Path, tmp_path:
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([entry["loss"] for entry in log])
 
 
-@pytest.mark.parametrize(("tracker", "said"), [("no-such-tracker", "Choose between"), ("comet_ml", "not installed")])
+@pytest.mark.parametrize(
+    ("tracker", "said"),
+    [
+        ("no-such-tracker", "known trackers: .*wandb"),
+        ("tensorbord", "did you mean tensorboard"),
+        ("comet_ml", "not installed"),
+    ],
+)
 def test_a_tracker_that_is_not_there_is_refused(
     tracker: str, said: str, random_expert: Path, samples: Path, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ class Side:
     scores: Mapping[str, float]
 
 
-def compare(before: Path, after: Path, *, judge: JudgeName | None = None) -> dict[str, Any]:
+def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = None) -> dict[str, Any]:
     """Compare two evaluations item by item: gains with intervals, exact McNemar tests with Holm's correction.
 
     A benchmark is compared under the same kind of prompt. If the two evaluations share no kind for it, different
@@ -66,6 +66,7 @@ def compare(before: Path, after: Path, *, judge: JudgeName | None = None) -> dic
         DataError: the evaluations have no benchmark or no item of one in common.
         RunCorrupted: an evaluation is unfinished or damaged.
     """
+    before, after = Path(before), Path(after)
     sides = _pairs(read_sides(before, judge), read_sides(after, judge))
     if not sides:
         raise DataError(

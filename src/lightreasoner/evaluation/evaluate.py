@@ -38,17 +38,33 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; committed answers are kept.
     """
+    benchmarks = read_items(config)
     source = find_model(config.model, config.model_revision)
     evaluator = _Evaluator(config, ModelUnderTest(config, source, load_tokenizer(source, config)))
     kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
     results = {}
-    wanted = (PAPER_SET if name == "paper" else (name,) for name in config.benchmarks)
-    for name in dict.fromkeys(chain.from_iterable(wanted)):
+    for name, items in benchmarks.items():
         if isinstance(BENCHMARKS[name], Benchmark):
-            results.update({f"{kind}/{name}": evaluator.answer_and_judge(name, kind) for kind in kinds})
+            results.update({f"{kind}/{name}": evaluator.answer_and_judge(name, items, kind) for kind in kinds})
         else:
-            results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(name)
+            results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(name, items)
     return results
+
+
+def read_items(config: EvaluateConfig) -> dict[BenchmarkName, list[Any]]:
+    """The items of all benchmarks, so that a missing one is found before the first answer.
+
+    Raises:
+        ConfigError: contrastive decoding of given choices.
+        DataError, HubUnreachable: see `load_benchmark`.
+    """
+    wanted = (PAPER_SET if name == "paper" else (name,) for name in config.benchmarks)
+    names = list(dict.fromkeys(chain.from_iterable(wanted)))
+    choices = [name for name in names if not isinstance(BENCHMARKS[name], Benchmark)]
+    if choices and config.contrast_with is not None:
+        raise ConfigError(f"{choices[0]} is answered by likelihood, not by decoding; contrast_with means nothing there")
+    loaders = {name: load_choices if name in choices else load_benchmark for name in names}
+    return {name: load(name, limit=config.max_items, data_dir=config.data_dir) for name, load in loaders.items()}
 
 
 class _Evaluator:
@@ -57,11 +73,10 @@ class _Evaluator:
         self._under_test = under_test
         self._model = {"model": config.model, "model_sha256": under_test.source.fingerprint()}
 
-    def answer_and_judge(self, name: BenchmarkName, kind: PromptKind) -> dict[str, Any]:
+    def answer_and_judge(self, name: BenchmarkName, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
         config = self._config
         benchmark = BENCHMARKS[name]
         assert isinstance(benchmark, Benchmark)
-        items = load_benchmark(name, limit=config.max_items, data_dir=config.data_dir)
         template = PromptTemplate(
             self._under_test.tokenizer,
             config.cue,
@@ -92,11 +107,8 @@ class _Evaluator:
                 figures = summarise(name, answers, verdicts, config.samples_per_problem)
                 return verdicts.finish({**figures, "items_known": self._known(name, items)})
 
-    def score_choices(self, name: BenchmarkName) -> dict[str, Any]:
+    def score_choices(self, name: BenchmarkName, items: Sequence[ChoiceProblem]) -> dict[str, Any]:
         config = self._config
-        if config.contrast_with is not None:
-            raise ConfigError(f"{name} is answered by likelihood, not by decoding; contrast_with means nothing there")
-        items = load_choices(name, limit=config.max_items, data_dir=config.data_dir)
         with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", self._identity(name, items), say) as stage:
             if stage.result is not None:
                 return stage.result

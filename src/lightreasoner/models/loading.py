@@ -88,9 +88,16 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     if path.is_dir():
         _refuse_pickles(name, path)
         return ModelSource(name, path)
-    if not hub.is_repository(name) or name.startswith((".", "/", "~")):
+    if not is_on_hub(name):
         raise ModelError(f"no folder {name}, and it is not a Hub id (owner/name) either; check the path or the id")
     return _download(name, revision)
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether `find_model` would look for this name on the Hub."""
+    path, collection = Path(name).expanduser(), name.partition("/")[0]
+    is_here = path.exists() or collection == "miniature" or path.suffix == ".gguf"
+    return hub.is_repository(name) and not is_here and not name.startswith((".", "/", "~"))
 
 
 def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedTokenizerBase:

@@ -9,7 +9,7 @@ import yaml
 
 from lightreasoner import config as cfg
 from lightreasoner.config import RunConfig
-from lightreasoner.config_base import Config
+from lightreasoner.config_base import Config, nearest
 from lightreasoner.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -23,6 +23,7 @@ STAGES: Mapping[type[Config], Callable[[RunConfig], Config]] = {
     cfg.MergeConfig: RunConfig.for_merge,
     cfg.EvaluateConfig: lambda run: run.for_evaluate(run.expert, run.expert_revision, "expert"),
     cfg.InspectConfig: RunConfig.for_sample,
+    cfg.BaselineConfig: lambda run: run.for_baseline("rejection-sft"),  # the command names the kind
 }
 
 # Required settings of a run. For one stage, the flags may add them to a recipe that lacks them.
@@ -42,9 +43,8 @@ def recipe_text(name: str) -> str:
         ConfigError: there is none of that name.
     """
     if name not in recipe_names():
-        raise ConfigError(
-            f"no recipe {name!r}; there are {', '.join(recipe_names())}, or give the path of a .yaml file"
-        )
+        meant = nearest(name, recipe_names(), "recipes")
+        raise ConfigError(f"no recipe {name!r}: {meant} A recipe of your own is the path of a .yaml file")
     return (resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -46,7 +46,7 @@ MOST_MEMBERS = 1000
 CHUNK = 1 << 20
 
 
-def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
+def export_samples(run_folder: Path | str, file: Path | str, *, trust_remote_code: bool = False) -> dict[str, Any]:
     """Export the kept steps of a run as JSONL, one step per line, with the authors' fields and ours.
 
     Memory holds one shard. The file gets its name when it is complete.
@@ -63,6 +63,7 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
         DataError: the file cannot be written, the folder holds no samples, or its expert has changed since.
         RunCorrupted: the samples are unfinished or damaged.
     """
+    run_folder, file = Path(run_folder), Path(file)
     if file.exists():
         raise DataError(f"{file} exists already, and is not overwritten. Remove it, or give another name")
     made, stage = folder.read_samples(run_folder)
@@ -99,13 +100,13 @@ def export_samples(run_folder: Path, file: Path, *, trust_remote_code: bool = Fa
 
 
 def import_samples(
-    file: Path,
-    out: Path,
+    file: Path | str,
+    out: Path | str,
     *,
     expert: str,
     expert_revision: str | None = None,
     member: str | None = None,
-    questions: Path | None = None,
+    questions: Path | str | None = None,
     question_field: str | None = None,
     cue: str | None = None,
     trust_remote_code: bool = False,
@@ -142,6 +143,7 @@ def import_samples(
         SampleFormatError: a line breaks the format, or an archive is damaged, hostile or ambiguous.
         DataError: a file or folder cannot be used.
     """
+    file, out, questions = Path(file), Path(out), Path(questions) if questions is not None else None
     if file.suffix.lower() not in (*SUFFIXES, ".zip"):
         raise SampleFormatError(
             f"{file}: samples are read from text files ({', '.join(SUFFIXES)}) with one JSON object a line, not from "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig
-from lightreasoner.data.problems import load_problems
+from lightreasoner.data.problems import ProblemSet, load_problems
 from lightreasoner.errors import DataError, ModelError
 from lightreasoner.inference.generation import Decoding, Engine, Generation
 from lightreasoner.inference.memory import ModelWork, fitting_rows
@@ -48,6 +48,17 @@ class Prompted:
     prompt_ids: list[int]
 
 
+def read_problems(config: SampleConfig) -> ProblemSet:
+    """The problems to sample; see `load_problems`."""
+    return load_problems(
+        config.dataset,
+        limit=config.max_questions,
+        seed=config.seed,
+        data_dir=config.data_dir,
+        question_field=config.question_field,
+    )
+
+
 def sample(config: SampleConfig) -> dict[str, Any]:
     """Stage 1: generate with the expert, score both models on the same prefixes, keep and label informative steps.
 
@@ -57,13 +68,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; everything that was committed before stays.
     """
-    problems = load_problems(
-        config.dataset,
-        limit=config.max_questions,
-        seed=config.seed,
-        data_dir=config.data_dir,
-        question_field=config.question_field,
-    )
+    problems = read_problems(config)
     found = find_pair(config)
     template = PromptTemplate(load_tokenizer(found.expert, config), config.cue, config.chat_template)
     made = folder.Sampled(

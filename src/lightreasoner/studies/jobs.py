@@ -115,7 +115,7 @@ class HeldOut(Job):
         """Problems after those that the recipe samples; generated ones come from another stream."""
         generated = recipe.dataset == "arithmetic"
         seed = recipe.seed + 10_000 if generated else 0
-        config = _baseline_config(recipe, "ground-truth", seed=seed, dtype="float32")
+        config = recipe.for_baseline("ground-truth", seed=seed, dtype="float32", max_questions=None)
         return cls(root=root, config=config, skip=0 if generated else recipe.sample.max_questions or 0)
 
     def _words(self) -> list[str]:
@@ -178,15 +178,7 @@ class Baseline(Job):
     @classmethod
     def of(cls, root: Path, recipe: cfg.RunConfig, kind: cfg.BaselineKind) -> Self:
         """The data of a recipe; its answers may be as long as in an evaluation."""
-        config = _baseline_config(
-            recipe,
-            kind,
-            seed=_data_seed(recipe),
-            max_questions=recipe.study.sft_questions,
-            max_new_tokens=recipe.evaluate.max_answer_tokens,
-            batch_size=recipe.evaluate.answer_batch_size,
-            grading_workers=1,
-        )
+        config = recipe.for_baseline(kind, seed=_data_seed(recipe), grading_workers=1)
         return cls(root=root, config=config)
 
     def _words(self) -> list[str]:
@@ -351,15 +343,6 @@ def checkpoint_steps(steps: int) -> list[int]:
 def _evaluate(job: Job, config: cfg.EvaluateConfig) -> dict[str, Any]:
     changes = {"out": job.folder / "evaluate", "grading_workers": 1}
     return job.timed("evaluate", evaluate, config.model_copy(update=changes))
-
-
-def _baseline_config(recipe: cfg.RunConfig, kind: cfg.BaselineKind, **settings: Any) -> cfg.BaselineConfig:
-    """The baseline with the expert and the problems of a recipe."""
-    shared = {
-        name: getattr(recipe, name) for name in cfg.BaselineConfig.model_fields if name in cfg.RunConfig.model_fields
-    }
-    model = {"model": recipe.expert, "model_revision": recipe.expert_revision}
-    return cfg.BaselineConfig(**shared | model | {"kind": kind, **settings})
 
 
 def _data_seed(recipe: cfg.RunConfig) -> int:

@@ -33,20 +33,28 @@ def run_jobs(jobs: Iterable[Job], workers: int) -> None:
     wanted = with_needs(jobs)
     missing = sorted((job for job in wanted if job.done is None), key=lambda job: (job.wave, str(job.folder)))
     say(f"{len(wanted)} jobs, {len(wanted) - len(missing)} of them finished before; {workers} at a time")
-    failures: list[str] = []
+    failures: dict[str, list[str]] = {}  # jobs by what stopped them
     with stop_signals() as stop, _runner(workers, stop) as run:
         for _, wave in groupby(missing, key=lambda job: job.wave):
             of_wave = list(wave)
             ready = [job for job in of_wave if all(need.done is not None for need in job.needs())]
-            failures += [f"{job.folder.name}: needs a job that failed" for job in of_wave if job not in ready]
+            waiting_for_failed = [job.folder.name for job in of_wave if job not in ready]
+            if waiting_for_failed:
+                failures.setdefault("needs a job that failed", []).extend(waiting_for_failed)
             for job, outcome in run(ready):
                 if outcome.exit_code > 128:
                     raise Interrupted(outcome.exit_code - 128)
                 say(f"{job.kind}/{job.folder.name}: {outcome.problem or f'{outcome.seconds:.0f} s'}")
                 if outcome.problem:
-                    failures.append(f"{job.folder.name}: {outcome.problem}")
+                    failures.setdefault(outcome.problem, []).append(job.folder.name)
     if failures:
-        raise RunError(f"{len(failures)} jobs failed: {'; '.join(failures[:5])}. The same command tries them again")
+        causes = "; ".join(f"{_names(jobs)}: {problem.rstrip('.')}" for problem, jobs in failures.items())
+        count = sum(map(len, failures.values()))
+        raise RunError(f"{count} jobs failed: {causes}. The same command tries them again")
+
+
+def _names(jobs: Sequence[str]) -> str:
+    return jobs[0] if len(jobs) == 1 else f"{jobs[0]} and {len(jobs) - 1} more"
 
 
 def with_needs(jobs: Iterable[Job]) -> list[Job]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import RunConfig
+from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.models.loading import pick_device
 from lightreasoner.recipes import load_recipe
@@ -67,12 +68,12 @@ STUDIES: Mapping[str, Study] = {
 def study(
     name: str,
     *,
-    recipes: Sequence[str] = (),
-    out: Path = Path("runs/studies"),
+    recipes: Sequence[str] | str = (),
+    out: Path | str = Path("runs/studies"),
     seeds: int | None = None,
     quick: bool = False,
     workers: int | None = None,
-    page_file: Path | None = None,
+    page_file: Path | str | None = None,
 ) -> dict[str, Any]:
     """Reproduce a table or figure of the paper: run what is missing, write Markdown, CSV, JSON and pictures.
 
@@ -92,9 +93,11 @@ def study(
         ConfigError: there is no such study or recipe.
         LightReasonerError: see `errors`; the same call continues where this one ended.
     """
+    recipes = [recipes] if isinstance(recipes, str) else recipes
+    out, page_file = Path(out), Path(page_file) if page_file is not None else None
     chosen = list(STUDIES) if name == ALL else [name]
     if unknown := [study for study in chosen if study not in STUDIES]:
-        raise ConfigError(f"no study {unknown[0]}: there are {', '.join(STUDIES)} and all")
+        raise ConfigError(f"no study {unknown[0]}: {nearest(unknown[0], [*STUDIES, ALL], 'studies')}")
     started = time.perf_counter()
     root = out / "quick" if quick else out
     configs = [RunConfig.checked(load_recipe(recipe)) for recipe in recipes or DEFAULT_RECIPES]

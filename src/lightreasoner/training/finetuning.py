@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import LoggerType
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -24,6 +26,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
 
 from lightreasoner.config import FinetuneConfig
+from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
 from lightreasoner.inference.packing import packs
 from lightreasoner.models import loading
@@ -128,7 +131,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     if checkpoint:
         checkpoints.resume(state, checkpoint)
     project = os.environ.get("WANDB_PROJECT", "lightreasoner")
-    accelerator.init_trackers(project, {name: str(value) for name, value in config.model_dump().items()})
+    _start_trackers(accelerator, project, config)
     try:
         _run_steps(config, state, model, objective, batches, folder)
     finally:
@@ -259,9 +262,10 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
     """The device, precision, processes and trackers of this training.
 
     Raises:
-        ConfigError: a tracker is unknown or not installed.
+        ConfigError: see `check_trackers`.
         ModelError: float16 without a CUDA device.
     """
+    check_trackers(config.report_to)
     device = loading.pick_device(config.device)
     dtype = loading.pick_dtype(config)
     if dtype == torch.float16 and device.type != "cuda":
@@ -269,21 +273,39 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
             "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
         )
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training in this process
+    return Accelerator(
+        mixed_precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "no"),
+        cpu=device.type == "cpu",
+        log_with=list(config.report_to) or None,
+        project_dir=folder / "runs",
+        # In a mixture-of-experts model, the LoRA on parts that no token was routed to gets no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def _start_trackers(accelerator: Accelerator, project: str, config: FinetuneConfig) -> None:
     try:
-        accelerator = Accelerator(
-            mixed_precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "no"),
-            cpu=device.type == "cpu",
-            log_with=list(config.report_to) or None,
-            project_dir=folder / "runs",
-            # In a mixture-of-experts model, the LoRA on parts that no token was routed to gets no gradient.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-    except ValueError as error:
-        raise ConfigError(f"--report-to {' '.join(config.report_to)}: {error}") from None
-    missing = set(config.report_to) - {"all", *map(str, accelerator.log_with)}
-    if missing:
-        raise ConfigError(f"--report-to {' '.join(sorted(missing))}: not installed here. Install it with pip")
-    return accelerator
+        accelerator.init_trackers(project, {name: str(value) for name, value in config.model_dump().items()})
+    except Exception as error:  # each tracker raises its own types, for a missing login or network
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"--report-to {' '.join(config.report_to)}: cannot start ({reason})") from error
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Find the experiment trackers of these names.
+
+    Raises:
+        ConfigError: one is unknown or not installed.
+    """
+    known = {*LoggerType.list(), *LOGGER_TYPE_TO_CLASS}
+    missing = known - {"all", *map(str, get_available_trackers()), *(set(LOGGER_TYPE_TO_CLASS) - set(LoggerType.list()))}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--report-to {name}: {nearest(name, known, 'trackers')}")
+        if name in missing:
+            raise ConfigError(
+                f"--report-to {name}: not installed here. Install it (`pip install {name}`) or leave it out"
+            )
 
 
 def tokens_per_micro_batch(device: torch.device) -> int:
