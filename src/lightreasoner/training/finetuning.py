@@ -298,7 +298,11 @@ def check_trackers(names: Sequence[str]) -> None:
         ConfigError: one is unknown or not installed.
     """
     known = {*LoggerType.list(), *LOGGER_TYPE_TO_CLASS}
-    missing = known - {"all", *map(str, get_available_trackers()), *(set(LOGGER_TYPE_TO_CLASS) - set(LoggerType.list()))}
+    missing = known - {
+        "all",
+        *map(str, get_available_trackers()),
+        *(set(LOGGER_TYPE_TO_CLASS) - set(LoggerType.list())),
+    }
     for name in names:
         if name not in known:
             raise ConfigError(f"--report-to {name}: {nearest(name, known, 'trackers')}")
