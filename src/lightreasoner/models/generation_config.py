@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,15 @@ def generation_settings(name: str, folder: Path) -> tuple[GenerationConfig | Non
     stops = left.get("eos_token_id")
     if not all(type(token) is int for token in (stops if isinstance(stops, list) else [stops or 0])):
         raise ModelError(f"{name}: eos_token_id in {file} is {stops!r}; it must be the number of a token, or several")
+    return agreeing(left)
+
+
+def agreeing(settings: Mapping[str, Any]) -> tuple[GenerationConfig, list[str]]:
+    """The settings that transformers accepts together, in their order, and the names of the others."""
+    left = dict(settings)
     kept: dict[str, Any] = {}
     agrees = True
-    while agrees:  # one setting can need another that comes later in the file
+    while agrees:  # one setting can need another that comes later
         agrees = False
         for key, value in list(left.items()):
             if _agree({**kept, key: value}):

@@ -264,16 +264,15 @@ def pick_device(device: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return torch.device(next(kind for kind in there if there[kind]))
-    kind, _, number = device.partition(":")
-    if kind not in there or (number or "0") not in map(str, range(128)) or (number and kind != "cuda"):
+    kind, colon, number = device.partition(":")
+    if kind not in there or (colon and not number.isdecimal()):
         raise ModelError(f"device {device} is not known; use auto, cpu, cuda, cuda:N or mps")
     if not there[kind]:
         usable = ", ".join(name for name in there if there[name])
         raise ModelError(f"device {device} is not usable here: PyTorch {torch.__version__} finds {usable} only")
-    if number and int(number) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= (count := torch.cuda.device_count()):
         raise ModelError(f"device {device} is not usable here: there are {count} CUDA devices, counted from cuda:0")
-    return torch.device(device)
+    return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
 def pick_dtype(machine: MachineSettings) -> torch.dtype:
