@@ -15,7 +15,14 @@ from huggingface_hub import constants
 from lightreasoner.config import MachineSettings
 from lightreasoner.data import hub
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
-from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer, pick_device
+from lightreasoner.models.loading import (
+    ModelSource,
+    check_weights,
+    dtype_name,
+    find_model,
+    load_tokenizer,
+    pick_device,
+)
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.models.vocabulary import share_vocabulary
@@ -114,6 +121,7 @@ def _model(name: str, revision: str | None) -> list[Finding]:
     has_template = tokenizer.chat_template is not None
     findings = [
         Finding("expert", "ok", f"{name} at {source.folder}, SHA-256 {source.fingerprint()[:12]}…"),
+        *_weights("expert", source),
         Finding("chat template", "ok", "present, and it renders a question")
         if has_template
         else Finding("chat template", "warning", "none: prompts are plain text after the cue"),
@@ -129,11 +137,25 @@ def _model(name: str, revision: str | None) -> list[Finding]:
     return findings
 
 
+def _weights(role: str, source: ModelSource) -> list[Finding]:
+    """Whether the model's files hold all its weights, by their names and shapes."""
+
+    def compared() -> list[Finding]:
+        count = check_weights(source)
+        seen = "compared when the model is loaded" if count is None else f"{count}, all in place"
+        return [Finding(f"weights of the {role}", "ok", seen)]
+
+    return _checked(f"weights of the {role}", compared)
+
+
 def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     sources = find_model(expert, revision), find_model(amateur)
     first, second = (load_tokenizer(source) for source in sources)
     shared = share_vocabulary(first, second)
-    findings = [Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models")]
+    findings = [
+        Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models"),
+        *_weights("amateur", sources[1]),
+    ]
     if not any(source.gguf_file for source in sources):
         try:
             counts = [Shape.of(read_config(str(source.folder), None), source.name).parameters for source in sources]

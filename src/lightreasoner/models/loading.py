@@ -1,11 +1,11 @@
 """Models and tokenizers: find them, load them, check that two of them share one vocabulary."""
 
 import hashlib
-import json
 import math
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,15 +14,30 @@ from typing import Any, cast
 import psutil
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.models.generation_config import generation_settings, quiet
+from lightreasoner.models.shape import read_config
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
+from lightreasoner.models.weights import (
+    refuse_nonfinite,
+    refuse_pointers,
+    refuse_wrong_weights,
+    weights_in_files,
+)
 from lightreasoner.runs.progress import say
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
@@ -72,7 +87,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     """Find a model: `miniature/NAME`, a folder, a .gguf file, or a Hub id, which is downloaded if need be.
 
     Raises:
-        ModelError: there is no such model, or its weights are only there as pickles.
+        ModelError: there is no such model, its weights are only there as pickles, or the folder holds an adapter.
         HubUnreachable: it can only be on the Hub, which does not answer, and no copy is cached.
     """
     collection, _, member = name.partition("/")
@@ -84,9 +99,10 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"no file {path}; check the path")
+        refuse_pointers(name, [path])
         return ModelSource(name, path.parent, gguf_file=path.name)
     if path.is_dir():
-        _refuse_pickles(name, path)
+        _check_files(name, path)
         return ModelSource(name, path)
     if not is_on_hub(name):
         raise ModelError(f"no folder {name}, and it is not a Hub id (owner/name) either; check the path or the id")
@@ -107,12 +123,10 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
         ModelError: there is none, or it needs code that may not run.
     """
     _check_code(source, machine)
-    try:
+    with _loading(f"the tokenizer of {source.name}"):
         return AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"cannot load the tokenizer of {source.name}: {_first_line(error)}") from None
 
 
 def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
@@ -121,7 +135,8 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
     A GGUF model is de-quantised, and is an ordinary model from then on.
 
     Raises:
-        ModelError: it cannot be loaded, or needs code that may not run.
+        ModelError: it cannot be loaded, its files lack weights or hold weights without a place (see
+            `refuse_wrong_weights`), or it needs code that may not run.
     """
     _check_code(source, machine)
     device = pick_device(machine.device)
@@ -130,20 +145,102 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
         torch.set_num_threads(min(torch.get_num_threads(), psutil.cpu_count(logical=False) or torch.get_num_threads()))
     if not sys.stderr.isatty():
         disable_progress_bar()  # of loading weights: a log file wants lines
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
+    if source.gguf_file is None:
+        weights_in_files(source.name, source.folder)  # says more about a damaged file than the loader
+    generation, _ = generation_settings(source.name, source.folder) if source.gguf_file is None else (None, [])
+    with _loading(f"{source.name} ({source.folder})"):
+        read: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             gguf_file=source.gguf_file,
             dtype=pick_dtype(machine),
             device_map={"": device},
             trust_remote_code=machine.trust_remote_code,
             use_safetensors=source.gguf_file is None,
-            quantization_config=GgufConfig(dequantize=True) if source.gguf_file else None,
+            generation_config=generation,
+            ignore_mismatched_sizes=True,  # so that `loaded` names them
+            output_loading_info=True,
+            # None would replace what config.json says about quantised weights.
+            **({"quantization_config": GgufConfig(dequantize=True)} if source.gguf_file else {}),
         )
-    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
-        raise ModelError(f"cannot load {source.name} ({source.folder}): {_first_line(error)}") from None
+    model, loaded = read
+    refuse_wrong_weights(source.name, model, loaded)
+    refuse_nonfinite(source.name, model)
     model.eval()
     return cast(PreTrainedModel, model)
+
+
+def empty_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
+    """The model without its weights: the modules and shapes that its configuration asks for, on the device `meta`.
+
+    Raises:
+        ModelError: its configuration is not one of a language model, or needs code that may not run.
+    """
+    _check_code(source, machine)
+    with _loading(f"the configuration of {source.name}"), torch.device("meta"):
+        config = AutoConfig.from_pretrained(
+            source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
+        )
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=machine.trust_remote_code
+        )
+    return cast(PreTrainedModel, model)
+
+
+def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> int | None:
+    """Compare the names and shapes in the weight files with those that the configuration asks for.
+
+    Reads the files' headers only, which takes milliseconds; `load_model` makes the same comparison.
+
+    Returns:
+        Number of weights; None where the headers do not tell (GGUF and quantised models).
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    if source.gguf_file or "quantization_config" in read_config(str(source.folder), None):
+        return None
+    found = weights_in_files(source.name, source.folder)
+    generation_settings(source.name, source.folder)
+    empty = empty_model(source, machine)
+    with _loading(source.name), _without_bar():
+        # The loader itself, since it renames weights of many architectures.
+        read: Any = type(empty).from_pretrained(
+            None,
+            config=empty.config,
+            state_dict=found,
+            device_map={"": "meta"},
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    refuse_wrong_weights(source.name, *read)
+    return len(found)
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Without the progress bar of loading weights, where none are read."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    """Name what is being loaded in any error of the libraries; a damaged file makes them raise all kinds."""
+    try:
+        with quiet():
+            yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        line = _first_line(error)
+        kind = "" if isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__}: "
+        raise ModelError(f"cannot load {what}: {kind}{line}") from error
 
 
 def _check_code(source: ModelSource, machine: MachineSettings) -> None:
@@ -171,15 +268,18 @@ def pick_device(device: str) -> torch.device:
     Raises:
         ModelError: the named device is not there.
     """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(name)
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {device} is not usable here: {_first_line(error)}") from None
-    return chosen
+        return torch.device(next(kind for kind in there if there[kind]))
+    kind, colon, number = device.partition(":")
+    if kind not in there or (colon and not number.isdecimal()):
+        raise ModelError(f"device {device} is not known; use auto, cpu, cuda, cuda:N or mps")
+    if not there[kind]:
+        usable = ", ".join(name for name in there if there[name])
+        raise ModelError(f"device {device} is not usable here: PyTorch {torch.__version__} finds {usable} only")
+    if kind == "cuda" and int(number or 0) >= (count := torch.cuda.device_count()):
+        raise ModelError(f"device {device} is not usable here: there are {count} CUDA devices, counted from cuda:0")
+    return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
 def pick_dtype(machine: MachineSettings) -> torch.dtype:
@@ -269,17 +369,27 @@ def _download(name: str, revision: str | None) -> ModelSource:
                 f"{name} is no local folder, and the Hub does not answer ({_first_line(error)}); no copy is cached. "
                 "Check the name and the network, or give a folder or a .gguf file"
             ) from None
-    _refuse_pickles(name, folder)
+    _check_files(name, folder)
     return ModelSource(name, folder, commit=folder.name, revision=revision)
 
 
-def _refuse_pickles(name: str, folder: Path) -> None:
+def _check_files(name: str, folder: Path) -> None:
+    """Refuse a folder that is no model, or not wholly there."""
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{name}: {folder} holds an adapter (adapter_config.json), which is no model by itself. Merge it into its "
+            f"base first: lightr merge --model BASE --adapter {folder}; if there is a whole model too, move it away"
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name}: no config.json in {folder}; a model folder is one that from_pretrained loads")
     if not any(folder.glob("*.safetensors")):
         others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
         what = f"only {', '.join(others)}: pickles, which can run code when they are read" if others else "none at all"
         raise ModelError(f"{name}: needs weights in safetensors, and there are {what}. Convert the model first")
+    patterns = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+    refuse_pointers(name, (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()))
+    if not read_config(str(folder), None):
+        raise ModelError(f"{name}: {folder / 'config.json'} is not a JSON object. Download it again")
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -295,12 +405,15 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    first, _, others = str(error).strip().partition("\n")
+    if first.endswith(":"):  # the reason stands in the next line
+        first = f"{first} {others.strip().partition(chr(10))[0]}"
+    return first or type(error).__name__
 
 
 def weights_dtype(source: ModelSource) -> str:
     """Precision that the model's configuration states for its weights; float32 for GGUF, which mixes several."""
     if source.gguf_file:
         return "float32"
-    stated = json.loads((source.folder / "config.json").read_text())
+    stated = read_config(str(source.folder), None)
     return str(stated.get("dtype") or stated.get("torch_dtype") or "float32")

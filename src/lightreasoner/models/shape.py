@@ -101,7 +101,7 @@ def read_config(name: str, revision: str | None) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: no readable config.json ({error}); a plan needs it, and .gguf has none") from None
+        raise ModelError(f"{name}: no readable config.json ({error}); a .gguf file has none") from None
     return dict(content) if isinstance(content, dict) else {}
 
 

@@ -22,6 +22,7 @@ from lightreasoner.errors import RunCorrupted
 from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_json
 from lightreasoner.runs.progress import say
+from lightreasoner.training.adapters import ADAPTER_WEIGHTS, weight_difference
 
 COMPLETE = "complete.json"
 OTHER_BYTES = 100_000  # rough size of a checkpoint without weights and moments
@@ -96,7 +97,8 @@ def resume(state: TrainingState, checkpoint: Path) -> None:
     """Restore the state of the moment when the checkpoint was saved.
 
     Raises:
-        RunCorrupted: a file holds pickled objects other than tensors and numbers; they are not run.
+        RunCorrupted: a file holds pickled objects other than tensors and numbers; they are not run. Or weights of the
+            adapter are missing.
     """
 
     def load(name: str) -> Any:
@@ -111,7 +113,13 @@ def resume(state: TrainingState, checkpoint: Path) -> None:
             f"{checkpoint} holds pickled objects other than numbers, which were not run: it is not a checkpoint of "
             "`lightr finetune`. Remove it; training then resumes from the one before, if there is one"
         ) from None
-    set_peft_model_state_dict(state.model, load_file(checkpoint / "adapter_model.safetensors"))
+    weights = load_file(checkpoint / ADAPTER_WEIGHTS)
+    if difference := weight_difference(state.model, weights):
+        raise RunCorrupted(
+            f"{checkpoint / ADAPTER_WEIGHTS} is not the adapter of this training: {difference}. Remove {checkpoint}; "
+            "training then resumes from the one before, if there is one"
+        )
+    set_peft_model_state_dict(state.model, weights)
     saved = json.loads((checkpoint / "trainer_state.json").read_text())
     state.step, state.log = step_of(checkpoint), saved["log_history"]
     if state.accelerator.is_main_process:

@@ -20,10 +20,10 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 from accelerate.utils.memory import should_reduce_batch_size
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
+from transformers import get_linear_schedule_with_warmup, set_seed
 
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.config_base import nearest
@@ -38,6 +38,8 @@ from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.training import checkpoints
+from lightreasoner.training.adapters import attach_lora as attach_lora
+from lightreasoner.training.adapters import check_targets as check_targets  # for callers that plan a run
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
@@ -63,6 +65,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             "(their files differ). Labels are made for one expert and would mislead another: "
             "fine-tune the expert that was sampled"
         )
+    check_targets(config, config.lora_targets)
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
     if int(os.environ.get("RANK", "0")) > 0:  # of `torchrun`: the first process holds the lock and writes all files
@@ -140,15 +143,14 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     if not accelerator.is_main_process:
         return {}
     _save_adapter(adapted, folder)
-    losses = [entry["loss"] for entry in state.log]
     return {
         "steps": config.steps,
         "labels": len(labels),
         "labels_skipped": labels.skipped,
         "labels_trained": config.steps * config.labels_per_step,
         "epochs": math.ceil(config.steps * config.labels_per_step / len(labels)),
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
+        "first_loss": state.log[0]["loss"],
+        "last_loss": state.log[-1]["loss"],
         **{name: file_hash(folder / ADAPTER / file) for name, file in ADAPTER_FILES.items()},
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -168,7 +170,7 @@ def _run_steps(
         Interrupted: one of the processes had a signal; all stop after the same step and its checkpoint.
     """
     accelerator, optimizer = state.accelerator, state.optimizer
-    pace, note = _Pace(state.step), ""
+    pace, note, every = _Pace(state.step), "", _logging_steps(config)
     model.train()
     with progress("fine-tuning", config.steps, state.step) as advance, stop_signals() as stop:
         for micro_batches in batches:
@@ -181,7 +183,7 @@ def _run_steps(
             optimizer.zero_grad()
             state.step += 1
 
-            if state.step % config.logging_steps == 0:
+            if state.step % every == 0 or state.step == config.steps:
                 speed = round(pace.since_last(state.step) * config.labels_per_step, 2)
                 entry = {**objective.flush(), "labels_per_second": speed, "epoch": state.step / config.steps}
                 _log(state, folder, {**entry, "grad_norm": norm, "learning_rate": learning_rate})
@@ -197,6 +199,11 @@ def _run_steps(
                 checkpoints.save_checkpoint(state, folder, config.keep_checkpoints)
             if stopping and state.step < config.steps:
                 raise Interrupted(stop.signal_number or signal.SIGTERM)
+
+
+def _logging_steps(config: FinetuneConfig) -> int:
+    """Steps between two log entries; a short training has two, so that its first and last loss can be compared."""
+    return min(config.logging_steps, math.ceil(config.steps / 2))
 
 
 class _Pace:
@@ -315,32 +322,6 @@ def check_trackers(names: Sequence[str]) -> None:
 def tokens_per_micro_batch(device: torch.device) -> int:
     """Default cap on the tokens of a forward and backward pass, whose activations take memory."""
     return 768 if device.type == "cpu" else 16384
-
-
-def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> PeftModel:
-    """Put a fresh LoRA on the model (Table 9); its start depends on the seed alone.
-
-    Raises:
-        ModelError: the model has no module of the given names.
-    """
-    settings = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=config.lora_dropout,
-        target_modules=list(config.lora_targets),
-        bias="none",
-    )
-    set_seed(config.seed)
-    try:
-        adapted = get_peft_model(model, settings)
-    except ValueError as error:
-        raise ModelError(
-            f"no LoRA on {', '.join(config.lora_targets)}: {str(error).partition('.')[0]}. "
-            "Name modules that this model has with --lora-targets"
-        ) from None
-    adapted.active_peft_config.base_model_name_or_path = config.model
-    return adapted
 
 
 def _save_adapter(model: PeftModel, folder: Path) -> None:

@@ -1,42 +1,55 @@
 """Stage 3: merge base + adapter into a folder that `from_pretrained` loads, and compare the two on disk."""
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError
-from lightreasoner.models.loading import ModelSource, find_model, load_model, load_tokenizer, pick_device, weights_dtype
+from lightreasoner.models.generation_config import agreeing, generation_settings
+from lightreasoner.models.loading import (
+    ModelSource,
+    empty_model,
+    find_model,
+    load_model,
+    load_tokenizer,
+    weights_dtype,
+)
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
+from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.training.adapters import ADAPTER_WEIGHTS, load_adapter
 from lightreasoner.training.finetuning import ADAPTER, check_adapter
 from lightreasoner.training.model_card import Tuned, model_card, tuned
 
 RESULT = "lightreasoner.json"  # within the merged folder
-WEIGHTS = "adapter_model.safetensors"
 PROBE_QUESTIONS = (
     "A farm keeps 12 hens. 7 are born. How many hens are there?",
     "What is the sum of the first ten odd numbers?",
 )
-# Largest mean KL(base + adapter ‖ merged model read back), nats. In float32 the two do the same arithmetic in another
-# order; in 16 bits every weight is rounded once, which needs the larger figure.
-LARGEST_KL = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+# Largest mean KL(base + adapter ‖ merged model), nats. In float32 the two do the same arithmetic in another order: a
+# thousandth of the adapter's own effect is allowed, within these bounds.
+SMALLEST_IN_FLOAT32, LARGEST_IN_FLOAT32 = 1e-7, 1e-6
+# With every weight rounded once to 16 bits; checked after the merge in float32.
+LARGEST_ROUNDED = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
     """Stage 3: merge base and adapter into a plain model folder, then read it back and check it.
+
+    Needs memory for the weights twice in float32.
 
     Raises:
         DataError: there is no adapter, or the output folder holds something else.
@@ -51,31 +64,28 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             f"the adapter was trained on {training.settings.model}, which is not {config.model} (their files differ); "
             "an adapter fits its own base only"
         )
-    dtype_name = weights_dtype(source) if config.merge_dtype == "auto" else config.merge_dtype
+    dtype_name = _dtype_on_disk(config, source)
     request = {
         "base": config.model,
         "base_sha256": source.fingerprint(),
-        "adapter_sha256": file_hash(adapter / WEIGHTS),
+        "adapter_sha256": file_hash(adapter / ADAPTER_WEIGHTS),
         "dtype": dtype_name,
     }
     with locked(config.out.parent):
         if config.out.exists():
             return _earlier_merge(config.out, request)
         tokenizer = load_tokenizer(source, config)
-        # Merged in float32 whatever the target: adding a small update to 16-bit weights would lose most of it.
-        in_float32 = config.model_copy(update={"dtype": "float32"})
-        base = load_model(source, in_float32)
-        with_adapter = _load_adapter(base, adapter, config)
-        expected = _log_probabilities(with_adapter, tokenizer)
-        merged: PreTrainedModel = with_adapter.merge_and_unload()
-        merged.to(getattr(torch, dtype_name))
-        _set_stop_tokens(merged, tokenizer)
+        with _saving(config.model), tempfile.TemporaryDirectory() as trial:  # before the work
+            empty_model(source, config).config.save_pretrained(trial)
+            tokenizer.save_pretrained(trial)
+        merged, figures = _merged(config, source, adapter, tokenizer, getattr(torch, dtype_name))
+        _set_generation(merged, tokenizer, source)
         with new_folder(config.out, sum(parameter.nbytes for parameter in merged.parameters())) as folder:
-            merged.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            reloaded = load_model(ModelSource(str(folder), folder), in_float32)
-            difference = _small_difference(expected, _log_probabilities(reloaded, tokenizer), dtype_name, config.out)
-            result = {**request, **difference, "created": now()}
+            with _saving(config.model):
+                merged.save_pretrained(folder)
+                tokenizer.save_pretrained(folder)
+            found = _read_back(config, folder, tokenizer, figures)
+            result = {**request, **found, "created": now()}
             (folder / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
             write_json(folder / RESULT, result)
         return result
@@ -86,8 +96,8 @@ def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:
     is_in_run = path.name == ADAPTER and (path.parent / "manifest.json").is_file()
     run = path.parent if is_in_run else path / "finetune"
     folder = run / ADAPTER if run.is_dir() else path
-    if not (folder / WEIGHTS).is_file():
-        raise DataError(f"no {WEIGHTS} in {folder}; finish `lightr finetune` first, or check the path")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise DataError(f"no {ADAPTER_WEIGHTS} in {folder}; finish `lightr finetune` first, or check the path")
     if not run.is_dir():
         return folder, None
     _, stage = read_stage(run)
@@ -96,20 +106,96 @@ def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:
     return folder, tuned(stage)
 
 
-def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> PeftModel:
-    """Base + adapter. PEFT only warns about missing weights and fills in fresh ones; here this is an error."""
-    with_adapter = PeftModel.from_pretrained(base, adapter, torch_device=str(pick_device(config.device)))
-    with safe_open(adapter / WEIGHTS, framework="pt") as file:
-        found = set(file.keys())
-    # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
-    wanted = set(get_peft_model_state_dict(with_adapter, save_embedding_layers=False))
-    if found != wanted:
+class Figures(NamedTuple):
+    """What base + adapter and the merged model compute.
+
+    Attributes:
+        dtype: precision on disk.
+        effect: mean KL(base + adapter ‖ base), nats.
+        expected: log π of base + adapter, [T, V].
+        rounded: log π of the merged model with its weights rounded to `dtype`, [T, V].
+    """
+
+    dtype: torch.dtype
+    effect: float
+    expected: Tensor
+    rounded: Tensor
+
+
+def _dtype_on_disk(config: MergeConfig, source: ModelSource) -> str:
+    name = weights_dtype(source) if config.merge_dtype == "auto" else config.merge_dtype
+    if name not in {str(dtype).removeprefix("torch.") for dtype in LARGEST_ROUNDED}:
         raise ModelError(
-            f"the adapter in {adapter} does not fit {config.model}: {len(wanted - found)} weights are missing and "
-            f"{len(found - wanted)} are unknown ({', '.join(sorted(found ^ wanted)[:2])}); "
-            "use the base it was made for"
+            f"the weights of {config.model} are {name}, in which nothing can be merged; "
+            "give --merge-dtype float32, bfloat16 or float16"
         )
-    return with_adapter
+    return name
+
+
+@contextmanager
+def _saving(model: str) -> Iterator[None]:
+    """Name the model in what transformers refuses to save."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        line = " ".join(str(error).split())
+        raise ModelError(f"a model with the settings of {model} cannot be saved: {line}") from error
+
+
+def _merged(
+    config: MergeConfig,
+    source: ModelSource,
+    adapter: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+) -> tuple[PreTrainedModel, Figures]:
+    """The merged model in the precision of the disk, and what it computes.
+
+    Merged and compared in float32 whatever the target: adding a small update to 16-bit weights would lose most of it,
+    and their rounding would hide a wrong merge.
+
+    Raises:
+        MergeMismatch: the merged model does not compute what base + adapter computes.
+    """
+    base = load_model(source, config.model_copy(update={"dtype": "float32"}))
+    with_adapter = load_adapter(base, adapter, config.model)
+    with_adapter.eval()
+    with with_adapter.disable_adapter():
+        untouched = _log_probabilities(with_adapter, tokenizer)
+    expected = _log_probabilities(with_adapter, tokenizer)
+    effect = _mean_kl(expected, untouched)
+    try:
+        merged: PreTrainedModel = with_adapter.merge_and_unload()
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ModelError(f"the adapter in {adapter} cannot be merged into {config.model}: {line}") from error
+    _refuse_difference(
+        _mean_kl(expected, _log_probabilities(merged, tokenizer)),
+        min(max(effect / 1000, SMALLEST_IN_FLOAT32), LARGEST_IN_FLOAT32),
+        f"merged in float32, where the adapter itself changes {effect:.3g} nats. {_tied_reason(merged)}",
+    )
+    if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
+        merged.config.get_text_config().tie_word_embeddings = False  # an adapter can hold a head of its own
+    _cast(merged, dtype)
+    _cast(merged, torch.float32)
+    rounded = _log_probabilities(merged, tokenizer)
+    _cast(merged, dtype)
+    return merged, Figures(dtype, effect, expected, rounded)
+
+
+def _tied_reason(model: PreTrainedModel) -> str:
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        return "The adapter does not belong to this base, or PEFT cannot merge its kind"
+    return (
+        "Embeddings and head of the base are one matrix: an adapter on one of them, merged, changes both. "
+        "Fine-tune with other --lora-targets"
+    )
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the parameters; buffers, such as the frequencies of positions, keep their precision."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,28 +213,59 @@ def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Log π of every token after every prefix of the probes, [T, V]."""
+    """Log π of every token after every prefix of the probes, [T, V], in float64 on the CPU."""
     template, vocabulary = PromptTemplate(tokenizer, DEFAULT_CUE), vocabulary_of(tokenizer, logit_width(model))
     prompts = [torch.tensor([template.encode(question)], device=model.device) for question in PROBE_QUESTIONS]
-    return torch.cat([vocabulary.log_softmax(model(ids).logits[0]) for ids in prompts])
+    found = torch.cat([vocabulary.log_softmax(model(ids).logits[0]).cpu() for ids in prompts])
+    # Normalised again: the sum of a float32 row is 1 to some 1e-7, which would add to a divergence of this size.
+    return found.double().log_softmax(-1)
 
 
-def _small_difference(expected: Tensor, found: Tensor, dtype_name: str, out: Path) -> dict[str, float]:
-    """How much the merged model differs from base + adapter; raises `MergeMismatch` where it is too much."""
-    mean_kl = contrast.kl_divergence(expected, found).clamp(min=0).mean().item()
-    largest = LARGEST_KL[getattr(torch, dtype_name)]
+def _mean_kl(expected: Tensor, found: Tensor) -> float:
+    return contrast.kl_divergence(expected, found).clamp(min=0).mean().item()
+
+
+def _refuse_difference(mean_kl: float, largest: float, where: str) -> None:
     if not mean_kl <= largest:  # NaN too
         raise MergeMismatch(
             f"the merged model is not base + adapter: mean KL {mean_kl:.3g} nats on {len(PROBE_QUESTIONS)} probes, "
-            f"allowed {largest:.0e} for {dtype_name}. It was removed, and {out} was not made; "
-            "merging in float32 shows whether the precision is at fault"
+            f"allowed {largest:.0e}, {where}. Nothing was made"
         )
-    return {"mean_kl": mean_kl, "top1_agreement": (expected.argmax(-1) == found.argmax(-1)).float().mean().item()}
 
 
-def _set_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let the merged model stop where its training data stopped: at the chat template's end of turn too."""
-    settings = model.generation_config
-    assert settings is not None
-    settings.eos_token_id = list(PromptTemplate(tokenizer, DEFAULT_CUE).stop_ids(settings))
-    settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else settings.eos_token_id[0]
+def _read_back(
+    config: MergeConfig, folder: Path, tokenizer: PreTrainedTokenizerBase, figures: Figures
+) -> dict[str, float]:
+    """Compare the folder with the model that was saved, and with base + adapter.
+
+    Raises:
+        MergeMismatch: it computes something else, or rounding changes it too much.
+    """
+    in_float32 = config.model_copy(update={"dtype": "float32"})
+    found = _log_probabilities(load_model(ModelSource(str(config.out), folder), in_float32), tokenizer)
+    _refuse_difference(_mean_kl(figures.rounded, found), SMALLEST_IN_FLOAT32, "read back from disk")
+    name, mean_kl = str(figures.dtype).removeprefix("torch."), _mean_kl(figures.expected, found)
+    _refuse_difference(mean_kl, LARGEST_ROUNDED[figures.dtype], f"rounded to {name}; use --merge-dtype float32")
+    if mean_kl > figures.effect / 10:
+        say(
+            f"warning: rounding to {name} changes the model by {mean_kl:.2g} nats, and the adapter by "
+            f"{figures.effect:.2g}; --merge-dtype float32 keeps what was trained"
+        )
+    agreement = (figures.expected.argmax(-1) == found.argmax(-1)).double().mean().item()
+    return {"mean_kl": mean_kl, "top1_agreement": agreement, "adapter_kl": figures.effect}
+
+
+def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> None:
+    """Settings that can be saved, and stop tokens where the training data stopped: at the end of a turn too."""
+    assert model.generation_config is not None
+    stops = list(PromptTemplate(tokenizer, DEFAULT_CUE).stop_ids(model.generation_config))
+    settings, others = agreeing(model.generation_config.to_diff_dict())
+    dropped = {*others, *([] if source.gguf_file else generation_settings(source.name, source.folder)[1])}
+    if dropped:
+        say(
+            f"warning: generation_config.json of {source.name} has settings that contradict others or are invalid "
+            f"({', '.join(sorted(dropped))}); the merged model is saved without them"
+        )
+    settings.eos_token_id = stops or None
+    settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=None)
+    model.generation_config = settings
