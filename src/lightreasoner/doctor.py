@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from lightreasoner.config import MachineSettings
 from lightreasoner.data import hub
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
-from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer, pick_device
+from lightreasoner.models.loading import dtype_name, find_model, load_generation_config, load_tokenizer, pick_device
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.models.vocabulary import share_vocabulary
@@ -110,7 +110,9 @@ def _model(name: str, revision: str | None) -> list[Finding]:
     source = find_model(name, revision)
     tokenizer = load_tokenizer(source)
     template = PromptTemplate(tokenizer)
-    stops = ", ".join(str(tokenizer.convert_ids_to_tokens(id_)) for id_ in template.stop_ids(None))
+    stops = ", ".join(
+        str(tokenizer.convert_ids_to_tokens(id_)) for id_ in template.stop_ids(load_generation_config(source))
+    )
     has_template = tokenizer.chat_template is not None
     findings = [
         Finding("expert", "ok", f"{name} at {source.folder}, SHA-256 {source.fingerprint()[:12]}…"),

@@ -84,7 +84,7 @@ def _ask_worker(request: str) -> str:
 
 
 def _render(request: str) -> list[Rendered]:
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 
     template, conversations, variables, at = json.loads(request)
     clock, random_state = datetime.fromisoformat(at).replace(tzinfo=None), random.getstate()
@@ -97,11 +97,9 @@ def _render(request: str) -> list[Rendered]:
 
         random.seed(0)
         try:
+            _compile_jinja_template(template).globals["strftime_now"] = strftime_now  # cached: the one rendered below
             result: Any = render_jinja_template(
-                [messages],
-                chat_template=template,
-                add_generation_prompt=open_turn,
-                **{**variables, "strftime_now": strftime_now},
+                [messages], chat_template=template, add_generation_prompt=open_turn, **variables
             )
             text = result[0][0]
             if len(text) > LONGEST:

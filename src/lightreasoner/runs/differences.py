@@ -32,7 +32,10 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     """One clause for each value that differs, such as `seed: 42 there, 7 now`; nested values by dotted name."""
     there, now = flat(found), flat(wanted)
     names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
-    return [_clause(name, there, now) for name in names]
+    # The hash of all files says no more than those of the files, and the tokens of a prompt no more than its text.
+    said = {f"{name.partition(f'{OF_FILES}.')[0]}_sha256" for name in names}
+    said |= {name.replace("prompt_text", "prompt_tokens") for name in names if name.endswith("prompt_text")}
+    return [_clause(name, there, now) for name in names if name not in said]
 
 
 def changed_files(owner: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> str:

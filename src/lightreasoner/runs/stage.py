@@ -421,7 +421,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if schema != SCHEMA_VERSION:
         raise RunMismatch(
             f"{folder} was written by lightreasoner {version} with schema_version {schema}, and this version reads "
-            f"{SCHEMA_VERSION}: its rows have other columns. Use that version, or give another folder with --out"
+            f"{SCHEMA_VERSION}: its files have another form. Use that version, or give another folder with --out"
         )
     return manifest
 
