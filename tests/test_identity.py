@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from lightreasoner.config import BaselineConfig, EvaluateConfig, FinetuneConfig, MergeConfig, SampleConfig
 from lightreasoner.errors import LightReasonerError
+from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.runs import stage
 from lightreasoner.runs.files import file_hash
 from lightreasoner.samples.baselines import baseline
 from lightreasoner.samples.sampling import sample
@@ -257,3 +260,85 @@ def _commit_again(shard: Path) -> None:
     for entry in entries:
         del entry["check"]
     ledger.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+# --- A template with a date ---
+
+DATED = "{% if strftime_now is defined %}Today: {{ strftime_now('%d %b %Y') }}\n{% endif %}"
+
+
+@pytest.fixture
+def on_day(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Set the clock to a day of March 2026."""
+
+    def set_clock(day: int) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Any:
+                return datetime(2026, 3, day, 12, tzinfo=tz)
+
+        monkeypatch.setattr(stage, "datetime", Clock)
+
+    return set_clock
+
+
+def prompts(folder: Path) -> set[str]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return set(re.findall(r"Today: (.+?)\\n", json.dumps(manifest["fingerprint"])))
+
+
+def test_a_dated_run_goes_on_with_its_own_date_and_asks_both_models_with_it(
+    models: Path, expert: Path, on_day: Callable[[int], None]
+) -> None:
+    text("chat_template.jinja", "", DATED)(expert)
+    run = models / "dated"
+    config = sampling(models, out=run, divergence_beta=None)
+    tuning = FinetuneConfig.checked(
+        {"model": str(expert), "data": run, "out": run, "steps": 1, "labels_per_step": 2, **MACHINE}
+    )
+    merging = MergeConfig.checked({"model": str(expert), "adapter": run, "out": run / "merged", **MACHINE})
+
+    def of(model: Path, out: Path) -> EvaluateConfig:
+        common = {"benchmarks": ["arithmetic"], "max_items": 2, "max_answer_tokens": 4, "grading_workers": 1}
+        return EvaluateConfig.checked({**common, "model": str(model), "out": out, **MACHINE})
+
+    on_day(1)
+    sampled = sample(config)
+    on_day(2)
+    before = evaluate(of(expert, run / "evaluate/expert"))
+    on_day(3)
+    assert sample(config) == sampled
+    finetune(tuning)
+    merge(merging)
+    evaluate(of(run / "merged", run / "evaluate/merged"))
+    on_day(4)
+    assert evaluate(of(expert, run / "evaluate/expert")) == before
+    for folder in ("sample", "evaluate/expert/chat/arithmetic/answers", "evaluate/merged/chat/arithmetic/answers"):
+        assert prompts(run / folder) == {"01 Mar 2026"}, folder
+    assert compare(run / "evaluate/expert", run / "evaluate/merged")["warnings"] == []
+
+    evaluate(of(expert, models / "later"))
+    assert compare(run / "evaluate/expert", models / "later")["warnings"] == [
+        "arithmetic: different prompt (dates), which may be part of the difference"
+    ]
+    text("chat_template.jinja", "Today", "Now")(expert)
+    assert "the prompt: " in refusal(lambda: sample(config))
+    assert "the prompt: " in refusal(lambda: evaluate(of(expert, run / "evaluate/expert")))
+
+
+def test_a_dated_stage_that_was_stopped_goes_on_the_next_day(
+    models: Path, expert: Path, on_day: Callable[[int], None]
+) -> None:
+    text("chat_template.jinja", "", DATED)(expert)
+    whole, parts = (sampling(models, out=models / name, batch_size=1) for name in ("whole", "parts"))
+    on_day(1)
+    sample(whole)
+    sample(parts)
+    stopped = models / "parts/sample"
+    (stopped / "result.json").unlink()
+    lines = (stopped / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (stopped / "ledger.jsonl").write_text(lines[0])
+    on_day(2)
+    assert sample(parts) == sample(whole)
+    for path in (models / "whole/sample").glob("*.parquet"):
+        assert (stopped / path.name).read_bytes() == path.read_bytes()
