@@ -58,7 +58,8 @@ def write_samples(
     facts: dict[str, Any] = {"expert": "an/expert", "amateur": "an/amateur", "dataset": "made up"}
     made = Sampled(
         **facts,
-        **dict.fromkeys(("expert_sha256", "amateur_sha256", "questions_sha256", "template_sha256"), "0" * 64),
+        **{name: {} for name in ("expert_files", "amateur_files", "asked")},
+        questions_sha256="0" * 64,
         cue="",
         questions=len(rows),
         beta=BETA,

@@ -20,6 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+StopStrings = tuple[Annotated[str, Field(min_length=1)], ...]
 NotNegative = Annotated[float, Field(ge=0)]
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -119,6 +120,8 @@ class SampleSettings(Config):
     """Temperature of the rollouts, not of the scored distributions. 0: greedy."""
     top_p: Decides[PositiveShare] = 1.0
     """Nucleus sampling of the rollouts; needs a temperature."""
+    stop_strings: Decides[StopStrings] = ()
+    """More texts that end a rollout; no label is made from where one begins."""
     top_tokens: Decides[Count] = 5
     """Most probable tokens of each model to store at every step, for the report."""
     batch_size: Speed[Count | None] = None
@@ -212,7 +215,7 @@ class AnswerSettings(Config):
 
     max_answer_tokens: Decides[Count] = 2048
     """Cap on an answer, in tokens (the Qwen toolkit's default: 2048)."""
-    stop_strings: Decides[tuple[str, ...]] = ()
+    stop_strings: Decides[StopStrings] = ()
     """More texts that end an answer."""
     samples_per_problem: Decides[Count] = 1
     """Answers to each question, for pass@k and majority votes; more than one needs a temperature."""
@@ -309,6 +312,8 @@ class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings, ModelSett
     """Use the first N problems in file order. Default: all (paper: all of GSM8K train)."""
     max_new_tokens: Decides[Count] = 2048
     """Cap on an answer, in tokens; longer ones are not kept (the paper does not say)."""
+    stop_strings: Decides[StopStrings] = ()
+    """More texts that end an answer; nothing from where one begins is trained on."""
     batch_size: Speed[Count] = 32
     """Questions per batch. Halved on out-of-memory."""
     judge: Decides[JudgeName] = "math-verify"

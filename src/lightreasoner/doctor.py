@@ -20,6 +20,7 @@ from lightreasoner.models.loading import (
     check_weights,
     dtype_name,
     find_model,
+    load_generation_config,
     load_tokenizer,
     pick_device,
 )
@@ -117,7 +118,9 @@ def _model(name: str, revision: str | None) -> list[Finding]:
     source = find_model(name, revision)
     tokenizer = load_tokenizer(source)
     template = PromptTemplate(tokenizer)
-    stops = ", ".join(str(tokenizer.convert_ids_to_tokens(id_)) for id_ in template.stop_ids(None))
+    stops = ", ".join(
+        str(tokenizer.convert_ids_to_tokens(id_)) for id_ in template.stop_ids(load_generation_config(source))
+    )
     has_template = tokenizer.chat_template is not None
     findings = [
         Finding("expert", "ok", f"{name} at {source.folder}, SHA-256 {source.fingerprint()[:12]}…"),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
-from lightreasoner.models.loading import find_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import find_model, load_generation_config, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
@@ -55,11 +55,13 @@ def inspect(config: InspectConfig, console: Console | None = None, *, show: bool
 
 def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     """Sample and score the response to the question."""
-    tokenizer = load_tokenizer(find_model(config.expert, config.expert_revision), config)
+    source = find_model(config.expert, config.expert_revision)
+    tokenizer = load_tokenizer(source, config)
     template = PromptTemplate(tokenizer, config.cue, config.chat_template)
+    stops = template.stops(load_generation_config(source), config.stop_strings)
     problem = make_problem(config.question)
     settings = config.model_dump(include=set(SampleConfig.model_fields))
-    sampler = Sampler.of(load_pair(config), template, SampleConfig(**settings, dataset="-", out=Path("-")))
+    sampler = Sampler.of(load_pair(config), template, stops, SampleConfig(**settings, dataset="-", out=Path("-")))
     (shard,) = sampler.run([Prompted(problem, template.encode(problem.question))])
     (scored,) = scored_rollouts(shard)
     return scored, TokenTexts(getattr(tokenizer, "backend_tokenizer", None))

@@ -25,15 +25,15 @@ def changed(arguments: tuple[object, ...], **flags: object) -> tuple[object, ...
 @pytest.mark.parametrize(
     ("flags", "fields"),
     [
-        ({"expert": "miniature/small"}, ["expert:", "expert_sha256:"]),
-        ({"amateur": "miniature/base"}, ["amateur:", "amateur_sha256:"]),
+        ({"expert": "miniature/small"}, ["expert:", "model.safetensors of the expert: other content now"]),
+        ({"amateur": "miniature/base"}, ["amateur:", "model.safetensors of the amateur: other content now"]),
         ({"expert_revision": "v2"}, ['expert_revision: null there, "v2" now']),
         ({"dtype": "bfloat16"}, ['dtype: "float32" there, "bfloat16" now']),
         ({"plausibility_alpha": 0.3}, ["plausibility_alpha: 0.2 there, 0.3 now"]),
         ({"divergence_beta": 0.5}, ["divergence_beta: 0.4 there, 0.5 now"]),
-        ({"cue": "Think."}, ["cue:", "template_sha256:"]),
+        ({"cue": "Think."}, ["cue:", "the prompt:"]),
         ({"max_new_tokens": 11, "max_questions": 47}, ["max_new_tokens: 10 there, 11 now", "questions: 48 there"]),
-        ({"seed": 7}, ["questions_sha256:", "seed: 42 there, 7 now"]),
+        ({"seed": 7}, ["the questions of arithmetic:", "seed: 42 there, 7 now"]),
     ],
 )
 def test_samples_with_other_settings_are_refused_with_the_fields(
@@ -56,8 +56,9 @@ def test_a_model_with_the_same_name_and_other_weights_is_refused(
     shutil.copy(random_amateur / "config.json", model / "config.json")
     shutil.copy(random_amateur / "model.safetensors", model / "model.safetensors")
     line = refused(*arguments, out)
-    assert "expert_sha256:" in line
-    assert "expert: " not in line
+    assert "model.safetensors of the expert: other content now" in line
+    assert 'expert: "' not in line
+    assert "tokenizer" not in line
 
 
 def test_a_changed_template_or_data_file_is_refused(sampling: tuple[object, ...], tmp_path: Path) -> None:
@@ -68,10 +69,10 @@ def test_a_changed_template_or_data_file_is_refused(sampling: tuple[object, ...]
     succeed(*arguments, out)
     template.write_text("{% for m in messages %}{{ m.role }}> {{ m.content }}\n{% endfor %}")
     line = refused(*arguments, out)
-    assert "template_sha256:" in line
-    assert "questions_sha256:" not in line
+    assert "the prompt: " in line
+    assert "the questions" not in line
     problems.write_text(json.dumps({"question": "What is 2 + 3?"}))
-    assert "questions_sha256:" in refused(*arguments, out)
+    assert f"the questions of {problems}: other content now" in refused(*arguments, out)
 
 
 def test_tuning_with_other_settings_or_samples_is_refused(
@@ -89,7 +90,9 @@ def test_tuning_with_other_settings_or_samples_is_refused(
 def test_an_evaluation_with_other_settings_is_refused(evaluating: tuple[object, ...], evaluated: Path) -> None:
     before = contents(evaluated)
     assert "max_answer_tokens: 10 there, 11 now" in refused(*changed(evaluating, max_answer_tokens=11), evaluated)
-    assert "model_sha256:" in refused(*changed(evaluating, model="miniature/expert"), evaluated)
+    assert "model.safetensors of the model: other content now" in refused(
+        *changed(evaluating, model="miniature/expert"), evaluated
+    )
     assert contents(evaluated) == before
 
 

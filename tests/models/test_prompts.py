@@ -1,7 +1,9 @@
 """Prompts: one template for all models, with any tokenizer."""
 
 import copy
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers.processors import TemplateProcessing
@@ -123,11 +125,15 @@ def test_a_template_file_replaces_the_tokenizers_own(tokenizer: PreTrainedTokeni
         PromptTemplate(tokenizer, "Think.", tmp_path / "absent.jinja")
 
 
-def test_the_fingerprint_depends_on_cue_and_template(tokenizer: PreTrainedTokenizerFast) -> None:
-    base = PromptTemplate(tokenizer).fingerprint
-    assert base == PromptTemplate(tokenizer).fingerprint
-    assert base != PromptTemplate(tokenizer, "Think.").fingerprint
-    assert base != PromptTemplate(with_template(tokenizer, REFUSES_SYSTEM)).fingerprint
+def identity_of(template: PromptTemplate) -> dict[str, Any]:
+    return template.identity(template.stops(None))
+
+
+def test_the_identity_depends_on_cue_and_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    base = identity_of(PromptTemplate(tokenizer))
+    assert base == identity_of(PromptTemplate(tokenizer))
+    assert base != identity_of(PromptTemplate(tokenizer, "Think."))
+    assert base != identity_of(PromptTemplate(with_template(tokenizer, REFUSES_SYSTEM)))
 
 
 @pytest.mark.slow
@@ -165,7 +171,7 @@ def test_plain_demonstrations_have_the_form_of_the_question(tokenizer: PreTraine
     )
 
 
-def test_prompts_of_both_kinds_and_with_demonstrations_have_their_own_fingerprints(
+def test_prompts_of_both_kinds_and_with_demonstrations_have_their_own_identity(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     templates = [
@@ -173,7 +179,7 @@ def test_prompts_of_both_kinds_and_with_demonstrations_have_their_own_fingerprin
         for kind in ("chat", "plain")
         for demonstrations in ((), SOLVED)
     ]
-    assert len({template.fingerprint for template in templates}) == 4
+    assert len({str(identity_of(template)) for template in templates}) == 4
 
 
 def test_a_plain_answer_ends_at_every_end_mark_and_before_a_next_question(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -182,3 +188,117 @@ def test_a_plain_answer_ends_at_every_end_mark_and_before_a_next_question(tokeni
     assert plain.stop_ids(None) == (end_of_text, end_of_turn)
     assert plain.stop_strings == ("</s>", "\n\nQuestion:")  # the other marks are tokens of this tokenizer
     assert PromptTemplate(tokenizer).stop_strings == ("</s>",)
+
+
+# --- Dates and chance in a template ---
+
+MONDAY, TUESDAY = "2026-03-02T23:59:59+02:00", "2026-03-03T00:00:01+02:00"
+DATED = DEFAULTING.replace("{% for m", "Today: {{ strftime_now('%d %b %Y, %H:%M:%S.%f %Z') }}\n{% for m", 1)
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        "{{ strftime_now('%d %b %Y') }}",
+        "{% if strftime_now is defined %}{{ strftime_now('%H:%M:%S.%f%z') }}{% endif %}",
+    ],
+)
+def test_a_template_with_a_clock_shows_the_given_time_whatever_the_day(
+    clock: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    dated = with_template(tokenizer, clock + DEFAULTING)
+    monday, again, tuesday = (PromptTemplate(dated, at=at) for at in (MONDAY, MONDAY, TUESDAY))
+    assert identity_of(monday) == identity_of(again)
+    assert monday.render("Why?").partition("<|im")[0] in ("02 Mar 2026", "23:59:59.000000")
+    assert monday.encode("Why?") == again.encode("Why?") != tuesday.encode("Why?")
+    assert identity_of(monday)["dates"] != identity_of(tuesday)["dates"]
+    assert identity_of(PromptTemplate(tokenizer))["dates"] == {}
+
+
+def test_without_a_given_time_a_template_shows_today(tokenizer: PreTrainedTokenizerFast) -> None:
+    year = datetime.now().year
+    assert str(year) in PromptTemplate(with_template(tokenizer, DATED)).render("Why?")
+
+
+@pytest.mark.parametrize("chance", ["{{ ['a', 'b', 'c', 'd', 'e', 'f'] | random }}", "{{ lipsum(n=1, html=false) }}"])
+def test_a_template_that_draws_at_random_always_draws_the_same(chance: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    drawing = with_template(tokenizer, chance + DEFAULTING)
+    texts = {PromptTemplate(drawing, at=f"2026-03-0{day}").render("Why?") for day in range(1, 6)}
+    assert len(texts) == 1
+    assert texts != {PromptTemplate(with_template(tokenizer, DEFAULTING)).render("Why?")}
+
+
+def test_a_template_that_changes_only_behind_the_answer_has_another_identity(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    first = PromptTemplate(with_template(tokenizer, DEFAULTING))
+    other = PromptTemplate(
+        with_template(tokenizer, DEFAULTING.replace("<|im_end|>\n{% endfor %}", "<|endoftext|>\n{% endfor %}"))
+    )
+    differing = {name for name, value in identity_of(first).items() if value != identity_of(other)[name]}
+    assert {"behind_answer", "stop_tokens"} <= differing
+    assert identity_of(other)["behind_answer"].startswith("<|endoftext|>")
+
+
+def test_of_several_templates_the_default_one_is_used(tokenizer: PreTrainedTokenizerFast) -> None:
+    several = with_template(tokenizer, None)
+    several.chat_template = {"default": DEFAULTING, "tool_use": "no question"}
+    assert identity_of(PromptTemplate(several)) == identity_of(PromptTemplate(with_template(tokenizer, DEFAULTING)))
+    several.chat_template = {"rag": DEFAULTING, "tool_use": DEFAULTING}
+    with pytest.raises(ConfigError, match="several chat templates .rag, tool_use. and none is named default"):
+        PromptTemplate(several)
+
+
+# --- The end of an answer ---
+
+
+def test_a_chat_without_a_template_ends_where_the_plain_form_does(tokenizer: PreTrainedTokenizerFast) -> None:
+    without, plain = PromptTemplate(with_template(tokenizer, None)), PromptTemplate(tokenizer, kind="plain")
+    assert without.stops(None) == plain.stops(None)
+    assert "\n\nQuestion:" in without.stops(None).strings
+    assert without.stops(None, ["Human:", "</s>"]).strings == ("</s>", "\n\nQuestion:", "Human:")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("It is 5.\n\nQuestion: What is 6?", "It is 5."),
+        ("It is 5.\n\n\nQuestion: What is 6?", "It is 5."),
+        ("It is 5.\n \nQuestion: What is 6?", "It is 5."),
+        ("It is 5.\r\n\r\nQuestion: What is 6?", "It is 5.\r"),
+        ("It is 5.</s> and\n\nQuestion:", "It is 5."),
+        ("It is 5.\nQuestion 2 of 3", "It is 5.\nQuestion 2 of 3"),
+        ("\n\nQuestion: again", ""),
+        ("", ""),
+    ],
+)
+def test_nothing_from_the_start_of_a_stop_text_is_the_answer(
+    text: str, answer: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    stops = PromptTemplate(with_template(tokenizer, None)).stops(None)
+    assert text[: stops.start_in(text)] == answer
+    ids = tokenizer(text)["input_ids"]
+    kept = str(tokenizer.decode(ids[: stops.answer_length(ids, tokenizer)]))
+    assert kept.rstrip("\r\n ") == answer.rstrip("\r"), "a token that begins in the answer may reach further"
+    assert len(kept) <= len(answer) + 3
+
+
+def test_a_token_with_the_answers_end_in_it_belongs_to_the_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    merged = copy.deepcopy(tokenizer)
+    merged.add_tokens(["5.\n\n", "\n\nQuestion"])
+    stops = PromptTemplate(with_template(merged, None)).stops(None)
+    ids = merged("It is 5.\n\nQuestion: 6?")["input_ids"]
+    assert merged.decode(ids[: stops.answer_length(ids, merged)]) == "It is 5.\n\n"
+    ids = merged("It is 7\n\nQuestion: 6?")["input_ids"]
+    assert merged.decode(ids[: stops.answer_length(ids, merged)]) == "It is 7"
+
+
+def test_the_plain_form_takes_no_eos_of_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    changed = with_template(tokenizer, None)
+    changed.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A <|im_end|>", special_tokens=[("<|endoftext|>", 0), ("<|im_end|>", 2)]
+    )
+    for question in ("What is 2+3?", "What is <|im_end|> 2+3?"):
+        ids = PromptTemplate(changed).encode(question)
+        assert ids[0] == 0
+        assert 2 not in ids

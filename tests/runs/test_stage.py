@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from lightreasoner.runs.records import (
     ScoredChoices,
 )
 from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder, open_stage, read_stage
+from lightreasoner.runs.stage import StageFolder, open_stage, prompts_time, read_stage
 from lightreasoner.samples.folder import Label, Rollout
 
 FINGERPRINT = {"model": "m", "beta": 0.4, "nested": {"a": [1, None]}}
@@ -310,8 +312,8 @@ def test_a_ledger_line_that_is_json_but_no_commit_is_left_out_like_a_torn_one(li
 
 
 def test_other_settings_are_refused_with_every_difference_and_both_values(tmp_path: Path) -> None:
-    with open_stage(tmp_path, "stage", {"same": 1, "beta": 0.4, "model": "old", "dropped": True}):
-        pass
+    with open_stage(tmp_path, "stage", {"same": 1, "beta": 0.4, "model": "old", "dropped": True}) as stage:
+        stage.commit(["a"], {"rows": rows(1)}, {})
     with (
         pytest.raises(RunMismatch) as caught,
         open_stage(tmp_path, "stage", {"same": 1, "beta": 0.5, "model": "new", "added": [2]}),
@@ -327,8 +329,8 @@ def test_other_settings_are_refused_with_every_difference_and_both_values(tmp_pa
 
 
 def test_a_difference_at_the_end_of_a_long_value_can_be_seen(tmp_path: Path) -> None:
-    with open_stage(tmp_path, "stage", {"cue": "think " * 30 + "hard"}):
-        pass
+    with open_stage(tmp_path, "stage", {"cue": "think " * 30 + "hard"}) as stage:
+        stage.commit(["a"], {"rows": rows(1)}, {})
     with pytest.raises(RunMismatch) as caught, open_stage(tmp_path, "stage", {"cue": "think " * 30 + "twice"}):
         pass
     there, now = str(caught.value).partition("cue: ")[2].split(" there, ")
@@ -341,6 +343,137 @@ def test_the_refused_folder_stays_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(RunMismatch), open_stage(tmp_path, "stage", {**FINGERPRINT, "beta": 9}):
         pass
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+HASHES = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ({"expert_files": {"model.safetensors": HASHES[0]}}, {"expert_files": {"model.safetensors": HASHES[1]}},
+         "model.safetensors of the expert: other content now"),
+        ({"expert_files": {}}, {"expert_files": {"added_tokens.json": HASHES[1]}},
+         "added_tokens.json of the expert: not there then"),
+        ({"expert_files": {"added_tokens.json": HASHES[0]}}, {"expert_files": {}},
+         "added_tokens.json of the expert: not there now"),
+        ({"dataset": "my.jsonl", "questions_sha256": HASHES[0]}, {"dataset": "my.jsonl", "questions_sha256": HASHES[1]},
+         "the questions of my.jsonl: other content now"),
+        ({"samples": {"dataset": "d", "questions_sha256": HASHES[0]}},
+         {"samples": {"dataset": "d", "questions_sha256": HASHES[1]}},
+         "the questions of d: other content now"),
+        ({"problems_sha256": HASHES[0][:16]}, {"problems_sha256": HASHES[1][:16]},
+         "of the data set: other content now"),
+        ({"something_new_sha256": HASHES[0]}, {"something_new_sha256": HASHES[1]}, "something new: other content now"),
+        ({"how": {"stop_tokens": ["</s> (2)"]}}, {"how": {"stop_tokens": ["</s> (2)", "x (21)"]}},
+         "stop tokens: </s> (2) there, </s> (2), x (21) now"),
+        ({"long": "a" * 90}, {"long": "a" * 90 + "bc"}, 'aaa" there, …aaaaaaaaaaaaaaaaaaaabc" now'),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_in_words_what_changed_and_shows_no_hash(
+    before: dict[str, Any], after: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with open_stage(tmp_path, "stage", before) as stage:
+        stage.commit(["a"], {"rows": rows(1)}, {})
+    with pytest.raises(RunMismatch) as caught, open_stage(tmp_path, "stage", after):
+        pass
+    assert words in str(caught.value)
+    assert not re.search(r"[0-9a-f]{16}", str(caught.value).replace(str(tmp_path), "").replace("a" * 17, ""))
+
+
+# --- A folder without a commit claims nothing ---
+
+
+def begin(folder: Path, *names: str) -> None:
+    """A stage that was begun, and these files in it."""
+    with stage_in(folder.parent):
+        pass
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b'{"shard": 0, "ids": [')
+
+
+@pytest.mark.parametrize("left", [(), ("ledger.jsonl", "rows-00000.parquet"), ("log.json",)])
+def test_other_settings_take_over_a_folder_without_a_commit(left: tuple[str, ...], tmp_path: Path) -> None:
+    begin(tmp_path / "stage", *left)
+    other = {**FINGERPRINT, "beta": 9}
+    with open_stage(tmp_path, "stage", other, record="new") as stage:
+        assert (stage.manifest["record"], stage.settled_ids) == ("new", set())
+        stage.commit(["z"], {"rows": rows(26)}, {})
+    with pytest.raises(RunMismatch, match="beta: 9 there, 0.4 now"), stage_in(tmp_path):
+        pass
+    assert not (tmp_path / "stage" / "log.json").exists()
+
+
+@pytest.mark.parametrize("kept", ["checkpoint-1/x", "adapter/x", "result.json"])
+def test_a_checkpoint_an_adapter_or_a_result_claims_its_folder(kept: str, tmp_path: Path) -> None:
+    begin(tmp_path / "stage", kept)
+    with pytest.raises(RunMismatch), open_stage(tmp_path, "stage", {"other": 1}):
+        pass
+    assert (tmp_path / "stage" / kept).exists()
+
+
+def test_a_released_folder_keeps_its_commits_for_the_same_settings_and_is_free_for_others(tmp_path: Path) -> None:
+    with stage_in(tmp_path) as stage:
+        stage.commit(["a"], {"rows": rows(1)}, {})
+        stage.release()
+    with stage_in(tmp_path) as stage:
+        assert stage.settled_ids == {"a"}
+    with open_stage(tmp_path, "stage", {"other": 1}) as stage:
+        assert (stage.settled_ids, values(stage)) == (set(), [])
+        assert not list(stage.path.glob("*.parquet"))
+
+
+def test_a_finished_stage_stays_though_it_was_once_released(tmp_path: Path) -> None:
+    with stage_in(tmp_path) as stage:
+        stage.release()
+        stage.finish({})
+    with pytest.raises(RunMismatch), open_stage(tmp_path, "stage", {"other": 1}):
+        pass
+    assert (tmp_path / "stage" / "result.json").exists()
+
+
+def test_commits_without_a_readable_manifest_are_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(RunCorrupted, match=r"manifest\.json is missing"), stage_in(tmp_path):
+        pass
+    assert (folder / "rows-00000.parquet").exists()
+
+
+def test_an_unreadable_or_old_manifest_without_a_commit_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path / "stage")
+    (tmp_path / "stage" / "manifest.json").write_text("{")
+    with stage_in(tmp_path) as stage:
+        assert stage.manifest["fingerprint"]["model"] == "m"
+    monkeypatch.setattr("lightreasoner.runs.stage.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    with stage_in(tmp_path) as stage:
+        assert stage.manifest["fingerprint"]["schema_version"] == SCHEMA_VERSION + 1
+
+
+# --- The time that prompts are rendered at ---
+
+
+def test_prompts_of_a_run_folder_have_one_time(tmp_path: Path) -> None:
+    def ask(run: Path, stage: str, time: str) -> None:
+        with open_stage(run, stage, {}, asked_at=time) as opened:
+            opened.commit(["a"], {"rows": rows(1)}, {})
+
+    first, later = "2026-01-02T10:00:00+02:00", "2026-01-02T08:30:00+00:00"
+    with open_stage(tmp_path / "run", "sample", {}, asked_at=later):
+        pass
+    fresh = prompts_time(tmp_path / "run", "sample")
+    assert fresh.startswith(str(datetime.now().year)), "a folder without a commit claims no time either"
+    ask(tmp_path / "run", "sample", later)
+    expert, merged = (tmp_path / "run" / "evaluate" / name for name in ("expert", "merged"))
+    assert prompts_time(expert, "chat/gsm8k/answers") == later
+    ask(expert, "chat/gsm8k/answers", first)
+    assert prompts_time(tmp_path / "run", "sample") == later, "a stage keeps its own"
+    assert prompts_time(merged, "chat/gsm8k/answers") == first, "the earliest, whatever the time zone"
+    assert prompts_time(expert, "plain/gsm8k/answers") == first
+    assert prompts_time(tmp_path / "other", "sample").startswith(str(datetime.now().year))
 
 
 def test_a_stage_of_another_schema_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

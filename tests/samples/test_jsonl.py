@@ -183,11 +183,11 @@ def test_export_refuses_a_changed_expert(run_folder: Path, tmp_path: Path) -> No
     for path in (run_folder / "sample").iterdir():
         (copy / "sample" / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((copy / "sample/manifest.json").read_text())
-    manifest["record"]["expert_sha256"] = "0" * 64
+    manifest["record"]["expert_files"]["tokenizer.json"] = "0" * 64
     (copy / "sample/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=r"000000000000….*another model"):
+    with pytest.raises(DataError, match=r"has changed since \(tokenizer\.json of the expert: other content now\)"):
         export_samples(copy, tmp_path / "samples.jsonl")
-    del manifest["record"]["expert_sha256"]
+    del manifest["record"]["expert_files"]
     (copy / "sample/manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="manifest.json is that of another stage"):
         export_samples(copy, tmp_path / "samples.jsonl")
@@ -258,7 +258,7 @@ def test_authors_fields_alone_are_enough(
     result = import_samples(file, tmp_path / "in", expert=expert)
     made, labels = load_labels(tmp_path / "in", 4096)
     assert isinstance(made, Imported)
-    assert made.expert_sha256 == find_model(expert).fingerprint()
+    assert made.expert_files == find_model(expert).files()
     assert made.cue == result["cue"] == DEFAULT_CUE
     template = PromptTemplate(tokenizer)
     expected = [

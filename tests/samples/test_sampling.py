@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,15 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from lightreasoner.config import MachineSettings, SampleConfig
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
-from lightreasoner.inference.generation import Decoding
+from lightreasoner.inference.generation import Decoding, Generation, until_stop
 from lightreasoner.inference.memory import in_halves
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
+from lightreasoner.inference.scoring import response_states
 from lightreasoner.miniature import model_path
 from lightreasoner.models.loading import FoundPair, find_model, load_model, load_tokenizer
 from lightreasoner.runs.stage import read_stage
@@ -119,8 +122,116 @@ def test_no_beta_keeps_every_step(config: SampleConfig) -> None:
     assert result["kept_steps"] == result["steps"]
 
 
+# --- No step is kept: why, and what helps ---
+
+
+def test_the_advice_of_a_refusal_can_be_followed_in_the_same_folder(
+    config: SampleConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    high = config.model_copy(update={"divergence_beta": 50.0})
+    with pytest.raises(DataError) as caught:
+        sample(high)
+    largest = max(max(row.kl) for row in rows_of(config.out / "sample"))
+    assert "none of 234 steps exceeds β = 50, so there is nothing to learn from: " in str(caught.value)
+    assert f"the largest KL divergence is {largest:.3g} nats" in str(caught.value)
+    with monkeypatch.context() as patched:
+        patched.setattr(PackedEngine, "generate", None)
+        with pytest.raises(DataError, match="none of 234 steps exceeds"):
+            sample(high)  # refused again without sampling again
+    advised = float(str(caught.value).partition("for example to ")[2].partition(",")[0])
+    result = sample(config.model_copy(update={"divergence_beta": advised}))
+    assert result["kept_steps"] > 0
+    sample(elsewhere(config, "fresh", divergence_beta=advised))
+    assert_same(config, elsewhere(config, "fresh"), tolerance=0.0)
+
+
+def test_too_long_questions_say_how_long_a_rollout_may_be(config: SampleConfig) -> None:
+    with pytest.raises(DataError) as caught:
+        sample(config.model_copy(update={"max_new_tokens": 512}))
+    assert "all 24 questions are longer than the context of 512 tokens, with the rollout: " in str(caught.value)
+    advised = int(re.findall(r"Lower --max-new-tokens to (\d+) or less", str(caught.value))[0])
+    with pytest.raises(DataError, match=f"to {advised} or less"):
+        sample(config.model_copy(update={"max_new_tokens": advised + 1, "max_questions": 24}))
+    assert sample(config.model_copy(update={"max_new_tokens": min(advised, 12)}))["questions"] == 24
+
+
+def test_rollouts_that_end_at_once_say_so(config: SampleConfig, tmp_path: Path) -> None:
+    expert = tmp_path / "expert"
+    shutil.copytree(config.expert, expert)
+    (expert / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(640))}))
+    ending = config.model_copy(update={"expert": str(expert), "divergence_beta": 50.0})
+    with pytest.raises(DataError, match="none of 24 steps .* Every rollout ends at its first token .stop tokens: "):
+        sample(ending)
+    letters = tuple(map(chr, (*range(32, 127), 10, 0xFFFD)))
+    empty = elsewhere(config, "empty", stop_strings=(*letters, "Ġ"), divergence_beta=None)
+    with pytest.raises(
+        DataError, match="all 24 rollouts are empty: the expert begins with a text that ends a response"
+    ):
+        sample(empty)
+    assert sample(empty.model_copy(update={"stop_strings": ()}))["kept_steps"] > 0
+
+
+def rows_of(stage: Path) -> list[Rollout]:
+    tables = map(pq.read_table, sorted(stage.glob("rollouts-*.parquet")))
+    return [row for table in tables for row in Rollout.rows(table)]
+
+
+# --- The end of an answer ---
+
+
+def test_no_step_from_a_stop_text_on_is_stored_or_kept(config: SampleConfig) -> None:
+    free, cut = elsewhere(config, "free"), elsewhere(config, "cut")
+    sample(free)
+    tokenizer = load_tokenizer(find_model(config.expert))
+    before = rollouts_of(free)
+    texts = {key: str(tokenizer.decode(row.response_ids, skip_special_tokens=True)) for key, row in before.items()}
+    stop = max({text[4:6] for text in texts.values()}, key=lambda part: sum(part in text for text in texts.values()))
+    sample(cut.model_copy(update={"stop_strings": (stop,)}))
+    ended = 0
+    for key, row in rollouts_of(cut).items():
+        length = len(row.response_ids)
+        assert row.response_ids == before[key].response_ids[:length]
+        assert row.kl == pytest.approx(before[key].kl[:length], abs=1e-5)
+        found = str(tokenizer.decode(row.response_ids, skip_special_tokens=True))
+        assert stop not in found
+        if stop in texts[key]:
+            ended += 1
+            assert row.finished
+            before_last = str(tokenizer.decode(row.response_ids[:-1], skip_special_tokens=True))
+            assert not length or len(before_last) < texts[key].index(stop)
+        else:
+            assert row.response_ids == before[key].response_ids
+    assert ended
+    expected = {place for place in kept_of(free) if place[1] < len(rollouts_of(cut)[place[0]].response_ids)}
+    assert kept_of(cut).keys() == expected
+
+
+@pytest.mark.parametrize("engine", [PackedEngine, PaddedEngine])
+def test_an_expert_without_a_chat_template_stops_before_the_next_question(
+    engine: Any, config: SampleConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expert = tmp_path / "base"
+    shutil.copytree(config.expert, expert, ignore=shutil.ignore_patterns("*.jinja"))
+    tokenizer = load_tokenizer(find_model(str(expert)))
+    answer, next_one = "It is 5.", "\n\nQuestion: What is 2?\nAnswer: 2.</s>"
+    written = [tokenizer(text)["input_ids"] for text in (answer + next_one, answer + "</s>.", answer)]
+
+    def scripted(self: Any, prompts: Sequence[list[int]], decoding: Decoding) -> Generation:
+        ids = [until_stop(written[len(prompt) % 3], decoding, tokenizer) for prompt in prompts]
+        return Generation(ids, response_states(self.model, prompts, ids) if engine is PackedEngine else None)
+
+    monkeypatch.setattr(engine, "generate", scripted)
+    monkeypatch.setattr(sampling, "engine_for", lambda model, *rest, **more: engine(model))
+    base = config.model_copy(update={"expert": str(expert), "divergence_beta": None, "max_new_tokens": 60})
+    result = sample(base)
+    rows = rollouts_of(base).values()
+    assert {tokenizer.decode(row.response_ids) for row in rows} == {answer}
+    assert len({row.finished for row in rows}) == 2
+    assert result["kept_steps"] == result["steps"] == sum(len(row.response_ids) for row in rows)
+
+
 def test_a_pair_without_contrast_has_nothing_to_teach(config: SampleConfig) -> None:
-    with pytest.raises(DataError, match=r"none of .* steps exceeds β"):
+    with pytest.raises(DataError, match=r"none of .* steps exceeds β = 0.4, .* predict the same at every step"):
         sample(elsewhere(config, "same", amateur=config.expert))
 
 
@@ -139,9 +250,9 @@ def test_a_finished_stage_loads_no_model(config: SampleConfig, monkeypatch: pyte
         ({"plausibility_alpha": 0.1}, "plausibility_alpha"),
         ({"max_questions": 25}, "questions: 24 there, 25 now"),
         ({"top_tokens": 4}, "top_tokens: 5 there, 4 now"),
-        ({"cue": "Think."}, "template_sha256"),
+        ({"cue": "Think."}, "the prompt: "),
         ({"dtype": "bfloat16"}, "dtype"),
-        ({"seed": 1}, "questions_sha256"),
+        ({"seed": 1}, "the questions of arithmetic: other content now"),
     ],
 )
 def test_a_folder_of_other_settings_is_refused(config: SampleConfig, change: dict[str, Any], field: str) -> None:
@@ -264,7 +375,7 @@ def test_questions_beyond_the_context_are_skipped_and_counted(config: SampleConf
     assert (result["questions"], result["too_long_questions"]) == (1, 1)
     assert [row.question for row in rollouts_of(elsewhere(config, "mixed")).values()] == [short]
     file.write_text(json.dumps({"question": long}))
-    with pytest.raises(DataError, match="none of 0 steps"):
+    with pytest.raises(DataError, match=r"the question is longer than the context of 512 tokens: the shortest prompt"):
         sample(elsewhere(config, "only-long", **settings))
 
 
@@ -294,9 +405,10 @@ def test_a_step_that_takes_a_token_of_one_model_only_is_never_kept(
         out=tmp_path / "run",
         dtype="float32",
     )
-    with pytest.raises(VocabularyMismatch, match="2 of 641 ids differ"):
+    with pytest.raises(VocabularyMismatch, match="2 of 641 ids differ.*leave these ids out with --vocabulary shared"):
         sample(config)
-    shared = config.model_copy(update={"vocabulary": "shared", "out": tmp_path / "shared"})
+    assert not config.out.exists(), "the pair is checked before anything is written"
+    shared = config.model_copy(update={"vocabulary": "shared"})
     assert sample(shared)["tokens_left_out"] == 2
     assert "2 token ids mean different things" in capsys.readouterr().err
     end = load_tokenizer(find_model("miniature/expert")).convert_tokens_to_ids("<|im_end|>")

@@ -13,13 +13,13 @@ from lightreasoner.config import BaselineConfig, FinetuneConfig, SampleConfig, S
 from lightreasoner.samples.folder import Baseline, Imported, Made, Sampled, Selected
 from lightreasoner.training.model_card import Tuned, merging_command, sampling_commands
 
-PROMPT: dict[str, Any] = {"cue": "Think, then \\boxed{it}.", "template_sha256": "3" * 64}
-EXPERT: dict[str, Any] = {"expert": "miniature/expert", "expert_sha256": "0" * 64}
+PROMPT: dict[str, Any] = {"cue": "Think, then \\boxed{it}.", "asked": {}}
+EXPERT: dict[str, Any] = {"expert": "miniature/expert", "expert_files": {"model.safetensors": "0" * 64}}
 SAMPLED = Sampled(
     **EXPERT,
     **PROMPT,
     amateur="miniature/base",
-    amateur_sha256="1" * 64,
+    amateur_files={},
     dataset="arithmetic",
     questions=40,
     questions_sha256="2" * 64,
@@ -44,7 +44,8 @@ TUNED = Tuned(
         model="miniature/expert", steps=12, labels_per_forward=4, learning_rate=0.001, seed=7, data=Path("runs/first"),
         out=Path("runs/first"),
     ),
-    expert_sha256="0" * 64,
+    expert_files={},
+    labels_sha256="7" * 64,
     dtype="float32",
     samples=SAMPLED,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from lightreasoner.inference.generation import Decoding, Engine
 from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.models.loading import ModelSource, Pair, context_length, load_model, load_pair
-from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.runs.records import Answer, Problem
 from lightreasoner.runs.stage import Commit
 
@@ -72,13 +72,16 @@ class Answering(ModelWork[Asked, Answer]):
     tokens of the context for a full answer form separate batches by cap, so that no answer depends on others.
     """
 
-    def __init__(self, under_test: ModelUnderTest, config: EvaluateConfig, name: str, template: PromptTemplate) -> None:
+    def __init__(
+        self, under_test: ModelUnderTest, config: EvaluateConfig, name: str, template: PromptTemplate, stops: Stops
+    ) -> None:
         self.label = f"{config.model} on {name} ({template.kind})"
         self.questions = max(1, config.answer_batch_size // config.samples_per_problem)  # per batch
         self._under_test = under_test
         self._config = config
         self._name = name
         self._template = template
+        self._stops = stops
 
     def ask(self, items: Sequence[Problem]) -> Iterator[Asked]:
         """Every sample of every question, with its prompt."""
@@ -120,21 +123,21 @@ class Answering(ModelWork[Asked, Answer]):
         }
         return Commit({"answers": Answer.table(results)}, counts)
 
-    @cached_property
+    @property
     def _decoding(self) -> Decoding:
         config = self._config
         return Decoding(
             max_new_tokens=config.max_answer_tokens,
-            stop_ids=self._template.stop_ids(self._under_test.model.generation_config),
+            stop_ids=self._stops.ids,
             temperature=config.temperature,
             top_p=config.top_p,
-            stop_strings=(*self._template.stop_strings, *config.stop_strings),
+            stop_strings=self._stops.strings,
         )
 
     def _answer(self, asked: Asked, output_ids: list[int], finish: str | None = None) -> Answer:
         text = str(self._under_test.tokenizer.decode(output_ids, skip_special_tokens=True))
-        starts = [place for stop in self._decoding.stop_strings if (place := text.find(stop)) >= 0]
-        stopped = bool(starts) or (bool(output_ids) and output_ids[-1] in self._decoding.stop_ids)
+        start = self._stops.start_in(text)
+        stopped = start is not None or (bool(output_ids) and output_ids[-1] in self._stops.ids)
         assert asked.item.answer is not None
         return Answer(
             question_id=asked.item.id,
@@ -144,7 +147,7 @@ class Answering(ModelWork[Asked, Answer]):
             gold=asked.item.answer,
             prompt_ids=asked.prompt_ids,
             output_ids=output_ids,
-            output=text[: min(starts)] if starts else text,
+            output=text[:start],
             finish=finish or ("stop" if stopped else "length"),
         )
 

@@ -141,6 +141,16 @@ def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Si
     return same + [pair for pair in both if pair[0].benchmark not in covered]
 
 
+def _undated(how: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A prompt whose text shows the form of each date that the chat template wrote, so that `dates` alone differ."""
+    text, dates = how.get("prompt_text"), how.get("dates")
+    if not text or not dates:
+        return how
+    for form, date in dates.items():
+        text = text.replace(date, form)
+    return {**how, "prompt_text": text, "prompt_tokens": None}
+
+
 def _differences(first: Side, second: Side, common: int) -> list[str]:
     """The differences of the two sides other than the model, one sentence each."""
     texts = []
@@ -148,7 +158,7 @@ def _differences(first: Side, second: Side, common: int) -> list[str]:
         counts = f"{len(first.scores)} and {len(second.scores)}"
         texts.append(f"different items: {counts}, compared on the {common} common ones")
     for subject in {**first.how, **second.how}:
-        mine, theirs = first.how.get(subject, {}), second.how.get(subject, {})
+        mine, theirs = _undated(first.how.get(subject, {})), _undated(second.how.get(subject, {}))
         if differing := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
             texts.append(f"different {subject} ({', '.join(differing)}), which may be part of the difference")
     return texts

@@ -20,11 +20,11 @@ from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.answering import Answering, ModelUnderTest
 from lightreasoner.evaluation.choices import Scoring, summarise_choices
 from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
-from lightreasoner.models.loading import dtype_name, find_model, load_tokenizer
+from lightreasoner.models.loading import content_hash, dtype_name, find_model, load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import ChoiceProblem, Problem
-from lightreasoner.runs.stage import open_stage, settle
+from lightreasoner.runs.stage import open_stage, prompts_time, settle
 
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
 
@@ -71,31 +71,38 @@ class _Evaluator:
     def __init__(self, config: EvaluateConfig, under_test: ModelUnderTest) -> None:
         self._config = config
         self._under_test = under_test
-        self._model = {"model": config.model, "model_sha256": under_test.source.fingerprint()}
+        files = under_test.source.files()
+        self._model = {"model": config.model, "model_sha256": content_hash(files), "model_files": files}
+        self._generation_config = load_generation_config(under_test.source)
 
     def answer_and_judge(self, name: BenchmarkName, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
         config = self._config
         benchmark = BENCHMARKS[name]
         assert isinstance(benchmark, Benchmark)
+        asked_at = prompts_time(config.out, f"{kind}/{name}/answers")
         template = PromptTemplate(
             self._under_test.tokenizer,
             config.cue,
             config.chat_template,
             kind=kind,
             demonstrations=benchmark.demonstrations,
+            at=asked_at,
         )
         cue = config.cue if kind == "chat" else None
-        prompt = {"prompt": kind, "cue": cue, "template_sha256": template.fingerprint}
+        stops = template.stops(self._generation_config, config.stop_strings)
+        asked = template.identity(stops)
+        ends = {name: asked.pop(name) for name in ("stop_tokens", "stop_strings")}
+        prompt = {"prompt": kind, "cue": cue, **asked}
         decoding = {
             **config.identity(AnswerSettings),
-            "stop_strings": [*template.stop_strings, *config.stop_strings],
+            **ends,
             "seed": config.seed if config.temperature else None,  # greedy decoding draws nothing
             **self._contrast(),
         }
         answered = self._identity(name, items, prompt=prompt, decoding=decoding)
-        with open_stage(config.out, f"{kind}/{name}/answers", answered, say) as answers:
+        with open_stage(config.out, f"{kind}/{name}/answers", answered, say, asked_at=asked_at) as answers:
             if answers.result is None:
-                answering = Answering(self._under_test, config, name, template)
+                answering = Answering(self._under_test, config, name, template, stops)
                 size = answering.questions * config.samples_per_problem
                 settle(answers, answering.ask(items), size, answering, total=len(items))
                 answers.finish({"items": len(items)})
@@ -131,7 +138,7 @@ class _Evaluator:
         amateur = find_model(config.contrast_with, config.contrast_with_revision)
         return {
             "contrast_with": config.contrast_with,
-            "contrast_with_sha256": amateur.fingerprint(),
+            "contrast_with_files": amateur.files(),
             "contrast_alpha": config.contrast_alpha,
             "vocabulary": config.vocabulary,
         }

@@ -3,13 +3,20 @@
 The sandbox of transformers blocks files and Python internals, but not endless loops and unlimited memory. So templates
 are rendered in a separate process with a time limit and a memory limit, and only once a run: the result for a marked
 question gives the text around any question.
+
+A template can read the clock (`strftime_now`, as Llama 3's does) and draw at random (Jinja's `random`). Both are fixed:
+the clock stands at the time that the caller gives, and every rendering draws the same. So a stage that is resumed on
+another day renders the prompts it began with, if it gives the time that its manifest holds, and a difference between
+two renderings at one time means that the template changed.
 """
 
 import faulthandler
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -30,13 +37,16 @@ class Conversation(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A rendered conversation, or the error."""
+    """A rendered conversation, or the error; and the dates that the template wrote, by their format."""
 
     text: str
     error: str | None
+    dates: dict[str, str]
 
 
-def render(template: str, conversations: Sequence[Conversation], variables: Mapping[str, Any]) -> list[Rendered]:
+def render(
+    template: str, conversations: Sequence[Conversation], variables: Mapping[str, Any], at: str
+) -> list[Rendered]:
     """Render conversations in a separate process, within `SECONDS` and `MEMORY`.
 
     The template of the bundled models is trusted, and rendered in this process.
@@ -45,11 +55,12 @@ def render(template: str, conversations: Sequence[Conversation], variables: Mapp
         template: Jinja source.
         conversations: conversations to render.
         variables: further variables of templates, such as `bos_token`.
+        at: time that the template's clock shows, ISO 8601; its own time of day counts, whatever this machine's zone is.
 
     Raises:
         ConfigError: the template exceeded a limit.
     """
-    request = json.dumps([template, [tuple(item) for item in conversations], dict(variables)], default=str)
+    request = json.dumps([template, [tuple(item) for item in conversations], dict(variables), at], default=str)
     if template == (model_path("expert") / "chat_template.jinja").read_text(encoding="utf-8"):
         return _render(request)
     return [Rendered(*item) for item in json.loads(_ask_worker(request))]
@@ -73,21 +84,30 @@ def _ask_worker(request: str) -> str:
 
 
 def _render(request: str) -> list[Rendered]:
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 
-    template, conversations, variables = json.loads(request)
+    template, conversations, variables, at = json.loads(request)
+    clock, random_state = datetime.fromisoformat(at).replace(tzinfo=None), random.getstate()
     rendered = []
     for messages, open_turn in conversations:
+        dates: dict[str, str] = {}
+
+        def strftime_now(pattern: str, dates: dict[str, str] = dates) -> str:
+            return dates.setdefault(pattern, clock.strftime(pattern))
+
+        random.seed(0)
         try:
+            _compile_jinja_template(template).globals["strftime_now"] = strftime_now  # cached: the one rendered below
             result: Any = render_jinja_template(
                 [messages], chat_template=template, add_generation_prompt=open_turn, **variables
             )
             text = result[0][0]
             if len(text) > LONGEST:
                 raise ValueError(f"{len(text)} characters, more than {LONGEST}")
-            rendered.append(Rendered(text, None))
+            rendered.append(Rendered(text, None, dates))
         except (Exception, MemoryError, RecursionError) as error:  # a template can raise anything
-            rendered.append(Rendered("", f"{type(error).__name__}: {error}"[:300]))
+            rendered.append(Rendered("", f"{type(error).__name__}: {error}"[:300], dates))
+    random.setstate(random_state)
     return rendered
 
 

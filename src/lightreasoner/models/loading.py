@@ -1,11 +1,13 @@
 """Models and tokenizers: find them, load them, check that two of them share one vocabulary."""
 
+import glob
 import hashlib
+import json
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -43,6 +46,17 @@ from lightreasoner.runs.progress import say
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 
 HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10
+
+# Files that decide what a model computes and how texts are split into its tokens.
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "*.py")
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"),
+    *(TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"),
+)
+# Settings of a tokenizer that decide no token here: prompts are compared as rendered, and never padded or cut by it.
+NOT_DECISIVE = {"chat_template", "model_max_length", "name_or_path", "padding_side", "truncation_side"}
+
 ANY_MACHINE = MachineSettings()
 
 
@@ -64,23 +78,31 @@ class ModelSource:
     revision: str | None = None
 
     def fingerprint(self) -> str:
-        """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model.
+        """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model."""
+        return content_hash(self.files())
+
+    def files(self) -> dict[str, str]:
+        """Hash of each file that decides what the model computes and how it splits texts, by name.
+
+        Chat templates and generation settings are not among them: prompts and stop tokens are compared as they are
+        used, see `PromptTemplate.identity`.
 
         Weight files over 256 MiB are hashed in 1024 windows spread evenly over the file, so that a 15 GB model
         costs the reading of 64 MB a file; a fine-tuned copy differs in nearly every window that holds tuned weights.
         """
-        digest = hashlib.sha256()
-        for path in self._content_files():
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        of_model = [glob.escape(self.gguf_file)] if self.gguf_file else MODEL_FILES
+        hashes = {}
+        for path in sorted({path for pattern in (*of_model, *TOKENIZER_FILES) for path in self.folder.glob(pattern)}):
+            digest = hashlib.sha256()
             for block in _blocks(path):
                 digest.update(block)
-        return digest.hexdigest()
+            hashes[path.name] = digest.hexdigest()
+        return hashes
 
-    def _content_files(self) -> list[Path]:
-        if self.gguf_file:
-            return [self.folder / self.gguf_file]
-        names = "*.safetensors config.json tokenizer.json tokenizer.model vocab.json merges.txt *.py".split()
-        return sorted(path for pattern in names for path in self.folder.glob(pattern))
+
+def content_hash(files: Mapping[str, str]) -> str:
+    """One hash for the hashes of files by name."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def find_model(name: str, revision: str | None = None) -> ModelSource:
@@ -127,6 +149,21 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
         return AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
         )
+
+
+def load_generation_config(source: ModelSource) -> GenerationConfig | None:
+    """The generation settings that `load_model` gives the model, for its stop tokens; None for a lone GGUF file.
+
+    Raises:
+        ModelError: see `generation_settings`.
+    """
+    settings, _ = generation_settings(source.name, source.folder)
+    if settings is None and not source.gguf_file:
+        with suppress(OSError):  # config.json may hold none
+            return GenerationConfig.from_pretrained(
+                source.folder, config_file_name="config.json", _from_model_config=True
+            )
+    return settings  # the tokenizer of a GGUF file has the same stop token
 
 
 def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
@@ -394,6 +431,12 @@ def _check_files(name: str, folder: Path) -> None:
 
 def _blocks(path: Path) -> Iterator[bytes]:
     size = path.stat().st_size
+    if path.name == TOKENIZER_CONFIG:
+        with suppress(ValueError, AttributeError):  # what is no JSON object counts as it is
+            settings = json.loads(path.read_text(encoding="utf-8")).items()
+            yield json.dumps(sorted((name, value) for name, value in settings if name not in NOT_DECISIVE)).encode()
+            return
+    yield f"{size} ".encode()
     with path.open("rb") as file:
         if size <= WHOLE_FILE_HASH:
             while block := file.read(1 << 20):

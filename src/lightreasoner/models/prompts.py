@@ -3,11 +3,14 @@
 All models and stages use one template, made from the expert's tokenizer, so they see identical ids.
 """
 
-import hashlib
 import re
 import uuid
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
@@ -24,7 +27,39 @@ DEMONSTRATION_GAP = "\n\n\n"  # between plain demonstrations; a chat has them in
 END_MARKS = ("</s>", "<|im_end|>", "<|endoftext|>")
 MARK = uuid.uuid4().hex  # placeholder of a question; random, so no template contains it
 PROBE = "A question\n\nof {{ 2 }} paragraphs: é, 三 & <b>?"
-NEXT_QUESTION = "\n\nQuestion:"  # a base model continues with the next question after its answer
+NEXT_QUESTION = "\n\nQuestion:"  # after its answer, a model that was asked in the plain form writes the next question
+
+
+@dataclass(frozen=True)
+class Stops:
+    """What ends a response.
+
+    Attributes:
+        ids: stop tokens; they stay in the response.
+        strings: texts; nothing from where one begins belongs to the answer.
+    """
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+
+    def start_in(self, text: str) -> int | None:
+        """Where the first stop text begins; None if there is none. An empty line may hold spaces."""
+        patterns = (re.escape(stop).replace("\\\n\\\n", r"\n\s*\n") for stop in self.strings)
+        return min((found.start() for pattern in patterns if (found := re.search(pattern, text))), default=None)
+
+    def answer_length(self, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
+        """Number of tokens before the first one that begins at or behind the start of a stop text.
+
+        A token that begins before it, such as a full stop with the two line breaks, belongs to the answer.
+        """
+
+        def text_of(length: int) -> str:
+            return str(tokenizer.decode(ids[:length], skip_special_tokens=True))
+
+        start = self.start_in(text_of(len(ids)))
+        if start is None:
+            return len(ids)
+        return bisect_left(range(len(ids)), True, key=lambda length: len(text_of(length)) >= start)
 
 
 class PromptTemplate:
@@ -41,6 +76,7 @@ class PromptTemplate:
         kind: `chat` (Eq 36; without a template the cue and the plain form), or `plain` (Eq 37: no cue, no template; for
             evaluation only).
         demonstrations: solved examples before every question.
+        at: time that a template with a clock shows, ISO 8601; None is now.
 
     Raises:
         ConfigError: the file cannot be read, or the template cannot render a question in time.
@@ -54,23 +90,32 @@ class PromptTemplate:
         *,
         kind: PromptKind = "chat",
         demonstrations: Sequence[Demonstration] = (),
+        at: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.cue = cue
         self.kind = kind
         self._demonstrations = tuple(demonstrations)
-        template = _read(chat_template) if chat_template else tokenizer.chat_template and tokenizer.get_chat_template()
+        template = _read(chat_template) if chat_template else _template_of(tokenizer)
         self._around: tuple[str, str] | None = None  # text of a chat template before and after a question
         self._after_answer = ""
+        self._dates: dict[str, str] = {}  # that the template wrote, by format
         if template and kind == "chat":
-            self._probe(template)
+            self._probe(template, at or datetime.now().isoformat())
         tokens = (token.content for token in tokenizer.added_tokens_decoder.values())
         self._control_tokens = tuple(token for token in tokens if token.strip())
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the prompt without the question."""
-        return hashlib.sha256(self.render("\x00").encode()).hexdigest()
+    def identity(self, stops: Stops) -> dict[str, Any]:
+        """All that decides what a model is asked and where its response ends, in values that a person can read."""
+        stop_tokens = [f"{self.tokenizer.convert_ids_to_tokens(id_)} ({id_})" for id_ in stops.ids]
+        return {
+            "prompt_text": self.render("{question}"),
+            "prompt_tokens": [str(token) for token in self.tokenizer.convert_ids_to_tokens(self.encode("?"))],
+            "behind_answer": self._after_answer,
+            "dates": self._dates,
+            "stop_tokens": stop_tokens,
+            "stop_strings": list(stops.strings),
+        }
 
     def render(self, question: str) -> str:
         """The prompt's text."""
@@ -90,10 +135,8 @@ class PromptTemplate:
         Raises:
             DataError: the tokenizer cannot encode the question without control tokens.
         """
-        # A chat template writes its own BOS; the plain form leaves that to the tokenizer.
-        add_special_tokens = self._around is None
         if not any(token in question for token in self._control_tokens):
-            return self._ids(self.render(question), add_special_tokens=add_special_tokens)
+            return self._opening_ids(self.render(question))
         before, after = self.render(MARK).split(MARK)
         inside = self._plain_ids(question)
         if set(inside) & set(self.tokenizer.added_tokens_decoder):
@@ -101,8 +144,11 @@ class PromptTemplate:
                 f"question {question[:60]!r} contains a control token, which this tokenizer cannot encode as text; "
                 "remove the question"
             )
-        start = self._ids(before, add_special_tokens=add_special_tokens)
-        return [*start, *inside, *self._ids(after, add_special_tokens=False)]
+        return [*self._opening_ids(before), *inside, *self._ids(after)]
+
+    def stops(self, generation_config: GenerationConfig | None, more: Sequence[str] = ()) -> Stops:
+        """What ends a response: see `stop_ids` and `stop_strings`; `more` are the user's own texts."""
+        return Stops(self.stop_ids(generation_config), tuple(dict.fromkeys([*self.stop_strings, *more])))
 
     def stop_ids(self, generation_config: GenerationConfig | None) -> tuple[int, ...]:
         """Tokens that end a response: the model's EOS, the tokenizer's EOS, and the template's end of turn.
@@ -111,7 +157,7 @@ class PromptTemplate:
         the `<|im_end|>` of its chat template.
         """
         stops = {self.tokenizer.eos_token_id, self._end_of_turn()}
-        if self.kind == "plain":  # without a template, the end of turn is unknown
+        if self._around is None:  # without a template, the end of turn is unknown
             added = self.tokenizer.added_tokens_decoder.items()
             stops.update(id_ for id_, token in added if token.content in END_MARKS)
         configured = generation_config.eos_token_id if generation_config else None
@@ -120,7 +166,7 @@ class PromptTemplate:
 
     def _end_of_turn(self) -> int | None:
         """The control token of the template directly after an assistant's answer."""
-        following = self._ids(self._after_answer.lstrip(), add_special_tokens=False)
+        following = self._ids(self._after_answer.lstrip())
         return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
 
     def encode_answer(self, text: str) -> list[int]:
@@ -135,11 +181,11 @@ class PromptTemplate:
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a response, beside its stop tokens."""
+        """Texts that end a response, beside its stop tokens: end marks, and in the plain form the next question."""
         marks = tuple(mark for mark in END_MARKS if mark not in self._control_tokens)
-        return marks if self.kind == "chat" else (*marks, NEXT_QUESTION)
+        return marks if self._around else (*marks, NEXT_QUESTION)
 
-    def _probe(self, template: str) -> None:
+    def _probe(self, template: str, at: str) -> None:
         """Render marked questions to find the template's text around a question and after an answer."""
 
         def messages(cue: str, question: str, *, in_system: bool) -> list[dict[str, str]]:
@@ -155,7 +201,7 @@ class PromptTemplate:
                 Conversation(messages(self.cue, PROBE, in_system=in_system)),
                 Conversation([*messages(self.cue, "?", in_system=in_system), answer], open_turn=False),
             ]
-        accepts_system, *rendered = render(template, conversations, self.tokenizer.special_tokens_map)
+        accepts_system, *rendered = render(template, conversations, self.tokenizer.special_tokens_map, at)
         marked, probed, answered = rendered[:3] if MARK in accepts_system.text else rendered[3:]
         if marked.error is not None:
             raise ConfigError(f"the chat template cannot render a question: {marked.error}")
@@ -164,22 +210,48 @@ class PromptTemplate:
         before, after = marked.text.split(MARK)
         if probed.text != before + PROBE + after:
             raise ConfigError("the chat template changes the question; it must copy it. Change the template")
-        self._around = before, after
+        self._around, self._dates = (before, after), marked.dates
         self._after_answer = answered.text.rpartition(MARK)[2] if answered.error is None else ""
 
     def _plain_ids(self, text: str) -> list[int]:
         """Ids of a text without control tokens: each one is cut after its first character."""
         if not self._control_tokens:
-            return self._ids(text, add_special_tokens=False)
+            return self._ids(text)
         pieces = []
         control_token = re.compile("|".join(map(re.escape, self._control_tokens)))
         while match := control_token.search(text):
             pieces.append(text[: match.start() + 1])
             text = text[match.start() + 1 :]
-        return [id_ for piece in [*pieces, text] for id_ in self._ids(piece, add_special_tokens=False)]
+        return [id_ for piece in [*pieces, text] for id_ in self._ids(piece)]
 
-    def _ids(self, text: str, **options: bool) -> list[int]:
-        return list(self.tokenizer(text, **options)["input_ids"])
+    def _opening_ids(self, text: str) -> list[int]:
+        """Ids of the beginning of a prompt.
+
+        A chat template writes its own BOS; the plain form takes the tokenizer's, and no EOS, which would end the text.
+        """
+        ids = self._ids(text)
+        if self._around:
+            return ids
+        opened = list(self.tokenizer(text)["input_ids"])
+        starts = (start for start in range(len(opened)) if opened[start : start + len(ids)] == ids)
+        return opened[: next(starts, len(opened)) + len(ids)]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The tokenizer's chat template; of several, the one that is named `default`."""
+    if not tokenizer.chat_template:
+        return None
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError:
+        names = ", ".join(tokenizer.chat_template)
+        raise ConfigError(
+            f"the tokenizer has several chat templates ({names}) and none is named default. Give one with "
+            "--chat-template"
+        ) from None
 
 
 def _read(path: Path) -> str:

@@ -82,7 +82,8 @@ def share_vocabulary(
     expert_tokens, amateur_tokens = tokens_by_id(expert), tokens_by_id(amateur)
     every_id = sorted(expert_tokens | amateur_tokens)
     differing = [i for i in every_id if expert_tokens.get(i) != amateur_tokens.get(i)]
-    if rule == "shared" and len(differing) < len(every_id) / 2:
+    few = len(differing) < len(every_id) / 2  # else the families differ, and to leave ids out would not help
+    if rule == "shared" and few:
         dropped = set(differing)
         every_id = [i for i in every_id if i not in dropped]
     elif differing:
@@ -92,9 +93,8 @@ def share_vocabulary(
         )
         raise VocabularyMismatch(
             f"expert and amateur do not share a vocabulary: {len(differing)} of {len(every_id)} ids differ "
-            f"({examples}). "
-            "Their distributions cannot be compared token by token; choose an amateur of the expert's family, or, if "
-            "only a few added tokens differ, leave them out with --vocabulary shared"
+            f"({examples}). Their distributions cannot be compared token by token; choose an amateur of the expert's "
+            f"family{', or leave these ids out with --vocabulary shared' if few else ''}"
         )
     if widths is not None and every_id[-1] >= min(widths):
         raise VocabularyMismatch(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # Files of an adapter, by the name of their hash in the result of fine-tuning.
 ADAPTER_FILES = {"adapter_sha256": "adapter_model.safetensors", "adapter_config_sha256": "adapter_config.json"}
 

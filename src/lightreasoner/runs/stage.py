@@ -5,12 +5,16 @@ A stage that works through items writes each batch as Parquet files, a *shard* o
 does not list does not count. A shard is written to a temporary name, flushed to disk, renamed, and the folder flushed.
 Fine-tuning uses manifest, lock and result only.
 
+A folder without a commit (for fine-tuning: a checkpoint or an adapter) claims nothing: other settings may take it over.
+So may they after `StageFolder.release`: a stage that cannot end under its settings leaves the folder to others.
+
     RUN/
       .lock, .holder            one process at a time
       config.yaml               the resolved settings
       environment.json          versions and machine
       sample/ finetune/ …       one folder per stage:
-        manifest.json             fingerprint (what decides the content), record (how it was made), batch size
+        manifest.json             fingerprint (what decides the content), record (how it was made), batch size,
+                                  and the time that dates in its prompts were written at
         ledger.jsonl              the commits
         rollouts-00000.parquet    shards
         result.json               written last: the stage is finished
@@ -22,8 +26,9 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,6 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightreasoner.errors import RunCorrupted, RunMismatch
+from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomically, write_json
@@ -143,6 +149,11 @@ class StageFolder:
         write_json(self.path / "result.json", self._finished)
         return content
 
+    def release(self) -> None:
+        """Leave the folder to other settings: under these ones it can hold no result. The commits stay until then."""
+        self.manifest["released"] = True
+        write_json(self.path / "manifest.json", self.manifest)
+
     def load(self) -> list[str]:
         """Read the sound commits and the result; returns one line about each damaged file or ledger line."""
         complaints = []
@@ -196,6 +207,7 @@ def open_stage(
     fingerprint: Mapping[str, Any],
     report: Callable[[str], None] = lambda line: None,
     record: Any = None,
+    asked_at: str | None = None,
 ) -> Iterator[StageFolder]:
     """Open or continue a stage of a run folder, locked for as long as the context lasts.
 
@@ -205,6 +217,7 @@ def open_stage(
         fingerprint: everything that decides what the stage writes, JSON values.
         report: called with a line about each damaged file that was set aside.
         record: how the content is made, JSON values; written down for later readers, never compared.
+        asked_at: time that the prompts were rendered at, see `prompts_time`; None if there are none.
 
     Raises:
         RunLocked: another process works in the run folder.
@@ -214,13 +227,18 @@ def open_stage(
         folder = run / stage
         folder.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **fingerprint}))
-        if (folder / "manifest.json").exists():
-            manifest = _read_manifest(folder)
-            _compare(folder, manifest["fingerprint"], wanted)
-        else:
-            manifest = {"stage": stage, "fingerprint": wanted, "record": record}
+        manifest = _manifest_of(folder)
+        if manifest is None or (manifest["fingerprint"] != wanted and not _claims(folder)):
+            _clear(folder)
+            manifest = {"stage": stage, "fingerprint": wanted, "record": record, "asked_at": asked_at}
             manifest |= {"created": now(), "environment": environment()}
             write_json(folder / "manifest.json", manifest)
+        elif manifest["fingerprint"] != wanted:
+            raise RunMismatch(
+                f"{folder} was made with other settings ({'; '.join(differences(manifest['fingerprint'], wanted))}); "
+                "mixing them would make its content mean nothing. Use the same settings and files to continue it, or "
+                "give another folder with --out"
+            )
         stage_folder = StageFolder(folder, manifest)
         complaints = stage_folder.load()
         if complaints:
@@ -336,6 +354,60 @@ def settle(
                 advance(len(ids), work.note(stage.counts))
 
 
+def prompts_time(run: Path, stage: str) -> str:
+    """The time that a chat template with a clock sees, ISO 8601: one for a run folder, so that dates stay as they were.
+
+    A stage that has begun keeps its own time. A new one takes the earliest of its run folder, so that a model before
+    and after training is asked with the same date; without any, it is now. An evaluation in `RUN/evaluate/` belongs to
+    the run folder `RUN`.
+    """
+    if (own := _asked_at(run / stage)) is not None:
+        return own
+    root = run.parent.parent if run.parent.name == "evaluate" else run
+    places = ("sample", "*/*/answers", "evaluate/*/*/*/answers")
+    times = [time for place in places for folder in root.glob(place) if (time := _asked_at(folder)) is not None]
+    return min(times, key=datetime.fromisoformat, default=datetime.now().astimezone().isoformat(timespec="seconds"))
+
+
+def _asked_at(folder: Path) -> str | None:
+    """When the prompts of a begun stage were rendered."""
+    try:
+        time = json.loads((folder / "manifest.json").read_text())["asked_at"]
+        datetime.fromisoformat(time)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(time) if _claims(folder) else None
+
+
+def _claims(folder: Path) -> bool:
+    """Whether the stage has done work that other settings must not touch."""
+    if (folder / "result.json").exists():
+        return True
+    with suppress(OSError, ValueError, AttributeError):  # what a damaged manifest belongs to counts
+        if json.loads((folder / "manifest.json").read_text()).get("released"):
+            return False
+    ledger = folder / "ledger.jsonl"
+    has_commit = ledger.exists() and b"\n" in ledger.read_bytes()
+    return has_commit or any(next(folder.glob(name), None) for name in ("checkpoint-*", "adapter"))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a stage left that claims nothing; the ledger first, so that no commit lacks its shard."""
+    for pattern in ("ledger.jsonl", "log.json", "*.parquet"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _manifest_of(folder: Path) -> dict[str, Any] | None:
+    """The manifest; None where there is none to read and the folder claims nothing."""
+    try:
+        return _read_manifest(folder)
+    except (RunCorrupted, RunMismatch):
+        if _claims(folder):
+            raise
+        return None
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
@@ -349,7 +421,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if schema != SCHEMA_VERSION:
         raise RunMismatch(
             f"{folder} was written by lightreasoner {version} with schema_version {schema}, and this version reads "
-            f"{SCHEMA_VERSION}: its rows have other columns. Use that version, or give another folder with --out"
+            f"{SCHEMA_VERSION}: its files have another form. Use that version, or give another folder with --out"
         )
     return manifest
 
@@ -373,36 +445,3 @@ def _commit_of(line: bytes) -> dict[str, Any] | None:
     sound = sound and all(name == Path(name).name for name in entry["files"])  # nothing outside the folder
     sound = sound and entry.get("check", _check_of(entry)) == _check_of(entry)  # older versions wrote none
     return entry if sound and "ids" in entry and "counts" in entry else None
-
-
-def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    found, wanted = _flat(found), _flat(wanted)
-    differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-    if differing:
-        lines = "; ".join(f"{name}: {_both(found.get(name), wanted.get(name))}" for name in differing)
-        raise RunMismatch(
-            f"{folder} was made with other settings ({lines}); mixing them would make its content mean nothing. "
-            "Use the same settings to continue it, or give another folder with --out"
-        )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _both(found: Any, wanted: Any) -> str:
-    """Two values that differ, long ones from shortly before their first difference."""
-    there, now = json.dumps(found, ensure_ascii=False), json.dumps(wanted, ensure_ascii=False)
-    same = next((place for place, pair in enumerate(zip(there, now, strict=False)) if pair[0] != pair[1]), 0)
-    start = max(0, same - 20)
-    return f"{_excerpt(there, start)} there, {_excerpt(now, start)} now"
-
-
-def _excerpt(text: str, start: int) -> str:
-    if len(text) <= 80:
-        return text
-    return f"{'…' * (start > 0)}{text[start : start + 80]}{'…' * (len(text) > start + 80)}"

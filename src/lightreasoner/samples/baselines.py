@@ -27,10 +27,10 @@ from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
-from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, open_stage, settle
+from lightreasoner.runs.stage import Commit, open_stage, prompts_time, settle
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer")
@@ -55,7 +55,9 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`; what was committed stays.
     """
     source = loading.find_model(config.model, config.model_revision)
-    template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template)
+    asked_at = prompts_time(config.out, "sample")
+    template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template, at=asked_at)
+    stops = template.stops(loading.load_generation_config(source), config.stop_strings)
     if config.dataset == "arithmetic" and config.max_questions is None:
         raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
     solved = list(distinct(solved_problems(config), config.max_questions))
@@ -63,25 +65,39 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     made = Baseline(
         expert=config.model,
         expert_revision=config.model_revision,
-        expert_sha256=source.fingerprint(),
+        expert_files=source.files(),
         cue=config.cue,
-        template_sha256=template.fingerprint,
+        asked=template.identity(stops),
         dataset=config.dataset,
         questions=len(solved),
         settings=config,
         problems_sha256=make_problem(content).id,
         dtype=loading.dtype_name(config),
     )
-    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
+    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
         if stage.result is not None:
             return stage.result
-        settle(stage, solved, config.batch_size, BASELINES[config.kind](config, source, template), total=len(solved))
+        work = BASELINES[config.kind](config, source, template, stops)
+        settle(stage, solved, config.batch_size, work, total=len(solved))
         counts = stage.counts
         if not counts["answers_kept"]:
-            raise DataError(
-                f"none of {counts['questions']} answers is right and complete; there is nothing to learn from"
-            )
+            stage.release()
+            raise DataError(_why_none_is_kept(counts, config))
         return stage.finish({**counts, "finetune": sft_settings(counts["labels"], counts["answers_kept"])})
+
+
+def _why_none_is_kept(counts: Mapping[str, int], config: BaselineConfig) -> str:
+    """Why no answer was kept, and what helps."""
+    if config.kind == "ground-truth":
+        return f"all {counts['questions']} solutions are empty; there is nothing to learn from. Give other data"
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    nothing = (
+        f"none of {counts['questions']} answers is right and complete ({verdicts}; {counts['truncated']} cut off at "
+        "--max-new-tokens), so there is nothing to learn from"
+    )
+    if counts["truncated"] == counts["questions"]:
+        return f"{nothing}. Raise --max-new-tokens {config.max_new_tokens}, or check the stop tokens of the model"
+    return f"{nothing}. Choose a model that solves some of these problems"
 
 
 def sft_settings(labels: int, answers: int) -> dict[str, int]:
@@ -100,11 +116,14 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
 class WrittenSolutions(ModelWork[Solved, TokenIds]):
     """Ground-truth SFT: the solution that came with each problem. Needs no model."""
 
-    def __init__(self, config: BaselineConfig, source: loading.ModelSource, template: PromptTemplate) -> None:
+    def __init__(
+        self, config: BaselineConfig, source: loading.ModelSource, template: PromptTemplate, stops: Stops
+    ) -> None:
         self.label = config.kind
         self._config = config
         self._source = source
         self._template = template
+        self._stops = stops
 
     def key(self, item: Solved) -> str:
         """The question's id."""
@@ -125,7 +144,11 @@ class WrittenSolutions(ModelWork[Solved, TokenIds]):
     def commit(self, batch: Sequence[Solved], results: list[TokenIds]) -> Commit:
         """The kept answers, with every token as a label of its own."""
         chosen, counts = self.choose(batch, results)
-        kept = [(item, ids) for item, ids, good in zip(batch, results, chosen, strict=True) if good and ids]
+        kept = [
+            (item, answer)
+            for item, ids, good in zip(batch, results, chosen, strict=True)
+            if good and (answer := self.answer(ids))
+        ]
         unknown: list[Any] = [[]] * len((*PER_STEP, *PER_TOP))  # only stage 1 scores steps
         rollouts = Rollout.table(
             Rollout(item.problem.id, item.problem.question, self._prompt(item), ids, True, *unknown)
@@ -147,6 +170,10 @@ class WrittenSolutions(ModelWork[Solved, TokenIds]):
         counts = {"questions": len(batch), "answers_kept": len(kept), "labels": len(labels), **counts}
         return Commit({"rollouts": rollouts, "steps": labels}, counts)
 
+    def answer(self, ids: TokenIds) -> TokenIds:
+        """The tokens to train on."""
+        return ids
+
     def note(self, counts: Mapping[str, int]) -> str:
         """Kept answers so far."""
         return f"{counts['answers_kept']} answers kept"
@@ -159,15 +186,14 @@ class OwnRightAnswers(WrittenSolutions):
     """Rejection-sampled SFT: one greedy answer of the model to each problem, kept if it is complete and right."""
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedModel, Engine, tuple[int, ...]]:
-        """The model, its engine, and its stop tokens."""
+    def _loaded(self) -> tuple[PreTrainedModel, Engine]:
+        """The model and its engine."""
         model = loading.load_model(self._source, self._config)
-        engine = engine_for(model, self._template.tokenizer)
-        return model, engine, self._template.stop_ids(model.generation_config)
+        return model, engine_for(model, self._template.tokenizer)
 
     def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
-        """The model's answers, each ended by a stop token or the cap."""
-        model, engine, stop_ids = self._loaded
+        """The model's answers, each ended by a stop token, a stop text or the cap."""
+        model, engine = self._loaded
         prompts = [self._prompt(item) for item in batch]
         longest, context = max(map(len, prompts)), loading.context_length(model)
         cap = int(min(self._config.max_new_tokens, context - longest))
@@ -175,28 +201,39 @@ class OwnRightAnswers(WrittenSolutions):
             raise DataError(
                 f"a prompt has {longest} tokens and the model's context {context}, so no answer fits; shorten it"
             )
-        return engine.generate(prompts, Decoding(cap, stop_ids)).responses
+        return engine.generate(prompts, Decoding(cap, self._stops.ids, stop_strings=self._stops.strings)).responses
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""
         dataset = self._config.dataset
         numbers = dataset in ("arithmetic", "gsm8k")
         texts = [str(self._template.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
+        ends = list(map(self._stops.start_in, texts))
+        texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
         cases = [
             Case(text, item.problem.answer or "", "number" if numbers else "expression", dataset)
             for text, item in zip(texts, batch, strict=True)
         ]
         with GradingPool(self._config.judge, workers=self._config.grading_workers, symbolic=not numbers) as pool:
             verdicts = [judgement.verdict for judgement in pool.judge(cases)]
-        complete = [bool(ids) and ids[-1] in self._loaded[2] for ids in answers]
+        complete = [
+            end is not None or (bool(ids) and ids[-1] in self._stops.ids)
+            for ids, end in zip(answers, ends, strict=True)
+        ]
         counts: dict[str, int] = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
         counts |= {"truncated": complete.count(False), "tokens": sum(map(len, answers))}
         right = [verdict == "correct" and done for verdict, done in zip(verdicts, complete, strict=True)]
         return right, counts
 
+    def answer(self, ids: TokenIds) -> TokenIds:
+        """The answer without a stop text."""
+        return ids[: self._stops.answer_length(ids, self._template.tokenizer)]
+
 
 # A baseline is one class and one line here.
-BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, loading.ModelSource, PromptTemplate], WrittenSolutions]] = {
+BASELINES: Mapping[
+    BaselineKind, Callable[[BaselineConfig, loading.ModelSource, PromptTemplate, Stops], WrittenSolutions]
+] = {
     "rejection-sft": OwnRightAnswers,
     "ground-truth": WrittenSolutions,
 }

@@ -24,8 +24,9 @@ from lightreasoner.config import DEFAULT_CUE, MachineSettings
 from lightreasoner.data.lines import short
 from lightreasoner.data.problems import READERS, question_of, read_file
 from lightreasoner.errors import DataError, RunError, SampleFormatError
-from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.loading import find_model, load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, publish_folder
 from lightreasoner.runs.progress import progress
 from lightreasoner.runs.signals import stop_signals
@@ -68,11 +69,10 @@ def export_samples(run_folder: Path | str, file: Path | str, *, trust_remote_cod
         raise DataError(f"{file} exists already, and is not overwritten. Remove it, or give another name")
     made, stage = folder.read_samples(run_folder)
     source = find_model(made.expert, made.expert_revision)
-    then, now = made.expert_sha256, source.fingerprint()
-    if then != now:
+    if changed := changed_files("expert", made.expert_files, source.files()):
         raise DataError(
-            f"{stage.path} was sampled from {source.name} with SHA-256 {then[:12]}…, and that is {now[:12]}… now: "
-            "another model, whose token ids may mean other tokens. Put back the one that was sampled"
+            f"{stage.path} was sampled from {source.name}, which has changed since ({changed}): its token ids may mean "
+            "other tokens. Put back the model that was sampled"
         )
     tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
     counts = {"rows": 0, "rollouts": 0}
@@ -164,9 +164,9 @@ def import_samples(
         made = folder.Imported(
             expert=expert,
             expert_revision=expert_revision,
-            expert_sha256=source.fingerprint(),
+            expert_files=source.files(),
             cue=template.cue,
-            template_sha256=template.fingerprint,
+            asked=template.identity(template.stops(load_generation_config(source))),
             file_sha256=text.sha256,
             questions_sha256=file_hash(questions) if questions else None,
             question_field=question_field,

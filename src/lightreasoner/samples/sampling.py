@@ -4,13 +4,14 @@ Writes `RUN/sample/`, see `samples.folder`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig
@@ -20,16 +21,18 @@ from lightreasoner.inference.generation import Decoding, Engine, Generation
 from lightreasoner.inference.memory import ModelWork, fitting_rows
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.scoring import response_states, row_chunks
-from lightreasoner.models.loading import Pair, dtype_name, find_pair, load_tokenizer
-from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.models.vocabulary import SharedVocabulary
+from lightreasoner.models.loading import Pair, dtype_name, find_pair, load_generation_config, load_tokenizer
+from lightreasoner.models.prompts import PromptTemplate, Stops
+from lightreasoner.models.vocabulary import SharedVocabulary, share_vocabulary
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, open_stage, settle
+from lightreasoner.runs.stage import Commit, StageFolder, open_stage, prompts_time, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
+
+SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
 # Both models at the N response tokens of a batch, one rollout after another, by column:
 #   PER_STEP      [N]
@@ -38,6 +41,10 @@ LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infin
 #   label_sizes   [S]              tokens in its label
 #   PER_LABEL     [sum of sizes]   one label after another
 Scores = dict[str, Tensor]
+
+
+class TooManyNonfinite(ModelError):
+    """Too many distributions hold NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +77,19 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     """
     problems = read_problems(config)
     found = find_pair(config)
-    template = PromptTemplate(load_tokenizer(found.expert, config), config.cue, config.chat_template)
+    tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
+    share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
+    asked_at = prompts_time(config.out, "sample")
+    template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
+    stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     made = folder.Sampled(
         expert=config.expert,
         expert_revision=config.expert_revision,
-        expert_sha256=found.expert.fingerprint(),
+        expert_files=found.expert.files(),
         amateur=config.amateur,
-        amateur_sha256=found.amateur.fingerprint(),
+        amateur_files=found.amateur.files(),
         cue=config.cue,
-        template_sha256=template.fingerprint,
+        asked=template.identity(stops),
         dataset=config.dataset,
         questions=len(problems.problems),
         questions_sha256=problems.fingerprint,
@@ -87,53 +98,115 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         settings=config,
         dtype=dtype_name(config),
     )
-    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
+    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
         if stage.result is not None:
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
         pair = found.load()
+        sampler = Sampler.of(pair, template, stops, config)
         prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
-        sampler = Sampler.of(pair, template, config)
-        context = pair.context_length
-        fitting = [item for item in prompted if len(item.prompt_ids) + config.max_new_tokens <= context]
-        if too_long := len(prompted) - len(fitting):
-            say(f"{too_long} questions skipped: with the rollout they are longer than {context} tokens")
-        longest = max((len(item.prompt_ids) for item in fitting), default=1) + config.max_new_tokens
+        fitting = _fitting(prompted, pair, config)
+        longest = max(len(item.prompt_ids) for item in fitting) + config.max_new_tokens
         size = config.batch_size or stage.batch_size or fitting_rows(pair.expert, longest)
-        settle(stage, fitting, size, sampler, total=len(fitting))
-        counts = stage.counts
-        if not counts.get("kept_steps"):
-            raise DataError(
-                f"none of {counts.get('steps', 0)} steps exceeds β; there is nothing to learn from. "
-                "Lower --divergence-beta, or choose an amateur that differs more from the expert"
-            )
+        try:
+            settle(stage, fitting, size, sampler, total=len(fitting))
+        except TooManyNonfinite:
+            stage.release()
+            raise
+        if not stage.counts["kept_steps"]:
+            stage.release()
+            raise DataError(_why_none_is_kept(stage, config, made.asked))
         return stage.finish(
             {
-                **counts,
+                **stage.counts,
                 "duplicate_questions": problems.duplicates,
-                "too_long_questions": too_long,
-                "stop_ids": list(sampler.decoding.stop_ids),
+                "too_long_questions": len(prompted) - len(fitting),
+                "stop_ids": list(stops.ids),
                 "tokens_left_out": pair.vocabulary.left_out,
             }
         )
 
 
+def _fitting(prompted: Sequence[Prompted], pair: Pair, config: SampleConfig) -> list[Prompted]:
+    """The prompts that leave room for a rollout.
+
+    Raises:
+        DataError: there are none.
+    """
+    context, rollout = pair.context_length, config.max_new_tokens
+    lengths = [len(item.prompt_ids) for item in prompted]
+    fitting = [item for item, length in zip(prompted, lengths, strict=True) if length + rollout <= context]
+    if not fitting:
+        shortest = min(lengths)
+        who = f"all {len(prompted)} questions are" if len(prompted) > 1 else "the question is"
+        all_of_them = f"{who} longer than the context of {context} tokens"
+        if shortest >= context:
+            raise DataError(
+                f"{all_of_them}: the shortest prompt has {shortest}. Give shorter questions or other models"
+            )
+        raise DataError(
+            f"{all_of_them}, with the rollout: the shortest prompt has {shortest} and --max-new-tokens is {rollout}. "
+            f"Lower --max-new-tokens to {context - shortest} or less"
+        )
+    if too_long := len(prompted) - len(fitting):
+        say(f"{too_long} questions skipped: with the rollout they are longer than {context} tokens")
+    return fitting
+
+
+def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[str, Any]) -> str:
+    """Why no step was kept, and what helps."""
+    kls = np.concatenate([Ragged.of(table["kl"]).values for table in stage.tables("rollouts")])
+    steps, rollouts, beta = len(kls), stage.counts["questions"], config.divergence_beta
+    if not steps:
+        return (
+            f"all {rollouts} rollouts are empty: the expert begins with a text that ends a response "
+            f"({', '.join(map(repr, asked['stop_strings']))}). Check the chat template and --stop-strings"
+        )
+    largest = float(kls[np.isfinite(kls)].max())
+    if above := steps if beta is None else int((kls > beta).sum()):
+        return (
+            f"no label can be made: at each of the {above} steps above β the rollout takes a token that means "
+            "something else to the amateur, and --vocabulary shared leaves those out. Choose an amateur of the "
+            "expert's family"
+        )
+    nothing = f"none of {steps} steps exceeds β = {beta:g}, so there is nothing to learn from"
+    if largest < SAME_MODEL:
+        return f"{nothing}: expert and amateur predict the same at every step. Choose a weaker amateur"
+    nothing = f"{nothing}: the largest KL divergence is {largest:.3g} nats"
+    if steps == rollouts:
+        ends = ", ".join(asked["stop_tokens"])
+        return f"{nothing}. Every rollout ends at its first token (stop tokens: {ends}): check the chat template"
+    return (
+        f"{nothing}. Lower --divergence-beta, for example to {largest / 2:.2g}, or choose an amateur that differs more "
+        "from the expert"
+    )
+
+
 class Sampler(ModelWork[Prompted, Shard]):
     """Makes and scores rollouts with one pair of models.
 
-    `engine` generates the expert's responses; `decoding` says how tokens are chosen, and when a response ends.
+    `engine` generates the expert's responses; `decoding` says how tokens are chosen, and when a response ends;
+    `tokenizer` finds stop texts, and is needed only if there are any.
     """
 
     label = "sampling"
 
-    def __init__(self, pair: Pair, engine: Engine, decoding: Decoding, config: SampleConfig) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        engine: Engine,
+        decoding: Decoding,
+        config: SampleConfig,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
         self.pair = pair
         self.decoding = decoding
+        self._tokenizer = tokenizer
         self._engine = engine
         self._config = config
 
     @classmethod
-    def of(cls, pair: Pair, template: PromptTemplate, config: SampleConfig) -> "Sampler":
+    def of(cls, pair: Pair, template: PromptTemplate, stops: Stops, config: SampleConfig) -> "Sampler":
         """A sampler with the fastest engine that the expert can use."""
         if left_out := pair.vocabulary.left_out:
             say(
@@ -142,12 +215,14 @@ class Sampler(ModelWork[Prompted, Shard]):
             )
         decoding = Decoding(
             max_new_tokens=config.max_new_tokens,
-            stop_ids=template.stop_ids(pair.expert.generation_config),
+            stop_ids=stops.ids,
             temperature=config.temperature,
             top_p=config.top_p,
             seed=config.seed,
+            stop_strings=stops.strings,
         )
-        return cls(pair, engine_for(pair.expert, keep_states=True), decoding, config)
+        engine = engine_for(pair.expert, template.tokenizer, keep_states=True)
+        return cls(pair, engine, decoding, config, template.tokenizer)
 
     def key(self, item: Prompted) -> str:
         """The question's id."""
@@ -160,8 +235,26 @@ class Sampler(ModelWork[Prompted, Shard]):
     def run(self, batch: Sequence[Prompted]) -> list[Shard]:
         """Rollouts, scores and labels of a batch, as one shard."""
         prompts = [item.prompt_ids for item in batch]
-        generation = self._engine.generate(prompts, self.decoding)
-        return [self._shard(batch, generation.responses, self.score(prompts, generation))]
+        generation, finished = self._answers(self._engine.generate(prompts, self.decoding))
+        return [self._shard(batch, generation.responses, finished, self.score(prompts, generation))]
+
+    def _answers(self, generation: Generation) -> tuple[Generation, list[bool]]:
+        """The responses up to a stop text, which no label is made of, and whether each one ended by itself."""
+        stop_ids, responses = self.decoding.stop_ids, generation.responses
+        lengths = list(map(len, responses))
+        if self.decoding.stop_strings and self._tokenizer is not None:
+            stops = Stops(stop_ids, self.decoding.stop_strings)
+            lengths = [stops.answer_length(ids, self._tokenizer) for ids in responses]
+        finished = [
+            length < len(ids) or (bool(ids) and ids[-1] in stop_ids)
+            for ids, length in zip(responses, lengths, strict=True)
+        ]
+        answers = [ids[:length] for ids, length in zip(responses, lengths, strict=True)]
+        states = generation.states
+        if states is not None and answers != responses:
+            kept = [place < length for ids, length in zip(responses, lengths, strict=True) for place in range(len(ids))]
+            states = replace(states, hidden=states.hidden[torch.tensor(kept, device=states.hidden.device)])
+        return Generation(answers, states), finished
 
     def commit(self, batch: Sequence[Prompted], results: list[Shard]) -> Commit:
         """The shards of a batch as one, and its counts."""
@@ -231,7 +324,9 @@ class Sampler(ModelWork[Prompted, Shard]):
             **_labels(log_expert[kept], log_amateur[kept], config.plausibility_alpha, vocabulary),
         }
 
-    def _shard(self, batch: Sequence[Prompted], responses: Sequence[list[int]], scores: Scores) -> Shard:
+    def _shard(
+        self, batch: Sequence[Prompted], responses: Sequence[list[int]], finished: list[bool], scores: Scores
+    ) -> Shard:
         columns = {name: values.cpu().numpy() for name, values in scores.items()}
         lengths = [len(response) for response in responses]
         rollouts = folder.table_of(
@@ -241,7 +336,7 @@ class Sampler(ModelWork[Prompted, Shard]):
                 "question": [item.problem.question for item in batch],
                 "prompt_ids": [item.prompt_ids for item in batch],
                 "response_ids": list(responses),
-                "finished": [bool(response) and response[-1] in self.decoding.stop_ids for response in responses],
+                "finished": finished,
                 **{name: Ragged.of_lengths(columns[name], lengths) for name in (*PER_STEP, *PER_TOP)},
             },
         )
@@ -279,10 +374,10 @@ def check_finite(counts: Mapping[str, int]) -> None:
     """Refuse samples of which too many steps are not finite.
 
     Raises:
-        ModelError: a distribution of more than 1 % of the steps holds NaN or infinity.
+        TooManyNonfinite: a distribution of more than 1 % of the steps holds NaN or infinity.
     """
     if counts.get("nonfinite_steps", 0) > LARGEST_NONFINITE_SHARE * counts.get("steps", 0):
-        raise ModelError(
+        raise TooManyNonfinite(
             f"{counts['nonfinite_steps']} of {counts['steps']} steps have NaN or infinite logits; "
             "the models do not work in this precision. Try --dtype float32"
         )

@@ -1,5 +1,6 @@
 """The labels of stage 2: read from a sample folder, shuffled into steps, laid out as micro-batches."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +43,16 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.text_of)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that training reads of them."""
+        columns = (*(self.texts, self.token_ids, self.weights), self.text_of, self.prefix_length)
+        arrays = [part for one in columns for part in ((one.values, one.starts) if isinstance(one, Ragged) else (one,))]
+        digest = hashlib.sha256()
+        for array in arrays:
+            digest.update(f"{array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def prefix(self, label: int, length: int) -> NDArray[np.int64]:
         """The first `length` ids of the label's text."""

@@ -32,6 +32,7 @@ from lightreasoner.inference.packing import packs
 from lightreasoner.models import loading
 from lightreasoner.models.loading import ModelSource
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.progress import progress, say
 from lightreasoner.runs.records import ADAPTER_FILES
@@ -58,12 +59,18 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """
     source = loading.find_model(config.model, config.model_revision)
     made, labels = load_labels(config.data, config.max_length)
-    tuned = Tuned(settings=config, expert_sha256=source.fingerprint(), dtype=loading.dtype_name(config), samples=made)
-    if made.expert_sha256 != tuned.expert_sha256:
+    tuned = Tuned(
+        settings=config,
+        expert_files=source.files(),
+        dtype=loading.dtype_name(config),
+        samples=made,
+        labels_sha256=labels.sha256,
+    )
+    if changed := changed_files("model", made.expert_files, tuned.expert_files):
         raise DataError(
-            f"the labels in {config.data} were sampled from {made.expert}, which is not {config.model} "
-            "(their files differ). Labels are made for one expert and would mislead another: "
-            "fine-tune the expert that was sampled"
+            f"the labels in {config.data} were sampled from {made.expert}, which is not {config.model} as it is now "
+            f"({changed}). Labels are made for one expert and would mislead another: fine-tune the expert that was "
+            "sampled, or sample again"
         )
     check_targets(config, config.lora_targets)
     if labels.skipped:

@@ -17,6 +17,7 @@ from lightreasoner.errors import DataError, MergeMismatch, ModelError
 from lightreasoner.models.generation_config import agreeing, generation_settings
 from lightreasoner.models.loading import (
     ModelSource,
+    content_hash,
     empty_model,
     find_model,
     load_model,
@@ -25,6 +26,7 @@ from lightreasoner.models.loading import (
 )
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.runs.differences import changed_files, differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
@@ -35,6 +37,7 @@ from lightreasoner.training.finetuning import ADAPTER, check_adapter
 from lightreasoner.training.model_card import Tuned, model_card, tuned
 
 RESULT = "lightreasoner.json"  # within the merged folder
+CONFIG = "adapter_config.json"
 PROBE_QUESTIONS = (
     "A farm keeps 12 hens. 7 are born. How many hens are there?",
     "What is the sum of the first ten odd numbers?",
@@ -59,16 +62,19 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     """
     source = find_model(config.model, config.model_revision)
     adapter, training = _find_adapter(config.adapter)
-    if training and training.expert_sha256 != source.fingerprint():
+    files = source.files()
+    if training and (changed := changed_files("model", training.expert_files, files)):
         raise ModelError(
-            f"the adapter was trained on {training.settings.model}, which is not {config.model} (their files differ); "
-            "an adapter fits its own base only"
+            f"the adapter was trained on {training.settings.model}, which is not {config.model} as it is now "
+            f"({changed}); an adapter fits its own base only"
         )
     dtype_name = _dtype_on_disk(config, source)
     request = {
         "base": config.model,
-        "base_sha256": source.fingerprint(),
+        "base_sha256": content_hash(files),
+        "base_files": {**files, **_copied_files(source)},
         "adapter_sha256": file_hash(adapter / ADAPTER_WEIGHTS),
+        "adapter_config_sha256": file_hash(adapter / CONFIG) if (adapter / CONFIG).is_file() else None,
         "dtype": dtype_name,
     }
     with locked(config.out.parent):
@@ -203,12 +209,23 @@ def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         found = json.loads((out / RESULT).read_text())
     except (OSError, ValueError):
         found = {}
-    differing = [name for name in request if found.get(name) != request[name]]
-    if differing:
+    if differing := differences({name: found.get(name) for name in request}, request):
         raise DataError(
-            f"{out} exists and is not this merge ({', '.join(differing)} differ); it is left alone. Give another --out"
+            f"{out} exists and is not this merge ({'; '.join(differing)}); it is left alone. Give another --out"
         )
     return dict(found)
+
+
+def _copied_files(source: ModelSource) -> dict[str, str]:
+    """Hash of each file of the base that goes into the merged folder as it is: stop tokens and chat templates."""
+    names = (
+        "generation_config.json",
+        "*.jinja",
+        "chat_templates/*.jinja",
+        "chat_template.json",
+        "tokenizer_config.json",
+    )
+    return {path.name: file_hash(path) for name in names for path in sorted(source.folder.glob(name))}
 
 
 @torch.inference_mode()

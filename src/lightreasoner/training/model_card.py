@@ -18,21 +18,23 @@ class Tuned(BaseModel):
     """How an adapter was trained: the `record` in the manifest of the folder `finetune`.
 
     Attributes:
-        expert_sha256: content of the model.
+        expert_files: hash of each file of the model that decides, by name.
         samples: how the training data were made.
+        labels_sha256: hash of the labels.
     """
 
     model_config = ConfigDict(frozen=True)
 
     settings: FinetuneConfig
-    expert_sha256: str
+    expert_files: dict[str, str]
     dtype: str
     samples: Provenance
+    labels_sha256: str
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the adapter."""
-        facts = {"expert_sha256": self.expert_sha256, "dtype": self.dtype, "samples": self.samples.fingerprint()}
-        return {**self.settings.identity(), **facts}
+        facts = self.model_dump(include={"expert_files", "dtype", "labels_sha256"})
+        return {**self.settings.identity(), **facts, "samples": self.samples.fingerprint()}
 
     def commands(self, data: str, out: str) -> list[str]:
         """The command that trains this adapter again, on training data that are there."""
