@@ -70,6 +70,14 @@ def closing(text: str, pair: str) -> int | None:
     return None
 
 
+def extract_text(text: str) -> str | None:
+    """The final answer in words: the answer that a text marks, else its last line that is not blank."""
+    stated = stated_answer(text)
+    if stated is not None:
+        return stated or None
+    return text.rstrip().rpartition("\n")[2].strip() or None
+
+
 def extract_choice(text: str) -> str | None:
     """The final choice A … E of a text.
 

@@ -5,9 +5,10 @@ Runs only in the workers of `pool`, because math-verify and SymPy can take any t
 
 import logging
 import re
+import unicodedata
 
 from lightreasoner.grading.extraction import extract_answer as extract_number
-from lightreasoner.grading.extraction import extract_choice, stated_answer
+from lightreasoner.grading.extraction import extract_choice, extract_text, stated_answer
 from lightreasoner.grading.numbers import parse_number, parse_quantity, same_number
 from lightreasoner.grading.verdicts import AnswerKind, Judgement
 
@@ -22,6 +23,15 @@ _AM_PM = re.compile(r"(?<=:\d\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
 # Spaces without meaning. Between digits a space separates two numbers, unless it separates thousands.
 _LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
 
+# Answers in words.
+_QUOTES_AND_DASHES = str.maketrans("‘’“”‐‑–—−", "''\"\"-----")
+_MARKUP = re.compile(
+    r"\\(?:left|right|displaystyle|[,;!()\[\]])|\*{1,3}|`+|(?<!\w)_+|_+(?!\w)|[${}]|</?[a-z]{1,10}>|^\s*#+\s"
+)
+_PUNCTUATION = " .,;:!?\"'"
+_THE = re.compile(r"\bthe\s+(?=\S)")
+_LEADING_ARTICLE = re.compile(r"^an?\s+(?=\S)")
+
 # A displayed formula at the end of the text, and an inline formula in its last line; "$5 and $7" is money, not maths.
 _DISPLAYED = re.compile(r"(?:\\\[|\$\$)((?:(?!\\\[|\$\$).)+?)(?:\\\]|\$\$)[\s.]*\Z", re.DOTALL)
 _INLINE = re.compile(r"(?<!\\)\$([^$\s](?:[^$]*[^$\s])?|\s[^$]+\s)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]")
@@ -34,11 +44,15 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
         text: the model's response.
         gold: the gold answer; one letter for `choice`.
         kind: kind of answer. Numbers may have words or signs around them, and are compared exactly; expressions can be
-            LaTeX or words.
+            LaTeX or words; texts are compared word for word.
     """
     if kind == "choice":
         letter = extract_choice(text)
         return _judgement(letter, letter, equal=letter == gold.strip())
+    if kind == "text":
+        words = extract_text(text)
+        same = words is not None and words_of(words) == words_of(gold)
+        return _judgement(words, None if words is None else words_of(words), equal=same)
     answer = extract_number(text) if kind == "number" else _extract_expression(text)
     if answer is None:
         return Judgement(None, None, "no_answer")
@@ -66,6 +80,18 @@ def canonical(answer: str) -> str:
     """Normal form of an answer; equal answers mostly have the same one."""
     number = parse_quantity(answer)
     return str(number) if number is not None else _plain(answer)
+
+
+def words_of(text: str) -> str:
+    """Normal form of an answer in words: without case, articles, markup, outer punctuation and repeated spaces.
+
+    "A" and "an" are articles only at the start, because of "vitamin A". An answer of punctuation alone keeps it.
+    """
+    text = unicodedata.normalize("NFKC", text).translate(_QUOTES_AND_DASHES).casefold()
+    text = _MARKUP.sub("", _TEXT_COMMANDS.sub(r" \1 ", text))
+    bare = " ".join(text.split())
+    bare = bare.strip(_PUNCTUATION) or bare
+    return _LEADING_ARTICLE.sub("", _THE.sub("", bare))
 
 
 def prepare() -> None:
