@@ -17,7 +17,7 @@ from lightreasoner.grading.numbers import parse_quantity, same_number
 LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only
 
 TEXT_COMMANDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|boldsymbol|mbox|operatorname)\s*\{([^{}]*)\}")
-_LAYOUT = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\(?:displaystyle|quad|[,;!: ])|[$~\s]+")
+_LAYOUT = re.compile(r"(?:\\(?:left|right)(?![A-Za-z])|\\(?:displaystyle|q?quad|[,;!: ])|[$~\s])+")
 # Prose, which needs no mathematics. "no" is the only short answer that is not a product of variables.
 _WORDS = re.compile(r"(?=(?i:no\b)|.*[^\W\d_]{3})[^\W\d_][^\d\\^_={}$+*/<>|()\[\]]*", re.DOTALL)
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
@@ -152,10 +152,15 @@ def _dates(answer: str, gold: str) -> bool | None:
     return False if _MONTH.search(gold) and _MONTH.search(answer) else None
 
 
+_SEVERAL = re.compile(r"\d+(?:\s+\d+)+")
+
+
 def _numbers(answer: str, gold: str) -> bool | None:
     expected = parse_quantity(gold)
     number = parse_quantity(answer) if expected is not None else None
-    return None if expected is None or number is None else same_number(answer, number, gold, expected)
+    if expected is None or number is None:
+        return False if expected is not None and _SEVERAL.fullmatch(plain(answer)) else None
+    return same_number(answer, number, gold, expected)
 
 
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:]|\s*$)", re.IGNORECASE)

@@ -116,7 +116,7 @@ MARKED: tuple[Rule, ...] = (
 _GROUPED = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d.,]*\d)"
 _FRACTION_SIGNS = "[¼½¾⅐-⅞]"
 _LAST_NUMBER = re.compile(
-    rf"(?:(?<![\w)\]}}.,-])[-−–－]\s?|(?<=[=(:])\s?[-−–]\s|(?<=\b(?:is|to|at|of|be)) [-−–] )?(?:\\?[$£€]\s?)?"
+    rf"(?:(?<![\w)\]}}.,-])[-−–－](?!\s)|(?<=[=(:])\s?[-−–]\s|(?<=\b(?:is|to|at|of|be)) [-−–] )?(?:\\?[$£€]\s?)?"
     rf"(?:{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])|{AMOUNT}(?:\s\d+/\d+|\s*/\s*\d+|{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
     r"(?:[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
 )
