@@ -1,63 +1,285 @@
 r"""Find the final answer in a model's text.
 
-The search tries the form that the prompt asks for (`\boxed{…}`), then common phrases, then the end of the text.
+The rules of `MARKED` find an answer that the text marks; then those of the kind of answer look at its end. They are
+tried in order, and the first that finds an answer decides. Each has an example, which the tests check.
 """
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-# A full stop and a space end a sentence, except after an abbreviation: "Mrs. Hilt", "3:30 p.m. today".
-_SENTENCE_END = r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\b[ap]\.m)\.\s"
-_PHRASES = (
-    re.compile(rf"(?:final )?answer(?: is\b:?|:)(?:\*\*)?\s*(.+?)(?:{_SENTENCE_END}|$)", re.IGNORECASE | re.MULTILINE),
-    re.compile(r"^####\s*(.+)$", re.MULTILINE),
+from lightreasoner.grading import boxes
+from lightreasoner.grading.boxes import boxed_answer, last_boxed
+from lightreasoner.grading.number_words import SMALL_NUMBERS
+from lightreasoner.grading.numbers import AMOUNT
+from lightreasoner.grading.reasoning import visible_answer
+from lightreasoner.grading.statements import CHOICE_ANNOUNCEMENT, FORMULA, is_formula, stated
+
+__all__ = ["closing", "extract_answer", "extract_choice", "extract_text", "last_boxed", "stated_answer"]
+
+LONGEST_LINE = 1000  # characters; of a longer last line the end is read
+HoldsAnswer = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way in which a text gives its answer.
+
+    Attributes:
+        name: the form.
+        find: the answer in a text without thinking, if it is of the kind looked for; empty where the text gives none on
+            purpose; None where the rule does not apply.
+        example: a text, and the answer that the rule finds in it.
+        reason: why a person reads it so.
+    """
+
+    name: str
+    find: Callable[[str, HoldsAnswer], str | None]
+    example: tuple[str, str]
+    reason: str
+
+
+# --- Answers that a text marks ---
+
+_MINERVA = re.compile(
+    r"final answer is\s*(?:\$((?:(?!final answer is).)+?)\$|\\\((.+?)\\\))\.?\s*I hope", re.I | re.DOTALL
 )
-# Markdown's bold marks, but not double asterisks for a power: "x**2", "(x+1)**2".
-_BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![\w({\\])")
-# Digits, with thousands separators only where they belong ("3,4" is two numbers); then an exponent or a denominator.
-NUMBER = re.compile(r"-?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3}(?![\d.])|\s*/\s*\d+)?")
+_TAGS = re.compile(
+    r"<(?:final_)?answer>(?:(?!<(?:final_)?answer>).)*?\S.*?(?=</(?:final_)?answer>|\Z)"
+    r"|<\|begin_of_box\|>(?:(?!<\|begin_of_box\|>).)+?(?=<\|end_of_box\|>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_HASHES = re.compile(r"^####[ \t]*(?!#)(\S.*)$", re.MULTILINE)
+
+
+def _minerva(text: str, holds_answer: HoldsAnswer) -> str | None:
+    if "I hope" not in text:
+        return None
+    found = _MINERVA.findall(text[-LONGEST_LINE * 4 :])
+    return next(part for part in found[-1] if part).strip() if found else None
+
+
+def _tagged(text: str, holds_answer: HoldsAnswer) -> str | None:
+    if "answer>" not in text.lower() and "_of_box|>" not in text:
+        return None
+    found = _TAGS.findall(text)
+    if not found:
+        return None
+    inside = found[-1].partition(">")[2].strip()
+    return _first(MARKED[2:], inside, holds_answer) or inside
+
+
+def _hashes(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = _HASHES.findall(text)
+    return _without_full_stop(found[-1].strip(" *")) if found else None
+
+
+def _empty_box(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = boxes.find_boxes(text)
+    return "" if found and not found[-1].content.strip() else None
+
+
+MARKED: tuple[Rule, ...] = (
+    Rule(
+        "Minerva's form",
+        _minerva,
+        ("Final Answer: The final answer is $x+1$. I hope it is correct.", "x+1"),
+        "The few-shot prompts for MATH ask for it word for word. The words say where even an answer with dollar signs "
+        "ends.",
+    ),
+    Rule("a tag", _tagged, ("So 6 * 7.\n<answer> 42 </answer>", "42"), "Models trained with rewards write it."),
+    Rule(
+        "a box",
+        lambda text, holds_answer: boxed_answer(text),
+        (r"So \boxed{42}. I was told to write \boxed{your answer}.", "42"),
+        "The prompt asks for it. Boxes that are empty or hold a placeholder only mention the form.",
+    ),
+    Rule(
+        "a statement",
+        stated,
+        ("The answer is 72, because 48 + 24 = 72.\nSo the answer is correct.", "72"),
+        "The last sentence or label that says what the answer is; reasons behind it are not part of it.",
+    ),
+    Rule("four hashes", _hashes, ("6 * 7 = 42\n#### 42\nThat took 3 steps.", "42"), "The form of GSM8K's solutions."),
+    Rule(
+        "an empty box",
+        _empty_box,
+        (r"That is 42: \boxed{}", ""),
+        "A model that leaves its box empty gives no answer, whatever numbers it wrote before.",
+    ),
+)
+
+# --- Numbers and formulas at the end of a text ---
+
+# A minus sign, also with a space behind a word: "it is - 5 degrees", but not "30 - 5" nor the bullet "- 5 apples".
+_GROUPED = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d.,]*\d)"
+_FRACTION_SIGNS = "[¼½¾⅐-⅞]"
+_LAST_NUMBER = re.compile(
+    rf"(?:(?<![\w)\]}}.,-])[-−–－](?!\s)|(?<=[=(:])\s?[-−–]\s|(?<=\b(?:is|to|at|of|be)) [-−–] )?(?:\\?[$£€]\s?)?"
+    rf"(?:{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])|{AMOUNT}(?:\s\d+/\d+|\s*/\s*\d+|{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
+    r"(?:[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
+)
+
+
+def _last_number(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = None
+    for number in _LAST_NUMBER.finditer(text):
+        found = number
+    return found[0].strip() if found else None
+
+
+def _number_in_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
+    formulas = _formulas_of_last_line(text)
+    if not formulas or re.search(r"\d", text[formulas[-1].end() :]) or not re.search(r"\d", formulas[-1][0]):
+        return None
+    return _inside(formulas[-1])
+
+
+def _last_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
+    formulas = _formulas_of_last_line(text)
+    return _inside(formulas[-1]) if formulas else None
+
+
+def _formulas_of_last_line(text: str) -> list[re.Match[str]]:
+    """The formula that ends a text, also over several lines; else the formulas of its last line."""
+    end = len(text.rstrip())
+    line = text.rfind("\n", 0, end) + 1
+    found = [one for one in FORMULA.finditer(text, max(0, end - LONGEST_LINE), end) if is_formula(one)]
+    if found and not text[found[-1].end() : end].strip(" \n.*"):
+        return found[-1:]
+    return [one for one in found if one.start() >= line]
+
+
+def _inside(formula: re.Match[str]) -> str:
+    return next(part for part in formula.groups() if part is not None).strip()
+
+
+NUMBER: tuple[Rule, ...] = (
+    Rule(
+        "the number in the last formula",
+        _number_in_formula,
+        (r"Therefore we get $\frac{40}{2}$.", r"\frac{40}{2}"),
+        "A number is more than its last digits where it is part of a formula.",
+    ),
+    Rule("the last number", _last_number, ("6 times 7 makes 42 pens.", "42"), "Solutions end with their result."),
+)
+EXPRESSION: tuple[Rule, ...] = (
+    Rule(
+        "the last formula",
+        _last_formula,
+        ("From $a$ follows $x^2+1$ for all.", "x^2+1"),
+        "Solutions end with their result; a formula above the last line is a step.",
+    ),
+    NUMBER[1],
+)
+TEXT: tuple[Rule, ...] = (
+    Rule(
+        "the last line",
+        lambda text, holds_answer: text.rstrip().rpartition("\n")[2].strip() or None,
+        ("It was long ago.\nNapoleon\n", "Napoleon"),
+        "An answer in words has no other mark.",
+    ),
+)
+
+# --- Choices ---
 
 _LONE_LETTER = re.compile(r"(?<![A-Za-z\\'])\(?([A-E])\)?(?![A-Za-z'])")
-_ENCLOSED_LETTER = re.compile(r"\(([A-E])\)|\\text\{\s*([A-E])\s*\}|\*\*([A-E])\*\*")
+_ENCLOSED_LETTER = re.compile(r"\(([A-E])\)|\\text\{\s*([A-E])\s*\}|\*\*\(?([A-E])(?=\*\*|[).:])")
+_LABEL = re.compile(r"^[ \t*>-]{0,6}([A-E])[).:](?=\s|$)", re.MULTILINE)
 _CLOSING_LETTER = re.compile(
     r"(?<![A-Za-z\\'])([B-E])(?![A-Za-z'])|(?<![A-Za-z\\'])(A)(?=\s*(?:[.,;:)]|$))", re.MULTILINE
 )
 
 
+def _letter_of(answer: str) -> str | None:
+    """The first letter of a marked answer; a small one only if it is the whole answer."""
+    found = _LONE_LETTER.search(answer) or _LONE_LETTER.fullmatch(answer.upper())
+    return found.group(1) if found else None
+
+
+def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = list(letters.finditer(text))
+    return next(group for group in found[-1].groups() if group) if found else None
+
+
+def _only_label(text: str, holds_answer: HoldsAnswer) -> str | None:
+    letters = set(_LABEL.findall(text))
+    return letters.pop() if len(letters) == 1 else None
+
+
+CHOICE: tuple[Rule, ...] = (
+    *MARKED[:3],
+    Rule(
+        "a statement about a choice",
+        partial(stated, announcement=CHOICE_ANNOUNCEMENT),
+        ("The correct option is B, because (A) is too small.", "B"),
+        "As a statement, with the words that questions with choices use.",
+    ),
+    *MARKED[4:],
+    Rule(
+        "the last letter in brackets or bold",
+        partial(_last_letter, _ENCLOSED_LETTER),
+        ("Not (A), so (C), for B is wrong", "C"),
+        "Questions write their choices so.",
+    ),
+    Rule("a line that begins with a letter", _only_label, ("B) vitamin D", "B"), "The choice is written out again."),
+    Rule(
+        "the last letter that is a word",
+        partial(_last_letter, _CLOSING_LETTER),
+        ("A is wrong, so I would go with C", "C"),
+        'The article "A" does not count: an answer "A" needs punctuation or the end of the line after it.',
+    ),
+)
+
+# --- What the kinds of answers accept ---
+
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(SMALL_NUMBERS)}|hundred|dozen)\b", re.IGNORECASE)
+_MATHEMATICS = re.compile(r"[\d\\$^=+*/<>]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])")
+MOST_WORDS = 8
+
+
+def _holds_number(answer: str) -> bool:
+    return any(character.isnumeric() for character in answer) or _NUMBER_WORD.search(answer) is not None
+
+
+def _holds_expression(answer: str) -> bool:
+    """Mathematics, or a few words."""
+    return len(answer.split()) <= MOST_WORDS or _MATHEMATICS.search(answer) is not None
+
+
+def _holds_letter(answer: str) -> bool:
+    return _letter_of(answer) is not None
+
+
+def _first(rules: Sequence[Rule], text: str, holds_answer: HoldsAnswer) -> str | None:
+    return next((answer for rule in rules if (answer := rule.find(text, holds_answer)) is not None), None)
+
+
 def extract_answer(text: str) -> str | None:
-    """The final answer of a text: the answer that it marks, else its last number."""
-    stated = stated_answer(text)
-    if stated is not None:
-        return stated or None
-    numbers = NUMBER.findall(text)
-    return str(numbers[-1]) if numbers else None
+    """The final answer of a text that answers with a number: the answer that it marks, else its last number."""
+    return _first((*MARKED, *NUMBER), visible_answer(text), _holds_number) or None
+
+
+def extract_expression(text: str) -> str | None:
+    """The final answer of a text that answers with mathematics or a few words."""
+    return _first((*MARKED, *EXPRESSION), visible_answer(text), _holds_expression) or None
+
+
+def extract_text(text: str) -> str | None:
+    """The final answer in words: the answer that a text marks, else its last line that is not blank."""
+    return _first((*MARKED, *TEXT), visible_answer(text), bool) or None
+
+
+def extract_choice(text: str) -> str | None:
+    """The final choice A … E of a text; none if it marks an answer without a letter."""
+    answer = _first(CHOICE, visible_answer(text), _holds_letter)
+    return _letter_of(answer) if answer else None
 
 
 def stated_answer(text: str) -> str | None:
-    """The answer that a text marks: last box, else "answer is …" or "Answer: …", else `#### …`.
-
-    Returns:
-        The answer; empty for an empty box; None without a marked answer.
-    """
-    boxed = last_boxed(text)
-    if boxed is not None:
-        return boxed.strip()
-    for phrase in _PHRASES:
-        if found := phrase.findall(text):
-            return _without_full_stop(_BOLD.sub("", str(found[-1])).strip())
-    return None
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{…}` with balanced braces; None without one.
-
-    An unclosed box extends to the end of its line, because a text that was cut off can still hold the answer.
-    """
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    braces = text[start + len("\\boxed") :]
-    end = closing(braces, "{}")
-    return braces[1:].partition("\n")[0] if end is None else braces[1:end]
+    """The answer that a text marks; empty for an empty box; None without a marked answer."""
+    return _first(MARKED, visible_answer(text), bool)
 
 
 def closing(text: str, pair: str) -> int | None:
@@ -67,23 +289,6 @@ def closing(text: str, pair: str) -> int | None:
         depth += (character == pair[0]) - (character == pair[1])
         if depth == 0:
             return position
-    return None
-
-
-def extract_choice(text: str) -> str | None:
-    """The final choice A … E of a text.
-
-    The letter in the answer that the text marks; else the last letter in brackets; else the last letter that is a word.
-    The article "A" does not count: an answer "A" needs punctuation or the end of the line after it. A lower-case letter
-    counts only if it is the whole marked answer.
-    """
-    stated = stated_answer(text)
-    if stated is not None:
-        found = _LONE_LETTER.search(stated) or _LONE_LETTER.fullmatch(stated.upper())
-        return found.group(1) if found else None
-    for letters in (_ENCLOSED_LETTER, _CLOSING_LETTER):
-        if matches := list(letters.finditer(text)):
-            return next(group for group in matches[-1].groups() if group)
     return None
 
 

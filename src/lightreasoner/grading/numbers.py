@@ -1,36 +1,83 @@
-"""Read the number in an answer, exactly."""
+r"""Read the number in an answer, exactly.
 
+`parse_number` reads `\$1{,}200`, `10 000 km`, `2.5 million`, `2\frac{1}{2}`, `5²`, `x = 30 - 16 = 14` and "twelve".
+"""
+
+import ast
+import operator
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
-from lightreasoner.grading.extraction import NUMBER
+from lightreasoner.grading.characters import plain_characters
+from lightreasoner.grading.number_words import MINUS, SCALES, SMALL_NUMBERS, leading_number
 
 LONGEST_NUMBER = 400  # characters; Python refuses longer ones or converts them slowly
+LARGEST_POWER = 20_000  # bits
 
-_FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))")
-_TIMES_TEN_TO = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|[×*])\s*10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d))")
-_TEN_TO = re.compile(r"(?<![\w.^{])10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d))")
-_GAP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|q?quad)\b|\\[;: ]|\\,(?!\d{3})")  # LaTeX spaces
-_DECORATION = re.compile(r"\\(?:left|right|displaystyle|[,!()\[\]%])|\\?[$£€]|\{,\}(?=\d{3})")
-_LEADING_MINUS = re.compile(r"^\s*-\s*(?=[\d.])")
-_PERCENT = re.compile(r"%|\bpercent\b", re.IGNORECASE)
-_OPERATORS = frozenset("\\!^√π")  # beside a number they change its value
-_UNITS = re.compile(r"[\s.{}%°]*(?:[^\W\d_]{2,}[\s.{}%°]*)*")  # words; a single letter may be a variable
+# Digits, with thousands separators only where they belong ("3,4" is two numbers); Indian groups; then an exponent.
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)"
+AMOUNT = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,3}}(?![\d.]))?"
+
+# Layout of LaTeX and Markdown that changes no value.
+_FONT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|boldsymbol|bm|mbox|operatorname|q?quad)\b|\\[ :;]|~")
+_DECORATION = re.compile(
+    r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[!()\[\]]|\\?\$(?!\s*\d)|(?<![\w)}])\*\*|\*\*(?![\w({\\])|`"
+)
+_SEPARATOR = re.compile(r"\{,\}|,\\!\s*")
+_GROUPS = re.compile(r"(?<![\w.,/^])\d{1,3}(?:(\\,|[ '_])\d{3})(?:\1\d{3})*(?![\d.]*\d|\s*/)")  # 10 000, 10'000, 10_000
+_DOTTED_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.]*\d)")  # 1.000.000
+_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)|(\d)\s*\{\s*(\d+)\s*\})")
+_TIMES_TEN_TO = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|[*x])\s*10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|\(?([+-]?\d+)\)?)")
+_TEN_TO = re.compile(r"(?<![\w.^{])10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))")
+_RECURRING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
+_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ\b)(?:\s*\{?\s*[CFK]\b\}?)?")
+_APPROXIMATELY = re.compile(
+    r"^[\s{]*(?:\\(?:approx|sim|simeq|thickapprox)\b|≈|~|about\b|approx(?:imately|\.)?|ca?\.)\s*"
+)
+
+_CURRENCY = r"(?:\\?[$£€¥₹]|\b(?:US|U\.S\.|C|A)\s?\\?\$|\b(?:Rs\.?|USD|EUR|GBP|INR)\b)"
+_SCALE = "|".join(SCALES)
+_NUMBER = re.compile(
+    rf"""(?P<sign>(?<![\w)\]}}])[-+]\s*)? (?:{_CURRENCY}\s*)? (?P<inner>-\s*)?
+    (?:(?P<whole>\d+)\s+(?P<top>\d+)/(?P<under>\d+)|(?P<amount>{AMOUNT})\.?(?:\s*/\s*(?P<divisor>\d+))?)
+    (?:\s*\^\s*(?:\{{\s*(?P<braced>-?\d{{1,4}})\s*\}}|(?P<power>-?\d{{1,4}})))?
+    (?:[\s{{}}-]*(?P<scale>{_SCALE})s?\b|(?P<thousand>[kK])\b)?""",
+    re.VERBOSE,
+)
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z])[\s}]*\^\s*(?:\{\s*-?\d\s*\}|-?\d)")  # cm^2, m s^{-1}; x^2 is refused for its x
+# What may stand beside a number: words, abbreviations with full stops, units of one letter, punctuation.
+_BESIDE = re.compile(
+    r"""(?:[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}|(?P<letter>(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(]))
+    |[\s.,;:?'"(){}%$£€¥₹\#·]|\\[%,#]|\\cdot\s|[-/](?=\s*[^\W\d_]))*+""",
+    re.VERBOSE,
+)
+_GLUED_LETTER = re.compile(r"[^\W\d_](?![^\W\d_])")
+# Words that change the value of the number beside them.
+_CHANGES_VALUE = re.compile(
+    r"\b(?:squared|cubed|factorial|half|double|twice|square root|not|minus|negative|pi|sqrt|sin|cos|tan|log|ln|exp|mod"
+    r"|choose|infinity)\b",
+    re.IGNORECASE,
+)
+
+_PERCENT = re.compile(r"%|\bper\s?cent\b", re.IGNORECASE)
+_SIDE = re.compile(r"(?<![<>!])=|\\approx\b|≈")
+_BRACKETS = re.compile(r"\([^()]*\)")
+_LIST = re.compile(r",(?!\d{3}\b)|;|\b(?:and|or)\b")
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The number in a text, exactly; None for no number, several numbers, or an expression.
+    """The number in an answer to a question about a number; None for no number, several, or an expression.
 
-    Drops currency signs, thousands separators, percent signs, units and LaTeX layout around the number.
+    Drops currency signs, thousands separators, percent signs, words and LaTeX layout around the number. A letter that
+    follows the digits at once counts as a unit if it is one: `64m`, but not `64x`.
     """
-    number, rest = _split(text)
-    return None if _OPERATORS & set(rest) else number
+    return _read(text, glued_units=True)
 
 
 def parse_quantity(text: str) -> Fraction | None:
-    """Like `parse_number`, but accepts only units in words beside the number: `3x` gives None."""
-    number, rest = _split(text)
-    return number if _UNITS.fullmatch(rest) else None
+    """Like `parse_number`, for answers that can be formulas: `3m` is a product and gives None, `3 m` a length."""
+    return _read(text, glued_units=False)
 
 
 def same_number(answer: str, answered: Fraction, gold: str, expected: Fraction) -> bool:
@@ -40,26 +87,147 @@ def same_number(answer: str, answered: Fraction, gold: str, expected: Fraction) 
     return not answers.isdisjoint(golds)
 
 
-def _split(text: str) -> tuple[Fraction | None, str]:
-    """The only number in a text, and the text around it."""
+def _read(text: str, *, glued_units: bool) -> Fraction | None:
     if len(text) > LONGEST_NUMBER:
-        return None, text
-    text = _plain(text)
-    found = list(NUMBER.finditer(text))
-    if len(found) != 1:
-        return None, text
-    number = found[0].group()
-    numerator, _, denominator = number.replace(",", "").replace(" ", "").partition("/")
-    if denominator and int(denominator) == 0:
-        return None, text
-    return Fraction(numerator) / Fraction(denominator or 1), text.replace(number, "", 1)
+        return None
+    text = _plain(_right_side(plain_characters(text)))
+    found = list(_NUMBER.finditer(text))
+    if len(found) == 1 and _only_units(text[: found[0].start()], text[found[0].end() :], glued_units=glued_units):
+        return _value(found[0])
+    if not found and (spelt := _in_words(text)) is not None:
+        return Fraction(spelt)
+    return arithmetic(text)
+
+
+def _right_side(text: str) -> str:
+    """What an equation or a chain of them ends with: `x = 30 - 16 = 14`. A list of equations stays as it is."""
+    *left, right = _SIDE.split(text)
+    bare = _BRACKETS.sub("", "".join(left))
+    if not left or _LIST.search(bare) or ("," in right and _LIST.search(right)):
+        return text
+    if re.fullmatch(r"\s*[A-Za-z]\s*", right) and len(left) == 1:
+        return left[0]  # 14 = x
+    return right
 
 
 def _plain(text: str) -> str:
     """Remove layout around a number; LaTeX fractions become a/b, and powers of ten become e."""
-    text = text.replace("−", "-").replace("{,}", ",")
-    text = _FRACTION.sub(lambda found: "{}/{}".format(*(part for part in found.groups() if part)), text)
+    text = _DECORATION.sub("", _SEPARATOR.sub(",", text))
+    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
+    text = _DOTTED_GROUPS.sub(lambda found: found[0].replace(".", ""), text)
+    text = _UNIT_POWER.sub("", _DEGREES.sub(" ", _FONT.sub(" ", text)))
+    text = _FRACTION.sub(lambda found: " {}/{} ".format(*(part for part in found.groups() if part)), text)
+    text = _RECURRING.sub(_recurring, text)
     text = _TIMES_TEN_TO.sub(lambda found: "e" + (found[1] or found[2]), text)
     text = _TEN_TO.sub(lambda found: "1e" + (found[1] or found[2]), text)
-    text = _DECORATION.sub("", _GAP.sub(" ", text)).replace("{", " ").replace("}", " ")
-    return _LEADING_MINUS.sub("-", text)
+    return _APPROXIMATELY.sub("", text)
+
+
+def _recurring(found: re.Match[str]) -> str:
+    r"""The quotient that a recurring decimal stands for: `0.1\overline{6}` is (16 - 1) / 90."""
+    whole, fixed, again = found.groups()
+    numerator = int(whole + fixed + again) - int(whole + fixed or 0)
+    return f" {numerator}/{(10 ** len(again) - 1) * 10 ** len(fixed)} "
+
+
+def _only_units(before: str, after: str, *, glued_units: bool) -> bool:
+    """Whether nothing but words, units and punctuation stands before and after a number."""
+    first, last = _BESIDE.fullmatch(before), _BESIDE.fullmatch(after)
+    if first is None or first["letter"] or last is None or (_GLUED_LETTER.match(after) and not glued_units):
+        return False
+    return not _CHANGES_VALUE.search(f"{before} {after}")
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    if found["whole"]:
+        whole, top, under = (int(found[name]) for name in ("whole", "top", "under"))
+        if top >= under:
+            return None
+        value = whole + Fraction(top, under)
+    else:
+        divisor = int(found["divisor"] or 1)
+        if divisor == 0:
+            return None
+        value = Fraction(found["amount"].replace(",", "")) / divisor
+    if exponent := found["braced"] or found["power"]:
+        power = _power(value, int(exponent))
+        if power is None:
+            return None
+        value = power
+    value *= SCALES.get(found["scale"] or "", 1) * (1000 if found["thousand"] else 1)
+    return -value if "-" in (found["sign"] or "") or found["inner"] else value
+
+
+def _power(base: Fraction, exponent: int) -> Fraction | None:
+    """A power; None for a very large one and for 0 to a negative power."""
+    if abs(exponent) * max(base.numerator.bit_length(), base.denominator.bit_length()) > LARGEST_POWER:
+        return None
+    return None if not base and exponent < 0 else Fraction(base**exponent)
+
+
+def _in_words(text: str) -> int | None:
+    """The number in a text without digits, if it names exactly one: "twelve apples"."""
+    words = re.findall(r"[^\W\d_]+|[^\w\s-]", text.lower())
+    starts = (at for at, word in enumerate(words) if word in SMALL_NUMBERS or word in MINUS or word == "a")
+    at, found = next(((at, found) for at in starts if (found := leading_number(words[at:]))), (0, None))
+    if found is None:
+        return None
+    beside = words[:at] + words[at + found[1] :]
+    named_again = any(word in SMALL_NUMBERS or word in SCALES for word in beside)
+    if named_again or not _only_units(" ".join(beside), "", glued_units=False):
+        return None
+    return found[0]
+
+
+# --- Arithmetic ---
+
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction | None]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: lambda left, right: left / right if right else None,
+    ast.Pow: lambda left, right: _power(left, int(right)) if right.denominator == 1 else None,
+}
+_LATEX_OPERATORS = (
+    (re.compile(r"\\times\b|\\cdot\b|\\ast\b"), "*"),
+    (re.compile(r"\\div\b"), "/"),
+    (re.compile(r"\^\s*(-?\d+)"), r"**(\1)"),
+    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(?<![\d.])0+(?=\d)"), ""),
+)
+_INNERMOST = (
+    (re.compile(r"\^\s*\{([^{}]*)\}"), r"**(\1)"),
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+)
+_ARITHMETIC = re.compile(r"[\d.+\-*/()\s]+")
+LONGEST_ARITHMETIC = 200  # characters
+LONGEST_LITERAL = 15  # digits that a float holds exactly
+
+
+def arithmetic(text: str) -> Fraction | None:
+    r"""The value of sums, products, quotients and powers of numbers: `58+2`, `\frac{1}{2^{99}}`; None for others."""
+    if len(text) > LONGEST_ARITHMETIC:
+        return None
+    for pattern, replacement in _INNERMOST * 4:
+        text = pattern.sub(replacement, text)
+    for pattern, replacement in _LATEX_OPERATORS:
+        text = pattern.sub(replacement, text)
+    text = text.strip(" .")
+    if not _ARITHMETIC.fullmatch(text) or "//" in text or re.search(rf"[\d.]{{{LONGEST_LITERAL + 1}}}", text):
+        return None
+    try:
+        return _evaluate(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _evaluate(node: ast.expr) -> Fraction | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return Fraction(str(node.value))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        value = _evaluate(node.operand)
+        return -value if value is not None and isinstance(node.op, ast.USub) else value
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate(node.left), _evaluate(node.right)
+        return None if left is None or right is None else _OPERATORS[type(node.op)](left, right)
+    return None

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-AnswerKind = Literal["number", "expression", "choice"]
+AnswerKind = Literal["number", "expression", "choice", "text"]
+"""How answers are compared: as numbers, as mathematics, as letters A … E, or word for word."""
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 

@@ -1,0 +1,255 @@
+r"""Whether an answer equals the gold answer.
+
+`COMPARISONS` lists the ways to compare, in order; the first that can decide decides. Exact ways come first, because
+math-verify is slow and forgives too much. Each has an example, which the tests check.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lightreasoner.grading.characters import plain_characters
+from lightreasoner.grading.extraction import closing
+from lightreasoner.grading.numbers import parse_quantity, same_number
+
+LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only
+
+TEXT_COMMANDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|boldsymbol|mbox|operatorname)\s*\{([^{}]*)\}")
+_LAYOUT = re.compile(r"(?:\\(?:left|right)(?![A-Za-z])|\\(?:displaystyle|q?quad|[,;!: ])|[$~\s])+")
+# Prose, which needs no mathematics. "no" is the only short answer that is not a product of variables.
+_WORDS = re.compile(r"(?=(?i:no\b)|.*[^\W\d_]{3})[^\W\d_][^\d\\^_={}$+*/<>|()\[\]]*", re.DOTALL)
+_ARTICLE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
+_AM_PM = re.compile(r"(?<=:\d\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
+# Spaces without meaning. Between digits a space separates two numbers, unless it separates thousands.
+_LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
+
+
+def plain(text: str) -> str:
+    """Remove layout, text commands, article and final full stop; words become lower case."""
+    text = TEXT_COMMANDS.sub(r" \1 ", TEXT_COMMANDS.sub(r" \1 ", plain_characters(text)))
+    text = _ARTICLE.sub("", _LAYOUT.sub(" ", text).strip().removesuffix("."))
+    # Case distinguishes variables in a formula, but not words.
+    if _WORDS.fullmatch(text):
+        return re.sub(r"\s+", " ", text.casefold())
+    return _LOOSE_SPACE.sub("", _AM_PM.sub(lambda found: f"{found[1].lower()}m", text))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One way to compare two answers.
+
+    Attributes:
+        name: what it compares.
+        decide: whether the answer equals the gold answer; None where this way cannot decide.
+        example: an answer and a gold answer that it decides, and how.
+        reason: why that is right.
+    """
+
+    name: str
+    decide: Callable[[str, str], bool | None]
+    example: tuple[str, str, bool]
+    reason: str
+
+
+def equal_expressions(answer: str, gold: str) -> bool:
+    """Whether two answers are equal, by the first comparison that can decide."""
+    if plain(answer) == plain(gold):
+        return True
+    decisions = (comparison.decide(answer, gold) for comparison in COMPARISONS)
+    return next(decision for decision in decisions if decision is not None)
+
+
+# --- The ways to compare ---
+
+_APPROXIMATELY = re.compile(r"\\(?:approx|simeq)(?![A-Za-z])|≈")
+
+
+def _approximations(answer: str, gold: str) -> bool | None:
+    sides = [side for side in _APPROXIMATELY.split(answer) if side.strip(" $.")]
+    if not 1 < len(sides) <= 4:
+        return None
+    return any(equal_expressions(side, gold) for side in sides)
+
+
+_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)([ap]m)?")
+_COLONS = re.compile(r"\d+(?::\d+)+(?:[ap]m)?")
+
+
+def _clock_times(answer: str, gold: str) -> bool | None:
+    times = [plain(side) for side in (answer, gold)]
+    if not (_CLOCK.fullmatch(times[1]) and _COLONS.fullmatch(times[0])):
+        return None
+    answered, expected = (_CLOCK.fullmatch(time) for time in times)
+    return answered is not None and expected is not None and _minutes(answered) == _minutes(expected)
+
+
+def _minutes(time: re.Match[str]) -> int:
+    """Minutes since midnight; without a.m. and p.m. the hours count to 24."""
+    hour, half = int(time[1]), time[3]
+    return int(time[2]) + 60 * (hour if half is None else hour % 12 + 12 * (half == "pm"))
+
+
+_RATIO = re.compile(r"\d+(?::\d+)+")
+_RATIO_IN_WORDS = re.compile(r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)")
+
+
+def _ratios(answer: str, gold: str) -> bool | None:
+    sides = [plain(_RATIO_IN_WORDS.sub(":", side)) for side in (answer, gold)]
+    if not all(len(side) < 40 and _RATIO.fullmatch(side) for side in sides):
+        return None
+    answered, expected = ([int(part) for part in side.split(":")] for side in sides)
+    left, right = (math.gcd(*parts) or 1 for parts in (answered, expected))
+    return [part // left for part in answered] == [part // right for part in expected]
+
+
+_BASED = re.compile(
+    r"(?=[A-F]{0,40}\d)([\dA-F]{1,400})_\{?(\d+|two|three|four|five|six|seven|eight|nine|ten|sixteen)\}?"
+)
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
+_BASES |= {"ten": "10", "sixteen": "16"}
+
+
+def _numerals(answer: str, gold: str) -> bool | None:
+    answered, expected = (_BASED.fullmatch(plain(side).replace(" ", "")) for side in (answer, gold))
+    if answered is None and expected is None:
+        return None
+    if answered is None or expected is None:  # the question names the base
+        digits = plain(answer if answered is None else gold)
+        named = answered or expected
+        return named is not None and digits == named[1] if re.fullmatch(r"[\dA-F]+", digits) else None
+    left, right = ((found[1], _BASES.get(found[2], found[2])) for found in (answered, expected))
+    return left == right
+
+
+_DOTS = re.compile(r"\\[lc]?dots[bcmio]?(?![A-Za-z])|\.{3}|…")
+
+
+def _sequences_with_dots(answer: str, gold: str) -> bool | None:
+    if not _DOTS.search(answer) and not _DOTS.search(gold):
+        return None
+    left, right = (elements(_DOTS.sub(" DOTS ", side)) for side in (answer, gold))
+    if left is None or right is None or left[0] != right[0] or len(left[1]) != len(right[1]):
+        return False
+    return all(map(equal_expressions, left[1], right[1]))
+
+
+_ASSIGNMENT = re.compile(r"\s*\$?\s*([A-Za-z](?:_\{?\w+\}?)?'*)\s*=[^=]*")
+
+
+def _different_variables(answer: str, gold: str) -> bool | None:
+    answered, expected = (_ASSIGNMENT.fullmatch(side) for side in (answer, gold))
+    return False if answered and expected and answered[1] != expected[1] else None
+
+
+_MONTH = re.compile(
+    r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December)\b", re.IGNORECASE
+)
+
+
+def _dates(answer: str, gold: str) -> bool | None:
+    return False if _MONTH.search(gold) and _MONTH.search(answer) else None
+
+
+_SEVERAL = re.compile(r"\d+(?:\s+\d+)+")
+
+
+def _numbers(answer: str, gold: str) -> bool | None:
+    expected = parse_quantity(gold)
+    number = parse_quantity(answer) if expected is not None else None
+    if expected is None or number is None:
+        return False if expected is not None and _SEVERAL.fullmatch(plain(answer)) else None
+    return same_number(answer, number, gold, expected)
+
+
+_YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:]|\s*$)", re.IGNORECASE)
+
+
+def _words(answer: str, gold: str) -> bool | None:
+    if not _WORDS.fullmatch(gold):
+        return None
+    answered, expected = _YES_NO.match(plain(answer)), _YES_NO.fullmatch(plain(gold))
+    return answered is not None and expected is not None and answered[1].lower() == expected[1].lower()
+
+
+def _collections(answer: str, gold: str) -> bool | None:
+    left, right = elements(answer), elements(gold)
+    if left is None or right is None:
+        return None
+    (kind, answered), (gold_kind, expected) = left, right
+    if gold_kind == "()" and kind == "{}":
+        return False
+    values, gold_values = ([parse_quantity(one) for one in side] for side in (answered, expected))
+    if None in values or None in gold_values or {kind, gold_kind} == {"()", "{}"}:
+        return None
+    if {kind, gold_kind} <= {"", "{}"}:
+        return sorted(values) == sorted(gold_values)  # type: ignore[type-var]
+    return values == gold_values if {kind, gold_kind} <= {"", "()"} or kind == gold_kind else None
+
+
+def elements(text: str) -> tuple[str, list[str]] | None:
+    """The brackets of a tuple, interval, set or list (none for a list), and its elements; None for other texts."""
+    text = re.sub(r"\\text\{\s*(?:and|or)\s*\}|(?<=[\s$])(?:and|or)(?=[\s$])", ",", text)
+    text = (
+        re.sub(r"\\(?:left|right)(?![A-Za-z])|[$]", "", plain_characters(text)).replace(r"\{", "{").replace(r"\}", "}")
+    )
+    text = re.sub(r",\s*,", ",", text.strip().removesuffix("."))
+    kind = text[:1] + text[-1:]
+    if (
+        kind in ("()", "[]", "(]", "[)", "{}")
+        and closing(text, kind if kind in ("()", "[]", "{}") else "\0\0") == len(text) - 1
+    ):
+        text = text[1:-1]
+    else:
+        kind = ""
+    depth, commas = 0, []
+    for at, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth:
+            commas.append(at)
+    parts = [text[start + 1 : end].strip() for start, end in pairwise([-1, *commas, len(text)])]
+    return (kind, parts) if commas and all(parts) else None
+
+
+def _long_answers(answer: str, gold: str) -> bool | None:
+    return False if len(answer) > LONGEST_EXPRESSION else None
+
+
+def _formulas(answer: str, gold: str) -> bool:
+    from lightreasoner.grading.symbolic import verified
+
+    return verified(answer, gold)
+
+
+COMPARISONS: tuple[Comparison, ...] = (
+    Comparison("long answers", _long_answers, ("x+" * LONGEST_EXPRESSION, "x", False), "Longer than any gold answer."),
+    Comparison(
+        "approximations",
+        _approximations,
+        (r"\frac{22}{7} \approx 3.14", r"\frac{22}{7}", True),
+        "An answer that gives its value and its rounded value gives both.",
+    ),
+    Comparison("clock times", _clock_times, ("21:63", "10:30", False), "10:30 is a time and no quotient."),
+    Comparison("ratios", _ratios, ("6:8", "3:4", True), "Ratios are equal in lowest terms."),
+    Comparison("numerals", _numerals, ("52_9", "52_8", False), "The base is part of a number."),
+    Comparison(
+        "sequences with dots",
+        _sequences_with_dots,
+        (r"2, 6, \ldots, 2n", r"2, 4, \ldots, 2n", False),
+        "Every term counts; math-verify drops the dots.",
+    ),
+    Comparison(
+        "different variables", _different_variables, ("x=5", "y=5", False), "Values of other things are other answers."
+    ),
+    Comparison("dates", _dates, ("March 3rd", "February 3rd", False), "The month is no unit."),
+    Comparison("numbers", _numbers, (r"2\frac12 \text{ cups}", "2.5", True), "Numbers are compared exactly."),
+    Comparison("words", _words, ("Yes, they do", "Yes", True), "Other words are another answer."),
+    Comparison(
+        "tuples, sets and lists",
+        _collections,
+        (r"\{6,31,-1\}", "(6,31,-1)", False),
+        "The order counts in a tuple, and not in a set.",
+    ),
+    Comparison("formulas", _formulas, ("(x+1)^2", "x^2+2x+1", True), "Formulas are compared by math-verify."),
+)

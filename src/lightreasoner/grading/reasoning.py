@@ -1,0 +1,73 @@
+r"""Separate a model's answer from its thinking.
+
+Models mark thinking with a pair of tags, and often only the closing one is in the response, because the prompt holds
+the opening one. What stands in the thinking is no answer: `<think>Is it \boxed{5}? No.</think> It is 7.`
+"""
+
+import re
+
+_OPENING = (
+    r"<(?:think|thinking|thought|thoughts|reasoning|reason|scratchpad|reflection|analysis|seed:think)>",  # XML style
+    r"◁think▷",  # Kimi
+    r"\[THINK\]",  # Magistral
+    r"<\|(?:begin_of_thought|thinking|think)\|>",
+    r"<｜begin▁of▁thinking｜>",
+    r"<unused94>",  # Gemma
+    r"<\|channel\|>(?:analysis|commentary)\b(?:<\|message\|>)?",  # gpt-oss
+)
+_CLOSING = (
+    r"</(?:think|thinking|thought|thoughts|reasoning|reason|scratchpad|reflection|analysis|seed:think)>",
+    r"◁/think▷",
+    r"\[/THINK\]",
+    r"<\|(?:end_of_thought|/thinking|/think)\|>",
+    r"<｜end▁of▁thinking｜>",
+    r"<unused95>",
+    r"<\|channel\|>final\b(?:<\|message\|>)?",
+    r"(?<=\S)assistantfinal",  # gpt-oss, decoded without its special tokens
+)
+_TAG = re.compile(rf"(?P<opening>{'|'.join(_OPENING)})|(?P<closing>{'|'.join(_CLOSING)})", re.IGNORECASE)
+_END = re.compile(
+    r"</s>|<\|(?:im_end|endoftext|eot_id|end_of_text|return|end_of_solution)\|>|<end_of_turn>|<｜end▁of▁sentence｜>"
+)
+_WRAPPING = re.compile(r"<\|begin_of_solution\|>|<\|start\|>assistant|<\|end\|>")
+_CLOSING_BOX = re.compile(
+    r"\\(?:boxed|fbox)\s*\{[^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*\}[\s.$*]*(?:\\[\])][\s.]*)?\Z"
+)
+_LONGEST_BOX = 1000  # characters
+
+
+def visible_answer(text: str) -> str:
+    """The text outside the thinking, up to the first end token.
+
+    A closing tag without an opening one ends thinking that began in the prompt. An opening tag without a closing one
+    begins thinking that was cut off. If nothing stands outside, a box that ends the thinking is the answer.
+    """
+    if "<" not in text and "◁" not in text and "[" not in text and "assistantfinal" not in text:
+        return text
+    outside: list[str] = []
+    inside = ""
+    position, thinking = 0, False
+    for tag in _TAG.finditer(text):
+        part = text[position : tag.start()]
+        if tag["closing"] and not thinking:
+            outside.clear()
+        if thinking or tag["closing"]:
+            inside = part
+        else:
+            outside.append(part)
+        position, thinking = tag.end(), tag["opening"] is not None
+    if position == 0:
+        return _before_end(text)
+    rest = text[position:]
+    inside, outside = (rest, outside) if thinking else (inside, [*outside, rest])
+    visible = _before_end("\n".join(outside))
+    if visible.strip():
+        return visible
+    closing_box = _CLOSING_BOX.search(_before_end(inside)[-_LONGEST_BOX:])
+    return closing_box[0] if closing_box else ""
+
+
+def _before_end(text: str) -> str:
+    text = _WRAPPING.sub("\n", text)
+    parts = _END.split(text.lstrip())
+    return next((part for part in parts if part.strip()), "")

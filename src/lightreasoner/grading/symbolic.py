@@ -1,0 +1,98 @@
+r"""Compare formulas with math-verify, and check what it accepts.
+
+math-verify rounds numbers to 15 digits behind the point, so it takes `\frac{1}{2^{98}}` for `\frac{1}{2^{99}}`. What it
+calls equal must therefore also have the same value, relative to its size.
+"""
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from lightreasoner.grading.characters import plain_characters
+
+DIGITS = 50  # of the check
+SAME = 1e-12  # relative difference that decimals with 15 digits can have
+NOTHING = 1e-40  # what exact cancellation leaves of the check's digits
+
+# Notation of programs and of prose.
+_NOTATION = (
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\\q?quad(?![A-Za-z])"), r"\\ "),
+    (re.compile(r"\\(?:boldsymbol|bm|mathbf)(?![A-Za-z])\s*"), ""),
+    (re.compile(r"(?<![A-Za-z\\])(pi|theta|infty)(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"\^\s*\(\s*(-?\d+(?:/\d+)?)\s*\)"), r"^{\1}"),
+)
+
+
+def prepare() -> None:
+    """Import slow libraries before the time limit of the first answer starts."""
+    import math_verify  # noqa: F401
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it logs every failed parse at length
+
+
+def verified(answer: str, gold: str) -> bool:
+    """Whether two formulas are equal; without math-verify's time limits, because the worker has its own."""
+    from math_verify import parse, verify
+
+    parsed_gold, parsed_answer = (
+        parse(f"\\boxed{{{_latex(side)}}}", parsing_timeout=None, raise_on_error=False) for side in (gold, answer)
+    )
+    equal = verify(parsed_gold, parsed_answer, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
+    return bool(equal) and _same_values(_expression(parsed_answer), _expression(parsed_gold))
+
+
+def _latex(text: str) -> str:
+    text = plain_characters(text)
+    for pattern, replacement in _NOTATION:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _expression(parsed: list[Any]) -> Any:
+    """What was parsed; of an equation with a name on its left side the right side."""
+    from sympy import Eq
+
+    found = parsed[0] if parsed else None
+    return found.rhs if isinstance(found, Eq) and found.lhs.is_Symbol else found
+
+
+def _same_values(left: Any, right: Any) -> bool:
+    """Whether two expressions agree at one point; True where that cannot be computed."""
+    from sympy import Expr, FiniteSet, MatrixBase, Tuple
+
+    if isinstance(left, FiniteSet | Tuple) and isinstance(right, FiniteSet | Tuple):
+        return len(left) == len(right) and _each_has_a_partner(left.args, right.args)
+    if isinstance(left, MatrixBase) and isinstance(right, MatrixBase):
+        return left.shape == right.shape and all(map(_same_values, left.flat(), right.flat()))
+    if not isinstance(left, Expr) or not isinstance(right, Expr):
+        return True
+    try:
+        return _close(*_values_at_a_point(left, right))
+    except (ValueError, TypeError, AttributeError, NotImplementedError, ArithmeticError):
+        return True
+
+
+def _each_has_a_partner(left: Iterable[Any], right: Iterable[Any]) -> bool:
+    partners = list(right)
+    return all(any(_same_values(one, other) for other in partners) for one in left)
+
+
+def _values_at_a_point(left: Any, right: Any) -> list[complex]:
+    """Values where every variable has a number of its own."""
+    from sympy import Rational, default_sort_key
+
+    variables = sorted(left.free_symbols | right.free_symbols, key=default_sort_key)
+    point = {variable: Rational(7 + 4 * number, 5 + number) for number, variable in enumerate(variables)}
+    return [side.subs(point).doit().evalf(DIGITS) for side in (left, right)]
+
+
+def _close(left: Any, right: Any) -> bool:
+    size = max(abs(left), abs(right))
+    if not size.is_number:
+        return True
+    if (left == 0 or right == 0) and size < NOTHING:
+        return True
+    return bool(abs(left - right) <= SAME * size)
