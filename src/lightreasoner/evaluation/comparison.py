@@ -132,9 +132,9 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
 
 def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Side]]:
     """The sides to compare: equal prompts first, different ones only for benchmarks without such a pair."""
-    order = list(BENCHMARKS)
+    order = {name: place for place, name in enumerate(BENCHMARKS)}  # files of the user's own come last
     both = [(first, second) for first in before for second in after if first.benchmark == second.benchmark]
-    both.sort(key=lambda pair: (pair[0].prompt, order.index(pair[0].benchmark)))
+    both.sort(key=lambda pair: (pair[0].prompt, order.get(pair[0].benchmark, len(order)), pair[0].benchmark))
     same = [pair for pair in both if pair[0].prompt == pair[1].prompt]
     covered = {first.benchmark for first, _ in same}
     return same + [pair for pair in both if pair[0].benchmark not in covered]

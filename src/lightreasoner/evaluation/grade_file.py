@@ -11,8 +11,8 @@ from pydantic import Field, field_validator
 
 from lightreasoner.config import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.data.files import read_file
 from lightreasoner.data.lines import Line, expected
-from lightreasoner.data.problems import read_file
 from lightreasoner.errors import ConfigError
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case

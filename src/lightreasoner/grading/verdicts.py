@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-AnswerKind = Literal["number", "expression", "choice"]
+AnswerKind = Literal["number", "expression", "choice", "text"]
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
