@@ -10,7 +10,6 @@ import io
 import json
 import lzma
 import os
-import re
 import tempfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,8 +98,7 @@ def _missing(path: Path) -> str:
         return f"{path} is not a regular file, and rows are read more than once. Save them in a file"
     there = os.listdir(path.parent) if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, there, n=1)
-    meant = f"did you mean {path.with_name(close[0])}?" if close else "check the path"
-    return f"no file {path}; {meant} Else give another --dataset or --data-dir"
+    return f"no file {path}; " + (f"did you mean {path.with_name(close[0])}?" if close else "check the path")
 
 
 # --- Files ---
@@ -297,7 +295,7 @@ def _read_folder(folder: Path, split: str) -> Iterator[Row]:
             f"{folder}: no data in this folder ({' '.join(str(error).split())}). Give a file, or a folder with files "
             f"of the formats {FORMATS}"
         ) from None
-    files = found[_chosen(folder, list(found), split)]
+    files = found[_chosen(folder, list(map(str, found)), split)]
     return chain.from_iterable(read_file(Path(file)) for file in files)
 
 
@@ -309,4 +307,4 @@ def _chosen(folder: Path, names: Sequence[str], split: str) -> str:
         raise DataError(f"{folder} has no split {split}, but {', '.join(names)}. Give the file or folder of one split")
     if name != split and len(names) > 1:
         say(f"{folder}: no split {split}, so {name} is read")
-    return re.sub(r"^NamedSplit\('(.*)'\)$", r"\1", str(name))
+    return name

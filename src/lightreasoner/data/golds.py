@@ -96,8 +96,7 @@ def checked_gold(where: str, gold: str, kind: AnswerKind) -> str:
         what = {"number": "a number", "choice": "a letter A … E"}.get(kind, "an answer")
         raise DataError(
             f"{where}: the gold answer is {short(gold)}, not {what}, so every answer would be wrong. Mark the final "
-            "answer of a solution with #### or \\boxed{}, name another field in --answer-field, or give another "
-            "--answer-kind"
+            "answer of a solution with #### or \\boxed{}, name another field, or give another --answer-kind"
         )
     return letter[1] if letter and kind == "choice" else gold
 

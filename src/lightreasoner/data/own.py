@@ -77,9 +77,8 @@ def own_benchmark(name: str, file: str, settings: QuestionSettings) -> OwnBenchm
     problems = numbered(
         file, [make_problem(question, checked_gold(where, gold, kind)) for where, question, gold in rows]
     )
-    because = f" ({rows[place][0]}: {short(rows[place][2])} is no number)" if place is not None else ""
-    how = "as you asked" if settings.answer_kind else "as its gold answers suggest; --answer-kind decides it"
-    say(f"{name}: {len(rows)} problems from {file}, answers compared as {kind}{because}, {how}")
+    because = f", because {rows[place][0]} has {short(rows[place][2])}" if place is not None else ""
+    say(f"{name}: {len(rows)} problems from {file}; answers are compared as {kind}{because} (see --answer-kind)")
     return OwnBenchmark(
         name=name,
         title=name,
