@@ -20,6 +20,7 @@ from lightreasoner.data.fields import checked_text, last_turn, named, question_o
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
 from lightreasoner.data.problems import make_problem, read_dataset
+from lightreasoner.data.rows import gsm8k_gold
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
@@ -215,6 +216,8 @@ def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
             yield Solved(make_problem(generated.question, str(generated.answer)), worked_solution(generated))
     for row in read_dataset(config.dataset, "train", config.data_dir):
         solution, gold = _solution_of(row, config.solution_field)
+        if config.dataset == "gsm8k" and config.solution_field is None:
+            gold = gsm8k_gold(row)
         gold = checked_gold(row[0], gold, "number" if config.dataset in NUMBERS else "expression")
         yield Solved(make_problem(question_of(row, config.question_field), gold), solution)
 
