@@ -270,7 +270,10 @@ EVERYTHING: dict[str, Any] = {
     },
     "merge": {"merge_dtype": "bfloat16"},
     "evaluate": {
-        "benchmarks": ["svamp"],
+        "benchmarks": ["svamp", "own.csv"],
+        "question_field": "of the benchmark",
+        "answer_field": "of the benchmark",
+        "answer_kind": "text",
         "prompts": "both",
         "judge": "toolkit",
         "max_items": 31,

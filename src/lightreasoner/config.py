@@ -6,13 +6,14 @@ settings flat, for the commands that run one stage; `RunConfig.for_sample()` and
 Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Place`, see `config_base`.
 """
 
+import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from lightreasoner.config_base import Config, Decides, Input, Place, Speed
+from lightreasoner.config_base import Config, Decides, Input, Place, Speed, nearest
 
 C = TypeVar("C", bound=Config)
 
@@ -28,10 +29,24 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 _BENCHMARKS = (Path(__file__).parent / "data/benchmarks.yaml").read_text(encoding="utf-8")
 if TYPE_CHECKING:
     BenchmarkName = str
-    BenchmarkOrSet = str
 else:
     BenchmarkName = Literal[tuple(re.findall(r"^(\w+):", _BENCHMARKS, re.MULTILINE))]
-    BenchmarkOrSet = Literal[BenchmarkName, "paper"]
+PAPER = "paper"  # stands for the seven benchmarks of Table 1
+
+
+def _benchmark_or_file(value: Any) -> Any:
+    """A benchmark's name, or a path as text: one that exists, or that has a slash or a dot, as no name has."""
+    name = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(name, str) or name in (*get_args(BenchmarkName), PAPER):
+        return name
+    if re.search(r"[./\\~]", name) or os.path.lexists(name):
+        return name
+    known = nearest(name, (*get_args(BenchmarkName), PAPER), "benchmarks")
+    raise ValueError(f"neither a benchmark nor a file here is called {name!r}; {known}")
+
+
+BenchmarkOrFile = Annotated[str, BeforeValidator(_benchmark_or_file)]
+AnswerKind = Literal["number", "expression", "choice", "text"]  # as in grading.verdicts
 Contrast = Literal["amateur", "own_token", "own_distribution"]
 BaselineKind = Literal["rejection-sft", "ground-truth"]
 VocabularyRule = Literal["strict", "shared"]
@@ -77,11 +92,13 @@ class ProblemSettings(Config):
     """The problems."""
 
     dataset: Decides[str]
-    """gsm8k, arithmetic (generated), a .jsonl, .json or .parquet file, or a Hub id such as owner/name:configuration."""
+    """gsm8k, arithmetic (generated), a file or folder of yours (JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text), or a
+    Hub id such as owner/name:configuration."""
     data_dir: Input[Path | None] = None
     """Folder with NAME/SPLIT.jsonl files to read instead of the Hub."""
     question_field: Input[str | None] = None
-    """Field with the question. Default: the first of question, problem, prompt."""
+    """Field with the question, as in meta.question or messages.0.content. Default: the first of question, problem,
+    prompt, query, messages, conversations."""
 
 
 class PromptSettings(Config):
@@ -201,13 +218,32 @@ class MergeSettings(Config):
 class QuestionSettings(Config):
     """What an evaluation asks."""
 
-    benchmarks: Input[tuple[BenchmarkOrSet, ...]] = ("gsm8k",)
-    """Benchmarks; paper stands for the seven of its Table 1. `lightr benchmarks` lists them."""
+    benchmarks: Input[tuple[BenchmarkOrFile, ...]] = ("gsm8k",)
+    """Benchmarks, and files or folders of your own problems with answers, such as my.jsonl. `lightr benchmarks` lists
+    the names; paper stands for the seven of its Table 1."""
+    question_field: Input[str | None] = None
+    """Field with the question in those files. Default: as for --dataset."""
+    answer_field: Input[str | None] = None
+    """Field with the right answer in those files. Default: the first of answer, final_answer, expected_answer, gold,
+    ground_truth, target, solution and others. Of a solution, what #### or \\boxed{} marks."""
+    answer_kind: Decides[AnswerKind | None] = None
+    """How answers to those files are compared: number, expression (mathematics), choice (letters A … E) or text (word
+    for word). Default: choice if all right answers are letters, number if all are numbers, else expression."""
     prompts: Input[Literal["chat", "plain", "both"]] = "chat"
     """chat: cue and chat template (the paper's Eq 36). plain: "Question: … Answer:" (its Eq 37, used there for base
     models). both: each of them, to compare models under the same prompt."""
     max_items: Input[Count | None] = None
     """Use only the first N items of each benchmark. Default: all."""
+
+    @model_validator(mode="after")
+    def _fields_are_of_files(self) -> Self:
+        names = [name for name in ("question_field", "answer_field", "answer_kind") if getattr(self, name) is not None]
+        if names and {*self.benchmarks} <= {*get_args(BenchmarkName), PAPER}:
+            raise ValueError(
+                f"{', '.join(names)} describes files of your own, and benchmarks = {', '.join(self.benchmarks)} names "
+                "none; add the file to the benchmarks, or leave it out"
+            )
+        return self
 
 
 class AnswerSettings(Config):

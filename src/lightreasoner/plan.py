@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from lightreasoner.config import RunConfig
-from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
+from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import ConfigError
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.runs.files import nearest_folder
@@ -60,10 +60,11 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
     amateur = Shape.of(read_config(config.amateur, config.amateur_revision), config.amateur)
     dtype = "bfloat16" if config.dtype == "auto" else config.dtype
     width = BYTES[dtype]
-    work = _work(config, expert, amateur, prompt_tokens)
+    answers = _items(config) * config.evaluate.samples_per_problem
+    work = _work(config, expert, amateur, prompt_tokens, answers)
     memory = _memory(config, expert, amateur, prompt_tokens, width)
     peak = max(memory[stage] for stage in STAGES)
-    disk = _disk(config, expert, prompt_tokens)
+    disk = _disk(config, expert, prompt_tokens, answers)
     available = {
         "disk": shutil.disk_usage(nearest_folder(config.out)).free,
         "memory": psutil.virtual_memory().available,
@@ -89,14 +90,13 @@ def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -
     }
 
 
-def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int) -> dict[str, tuple[int, int]]:
+def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, answers: int) -> dict[str, tuple[int, int]]:
     """Tokens and FLOP of each stage."""
     questions = config.sample.max_questions or QUESTIONS
     texts = questions * (prompt + config.sample.max_new_tokens)
     labels = config.finetune.steps * config.finetune.labels_per_step
     prefixes = math.ceil(labels / config.finetune.labels_per_forward)
     trained = prefixes * (prompt + config.sample.max_new_tokens // 2)
-    answers = _items(config) * config.evaluate.samples_per_problem
     answered = 2 * answers * (prompt + config.evaluate.max_answer_tokens)  # before and after
     return {
         "sample": (texts, 2 * texts * (expert.parameters + amateur.parameters)),
@@ -107,8 +107,7 @@ def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int) -> dict
 
 def _items(config: RunConfig) -> int:
     """Number of questions of an evaluation, over all benchmarks and prompt kinds."""
-    names = {name for given in config.evaluate.benchmarks for name in (PAPER_SET if given == "paper" else (given,))}
-    sizes = (BENCHMARKS[name].size for name in names)
+    sizes = [benchmark.size for benchmark in chosen_benchmarks(config.evaluate)]
     limit = config.evaluate.max_items
     return sum(min(size, limit or size) for size in sizes) * (2 if config.evaluate.prompts == "both" else 1)
 
@@ -138,7 +137,7 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, width
     }
 
 
-def _disk(config: RunConfig, expert: Shape, prompt: int) -> dict[str, int]:
+def _disk(config: RunConfig, expert: Shape, prompt: int, answers: int) -> dict[str, int]:
     """Bytes in the run folder, including temporary checkpoints."""
     questions, length = config.sample.max_questions or QUESTIONS, config.sample.max_new_tokens
     # A response token has five measures and the top log-probabilities of two models, which do not compress, and ids,
@@ -147,14 +146,13 @@ def _disk(config: RunConfig, expert: Shape, prompt: int) -> dict[str, int]:
     rollouts = questions * ((20 + 4 * top) * length + (2 + 2 * top) * length + 2 * prompt + 200)
     steps = int(questions * length * KEPT_SHARE * 70)
     lora = expert.lora(config.finetune.lora_rank, config.finetune.lora_targets)
-    answers = 2 * _items(config) * config.evaluate.samples_per_problem
     merged = expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
     return {
         "samples": rollouts + steps + math.ceil(questions / (config.sample.batch_size or BATCH)) * SHARD_OVERHEAD,
         "checkpoints": config.finetune.keep_checkpoints * (12 * lora + 100_000),
         "adapter": 4 * lora + 10_000,
         "merged": expert.parameters * BYTES.get(merged, 4) + min(MODEL_FILES, 150 * expert.vocabulary),
-        "answers": answers * (config.evaluate.max_answer_tokens * TEXT_BYTES + 2 * prompt + 200) // 2,
+        "answers": 2 * answers * (config.evaluate.max_answer_tokens * TEXT_BYTES + 2 * prompt + 200) // 2,
     }
 
 

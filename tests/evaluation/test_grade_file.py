@@ -67,6 +67,9 @@ def test_verdicts_go_to_a_file_that_must_not_exist(tmp_path: Path) -> None:
         ({"gold": "5"}, "text is None"),
         ({"text": "5"}, "gold is None"),
         ({"gold": 5, "text": "5"}, "gold is 5"),
+        ({"gold": " ", "text": "5"}, "the gold answer is ' '"),
+        ({"gold": "3 + 4 is\n####", "text": "5"}, "gold has #### without an answer"),
+        ({"gold": "unknown", "text": "5", "benchmark": "gsm8k"}, "the gold answer is 'unknown', not a number"),
         ({"gold": "5", "text": ["5"]}, "text is ['5']"),
         ({"gold": "5", "text": "5", "benchmark": "gsm9k"}, "benchmark is 'gsm9k'; leave it out, or use one of gsm8k"),
         ({"gold": "5", "text": "5", "benchmark": "hellaswag"}, "benchmark is 'hellaswag'"),  # has no answers in words
@@ -95,3 +98,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     done = lightr_grade(tmp_path / "none.jsonl")
     assert done.returncode == 1
     assert "none.jsonl" in done.stderr
+
+
+def test_the_kind_of_answers_without_a_benchmark_can_be_given(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "outputs.jsonl", {"gold": "The total is\n#### 5", "text": "5 apples"}, ROWS[2])
+    done = lightr_grade(file, "--answer-kind", "number")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["gold"], row["verdict"]) for row in rows] == [("5", "correct"), ("C", "correct")]
+    refused = lightr_grade(
+        write_rows(tmp_path / "words.jsonl", {"gold": "red", "text": "red"}), "--answer-kind", "number"
+    )
+    assert refused.returncode == 1
+    assert "words.jsonl, line 1: the gold answer is 'red', not a number" in refused.stderr

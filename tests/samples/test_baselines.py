@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.samples.baselines import baseline, sft_settings
+from lightreasoner.samples.baselines import baseline, sft_settings, solved_problems
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.training.batches import Collator, load_labels
 from lightreasoner.training.finetuning import finetune
@@ -106,6 +107,59 @@ def test_written_solutions_follow_the_cue_without_calculator_marks(tmp_path: Pat
         "In May she sold 48/2 = 24 clips.\nThat is 48+24 = 72 altogether.\n\\boxed{72}<|im_end|>",
         "2+3=5\n\\boxed{5}<|im_end|>",
     }
+
+
+PROSE = (
+    "She sells half of her clips to her friends in May and then all of the others to her mother, so it is seventy-two."
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "gold"),
+    [
+        ({"solution": r"So \boxed{7}.", "answer": "8"}, "7"),
+        ({"solution": PROSE, "answer": 72.0}, "72"),
+        ({"solution": "The answer is 7."}, "7"),
+        ({"answer": "72"}, "72"),
+        ({"response": "So\n#### 7"}, "7"),
+        ({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": r"\boxed{7}"}]}, "7"),
+    ],
+)
+def test_the_gold_answer_comes_from_the_solution_or_its_own_field(
+    row: dict[str, Any], gold: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text(json.dumps({"question": "How many?", **row}))
+    (solved,) = solved_problems(config_for(tmp_path / "run", dataset=str(file)))
+    assert solved.problem.answer == gold
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"answer": PROSE}, "answer is .* a solution without a marked answer"),
+        ({"solution": PROSE}, "solution is .* a solution without a marked answer"),
+        ({"solution": "So\n####"}, "solution has #### without an answer"),
+        ({"solution": PROSE, "answer": None}, "answer is None, not a text"),
+        ({"solution": PROSE, "answer": PROSE}, "the gold answer is .* not an answer"),
+        ({"solution": None}, "solution is None, not a text"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["ground-truth", "rejection-sft"])
+def test_a_solution_that_marks_no_answer_is_refused_with_its_line(
+    kind: Any, row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text(json.dumps({"question": "How many?", **row}))
+    with pytest.raises(DataError, match=f"problems.jsonl, line 1: {message}"):
+        list(solved_problems(config_for(tmp_path / "run", kind, dataset=str(file))))
+
+
+def test_a_gsm8k_row_without_its_mark_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "train.jsonl").write_text(json.dumps({"question": "How many?", "answer": "So it is 72."}))
+    with pytest.raises(DataError, match="train.jsonl, line 1: answer is .* without #### before its final number"):
+        list(solved_problems(config_for(tmp_path / "run", dataset="gsm8k", data_dir=tmp_path)))
 
 
 def test_a_stopped_baseline_goes_on_to_the_same_labels(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The benchmarks of `benchmarks.yaml`: source, question, gold answer, kind of answer, few-shot examples, version.
 
-To add one, add an entry to that file, and a function to `rows.py` where a field alone is not enough.
+To add one, add an entry to that file, and a function to `rows.py` where a field alone is not enough. Files of the
+user's own problems become benchmarks in `own.py`.
 """
 
 import hashlib
@@ -16,8 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from lightreasoner.config import BenchmarkName
 from lightreasoner.data import rows
+from lightreasoner.data.fields import text_of
+from lightreasoner.data.files import read_file, split_file
+from lightreasoner.data.golds import checked_gold
 from lightreasoner.data.lines import Row
-from lightreasoner.data.problems import load_problems, make_problem, read_file, read_hub, read_url, text_of
+from lightreasoner.data.problems import load_problems, make_problem, read_hub, read_url
 from lightreasoner.errors import DataError
 from lightreasoner.grading.verdicts import AnswerKind
 from lightreasoner.runs.records import ChoiceProblem, Problem
@@ -98,7 +102,7 @@ class _Entry(BaseModel):
         if self.source is None:
             return _arithmetic_rows(limit or self.size)
         if data_dir is not None:
-            return islice(read_file(data_dir / self.name / f"{self.split}.jsonl"), limit)
+            return islice(read_file(split_file(data_dir / self.name, self.split)), limit)
         return islice(read_url(self.source) if isinstance(self.source, str) else self.source.rows(), limit)
 
 
@@ -123,9 +127,18 @@ class Benchmark(_Entry):
     demonstrations: tuple[Demonstration, ...] = ()
 
     def problem(self, row: Row) -> Problem:
-        """The problem of a row."""
-        gold = self.gold(row)
+        """The problem of a row; raises `DataError` if its gold answer is not of this kind."""
+        gold = checked_gold(row[0], self.gold(row), self.kind)
         return make_problem(self.question(row) + HINTS.get(gold.lower(), ""), gold)
+
+    def items(self, limit: int | None, data_dir: Path | None) -> list[Problem]:
+        """See `load_benchmark`."""
+        return numbered(self.name, map(self.problem, self.rows(data_dir, limit)))
+
+    @property
+    def toolkit_name(self) -> str | None:
+        """Name of the benchmark whose rules the toolkit's judge applies."""
+        return self.name
 
 
 class ChoiceBenchmark(_Entry):
@@ -143,6 +156,10 @@ class ChoiceBenchmark(_Entry):
         if not 0 <= gold < len(choices):
             raise DataError(f"{row[0]}: the right choice is number {gold} of {len(choices)}")
         return ChoiceProblem(make_problem(context).id, context, list(choices), gold)
+
+    def items(self, limit: int | None, data_dir: Path | None) -> list[ChoiceProblem]:
+        """See `load_choices`."""
+        return numbered(self.name, map(self.problem, self.rows(data_dir, limit)))
 
 
 def _read_entries() -> Iterator[Benchmark | ChoiceBenchmark]:
@@ -171,14 +188,17 @@ def load_benchmark(name: BenchmarkName, *, limit: int | None, data_dir: Path | N
         DataError: no such benchmark or file, or a row lacks its question or gold answer.
         HubUnreachable: the source cannot be reached.
     """
-    benchmark = _benchmark(name, Benchmark)
-    return _numbered(name, map(benchmark.problem, benchmark.rows(data_dir, limit)))
+    return _benchmark(name, Benchmark).items(limit, data_dir)
 
 
 def load_choices(name: BenchmarkName, *, limit: int | None, data_dir: Path | None) -> list[ChoiceProblem]:
     """Load the items of a benchmark with given choices; like `load_benchmark`."""
-    benchmark = _benchmark(name, ChoiceBenchmark)
-    return _numbered(name, map(benchmark.problem, benchmark.rows(data_dir, limit)))
+    return _benchmark(name, ChoiceBenchmark).items(limit, data_dir)
+
+
+def title_of(name: str) -> str:
+    """Title of a benchmark in tables; that of a file is its name."""
+    return BENCHMARKS[name].title if name in BENCHMARKS else name
 
 
 def items_hash(items: Sequence[Problem] | Sequence[ChoiceProblem]) -> str:
@@ -200,7 +220,7 @@ def _benchmark(name: str, kind: type[B]) -> B:
     return found
 
 
-def _numbered(name: str, problems: Iterable[Item]) -> list[Item]:
+def numbered(name: str, problems: Iterable[Item]) -> list[Item]:
     """The problems with their place in the id, because SVAMP asks some questions twice."""
     items = [replace(problem, id=f"{number:05d}-{problem.id}") for number, problem in enumerate(problems)]
     if not items:

@@ -1,23 +1,19 @@
 """Read problems from the generator, from files, and from data sets on the Hub."""
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from lightreasoner.data import hub
-from lightreasoner.data.lines import Row, checked_row, rows_of
+from lightreasoner.data.fields import question_of
+from lightreasoner.data.files import FORMATS, is_path, read_file, read_path, split_file
+from lightreasoner.data.lines import Row, rows_of
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import Split, word_problems
 from lightreasoner.runs.records import Problem
-
-QUESTION_FIELDS = ("question", "problem", "prompt")
 
 # Short names of data sets: (Hub id, configuration).
 HUB_DATASETS = {"gsm8k": ("openai/gsm8k", "main")}
@@ -53,13 +49,13 @@ def load_problems(
     """Load the first `limit` problems of a data set; only generated ones have gold answers.
 
     Args:
-        dataset: `arithmetic`, a short name of `HUB_DATASETS`, a .jsonl/.json/.parquet file, or a Hub id, which may
-            name a configuration as `org/name:configuration`.
-        split: part of a generated, short-named or Hub data set.
+        dataset: `arithmetic`, a short name of `HUB_DATASETS`, a file or folder, or a Hub id, which may name a
+            configuration as `org/name:configuration`.
+        split: part of a generated, short-named or Hub data set, or of a folder.
         limit: number of distinct problems; None takes all.
         seed: seed of the generator.
         data_dir: folder whose `NAME/SPLIT.jsonl` is read instead of the Hub.
-        question_field: field with the question; None takes the first of `QUESTION_FIELDS` in each row.
+        question_field: field with the question; None takes the first of `fields.QUESTION_FIELDS` in each row.
 
     Raises:
         DataError: no such file, an unreadable or empty row, a missing field, or an empty data set.
@@ -81,52 +77,29 @@ def make_problem(question: str, answer: str | None = None) -> Problem:
 
 
 def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Row]:
-    """Read the rows of a file, of `data_dir/DATASET/SPLIT.jsonl`, or of a Hub data set."""
-    if Path(dataset).suffix in READERS:
-        return read_file(Path(dataset))
-    if data_dir is not None:
-        return read_file(data_dir / dataset / f"{split}.jsonl")
-    name, configuration = HUB_DATASETS.get(dataset, (None, None))
-    if name is None:
-        name, _, configuration = dataset.partition(":")
+    """Read the rows of a file or folder, of `data_dir/DATASET/SPLIT.jsonl`, or of a Hub data set.
+
+    A known name means the data set of this name. Any other name that exists on this machine, or is written like a path,
+    is never looked up on the Hub.
+    """
+    known = HUB_DATASETS.get(dataset)
+    if data_dir is not None and (known or not is_path(dataset)):
+        return read_file(split_file(data_dir / dataset, split))
+    if known is None and is_path(dataset):
+        return read_path(Path(dataset), split)
+    name, _, configuration = dataset.partition(":")
+    name, configuration = known or (name, configuration)
     if not hub.is_repository(name):
         raise DataError(
-            f"no data set {dataset!r}: known names are arithmetic, {', '.join(HUB_DATASETS)}; "
-            "otherwise give a .jsonl, .json or .parquet file, or a Hub id such as openai/gsm8k:main"
+            f"no data set {dataset!r}: known names are arithmetic, {', '.join(HUB_DATASETS)}; otherwise give a file or "
+            f"folder ({FORMATS}), or a Hub id such as openai/gsm8k:main"
+        )
+    if (parent := Path(dataset).parent).is_dir() and not known and ":" not in dataset:
+        raise DataError(
+            f"no file or folder {dataset}, though there is a folder {parent}; check the path. If you mean the data set "
+            f"{name} on the Hub, write {name}:"
         )
     return read_hub(name, configuration or None, split)
-
-
-def question_of(row: Row, field: str | None = None) -> str:
-    """The question of a row.
-
-    Raises:
-        DataError: the field is missing, not text, or blank.
-    """
-    where, fields = row
-    candidates = (field,) if field else QUESTION_FIELDS
-    name = next((candidate for candidate in candidates if candidate in fields), None)
-    if name is None:
-        raise DataError(
-            f"{where}: no field {' or '.join(candidates)} among {', '.join(fields) or 'none'}; "
-            "name the field with the question in --question-field"
-        )
-    return text_of(row, name)
-
-
-def text_of(row: Row, name: str) -> str:
-    """A field of a row as text, not blank.
-
-    Raises:
-        DataError: the field is missing, not text, or blank.
-    """
-    where, fields = row
-    value = fields.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {name} is {value!r}, not a text; remove or fix the row")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{where}: {name} holds half a character (a lone surrogate); remove or fix the row")
-    return value
 
 
 def _deduplicated(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
@@ -140,47 +113,6 @@ def _deduplicated(problems: Iterable[Problem], limit: int | None) -> ProblemSet:
     if not seen:
         raise DataError("the data set holds no problem; check the file or name another --dataset")
     return ProblemSet(list(seen.values()), duplicates)
-
-
-def read_file(path: Path) -> Iterator[Row]:
-    """Read the rows of a .jsonl, .json or .parquet file."""
-    if not path.is_file():
-        raise DataError(f"no file {path}; check the path, or give another --dataset or --data-dir")
-    return READERS[path.suffix](path)
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        yield from rows_of(str(path), file)
-
-
-def _read_json(path: Path) -> Iterator[Row]:
-    try:
-        rows = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON in UTF-8 ({error})") from None
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: holds a {type(rows).__name__}; a .json file must hold one list of objects")
-    for number, fields in enumerate(rows, 1):
-        yield checked_row(f"{path}, item {number}", fields)
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    number = 0
-    try:
-        for batch in pq.ParquetFile(path).iter_batches():
-            for fields in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", fields
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: damaged Parquet file after row {number} ({error})") from None
-
-
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-}
 
 
 def read_url(url: str) -> Iterator[Row]:

@@ -4,20 +4,28 @@ All raise `DataError` with file and line for a row that lacks a field or has a w
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightreasoner.data.lines import Row
-from lightreasoner.data.problems import text_of
+from lightreasoner.data.fields import checked_text, text_of
+from lightreasoner.data.golds import as_gold, marked_gold
+from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed
 
+LETTERS = "ABCDE"
 Choices = tuple[str, Sequence[str], int]  # context, choices, index of the right choice
 
 
 def gsm8k_gold(row: Row) -> str:
     """The text after the last ####."""
-    return text_of(row, "answer").rpartition("####")[2].strip()
+    solution = text_of(row, "answer")
+    gold = marked_gold(row, "answer", solution)
+    if gold is None:
+        raise DataError(
+            f"{row[0]}: answer is {short(solution)}, without #### before its final number; is this the right file?"
+        )
+    return gold
 
 
 def svamp_question(row: Row) -> str:
@@ -28,7 +36,7 @@ def svamp_question(row: Row) -> str:
 
 def svamp_gold(row: Row) -> str:
     """The answer, without the decimal point of an integer."""
-    return str(_field(row, "Answer")).removesuffix(".0")
+    return as_gold(row, "Answer", _field(row, "Answer")).removesuffix(".0")
 
 
 def asdiv_question(row: Row) -> str:
@@ -43,10 +51,10 @@ def asdiv_gold(row: Row) -> str:
 
 def boxed_gold(row: Row) -> str:
     r"""The content of the last `\boxed{…}` of the solution."""
-    boxed = last_boxed(text_of(row, "solution"))
-    if boxed is None:
+    boxed = (last_boxed(text_of(row, "solution")) or "").strip()
+    if not boxed:
         raise DataError(f"{row[0]}: no \\boxed answer in the solution; is this the right file?")
-    return boxed.strip()
+    return boxed
 
 
 def olympiad_gold(row: Row) -> str:
@@ -59,17 +67,41 @@ def olympiad_gold(row: Row) -> str:
 
 def mmlu_question(row: Row) -> str:
     """The question and its choices, with letters."""
-    choices = _field(row, "choices")
-    lettered = " ".join(f"({letter}) {choice.strip()}" for letter, choice in zip("ABCDE", choices, strict=False))
+    pairs = zip(LETTERS, _mmlu_choices(row), strict=False)
+    lettered = " ".join(f"({letter}) {choice.strip()}" for letter, choice in pairs)
     return f"{text_of(row, 'question').strip()}\nAnswer Choices: {lettered}"
 
 
 def mmlu_gold(row: Row) -> str:
     """The letter of the right choice."""
     index = _field(row, "answer")
-    if not isinstance(index, int) or not 0 <= index < len(_field(row, "choices")):
-        raise DataError(f"{row[0]}: answer is {index!r}, not the index of one of the choices")
-    return "ABCDE"[index]
+    if type(index) is not int or not 0 <= index < len(_mmlu_choices(row)):
+        raise DataError(f"{row[0]}: answer is {short(index)}, not the index of one of the choices")
+    return LETTERS[index]
+
+
+def _mmlu_choices(row: Row) -> list[str]:
+    choices = _texts(row, "choices", _field(row, "choices"))
+    if len(choices) > len(LETTERS):
+        raise DataError(f"{row[0]}: {len(choices)} choices, and answers have the letters {LETTERS}; remove the row")
+    return choices
+
+
+def _labelled_choices(row: Row) -> tuple[list[str], list[str]]:
+    """Labels and texts of the choices."""
+    choices = _field(row, "choices")
+    if not isinstance(choices, Mapping):
+        raise DataError(f"{row[0]}: choices is {short(choices)}, not lists of labels and texts")
+    labels, texts = (_texts(row, f"choices.{name}", choices.get(name)) for name in ("label", "text"))
+    if len(labels) != len(texts):
+        raise DataError(f"{row[0]}: {len(labels)} labels of choices, and {len(texts)} texts")
+    return labels, texts
+
+
+def _texts(row: Row, name: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{row[0]}: {name} is {short(value)}, not a list of texts")
+    return [checked_text(row, f"{name}[{place}]", text) for place, text in enumerate(value)]
 
 
 def _index_of_answer(row: Row, labels: Sequence[str]) -> int:
@@ -81,23 +113,29 @@ def _index_of_answer(row: Row, labels: Sequence[str]) -> int:
 
 def commonsense_qa_item(row: Row) -> Choices:
     """The choices are in the context; their letters are compared."""
-    choices = _field(row, "choices")
-    lines = [f"{label}. {text}" for label, text in zip(choices["label"], choices["text"], strict=True)]
+    labels, texts = _labelled_choices(row)
+    lines = [f"{label}. {text}" for label, text in zip(labels, texts, strict=True)]
     context = "\n".join([f"Question: {text_of(row, 'question').strip()}", *lines, "Answer:"])
-    return context, choices["label"], _index_of_answer(row, choices["label"])
+    return context, labels, _index_of_answer(row, labels)
 
 
 def arc_item(row: Row) -> Choices:
     """The texts of the choices are compared."""
-    choices = _field(row, "choices")
-    return f"Question: {text_of(row, 'question')}\nAnswer:", choices["text"], _index_of_answer(row, choices["label"])
+    labels, texts = _labelled_choices(row)
+    return f"Question: {text_of(row, 'question')}\nAnswer:", texts, _index_of_answer(row, labels)
 
 
 def hellaswag_item(row: Row) -> Choices:
     """The endings are compared."""
-    context = f"{_field(row, 'ctx_a')} {str(_field(row, 'ctx_b')).capitalize()}"
-    endings = [_without_wikihow_marks(ending) for ending in _field(row, "endings")]
-    return _without_wikihow_marks(f"{text_of(row, 'activity_label')}: {context}"), endings, int(_field(row, "label"))
+    start, rest, label = (_field(row, name) for name in ("ctx_a", "ctx_b", "label"))
+    for name, value in (("ctx_a", start), ("ctx_b", rest)):
+        if not isinstance(value, str):
+            raise DataError(f"{row[0]}: {name} is {short(value)}, not a text")
+    if type(label) not in (int, str) or not str(label).isdecimal():  # blank where the answers are kept secret
+        raise DataError(f"{row[0]}: label is {short(label)}, not the index of an ending")
+    endings = [_without_wikihow_marks(ending) for ending in _texts(row, "endings", _field(row, "endings"))]
+    context = _without_wikihow_marks(f"{text_of(row, 'activity_label')}: {start} {rest.capitalize()}")
+    return context, endings, int(label)
 
 
 def _without_wikihow_marks(text: str) -> str:

@@ -37,12 +37,14 @@ class Side:
         prompt: chat, plain or likelihood.
         how: by subject (prompt, decoding, judge, …), the settings that decided answers and verdicts.
         scores: share of correct samples of each item.
+        items_sha256: hash of questions and gold answers; None if another tool wrote the gold answers in its own form.
     """
 
     prompt: str
     benchmark: str
     how: Mapping[str, Mapping[str, Any]]
     scores: Mapping[str, float]
+    items_sha256: str | None = None
 
 
 def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = None) -> dict[str, Any]:
@@ -116,10 +118,11 @@ def read_sides(folder: Path, judge: JudgeName | None) -> list[Side]:
 
 def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
     prompt, benchmark = evaluated.prompt, evaluated.benchmark
+    items = None if evaluated.is_imported else evaluated.settings.get("items_sha256")
     if isinstance(benchmark, ChoiceBenchmark):
         rows = (row for table in evaluated.stage.tables("choices") for row in ScoredChoices.rows(table))
         scores = {row.question_id: float(row.is_right(benchmark.metric)) for row in rows}
-        return Side(prompt, benchmark.name, evaluated.how, scores)
+        return Side(prompt, benchmark.name, evaluated.how, scores, items)
     chosen = next(iter(evaluated.judged)) if judge is None else judge
     if chosen not in evaluated.judged:
         raise DataError(
@@ -128,14 +131,14 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
         )
     how, verdicts = evaluated.judged[chosen]
     scores = {item: share_correct(rows) for item, rows in judged_by_item(verdicts).items()}
-    return Side(prompt, benchmark.name, {**evaluated.how, **how}, scores)
+    return Side(prompt, benchmark.name, {**evaluated.how, **how}, scores, items)
 
 
 def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Side]]:
     """The sides to compare: equal prompts first, different ones only for benchmarks without such a pair."""
-    order = list(BENCHMARKS)
+    order = {name: place for place, name in enumerate(BENCHMARKS)}  # files of the user's own come last
     both = [(first, second) for first in before for second in after if first.benchmark == second.benchmark]
-    both.sort(key=lambda pair: (pair[0].prompt, order.index(pair[0].benchmark)))
+    both.sort(key=lambda pair: (pair[0].prompt, order.get(pair[0].benchmark, len(order)), pair[0].benchmark))
     same = [pair for pair in both if pair[0].prompt == pair[1].prompt]
     covered = {first.benchmark for first, _ in same}
     return same + [pair for pair in both if pair[0].benchmark not in covered]
@@ -157,6 +160,8 @@ def _differences(first: Side, second: Side, common: int) -> list[str]:
     if first.scores.keys() != second.scores.keys():
         counts = f"{len(first.scores)} and {len(second.scores)}"
         texts.append(f"different items: {counts}, compared on the {common} common ones")
+    elif first.items_sha256 and second.items_sha256 and first.items_sha256 != second.items_sha256:
+        texts.append("different gold answers to the same questions, which may be part of the difference")
     for subject in {**first.how, **second.how}:
         mine, theirs = _undated(first.how.get(subject, {})), _undated(second.how.get(subject, {}))
         if differing := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:

@@ -10,13 +10,14 @@ Answering and judging are separate stages: each resumes by itself, and another j
 fingerprint of a stage holds model and items, and under `how`, by subject, the settings that decided a score.
 """
 
+import json
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
-from lightreasoner.config import AnswerSettings, BenchmarkName, EvaluateConfig, PromptKind
-from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, items_hash, load_benchmark, load_choices
-from lightreasoner.errors import ConfigError
+from lightreasoner.config import AnswerSettings, EvaluateConfig, PromptKind
+from lightreasoner.data.benchmarks import Benchmark, ChoiceBenchmark, items_hash
+from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
+from lightreasoner.errors import ConfigError, RunMismatch
 from lightreasoner.evaluation.answering import Answering, ModelUnderTest
 from lightreasoner.evaluation.choices import Scoring, summarise_choices
 from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
@@ -43,28 +44,27 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     evaluator = _Evaluator(config, ModelUnderTest(config, source, load_tokenizer(source, config)))
     kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
     results = {}
-    for name, items in benchmarks.items():
-        if isinstance(BENCHMARKS[name], Benchmark):
-            results.update({f"{kind}/{name}": evaluator.answer_and_judge(name, items, kind) for kind in kinds})
+    for benchmark, items in benchmarks:
+        name = benchmark.name
+        if isinstance(benchmark, Benchmark):
+            results.update({f"{kind}/{name}": evaluator.answer_and_judge(benchmark, items, kind) for kind in kinds})
         else:
-            results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(name, items)
+            results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(benchmark, items)
     return results
 
 
-def read_items(config: EvaluateConfig) -> dict[BenchmarkName, list[Any]]:
-    """The items of all benchmarks, so that a missing one is found before the first answer.
+def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark, list[Any]]]:
+    """The benchmarks with their items, all read before the first answer, so that a missing one is found then.
 
     Raises:
         ConfigError: contrastive decoding of given choices.
-        DataError, HubUnreachable: see `load_benchmark`.
+        DataError, HubUnreachable: see `chosen_benchmarks`.
     """
-    wanted = (PAPER_SET if name == "paper" else (name,) for name in config.benchmarks)
-    names = list(dict.fromkeys(chain.from_iterable(wanted)))
-    choices = [name for name in names if not isinstance(BENCHMARKS[name], Benchmark)]
+    benchmarks = chosen_benchmarks(config)
+    choices = [benchmark.name for benchmark in benchmarks if isinstance(benchmark, ChoiceBenchmark)]
     if choices and config.contrast_with is not None:
         raise ConfigError(f"{choices[0]} is answered by likelihood, not by decoding; contrast_with means nothing there")
-    loaders = {name: load_choices if name in choices else load_benchmark for name in names}
-    return {name: load(name, limit=config.max_items, data_dir=config.data_dir) for name, load in loaders.items()}
+    return [(benchmark, benchmark.items(config.max_items, config.data_dir)) for benchmark in benchmarks]
 
 
 class _Evaluator:
@@ -75,10 +75,8 @@ class _Evaluator:
         self._model = {"model": config.model, "model_sha256": content_hash(files), "model_files": files}
         self._generation_config = load_generation_config(under_test.source)
 
-    def answer_and_judge(self, name: BenchmarkName, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
-        config = self._config
-        benchmark = BENCHMARKS[name]
-        assert isinstance(benchmark, Benchmark)
+    def answer_and_judge(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
+        config, name = self._config, benchmark.name
         asked_at = prompts_time(config.out, f"{kind}/{name}/answers")
         template = PromptTemplate(
             self._under_test.tokenizer,
@@ -100,31 +98,50 @@ class _Evaluator:
             **self._contrast(),
         }
         answered = self._identity(name, items, prompt=prompt, decoding=decoding)
-        with open_stage(config.out, f"{kind}/{name}/answers", answered, say, asked_at=asked_at) as answers:
+        record = None
+        if isinstance(benchmark, OwnBenchmark):
+            record = benchmark.record
+            self._refuse_changed(benchmark, f"{kind}/{name}/answers")
+        with open_stage(config.out, f"{kind}/{name}/answers", answered, say, record, asked_at) as answers:
             if answers.result is None:
                 answering = Answering(self._under_test, config, name, template, stops)
                 size = answering.questions * config.samples_per_problem
                 settle(answers, answering.ask(items), size, answering, total=len(items))
                 answers.finish({"items": len(items)})
-            judged = {"answers": answers.digest, "how": {"judge": judge_identity(config)}}
+            judged = {"answers": answers.digest, "how": {"judge": judge_identity(config, benchmark)}}
             with open_stage(config.out, f"{kind}/{name}/{config.judge}", judged, say) as verdicts:
                 if verdicts.result is not None:
                     return verdicts.result
-                judge_all(config, answers, verdicts, name)
-                figures = summarise(name, answers, verdicts, config.samples_per_problem)
-                return verdicts.finish({**figures, "items_known": self._known(name, items)})
+                judge_all(config, answers, verdicts, benchmark)
+                figures = summarise(benchmark, answers, verdicts, config.samples_per_problem)
+                return verdicts.finish({**figures, "items_known": self._known(benchmark, items)})
 
-    def score_choices(self, name: BenchmarkName, items: Sequence[ChoiceProblem]) -> dict[str, Any]:
-        config = self._config
+    def score_choices(self, benchmark: ChoiceBenchmark, items: Sequence[ChoiceProblem]) -> dict[str, Any]:
+        config, name = self._config, benchmark.name
         with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", self._identity(name, items), say) as stage:
             if stage.result is not None:
                 return stage.result
             scoring = Scoring(self._under_test, f"{config.model} on {name}")
             settle(stage, items, config.answer_batch_size, scoring, total=len(items))
-            return stage.finish({**summarise_choices(name, stage), "items_known": self._known(name, items)})
+            return stage.finish({**summarise_choices(name, stage), "items_known": self._known(benchmark, items)})
+
+    def _refuse_changed(self, benchmark: OwnBenchmark, stage: str) -> None:
+        """Refuse to mix the answers to two states of a file."""
+        folder = self._config.out / stage
+        try:
+            before = json.loads((folder / "manifest.json").read_text())["record"]
+            changed = before["content_sha256"] != benchmark.record["content_sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # there is none, or `open_stage` says what is wrong with it
+        if changed:
+            raise RunMismatch(
+                f"{folder} holds answers to the {before['own']['size']} problems of {before['own']['source']}. Since "
+                f"then a question or answer has changed: {benchmark.source} has {benchmark.size} problems now. Restore "
+                "the file (or --question-field and --answer-field), or give another folder with --out"
+            )
 
     def _identity(
-        self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem], **how: dict[str, Any]
+        self, name: str, items: Sequence[Problem] | Sequence[ChoiceProblem], **how: dict[str, Any]
     ) -> dict[str, Any]:
         """Model and items, and under `how` all settings that decide the rows."""
         asked = {"benchmark": name, "items": len(items), "items_sha256": items_hash(items)}
@@ -143,12 +160,15 @@ class _Evaluator:
             "vocabulary": config.vocabulary,
         }
 
-    def _known(self, name: BenchmarkName, items: Sequence[Problem] | Sequence[ChoiceProblem]) -> bool | None:
+    def _known(
+        self, benchmark: Benchmark | ChoiceBenchmark, items: Sequence[Problem] | Sequence[ChoiceProblem]
+    ) -> bool | None:
         """Whether these are exactly the items of the published benchmark; None if that cannot be decided."""
-        expected = BENCHMARKS[name].items_sha256
+        expected = benchmark.items_sha256
         if expected is None or self._config.max_items is not None:
             return None
         known = items_hash(items) == expected
         if not known:
-            say(f"warning: the items of {name} are not those that others report figures on ({len(items)} read)")
+            name, count = benchmark.name, len(items)
+            say(f"warning: the items of {name} are not those that others report figures on ({count} read)")
         return known

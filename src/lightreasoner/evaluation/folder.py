@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 from lightreasoner.config import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, ChoiceBenchmark, HubSource
+from lightreasoner.data.own import recorded_benchmark
 from lightreasoner.errors import DataError, RunCorrupted
 from lightreasoner.runs.stage import StageFolder, read_stage
 
@@ -113,7 +114,7 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
 
 def _read(path: Path) -> Evaluated:
     place = path.parent
-    benchmark = BENCHMARKS.get(place.name)
+    benchmark = BENCHMARKS.get(place.name) or recorded_benchmark(path)
     if benchmark is None:
         raise DataError(f"{place}: there is no benchmark {place.name}, so its figures cannot be read. Remove it")
     fingerprint, stage = read_stage(path)

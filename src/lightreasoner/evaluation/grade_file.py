@@ -9,13 +9,14 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from lightreasoner.config import JudgeName
+from lightreasoner.config import AnswerKind, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
-from lightreasoner.data.lines import Line, expected
-from lightreasoner.data.problems import read_file
+from lightreasoner.data.files import read_file
+from lightreasoner.data.golds import checked_gold, marked_gold
+from lightreasoner.data.lines import Line, Row, expected
 from lightreasoner.errors import ConfigError
 from lightreasoner.grading.pool import GradingPool
-from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case
+from lightreasoner.grading.verdicts import VERDICTS, Case
 from lightreasoner.runs.progress import progress
 
 
@@ -36,18 +37,26 @@ class _Output(Line):
             raise ValueError(f"leave it out, or use one of {', '.join(known)}")
         return name
 
-    @property
-    def case(self) -> Case:
-        """The row for a judge. Without a benchmark, a gold answer A … E is a choice, any other an expression."""
-        benchmark = BENCHMARKS.get(self.benchmark or "")
-        kind: AnswerKind = "choice" if self.gold.strip() in set("ABCDE") else "expression"
-        return Case(self.text, self.gold, benchmark.kind if isinstance(benchmark, Benchmark) else kind, self.benchmark)
+
+def _case(row: Row, kind: AnswerKind | None) -> Case:
+    """The row for a judge, its gold answer without the solution around it.
+
+    The kind is that of the benchmark, else the given one; else an answer A … E is a choice, any other an expression.
+    """
+    output = _Output.checked(row)
+    benchmark = BENCHMARKS.get(output.benchmark or "")
+    gold = marked_gold(row, "gold", output.gold) or output.gold
+    if isinstance(benchmark, Benchmark):
+        kind = benchmark.kind
+    kind = kind or ("choice" if gold.strip() in set("ABCDE") else "expression")
+    return Case(output.text, checked_gold(row[0], gold, kind), kind, output.benchmark)
 
 
 def grade_file(
     file: Path,
     *,
     judge: JudgeName = "math-verify",
+    answer_kind: AnswerKind | None = None,
     out: Path | None = None,
     seconds: float = 10.0,
     megabytes: int = 1024,
@@ -58,8 +67,10 @@ def grade_file(
     The file is checked before the first answer is judged. The verdicts are in its order.
 
     Args:
-        file: JSONL, JSON or Parquet file with gold and text, and optionally benchmark, in each row.
+        file: file with gold and text, and optionally benchmark, in each row; in any format of --dataset.
         judge: math-verify compares answers as mathematics; toolkit decides as the paper's evaluation toolkit.
+        answer_kind: how answers without a benchmark are compared: number, expression (mathematics), choice (letters
+            A … E) or text (word for word); by default choice where the gold answer is a letter, else expression.
         out: JSONL file to write, which must not exist; by default the verdicts go to stdout.
         seconds: time limit of the judge per answer.
         megabytes: memory limit of each judge process.
@@ -72,14 +83,14 @@ def grade_file(
         DataError: the file or a row is invalid; names the line.
         ConfigError: the output file exists.
     """
-    total = sum(1 for _ in map(_Output.checked, read_file(file)))
+    total = sum(_case(row, answer_kind) is not None for row in read_file(file))
     counts: dict[str, int] = dict.fromkeys(VERDICTS, 0)
     with (
         GradingPool(judge, workers=workers, seconds=seconds, megabytes=megabytes) as pool,
         _writer(out) as writer,
         progress(f"judging {file.name}", total) as advance,
     ):
-        cases, asked = tee(_Output.checked(row).case for row in read_file(file))
+        cases, asked = tee(_case(row, answer_kind) for row in read_file(file))
         for number, (case, found) in enumerate(zip(cases, pool.judge(asked), strict=True), 1):
             row = {"line": number, "gold": case.gold, "benchmark": case.benchmark}
             print(json.dumps({**row, "extracted": found.extracted, "verdict": found.verdict}), file=writer)

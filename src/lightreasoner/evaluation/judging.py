@@ -6,7 +6,8 @@ from importlib import metadata
 from typing import Any
 
 from lightreasoner.config import JudgeName, JudgeSettings
-from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.data.benchmarks import Benchmark
+from lightreasoner.data.own import OwnBenchmark
 from lightreasoner.evaluation.statistics import majority, mean_interval, pass_at_k, wilson_interval
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
@@ -18,10 +19,11 @@ CHUNK = 500  # answers per commit
 JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 1, "toolkit": 1}
 
 
-def judge_identity(settings: JudgeSettings) -> dict[str, Any]:
+def judge_identity(settings: JudgeSettings, benchmark: Benchmark) -> dict[str, Any]:
     """Everything that decides the verdicts, apart from the answers."""
     return {
         **settings.identity(JudgeSettings),
+        **({"answer_kind": benchmark.kind} if isinstance(benchmark, OwnBenchmark) else {}),
         "judge_version": JUDGE_VERSIONS[settings.judge],
         **{library: metadata.version(library) for library in ("math-verify", "latex2sympy2_extended", "sympy")},
     }
@@ -41,7 +43,7 @@ class Judging(Work[Answer, Judgement]):
 
     def run(self, batch: Sequence[Answer]) -> list[Judgement]:
         """The judgement of each answer."""
-        kind, name = self._benchmark.kind, self._benchmark.name
+        kind, name = self._benchmark.kind, self._benchmark.toolkit_name
         return list(self._pool.judge(Case(answer.output, answer.gold, kind, name) for answer in batch))
 
     def commit(self, batch: Sequence[Answer], results: list[Judgement]) -> Commit:
@@ -59,10 +61,8 @@ def commit_of(verdicts: Iterable[JudgedAnswer]) -> Commit:
     return Commit({"verdicts": JudgedAnswer.table(rows)}, {verdict: counts[verdict] for verdict in VERDICTS})
 
 
-def judge_all(settings: JudgeSettings, answers: StageFolder, verdicts: StageFolder, name: str) -> None:
+def judge_all(settings: JudgeSettings, answers: StageFolder, verdicts: StageFolder, benchmark: Benchmark) -> None:
     """Judge every stored answer of the benchmark that has no verdict yet, with the settings' judge and its limits."""
-    benchmark = BENCHMARKS[name]
-    assert isinstance(benchmark, Benchmark)
     rows = (row for table in answers.tables("answers") for row in Answer.rows(table))
     with GradingPool(
         settings.judge,
@@ -92,7 +92,7 @@ def share_correct(rows: Sequence[JudgedAnswer]) -> float:
     return sum(row.verdict == "correct" for row in rows) / len(rows)
 
 
-def summarise(name: str, answers: StageFolder, verdicts: StageFolder, samples: int) -> dict[str, Any]:
+def summarise(benchmark: Benchmark, answers: StageFolder, verdicts: StageFolder, samples: int) -> dict[str, Any]:
     """The figures of one benchmark: counts, accuracy with its interval, and with several samples pass@k and votes."""
     items = list(judged_by_item(verdicts).values())
     scores = [share_correct(rows) for rows in items]
@@ -105,7 +105,7 @@ def summarise(name: str, answers: StageFolder, verdicts: StageFolder, samples: i
         "metric": "acc" if samples == 1 else "mean acc of the samples",
         **accuracy.named("accuracy"),
         **(_over_samples(items, samples) if samples > 1 else {}),
-        "verified": BENCHMARKS[name].verified,
+        "verified": benchmark.verified,
     }
 
 

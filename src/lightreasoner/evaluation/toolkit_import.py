@@ -13,8 +13,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lightreasoner.config import BenchmarkName, PromptKind
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, items_hash
+from lightreasoner.data.files import READERS, read_file
 from lightreasoner.data.lines import Line, Text, expected
-from lightreasoner.data.problems import READERS, make_problem, read_file
+from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.judging import CHUNK, commit_of, summarise
 from lightreasoner.runs.files import file_hash
@@ -100,7 +101,8 @@ def import_toolkit(
         DataError: the file breaks the format; names the line. Then nothing has been written.
         RunMismatch: `out` has other answers in this place.
     """
-    if not isinstance(BENCHMARKS.get(benchmark), Benchmark):
+    answered = BENCHMARKS.get(benchmark)
+    if not isinstance(answered, Benchmark):
         known = ", ".join(name for name, entry in BENCHMARKS.items() if isinstance(entry, Benchmark))
         raise DataError(f"the toolkit has no answers to {benchmark}. Give the benchmark of the file, one of {known}")
     problems, samples = _survey(file)
@@ -116,9 +118,9 @@ def import_toolkit(
         with open_stage(out, f"{prompt}/{benchmark}/toolkit", judge, report=say) as verdicts:
             if verdicts.result is None:
                 _store_verdicts(verdicts, file)
-                figures = {**summarise(benchmark, answers, verdicts, samples), **dict.fromkeys(_UNKNOWN)}
+                figures = {**summarise(answered, answers, verdicts, samples), **dict.fromkeys(_UNKNOWN)}
                 # A normalised gold answer changes the hash, so a different hash does not prove different items.
-                equal = items["items_sha256"] == BENCHMARKS[benchmark].items_sha256
+                equal = items["items_sha256"] == answered.items_sha256
                 verdicts.finish({**figures, "items_known": equal or None})
             assert verdicts.result is not None
             return verdicts.result
@@ -126,7 +128,7 @@ def import_toolkit(
 
 def _survey(file: Path) -> tuple[list[Problem], int]:
     """All problems by place, and the number of samples of each. Checks every line."""
-    if file.suffix not in READERS:
+    if file.suffix not in READERS or file.suffix == ".txt":
         raise DataError(f"{file}: the toolkit writes .jsonl files, not {file.suffix or 'files without a suffix'}")
     found: dict[int, tuple[str, Problem]] = {}
     samples = 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, title_of
 from lightreasoner.evaluation.comparison import Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.grading.verdicts import VERDICTS
@@ -26,7 +26,7 @@ def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         prompt, _, name = key.partition("/")
         by_prompt.setdefault(prompt, {})[name] = figures
     names = list(dict.fromkeys(name for figures in by_prompt.values() for name in figures))
-    header = ["prompt", *(BENCHMARKS[name].title for name in names), "AVG"]
+    header = ["prompt", *map(title_of, names), "AVG"]
     rows = []
     for prompt, figures in by_prompt.items():
         cells = [score(Interval.of(figures[name], "accuracy")) if name in figures else "" for name in names]
@@ -42,7 +42,7 @@ def comparison_lines(result: Mapping[str, Any]) -> list[str]:
     header = ["prompt", "benchmark", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)", "MDE"]
     rows = [
         [
-            *_compared(row, BENCHMARKS[row["benchmark"]].title),
+            *_compared(row, title_of(row["benchmark"])),
             f"{row['p_holm']:.2g}",
             "" if row["minimal_detectable"] is None else f"{100 * row['minimal_detectable']:.1f}",
         ]
@@ -107,7 +107,9 @@ def benchmark_lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The benchmarks as a table."""
     columns = ["name", "items", "answers", "shots", "metric", "verified", "source"]
     cells = [[str(row[column]) for column in columns] for row in rows.values()]
-    legend = "verified: reproduces a published figure. --data-dir replaces the source."
+    legend = (
+        "verified: reproduces a published figure. --data-dir replaces the source. --benchmarks takes your files too."
+    )
     return [*table(columns, cells), "", legend]
 
 
@@ -118,7 +120,8 @@ def _details(key: str, figures: Mapping[str, Any]) -> str:
     parts += [f"pass@{k} {100 * share:.1f}" for k, share in figures.get("pass_at", {}).items()]
     if "majority" in figures:
         parts.append(f"majority vote {100 * figures['majority']:.1f}")
-    if BENCHMARKS[key.rpartition("/")[2]].source is not None and not figures["verified"]:
+    known = BENCHMARKS.get(key.rpartition("/")[2])
+    if known is not None and known.source is not None and not figures["verified"]:
         parts.append("not verified against a published figure")
     return ", ".join(parts)
 

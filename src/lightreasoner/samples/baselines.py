@@ -16,8 +16,11 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from lightreasoner.config import BaselineConfig, BaselineKind
-from lightreasoner.data.lines import Row
-from lightreasoner.data.problems import make_problem, question_of, read_dataset, text_of
+from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
+from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
+from lightreasoner.data.lines import Row, short
+from lightreasoner.data.problems import make_problem, read_dataset
+from lightreasoner.data.rows import gsm8k_gold
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
@@ -33,7 +36,8 @@ from lightreasoner.runs.records import Problem
 from lightreasoner.runs.stage import Commit, open_stage, prompts_time, settle
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
-SOLUTION_FIELDS = ("solution", "answer")
+SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
+NUMBERS = ("arithmetic", "gsm8k")  # data sets whose answers are numbers
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
 
 
@@ -206,7 +210,7 @@ class OwnRightAnswers(WrittenSolutions):
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""
         dataset = self._config.dataset
-        numbers = dataset in ("arithmetic", "gsm8k")
+        numbers = dataset in NUMBERS
         texts = [str(self._template.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
         ends = list(map(self._stops.start_in, texts))
         texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
@@ -249,20 +253,28 @@ def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
             yield Solved(make_problem(generated.question, str(generated.answer)), worked_solution(generated))
     for row in read_dataset(config.dataset, "train", config.data_dir):
         solution, gold = _solution_of(row, config.solution_field)
+        if config.dataset == "gsm8k" and config.solution_field is None:
+            gold = gsm8k_gold(row)
+        gold = checked_gold(row[0], gold, "number" if config.dataset in NUMBERS else "expression")
         yield Solved(make_problem(question_of(row, config.question_field), gold), solution)
 
 
 def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
-    """Solution and gold answer of a row."""
+    """Solution and gold answer of a row: what the solution marks, else the field `answer`, else what it states."""
     where, fields = row
-    name = field or next((name for name in SOLUTION_FIELDS if name in fields), None)
-    if name is None:
+    advice = "a baseline needs right answers. Name their field with --solution-field"
+    name, value = named(row, field, SOLUTION_FIELDS, advice)
+    turns = turns_of(row, name, value)
+    text = checked_text(row, name, value if turns is None else last_turn(row, name, turns, "assistant")).strip()
+    gold = marked_gold(row, name, text)
+    if gold is None and name != "answer" and "answer" in fields:
+        gold = as_gold(row, "answer", fields["answer"])
+    gold = gold or stated_answer(text) or (None if is_prose(text) else text)
+    if gold is None:
         raise DataError(
-            f"{where}: no field {' or '.join(SOLUTION_FIELDS)} among {', '.join(fields) or 'none'}; a baseline needs "
-            "right answers. Name their field with --solution-field"
+            f"{where}: {name} is {short(text)}, a solution without a marked answer, so no answer can be checked. Mark "
+            "it with #### or \\boxed{}, or give it in a field answer"
         )
-    text = text_of(row, name).strip()
-    gold = stated_answer(text) or (str(fields["answer"]) if "answer" in fields else text)
     # GSM8K writes <<48/2=24>> for a calculator, and #### before the answer where the cue asks for a box.
     text = re.sub(r"<<[^<>]*>>", "", text)
     if last_boxed(text) is None:

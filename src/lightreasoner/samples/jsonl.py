@@ -21,8 +21,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from lightreasoner.config import DEFAULT_CUE, MachineSettings
+from lightreasoner.data.fields import question_of
+from lightreasoner.data.files import read_file
 from lightreasoner.data.lines import short
-from lightreasoner.data.problems import READERS, question_of, read_file
 from lightreasoner.errors import DataError, RunError, SampleFormatError
 from lightreasoner.models.loading import find_model, load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
@@ -184,8 +185,6 @@ def import_samples(
 
 def _read_questions(file: Path, field: str | None) -> dict[str, str]:
     """Question by id."""
-    if file.suffix not in READERS:
-        raise DataError(f"{file}: questions are read from {', '.join(READERS)} files. Convert it, or give another one")
     questions: dict[str, str] = {}
     for row in read_file(file):
         where, identifier = row[0], row[1].get("id")

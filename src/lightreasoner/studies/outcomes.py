@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.stats import ttest_rel
 
-from lightreasoner.data.benchmarks import ARITHMETIC_SEED, BENCHMARKS
+from lightreasoner.data.benchmarks import ARITHMETIC_SEED, BENCHMARKS, title_of
 from lightreasoner.data.problems import make_problem
 from lightreasoner.evaluation.comparison import read_sides
 from lightreasoner.evaluation.statistics import Interval, compare_overall
@@ -101,7 +101,7 @@ def _columns(job: Job, prompt: str) -> dict[str, dict[str, float]]:
         if side.prompt not in (prompt, "likelihood"):
             continue
         if side.benchmark != "arithmetic":
-            columns[BENCHMARKS[side.benchmark].title] = dict(side.scores)
+            columns[title_of(side.benchmark)] = dict(side.scores)
             continue
         themes = _theme_of()
         for theme in sorted(THEMES):

@@ -1,0 +1,137 @@
+"""Find a row's question: in a field, in a field of a field, or in a chat."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lightreasoner.data.lines import Row, short
+from lightreasoner.errors import DataError
+
+QUESTION_FIELDS = ("question", "problem", "prompt", "query", "messages", "conversations")
+MISSING = object()
+ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+
+
+class Turn(NamedTuple):
+    """One message of a chat; `role` is user, assistant, system or another word of the file."""
+
+    role: str
+    text: str
+
+
+def find(fields: Any, name: str) -> Any:
+    """The value of a field, or of a field of a field: `meta.question`, `messages.0.content`, `messages.-1.content`.
+
+    A field whose own name holds dots comes first. Returns `MISSING` if there is none.
+    """
+    if isinstance(fields, Mapping):
+        if name in fields:
+            return fields[name]
+        for place in (place for place, character in enumerate(name) if character == "."):
+            value = find(fields.get(name[:place], MISSING), name[place + 1 :])
+            if value is not MISSING:
+                return value
+    if isinstance(fields, list):
+        head, _, rest = name.partition(".")
+        if head.removeprefix("-").isdecimal() and -len(fields) <= int(head) < len(fields):
+            return find(fields[int(head)], rest) if rest else fields[int(head)]
+    return MISSING
+
+
+def named(row: Row, field: str | None, candidates: Sequence[str], advice: str) -> tuple[str, Any]:
+    """Name and value of a field: the given one, or the first of the candidates, whose case does not matter.
+
+    Raises:
+        DataError: there is none; says which fields there are.
+    """
+    where, fields = row
+    spelt = {name.casefold(): name for name in reversed(list(fields))}
+    names = (field,) if field else [name if name in fields else spelt.get(name, name) for name in candidates]
+    found = ((name, find(fields, name)) for name in names)
+    if (first := next((pair for pair in found if pair[1] is not MISSING), None)) is not None:
+        return first
+    raise DataError(
+        f"{where}: no field {field or ' or '.join(candidates)} among {', '.join(map(str, fields)) or 'none'}; {advice}"
+    )
+
+
+def question_of(row: Row, field: str | None = None) -> str:
+    """The question of a row: a text, or the last user turn of a chat.
+
+    Args:
+        row: the row.
+        field: field with the question; dots lead into nested fields. Default: the first of `QUESTION_FIELDS`.
+
+    Raises:
+        DataError: the field is missing, not text, or blank, or the chat has no user turn.
+    """
+    name, value = named(row, field, QUESTION_FIELDS, "name the field with the question in --question-field")
+    turns = turns_of(row, name, value)
+    return checked_text(row, name, value if turns is None else last_turn(row, name, turns, "user"))
+
+
+def text_of(row: Row, name: str) -> str:
+    """A field of a row as text, not blank.
+
+    Raises:
+        DataError: the field is missing, not text, or blank.
+    """
+    return checked_text(row, name, row[1].get(name))
+
+
+def checked_text(row: Row, name: str, value: Any) -> str:
+    """The value of the field `name` if it is a text, not blank, that can be stored; else raises `DataError`."""
+    where = row[0]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {name} is {short(value)}, not a text; remove or fix the row")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}: {name} holds half a character (a lone surrogate); remove or fix the row")
+    return value
+
+
+def turns_of(row: Row, name: str, value: Any) -> list[Turn] | None:
+    """The turns of a chat, with `role` and `content` or ShareGPT's `from` and `value`; None for anything else.
+
+    A chat may also be the JSON text of such a list, as in CSV, or a struct of lists, as older versions of `datasets`
+    store it.
+
+    Raises:
+        DataError: a field of chats holds another text, or a turn has no text.
+    """
+    where = row[0]
+    field = name.rpartition(".")[2].casefold()
+    if isinstance(value, str) and field in ("messages", "conversations"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise DataError(f"{where}: {name} is {short(value)}, not a chat in JSON; mend the row") from None
+    if isinstance(value, Mapping) and {"role", "content"} <= value.keys():
+        lists = [value["role"], value["content"]]
+        if all(isinstance(one, list) for one in lists):
+            value = [dict(zip(("role", "content"), pair, strict=False)) for pair in zip(*lists, strict=False)]
+    if not isinstance(value, list) or not value or not all(isinstance(turn, Mapping) for turn in value):
+        return None
+    return [_turn(where, f"{name}.{number}", turn) for number, turn in enumerate(value)]
+
+
+def last_turn(row: Row, name: str, turns: Sequence[Turn], role: str) -> str:
+    """The text of the last turn of this role; raises `DataError` if there is none."""
+    text = next((turn.text for turn in reversed(turns) if turn.role == role), None)
+    if text is None:
+        roles = ", ".join(turn.role for turn in turns)
+        raise DataError(
+            f"{row[0]}: the chat in {name} has no turn of the {role}, only of {roles}; remove or fix the row"
+        )
+    return text
+
+
+def _turn(where: str, name: str, turn: Mapping[str, Any]) -> Turn:
+    role = turn.get("role", turn.get("from"))
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, list):  # parts: a text, an image, …
+        texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        known = [text for text in texts if isinstance(text, str)]
+        content = "".join(known) if len(known) == len(content) else None
+    if not isinstance(role, str) or not isinstance(content, str | None) or (content is None and role == "user"):
+        raise DataError(f"{where}: {name} is {short(dict(turn))}, not a turn with a role and a text; mend the row")
+    return Turn(ROLES.get(role.casefold(), role.casefold()), content or "")

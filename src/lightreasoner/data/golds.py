@@ -1,0 +1,119 @@
+"""Gold answers: from a value or a written solution, checked against the kind of answer.
+
+A wrong gold answer makes every verdict on its item wrong without a message. So what is not clearly a final answer is
+refused with file and line.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from lightreasoner.data.fields import checked_text, last_turn, named, turns_of
+from lightreasoner.data.lines import Row, short
+from lightreasoner.errors import DataError
+from lightreasoner.grading.extraction import last_boxed
+from lightreasoner.grading.numbers import parse_number, parse_quantity
+from lightreasoner.grading.verdicts import AnswerKind
+
+ANSWER_FIELDS = (
+    *("answer", "final_answer", "expected_answer", "gold", "ground_truth", "target", "reward_model.ground_truth"),
+    *("solution", "response", "output", "completion", "messages", "conversations"),
+)
+LARGEST_EXACT = 10**15  # from here on, floating-point numbers may not be exact
+MOST_WORDS = 20  # of an answer; more are a solution
+MOST_UNIT_WORDS = 8  # beside a number
+
+_LETTER = re.compile(r"\(?([A-E])[).:]?")
+_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")  # not a LaTeX command, not a variable
+
+
+def gold_of(row: Row, field: str | None = None) -> str:
+    r"""The gold answer of a row: a number or text, or what a solution marks with `####` or `\boxed{}`.
+
+    Args:
+        row: the row.
+        field: field with the answer; dots lead into nested fields. Default: the first of `ANSWER_FIELDS`.
+
+    Raises:
+        DataError: the field is missing or holds no answer, or the mark has nothing behind it.
+    """
+    name, value = named(row, field, ANSWER_FIELDS, "name the field with the right answer in --answer-field")
+    turns = turns_of(row, name, value)
+    if turns is not None:
+        value = last_turn(row, name, turns, "assistant")
+    return as_gold(row, name, value)
+
+
+def as_gold(row: Row, name: str, value: Any) -> str:
+    """The gold answer in a value of a row; raises `DataError` if it is none."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if type(value) is int or (isinstance(value, float | Decimal) and math.isfinite(value)):
+        return str(int(value)) if -LARGEST_EXACT < value < LARGEST_EXACT and value == int(value) else str(value)
+    if isinstance(value, list):
+        raise DataError(f"{row[0]}: {name} has {len(value)} entries, and an item has one gold answer; mend the row")
+    if (value is not None and not isinstance(value, str)) or value in ("nan", "NaN", "null"):
+        raise DataError(f"{row[0]}: {name} is {short(value)}, neither a text nor a finite number; mend the row")
+    text = checked_text(row, name, value)
+    return marked_gold(row, name, text) or text.strip()
+
+
+def marked_gold(row: Row, name: str, solution: str) -> str | None:
+    r"""What a solution marks as its answer, by `\boxed{}` or the last `####`; None if it has no mark.
+
+    Raises:
+        DataError: there is nothing behind the mark.
+    """
+    _, hashes, end = solution.rpartition("####")
+    boxed = last_boxed(end) if hashes else last_boxed(solution)
+    if not hashes and boxed is None:
+        return None
+    mark = "####" if boxed is None else "\\boxed{}"
+    gold = (end if boxed is None else boxed).strip()
+    if not gold:
+        raise DataError(
+            f"{row[0]}: {name} has {mark} without an answer in it; every answer would be wrong. Mend the row"
+        )
+    return gold
+
+
+def checked_gold(where: str, gold: str, kind: AnswerKind) -> str:
+    """The gold answer in the form of its kind: a letter of a choice without brackets, any other as it is.
+
+    Raises:
+        DataError: it is blank or not of this kind, so no answer could be right.
+    """
+    letter = _LETTER.fullmatch(gold.strip().upper())
+    fits = {
+        "number": not is_prose(gold, MOST_UNIT_WORDS) and parse_number(gold) is not None,
+        "choice": letter is not None,
+        "expression": not is_prose(gold),
+        "text": True,
+    }
+    if not gold.strip() or not fits[kind]:
+        what = {"number": "a number", "choice": "a letter A … E"}.get(kind, "an answer")
+        raise DataError(
+            f"{where}: the gold answer is {short(gold)}, not {what}, so every answer would be wrong. Mark the final "
+            "answer of a solution with #### or \\boxed{}, name another field, or give another --answer-kind"
+        )
+    return letter[1] if letter and kind == "choice" else gold
+
+
+def is_prose(text: str, most: int = MOST_WORDS) -> bool:
+    """Whether a text has more words than an answer, as a solution has."""
+    return len(_WORD.findall(text)) > most
+
+
+def kind_of(golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
+    """The kind of these gold answers, and for expressions the place of the first one that is no number.
+
+    `choice` if all are letters A … E, `number` if all are numbers, else `expression`.
+    """
+    if all(_LETTER.fullmatch(gold) for gold in golds):
+        return "choice", None
+    place = next(
+        (n for n, gold in enumerate(golds) if is_prose(gold, MOST_UNIT_WORDS) or parse_quantity(gold) is None), None
+    )
+    return ("number", None) if place is None else ("expression", place)

@@ -1,0 +1,88 @@
+"""Questions in nested fields and chats."""
+
+from typing import Any
+
+import pytest
+
+from lightreasoner.data.fields import MISSING, find, question_of
+from lightreasoner.errors import DataError
+
+ASKED = {"role": "user", "content": "What is 1 + 1?"}
+ANSWERED = {"role": "assistant", "content": "It is 2."}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def row(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return "rows.jsonl, line 3", fields
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("meta.question", "a"),
+        ("meta.turns.0.content", "b"),
+        ("meta.turns.-1.content", "c"),
+        ("a.b", "d"),
+        ("a.b.c", "e"),
+        ("meta.missing", MISSING),
+        ("meta.turns.2", MISSING),
+        ("meta.turns.x", MISSING),
+        ("meta.question.0", MISSING),
+        ("none.at.all", MISSING),
+        ("null.x", MISSING),
+    ],
+)
+def test_dots_lead_into_nested_fields(name: str, value: object) -> None:
+    fields = {
+        "meta": {"question": "a", "turns": [{"content": "b"}, {"content": "c"}]},
+        "a.b": "d",
+        "a": {"b.c": "e"},
+        "null": None,
+    }
+    assert find(fields, name) == value
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [ASKED]},
+        {"messages": [SYSTEM, ASKED, ANSWERED]},
+        {"prompt": [SYSTEM, ASKED]},
+        {"messages": [{"role": "user", "content": "An example?"}, ANSWERED, ASKED]},
+        {"conversations": [{"from": "human", "value": "What is 1 + 1?"}, {"from": "gpt", "value": "2"}]},
+        {"messages": {"role": ["user", "assistant"], "content": ["What is 1 + 1?", "2"]}},
+        {"messages": '[{"role": "user", "content": "What is 1 + 1?"}]'},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is 1 + 1?"}]}]},
+        {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": []}]},
+        {"Question": "What is 1 + 1?", "question_id": "7"},
+        {"QUERY": "What is 1 + 1?", "response": "2"},
+    ],
+)
+def test_the_question_is_the_last_user_turn_of_a_chat_or_a_field_of_any_case(fields: dict[str, Any]) -> None:
+    assert question_of(row(**fields)) == "What is 1 + 1?"
+
+
+def test_a_named_field_may_be_nested_or_a_chat() -> None:
+    fields = row(question="no", data={"turns": [ASKED]}, messages=[SYSTEM, ASKED])
+    for name in ("data.turns", "messages.1.content", "data.turns.0.content", "messages"):
+        assert question_of(fields, name) == "What is 1 + 1?"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": [ANSWERED]}, "the chat in messages has no turn of the user, only of assistant"),
+        ({"messages": []}, "messages is [], not a text"),
+        ({"messages": "What is 1 + 1?"}, "messages is 'What is 1 + 1?', not a chat in JSON"),
+        ({"messages": [{"role": "user"}]}, "messages.0 is {'role': 'user'}, not a turn with a role and a text"),
+        ({"messages": [{"content": "x"}]}, "messages.0 is {'content': 'x'}, not a turn"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "not a turn with a role and a text"),
+        ({"messages": [{"role": "user", "content": "  "}]}, "messages is '  ', not a text"),
+        ({"question": {"en": "x"}}, "question is {'en': 'x'}, not a text"),
+    ],
+)
+def test_a_chat_without_a_question_is_refused_with_its_line(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        question_of(row(**fields))
+    assert str(caught.value).startswith("rows.jsonl, line 3: ")
+    assert message in str(caught.value)

@@ -1,0 +1,142 @@
+"""Gold answers: the right value, or a refusal with file and line; never a solution in their place."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from lightreasoner.data.golds import checked_gold, gold_of, kind_of
+from lightreasoner.errors import DataError
+from lightreasoner.grading.verdicts import AnswerKind
+
+SOLUTION = (
+    "Natalia sold 48/2 = 24 clips in May, which is half of what she had sold in April to her friends. Natalia sold "
+    "48 + 24 = 72 clips altogether in April and May."
+)
+
+
+def row(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return "rows.jsonl, line 3", fields
+
+
+@pytest.mark.parametrize(
+    ("value", "gold"),
+    [
+        ("72", "72"),
+        (" 72\n", "72"),
+        (72, "72"),
+        (5.0, "5"),
+        (1e3, "1000"),
+        (-0.5, "-0.5"),
+        (1e300, "1e+300"),
+        (10**40, "1" + "0" * 40),
+        (Decimal("5.00"), "5"),
+        (["72"], "72"),
+        ([72.0], "72"),
+        (f"{SOLUTION}\n#### 72", "72"),
+        ("#### is a mark\n#### 1,234", "1,234"),
+        (r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        ("#### Step 1\nWe add.\n\\boxed{5}", "5"),
+        ("A box \\boxed{4}, then\n#### 5", "5"),
+    ],
+)
+def test_a_value_becomes_the_right_gold_answer(value: object, gold: str) -> None:
+    assert gold_of(row(question="?", answer=value)) == gold
+
+
+@pytest.mark.parametrize(
+    ("fields", "gold"),
+    [
+        ({"solution": r"\boxed{7}", "answer": "5"}, "5"),
+        ({"solution": r"\boxed{7}"}, "7"),
+        ({"Answer": 7}, "7"),
+        ({"reward_model": {"ground_truth": "7", "style": "rule"}}, "7"),
+        ({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "#### 7"}]}, "7"),
+        ({"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": r"\boxed{7}"}]}, "7"),
+        ({"prompt": [{"role": "user", "content": "?"}], "completion": [{"role": "assistant", "content": "7"}]}, "7"),
+    ],
+)
+def test_the_answer_is_found_in_the_common_fields(fields: dict[str, Any], gold: str) -> None:
+    assert gold_of(row(**fields)) == gold
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "answer is None, not a text"),
+        ("", "answer is '', not a text"),
+        ("  \n", "not a text"),
+        ("nan", "answer is 'nan', neither a text nor a finite number"),
+        (float("nan"), "answer is nan, neither"),
+        (float("inf"), "answer is inf, neither"),
+        (True, "answer is True, neither"),
+        ([], "answer has 0 entries"),
+        (["1", "2"], "answer has 2 entries"),
+        ([True], "answer is True"),
+        ({"value": 5}, "neither a text nor a finite number"),
+        (f"{SOLUTION}\n####", "answer has #### without an answer"),
+        (f"{SOLUTION}\n#### \n ", "answer has #### without an answer"),
+        (r"so \boxed{ }", r"answer has \boxed{} without an answer"),
+    ],
+)
+def test_a_value_that_is_no_answer_is_refused_with_its_line(value: object, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        gold_of(row(answer=value))
+    assert str(caught.value).startswith("rows.jsonl, line 3: ")
+    assert message in str(caught.value)
+
+
+def test_a_row_without_an_answer_is_refused_with_the_flag_that_names_one() -> None:
+    with pytest.raises(DataError, match="no field answer or .* among question, key; .*--answer-field"):
+        gold_of(row(question="?", key="5"))
+    assert gold_of(row(question="?", key={"gold": "5"}), "key.gold") == "5"
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold", "kept"),
+    [
+        ("number", "$1,234 dollars", "$1,234 dollars"),
+        ("number", "3/4", "3/4"),
+        ("choice", "(b)", "B"),
+        ("choice", "C.", "C"),
+        ("expression", r"x = 5 \text{ or } x = 6", r"x = 5 \text{ or } x = 6"),
+        ("text", SOLUTION, SOLUTION),
+    ],
+)
+def test_a_gold_answer_of_its_kind_is_kept(kind: AnswerKind, gold: str, kept: str) -> None:
+    assert checked_gold("here", gold, kind) == kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold"),
+    [
+        ("number", SOLUTION),
+        ("number", "She shares 12 sweets with her three friends and keeps the rest"),
+        ("number", "unknown"),
+        ("number", "12:30"),
+        ("choice", "F"),
+        ("choice", "AB"),
+        ("choice", "B: 5"),
+        ("expression", SOLUTION),
+        ("text", " "),
+    ],
+)
+def test_a_gold_answer_of_another_kind_is_refused_with_its_place(kind: AnswerKind, gold: str) -> None:
+    with pytest.raises(DataError, match="^here: the gold answer is .* so every answer would be wrong"):
+        checked_gold("here", gold, kind)
+
+
+@pytest.mark.parametrize(
+    ("golds", "kind", "place"),
+    [
+        (["A", "(B)", "E."], "choice", None),
+        (["A", "F"], "expression", 0),
+        (["1", "2.5", "$3", "4 apples", "5%"], "number", None),
+        (["1", "2x"], "expression", 1),
+        (["1", "She shares 12 sweets with her three friends and keeps the rest"], "expression", 1),
+        ([r"\frac{1}{2}", "7"], "number", None),
+        ([r"\pi", "7"], "expression", 0),
+    ],
+)
+def test_the_kind_of_answers_follows_from_all_of_them(golds: list[str], kind: str, place: int | None) -> None:
+    assert kind_of(golds) == (kind, place)

@@ -1,0 +1,126 @@
+"""Files of own problems as benchmarks: their items, kinds of answers and names."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from lightreasoner import config
+from lightreasoner.config import EvaluateConfig, QuestionSettings
+from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
+from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
+from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.grading import verdicts
+
+
+def write(path: Path, *rows: dict[str, Any]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def own(file: str | Path, **settings: Any) -> OwnBenchmark:
+    (benchmark,) = chosen_benchmarks(QuestionSettings(benchmarks=(str(file),), **settings))
+    assert isinstance(benchmark, OwnBenchmark)
+    return benchmark
+
+
+def names_of(*files: str) -> list[str]:
+    return [benchmark.name for benchmark in chosen_benchmarks(QuestionSettings(benchmarks=files))]
+
+
+def test_a_file_becomes_a_benchmark_in_file_order_with_repeats(tmp_path: Path) -> None:
+    row = {"question": "One?", "answer": 1}
+    found = own(write(tmp_path / "my.jsonl", row, {"question": "Two?", "answer": "so #### 2"}, row))
+    assert (found.name, found.title, found.size, found.kind) == ("my", "my", 3, "number")
+    items = found.items(None, None)
+    assert [(item.question, item.answer) for item in items] == [("One?", "1"), ("Two?", "2"), ("One?", "1")]
+    assert len({item.id for item in items}) == 3
+    assert found.items(2, None) == items[:2]
+
+
+@pytest.mark.parametrize(
+    ("golds", "kind"),
+    [(["A", "(b)", "C"], "expression"), (["A", "(B)"], "choice"), (["1", "2"], "number"), (["1", "x+1"], "expression")],
+)
+def test_the_kind_follows_from_all_answers_and_is_said(
+    golds: list[str], kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "my.jsonl", *({"question": f"{gold}?", "answer": gold} for gold in golds))
+    assert own(file).kind == kind
+    said = capsys.readouterr().err
+    assert f"my: {len(golds)} problems from {file}; answers are compared as {kind}" in said
+    assert ("because" in said) == (kind == "expression")
+
+
+def test_a_given_kind_is_checked_against_every_row(tmp_path: Path) -> None:
+    file = write(tmp_path / "my.jsonl", {"question": "?", "answer": "a"}, {"question": "?", "answer": "red"})
+    assert own(file, answer_kind="text").items(None, None)[1].answer == "red"
+    with pytest.raises(DataError, match="my.jsonl, line 2: the gold answer is 'red', not a letter A … E"):
+        own(file, answer_kind="choice")
+    with pytest.raises(DataError, match="my.jsonl, line 1: the gold answer is 'a', not a number"):
+        own(file, answer_kind="number")
+
+
+def test_a_solution_without_a_mark_is_refused_with_its_line(tmp_path: Path) -> None:
+    solution = "She sells half of her clips to her friends in May and then all the others to her mother, so it is 72."
+    rows = [{"question": "?", "answer": "#### 72"}, {"question": "?", "answer": solution}]
+    with pytest.raises(DataError, match="my.jsonl, line 2: the gold answer is 'She sells"):
+        own(write(tmp_path / "my.jsonl", *rows))
+
+
+def test_fields_of_the_file_can_be_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "my.jsonl", {"q": {"text": "One?"}, "key": {"value": 7}, "answer": "no", "question": "no"})
+    (item,) = own(file, question_field="q.text", answer_field="key.value").items(None, None)
+    assert (item.question, item.answer) == ("One?", "7")
+
+
+def test_names_and_files_can_be_mixed_and_each_counts_once(tmp_path: Path) -> None:
+    file = write(tmp_path / "my.jsonl", {"question": "?", "answer": "1"})
+    assert names_of("gsm8k", file, "paper", file) == ["gsm8k", "my", *PAPER_SET[1:]]
+    assert chosen_benchmarks(QuestionSettings(benchmarks=("gsm8k",))) == [BENCHMARKS["gsm8k"]]
+
+
+def test_files_of_one_stem_and_of_a_benchmarks_name_get_names_of_their_own(tmp_path: Path) -> None:
+    row = {"question": "?", "answer": "1"}
+    files = [write(tmp_path / path, row) for path in ("a/test.jsonl", "b/test.jsonl", "b/test.json", "gsm8k.jsonl")]
+    assert names_of(*files) == ["a-test.jsonl", "b-test.jsonl", "test.json", "gsm8k.jsonl"]
+    assert names_of(files[0]) == ["test"]
+    assert names_of(*files[::-1]) == names_of(*files)[::-1]
+    assert names_of(write(tmp_path / "My problems (1).jsonl", row)) == ["My-problems-1"]
+    assert names_of(write(tmp_path / "paper.jsonl", row)) == ["paper.jsonl"]
+    with pytest.raises(DataError, match="is given twice"):
+        names_of(files[0], f"{tmp_path}/b/../a/test.jsonl")
+
+
+def test_a_folder_is_a_benchmark(tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "test.jsonl", {"question": "test?", "answer": "1"})
+    write(tmp_path / "mine" / "train.jsonl", {"question": "train?", "answer": "1"})
+    assert own(tmp_path / "mine").name == "mine"
+    assert [item.question for item in own(tmp_path / "mine").items(None, None)] == ["test?"]
+
+
+def test_an_empty_or_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="my.jsonl has no items"):
+        own(write(tmp_path / "my.jsonl"))
+    with pytest.raises(DataError, match="no file .*mx.jsonl; did you mean .*my.jsonl"):
+        own(tmp_path / "mx.jsonl")
+
+
+def test_paths_are_accepted_from_python_and_misspelt_names_are_not(tmp_path: Path) -> None:
+    config = EvaluateConfig.checked({"model": "m", "out": tmp_path, "benchmarks": [tmp_path / "my.jsonl", "gsm8k"]})
+    assert config.benchmarks == (str(tmp_path / "my.jsonl"), "gsm8k")
+    with pytest.raises(ConfigError, match="neither a benchmark nor a file here is called 'gms8k'; did you mean gsm8k"):
+        EvaluateConfig.checked({"model": "m", "out": tmp_path, "benchmarks": ["gms8k"]})
+
+
+def test_settings_of_files_without_a_file_are_refused(tmp_path: Path) -> None:
+    given = {"model": "m", "out": tmp_path, "benchmarks": ["paper", "gsm8k"], "answer_kind": "text"}
+    with pytest.raises(ConfigError, match="answer_kind describes files of your own, and benchmarks = paper, gsm8k"):
+        EvaluateConfig.checked(given)
+    assert EvaluateConfig.checked({**given, "benchmarks": ["gsm8k", "my.csv"]}).answer_kind == "text"
+
+
+def test_the_kinds_of_answers_are_those_of_the_judge() -> None:
+    assert get_args(config.AnswerKind) == get_args(verdicts.AnswerKind)
