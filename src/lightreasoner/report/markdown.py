@@ -6,7 +6,7 @@ from typing import Any
 from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
 from lightreasoner.report.model import PAPER_COSTS, Report
-from lightreasoner.report.tables import duration, fixed, gain, p_value, score, share, table, whole
+from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, score, share, table, whole
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
 
@@ -32,13 +32,17 @@ def _accuracy(report: Report) -> list[str]:
     if not report.accuracies:
         return []
     header = ["benchmark", "prompt", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)"]
+    header += ["cut off, %", "tokens"]
     rows = []
     for one in report.accuracies:
         tested = [*_tested(one.test), p_value(one.test["p_holm"])] if one.test else [""] * 4
         rows.append([one.title, str(one.prompts), str(one.total), score(one.before), score(one.after), *tested])
+        rows[-1] += lengths(one.lengths)
     for row in report.overall:
         means = [f"{100 * row[side]:.1f}" for side in ("before", "after")]
-        rows.append([f"mean of {row['benchmarks']}", str(row["prompts"]), str(row["total"]), *means, *_tested(row), ""])
+        rows.append(
+            [f"mean of {row['benchmarks']}", str(row["prompts"]), str(row["total"]), *means, *_tested(row), "", "", ""]
+        )
     return ["## Accuracy", "", *_rows(header, rows), *(f"\n{_text(text)}" for text in report.warnings)]
 
 

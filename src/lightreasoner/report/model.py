@@ -18,6 +18,8 @@ class Accuracy:
     """Accuracies, 0 … 1, of expert and fine-tuned model on the `total` items of a benchmark; one may be missing.
 
     `test` is the row of `evaluation.comparison.compare`: gain, interval, p-values; None without a comparison.
+    `lengths` is, for `before` and `after`, the share of cut-off answers (`cut_off`) and the `mean_tokens` of an answer;
+    None where that is not known.
     """
 
     prompts: Prompts
@@ -27,6 +29,7 @@ class Accuracy:
     before: Interval | None
     after: Interval | None
     test: Mapping[str, Any] | None
+    lengths: Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from os.path import commonprefix
@@ -19,6 +20,7 @@ from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report
+from lightreasoner.report.tables import cut_off_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
@@ -126,7 +128,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         verdict="",
         accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
-        warnings=tuple(run.comparison.get("warnings", ())),
+        warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
@@ -160,16 +162,22 @@ def _stage(run: RunFolder, what: str, folder: Path) -> StageFolder | None:
 
 def _evaluate(run: RunFolder) -> None:
     """Read the evaluations before and after, and compare them if there are both."""
-    folder = run.path / "evaluate"
-    before, after = (
-        next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)
-    )
-    if not (before or after) and folder.is_dir():
-        after = folder  # `lightr evaluate --out RUN/evaluate` of the merged model alone
+    before, after = evaluations(run.path)
     run.before = _attempt(run, "evaluation before", before, read_evaluation) or []
     run.after = _attempt(run, "evaluation after", after, read_evaluation) or []
     if before and run.before and run.after:
         run.comparison = _attempt(run, "comparison", after, lambda path: compare(before, path, judge=run.judge)) or {}
+
+
+def evaluations(run: Path) -> tuple[Path | None, Path | None]:
+    """The folders of the evaluations before and after."""
+    folder = run / "evaluate"
+    before, after = (
+        next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)
+    )
+    if after is None and any(folder.glob("*/*/*/manifest.json")):
+        after = folder  # `lightr evaluate --out RUN/evaluate` of the merged model
+    return before, after
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
@@ -203,7 +211,9 @@ def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
         assert known is not None
         title, total = known.benchmark.title, known.figures["total"]
         scores = _score(first, run.judge), _score(second, run.judge)
-        rows.append(Accuracy(prompts, name, title, total, *scores, tests.get((prompts, name))))
+        test = tests.get((prompts, name))
+        lengths = test["lengths"] if test else {"before": _lengths(first), "after": _lengths(second)}
+        rows.append(Accuracy(prompts, name, title, total, *scores, test, lengths))
     return tuple(rows)
 
 
@@ -215,14 +225,24 @@ def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Interval | N
     return Interval.of(figures, "accuracy")
 
 
+def _cut_off(run: RunFolder) -> list[str]:
+    """Warnings of the evaluations that there are, where there is no comparison."""
+    return cut_off_warnings({f"{one.prompt}/{one.benchmark.name}": one.figures for one in (*run.before, *run.after)})
+
+
+def _lengths(evaluated: Evaluated | None) -> Mapping[str, float | None]:
+    figures = evaluated.figures if evaluated else {}
+    return {name: figures.get(name) for name in ("cut_off", "mean_tokens")}
+
+
 def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int]) -> Cost:
     tuned = (run.tuned[1].result if run.tuned else None) or {}
     sampled = (run.sampled[1].result if run.sampled else None) or {}
-    known = {name: stage["seconds"] for name, stage in (("sample", sampled), ("finetune", tuned)) if "seconds" in stage}
-    summary = run.of_json("summary.json").get("seconds", {})
-    seconds = summary | {name: value for name, value in known.items() if name not in summary}
+    seconds = run.of_json("summary.json").get("seconds", {}) | times(run.path)
+    if run.sampled and run.sampled[0].made_by != "sample":  # its folder does not hold the time of the sampling
+        seconds = {run.sampled[0].made_by if name == "sample" else name: time for name, time in seconds.items()}
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
-    both = [seconds.get(name) for name in ("sample", "finetune")]
+    both = [seconds.get("sample", seconds.get("baseline")), seconds.get("finetune")]
     scored = bool(labels and labels.steps)
     return Cost(
         seconds=seconds,
@@ -233,6 +253,31 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
         scored_tokens=2 * tokens[1] if scored else None,
         gain=100 * rows[0]["gain"] if rows else None,
     )
+
+
+def times(run: Path) -> dict[str, float]:
+    """Seconds of each finished stage over all its sittings, from its own files, by the names of `lightr run`.
+
+    They count from the opening of a stage to its end: loading models, but not reading and hashing the inputs. What a
+    killed process did after its last commit or checkpoint is lost and done again; only that time is missing.
+    """
+    found = {name: _seconds([run / name]) for name in ("sample", "finetune") if (run / name).is_dir()}
+    with suppress(OSError, ValueError):
+        found["merge"] = json.loads((run / "merged" / "lightreasoner.json").read_text(encoding="utf-8")).get("seconds")
+    for name, folder in zip(("evaluate_before", "evaluate_after"), evaluations(run), strict=True):
+        if folder is not None:
+            found[name] = _seconds([manifest.parent for manifest in folder.glob("*/*/*/manifest.json")])
+    return {name: round(seconds, 1) for name, seconds in found.items() if seconds is not None}
+
+
+def _seconds(stages: Sequence[Path]) -> float | None:
+    """Time of these stages together; None if there are none, or one is not finished or recorded none."""
+    try:
+        parts = [read_stage(stage)[1].seconds for stage in stages]
+    except LightReasonerError:
+        return None
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
-from lightreasoner.evaluation.comparison import Prompts
+from lightreasoner.evaluation.comparison import MOST_CUT_OFF, Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.grading.verdicts import VERDICTS
 
@@ -34,26 +34,47 @@ def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         rows.append([prompt, *cells, f"{100 * mean:.1f}" if len(figures) == len(names) else ""])
     if len(names) == 1:  # no average of one
         header, rows = header[:-1], [row[:-1] for row in rows]
-    return [*table(header, rows), "", *(_details(key, figures) for key, figures in results.items())]
+    details = (_details(key, figures) for key, figures in results.items())
+    return [*table(header, rows), "", *details, *(f"warning: {text}" for text in cut_off_warnings(results))]
+
+
+def cut_off_warnings(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A warning for each benchmark of an evaluation where more than `MOST_CUT_OFF` of the answers were cut off."""
+    return [
+        f"{key}: {100 * share:.1f} % of the answers were cut off at the length limit, so their accuracy is that of the "
+        "limit too. Raise --max-answer-tokens, as far as the context allows"
+        for key, figures in results.items()
+        if (share := figures.get("cut_off") or 0) > MOST_CUT_OFF
+    ]
 
 
 def comparison_lines(result: Mapping[str, Any]) -> list[str]:
     """One row for each benchmark, means below, warnings last."""
     header = ["prompt", "benchmark", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)", "MDE"]
+    header += ["cut off", "tokens"]
     rows = [
         [
             *_compared(row, BENCHMARKS[row["benchmark"]].title),
             f"{row['p_holm']:.2g}",
             "" if row["minimal_detectable"] is None else f"{100 * row['minimal_detectable']:.1f}",
+            *lengths(row["lengths"]),
         ]
         for row in result["benchmarks"]
     ]
-    rows += [[*_compared(row, f"AVG of {row['benchmarks']}"), "", ""] for row in result["overall"]]
+    rows += [[*_compared(row, f"AVG of {row['benchmarks']}"), "", "", "", ""] for row in result["overall"]]
     legend = (
-        "Accuracies in %, gains in points with bootstrap intervals; p: exact McNemar (items pooled in AVG); "
-        "MDE: minimum detectable effect at 80 % power, in points."
+        "Accuracies in %, gains in points with score intervals (Tango); p: exact McNemar (items pooled in AVG); "
+        "MDE: minimum detectable effect at 80 % power, in points; "
+        "cut off: % of the answers that reached the length limit, tokens: mean of an answer, before → after."
     )
     return [*table(header, rows), "", legend, *(f"warning: {text}" for text in result["warnings"])]
+
+
+def lengths(sides: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """Cut-off answers in %, and mean tokens of an answer, each before → after or of the side that is known."""
+    known = [side for side in (sides["before"], sides["after"]) if None not in side.values()]
+    units = {"cut_off": 100, "mean_tokens": 1}
+    return [" → ".join(f"{unit * (side[name] or 0):.1f}" for side in known) for name, unit in units.items()]
 
 
 def _compared(row: Mapping[str, Any], title: str) -> list[str]:
@@ -115,6 +136,8 @@ def _details(key: str, figures: Mapping[str, Any]) -> str:
     parts = [f"{key}: n = {figures['total']}, {figures['metric']}"]
     parts += [f"{figures[verdict]} {verdict.replace('_', ' ')}" for verdict in VERDICTS if verdict in figures]
     parts += [f"{figures[name]} {what}" for name, what in GENERATION_TROUBLE.items() if figures.get(name)]
+    if figures.get("mean_tokens") is not None:
+        parts.append(f"{figures['mean_tokens']:.1f} tokens an answer")
     parts += [f"pass@{k} {100 * share:.1f}" for k, share in figures.get("pass_at", {}).items()]
     if "majority" in figures:
         parts.append(f"majority vote {100 * figures['majority']:.1f}")

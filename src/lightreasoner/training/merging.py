@@ -1,6 +1,7 @@
 """Stage 3: merge base + adapter into a folder that `from_pretrained` loads, and compare the two on disk."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     with locked(config.out.parent):
         if config.out.exists():
             return _earlier_merge(config.out, request)
+        started = time.perf_counter()
         tokenizer = load_tokenizer(source, config)
         # Merged in float32 whatever the target: adding a small update to 16-bit weights would lose most of it.
         in_float32 = config.model_copy(update={"dtype": "float32"})
@@ -75,7 +77,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             tokenizer.save_pretrained(folder)
             reloaded = load_model(ModelSource(str(folder), folder), in_float32)
             difference = _small_difference(expected, _log_probabilities(reloaded, tokenizer), dtype_name, config.out)
-            result = {**request, **difference, "created": now()}
+            seconds = round(time.perf_counter() - started, 1)
+            result = {**request, **difference, "created": now(), "seconds": seconds}
             (folder / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
             write_json(folder / RESULT, result)
         return result
