@@ -15,6 +15,7 @@ def markdown(report: Report) -> str:
     blocks = [
         [f"# {_text(report.run)}", "", _text(report.verdict)],
         [f"- not in this report: {_text(text)}" for text in report.missing],
+        [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),
         _labels(report.labels) if report.labels else [],

@@ -67,6 +67,7 @@ class Report:
         accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
         warnings: those of the comparison.
+        sample_warnings: signs that questions, prompt or pair are wrong, see `samples.statistics.sample_warnings`.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
         training: rows of the training log.
@@ -83,6 +84,7 @@ class Report:
     accuracies: tuple[Accuracy, ...]
     overall: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
+    sample_warnings: tuple[str, ...]
     cost: Cost
     beta: float | None
     alpha: float | None

@@ -25,6 +25,7 @@ from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
+from lightreasoner.samples.statistics import JUDGED, figures_of, sample_warnings
 from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
@@ -129,6 +130,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
+        sample_warnings=_sample_warnings(run),
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
@@ -197,6 +199,17 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
         generated += len(rollout.response_ids)
         scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # the last token predicts nothing
     return counter.result(), (generated, scored)
+
+
+def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
+    if not run.sampled:
+        return ()
+    made, stage = run.sampled
+    result = stage.result or {}
+    # Another rule keeps the share that it is told to.
+    kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
+    rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
+    return tuple(sample_warnings(figures_of(stage.tables("rollouts", JUDGED), kept, **rows)))
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:

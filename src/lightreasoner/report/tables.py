@@ -89,15 +89,23 @@ def _compared(row: Mapping[str, Any], title: str) -> list[str]:
 def run_lines(result: Mapping[str, Any]) -> list[str]:
     """The summary of a run: the pair, kept steps and labels, the comparison, the times."""
     sampled, tuned = result["sample"], result["finetune"]
+    kl = f", mean KL {sampled['mean_kl']:.2f} nats" if sampled.get("mean_kl") is not None else ""
     return [
         f"expert {result['expert']}, amateur {result['amateur']}, "
         f"{sampled['questions']} questions of {result['dataset']}",
-        f"kept {sampled['kept_steps']} of {sampled['steps']} steps; trained on {tuned['labels_trained']} labels",
+        f"kept {sampled['kept_steps']} of {sampled['steps']} steps ({kept_share(sampled)}{kl}); "
+        f"trained on {tuned['labels_trained']} labels",
+        *(f"warning: {text}" for text in sampled.get("warnings", ())),
         "",
         *comparison_lines(result["comparison"]),
         "",
         "time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items()),
     ]
+
+
+def kept_share(counts: Mapping[str, int]) -> str:
+    """Share of kept steps."""
+    return f"{100 * counts['kept_steps'] / max(counts['steps'], 1):.0f} %"
 
 
 def study_lines(result: Mapping[str, Any]) -> list[str]:

@@ -150,12 +150,12 @@ class StageFolder:
                 ledger.truncate(before)
                 raise
 
-    def tables(self, kind: str) -> Iterator[pa.Table]:
-        """The committed shards of one kind, in order of commit."""
+    def tables(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The committed shards of one kind, in order of commit, with all columns or these."""
         for entry in self._entries:
             name = f"{kind}-{entry['shard']:05d}.parquet"
             if name in entry["files"]:
-                yield pq.read_table(self.path / name)
+                yield pq.read_table(self.path / name, columns=columns)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Mark the stage as finished, with its result, which is given back; the last thing that a stage writes."""

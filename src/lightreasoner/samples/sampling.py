@@ -25,9 +25,10 @@ from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, open_stage, settle
+from lightreasoner.runs.stage import Commit, StageFolder, open_stage, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
+from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
 
@@ -64,6 +65,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         data_dir=config.data_dir,
         question_field=config.question_field,
     )
+    warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
     found = find_pair(config)
     template = PromptTemplate(load_tokenizer(found.expert, config), config.cue, config.chat_template)
     made = folder.Sampled(
@@ -109,8 +111,32 @@ def sample(config: SampleConfig) -> dict[str, Any]:
                 "too_long_questions": too_long,
                 "stop_ids": list(sampler.decoding.stop_ids),
                 "tokens_left_out": pair.vocabulary.left_out,
+                **_judged(stage, config, problems.duplicates, too_long, warned),
             }
         )
+
+
+def _judged(
+    stage: StageFolder, config: SampleConfig, duplicates: int, too_long: int, warned: Sequence[str]
+) -> dict[str, Any]:
+    """Means over all steps, and what they say about questions, prompt and pair."""
+    kept = stage.counts["kept_steps"] if config.divergence_beta is not None else None
+    figures = figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long)
+    return {
+        "mean_kl": figures.mean_kl,
+        "mean_expert_entropy": figures.expert_entropy,
+        "mean_amateur_entropy": figures.amateur_entropy,
+        "warnings": _warn(figures, warned),
+    }
+
+
+def _warn(figures: SampleFigures, warned: Sequence[str] = ()) -> list[str]:
+    """All warnings about these samples; those that were not yet given are printed."""
+    texts = sample_warnings(figures)
+    for text in texts:
+        if text not in warned:
+            say(f"warning: {text}")
+    return texts
 
 
 class Sampler(ModelWork[Prompted, Shard]):
