@@ -15,6 +15,9 @@ def markdown(report: Report) -> str:
     blocks = [
         [f"# {_text(report.run)}", "", _text(report.verdict)],
         [f"- not in this report: {_text(text)}" for text in report.missing],
+        ["These commands make what is missing:", "", *(f"    {command}" for command in report.completing)]
+        if report.completing
+        else [],
         [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),

@@ -74,6 +74,7 @@ class Report:
         settings: by dotted name.
         commands: commands that reproduce the run.
         missing: parts that the folder lacks, one sentence each.
+        completing: commands that make the missing stages, in order.
     """
 
     run: str
@@ -95,6 +96,7 @@ class Report:
     environment: Mapping[str, str]
     commands: tuple[str, ...]
     missing: tuple[str, ...]
+    completing: tuple[str, ...]
 
     @property
     def main_test(self) -> Mapping[str, Any] | None:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lightreasoner.config import JudgeName
+from lightreasoner.config import AnswerSettings, EvaluateConfig, JudgeName
+from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
@@ -141,6 +142,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         environment=run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {}),
         commands=_commands(run),
         missing=tuple(run.missing),
+        completing=_completing(run),
     )
     return replace(found, verdict=verdict_of(found))
 
@@ -307,3 +309,51 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
         return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
     sampling = sampling_commands(run.sampled[0], again) if run.sampled else []
     return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))
+
+
+def _completing(run: RunFolder) -> tuple[str, ...]:
+    """Commands that make the missing stages in this folder; none where it does not say which models are meant."""
+    if (run.tuned and run.before and run.after) or not (run.sampled or run.tuned):
+        return ()
+    if (run.path / "config.yaml").exists():
+        return (_words("run", config=run.path / "config.yaml", out=run.path),)
+    made = run.sampled[0] if run.sampled else run.tuned[0].samples if run.tuned else None
+    assert made is not None
+    expert = {"model": made.expert, "model_revision": made.expert_revision}
+    commands = []
+    if not run.tuned:
+        commands.append(_words("finetune", **expert, data=run.path, out=run.path))
+    if not (run.path / "merged").is_dir():
+        commands.append(_words("merge", **expert, adapter=run.path, out=run.path / "merged"))
+    asked = _asked(run, made)
+    for found, name, model in (
+        (run.before, BEFORE[0], expert),
+        (run.after, AFTER[0], {"model": str(run.path / "merged")}),
+    ):
+        if not found:
+            config = EvaluateConfig(**model, **asked, out=run.path / "evaluate" / name)
+            usual = (key for key, field in EvaluateConfig.model_fields.items() if getattr(config, key) == field.default)
+            commands.append(shlex.join(["lightr", "evaluate", *config.flags(*usual), "--out", str(config.out)]))
+    return tuple(commands)
+
+
+def _asked(run: RunFolder, made: Provenance) -> dict[str, Any]:
+    """The settings of the evaluation that is there; without one, the benchmark of the questions if there is one."""
+    there = [one for one in (run.before or run.after) if not one.is_imported]
+    if not there:
+        return {"benchmarks": (made.dataset,)} if made.dataset in BENCHMARKS else {}
+    known = {name: value for one in there for name, value in one.settings.items() if value is not None}
+    names = set(AnswerSettings.model_fields) - {"stop_strings", "answer_batch_size"} | {"cue", "seed", "dtype"}
+    parts = [one.settings["items"] for one in there if one.settings["items"] < (one.benchmark.size or 0)]
+    return {
+        **{name: known[name] for name in names & set(known)},
+        "benchmarks": tuple(dict.fromkeys(one.benchmark.name for one in there)),
+        "prompts": "both" if {"chat", "plain"} <= {one.prompt for one in there} else known.get("prompt", "chat"),
+        "max_items": max(parts, default=None),
+    }
+
+
+def _words(command: str, **flags: Any) -> str:
+    """A `lightr` command with these flags."""
+    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in flags.items() if value is not None)
+    return shlex.join(["lightr", command, *chain.from_iterable(pairs)])

@@ -146,8 +146,11 @@ def figures_of(
     count = empty = 0
     responses: set[int] = set()
     for table in rollouts:
+        # A token that one model lacks has −∞ in its column.
         columns = [Ragged.of(table[name]).values.astype(np.float64) for name in JUDGED[:5]]
-        for mean, values in zip((kl, expert, amateur, advantage), (*columns[:3], columns[3] - columns[4]), strict=True):
+        with np.errstate(invalid="ignore"):
+            columns[3] -= columns.pop()
+        for mean, values in zip((kl, expert, amateur, advantage), columns, strict=True):
             mean.add(values)
         for response, finished in zip(Ragged.of(table["response_ids"]), table["finished"].to_pylist(), strict=True):
             count += 1
