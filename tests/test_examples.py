@@ -1,9 +1,15 @@
 """The examples run as they are."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from lightreasoner.cli import app
+from lightreasoner.report import report
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,3 +22,59 @@ def test_the_whole_method_flat() -> None:
     assert found.returncode == 0, found.stderr
     assert int(re.search(r"(\d+) labels from 20 questions", found.stdout).group(1)) > 20
     assert "accuracy on 100 new problems" in found.stdout
+
+
+def stages_of_the_readme(out: Path) -> list[str]:
+    """The README's stage-by-stage commands, with small models, few problems and this run folder."""
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = [block for block in blocks if "lightr sample " in block]
+    text = block[block.index("lightr sample ") :]
+    small = {
+        "Qwen/Qwen2.5-Math-1.5B": "miniature/expert", "Qwen/Qwen2.5-0.5B": "miniature/base", "runs/mine": str(out),
+        "--dataset gsm8k": "--dataset arithmetic --max-questions 12", "--steps 1000": "--steps 2",
+        "--benchmarks gsm8k svamp": "--benchmarks arithmetic --max-items 6 --max-answer-tokens 24",
+    }  # fmt: skip
+    for known, changed in small.items():
+        assert known in text
+        text = text.replace(known, changed)
+    return [line.partition("#")[0].strip() for line in text.splitlines()]
+
+
+def test_the_stages_of_the_readme_give_a_complete_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    out = tmp_path / "mine"
+    commands = stages_of_the_readme(out)
+    assert [command.split()[1] for command in commands] == [
+        "sample", "finetune", "merge", "evaluate", "evaluate", "report",
+    ]  # fmt: skip
+    for command in commands:
+        app(shlex.split(command)[1:], exit_on_error=False, print_error=False, result_action="return_value")
+    found = report(out)
+    assert (found.missing, found.completing) == ((), ())
+    assert found.main_test is not None
+    assert list(found.cost.seconds) == ["sample", "finetune", "merge", "evaluate_before", "evaluate_after"]
+    assert (out / "report.html").is_file()
+
+
+def test_a_report_names_the_commands_that_complete_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From samples alone, the named commands lead to a complete report; each is named until it is done."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    out = tmp_path / "my run"
+    app([*shlex.split(stages_of_the_readme(tmp_path / "mine")[0])[1:-1], str(out)], result_action="return_value")
+    named = report(out).completing
+    assert [shlex.split(command)[1] for command in named] == ["finetune", "merge", "evaluate", "evaluate"]
+    cheap = {"finetune": ["--steps", "2"], "evaluate": ["--max-items", "6", "--max-answer-tokens", "24"]}
+    asked = 0
+    while todo := report(out).completing:
+        words = shlex.split(todo[0])[1:]
+        if words[0] == "evaluate" and asked:  # the second one is asked like the first, without being told
+            assert "--max-items 6" in todo[0]
+            assert "--max-answer-tokens 24" in todo[0]
+        else:
+            words += cheap.get(words[0], [])
+        asked += words[0] == "evaluate"
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    found = report(out)
+    assert found.missing == ()
+    assert found.main_test is not None
+    assert found.warnings == () or "cut off" in "".join(found.warnings)

@@ -1,6 +1,7 @@
 """`lightr plan` and `lightr doctor`: estimates against real runs, and checks of model pairs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def test_the_doctor_checks_that_two_models_share_a_vocabulary(
     sound = examine(expert="miniature/expert", amateur="miniature/small")
     assert sound["fit"]
     verdicts = {finding["what"]: finding["verdict"] for finding in sound["findings"]}
-    assert {verdicts[name] for name in ("vocabulary", "sizes", "chat template", "stop tokens", "context")} == {"ok"}
+    checked = ("vocabulary", "sizes", "chat template", "stop tokens", "context", "trial")
+    assert {verdicts[name] for name in checked} == {"ok"}
+    assert re.search(r"\d+ % kept at β = 0.4 .*mean KL \d\.\d\d nats", sound["findings"][-1]["seen"])
     assert not examine(expert="miniature/expert", amateur="miniature/none")["fit"]
     other = tmp_path / "other"
     other.mkdir()
@@ -117,4 +120,20 @@ def test_the_doctor_checks_that_two_models_share_a_vocabulary(
     content["model"]["vocab"] |= {names[300]: 301, names[301]: 300}
     (other / "tokenizer.json").write_text(json.dumps(content))
     found = examine(expert="miniature/expert", amateur=str(other))
+    assert not any(finding["what"] == "trial" for finding in found["findings"])
     assert "2 of 640 ids differ" in found["findings"][-1]["seen"]
+
+
+def test_the_doctor_names_a_broken_amateur_and_loads_no_model_that_does_not_fit(
+    random_amateur: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pair = {"expert": "miniature/expert", "amateur": str(random_amateur)}
+    trial, *warnings = [finding for finding in examine(**pair)["findings"] if finding["what"] == "trial"]
+    assert {trial["verdict"], *(finding["verdict"] for finding in warnings)} == {"warning"}
+    assert any("the amateur hardly predicts" in finding["seen"] for finding in warnings)
+    assert not any(finding["what"] == "trial" for finding in examine(**pair, no_trial=True)["findings"])
+    monkeypatch.setattr("lightreasoner.doctor._free_memory", lambda: 1000)
+    last = examine(**pair)["findings"][-1]
+    assert (last["what"], last["verdict"]) == ("trial", "warning")
+    assert last["seen"].startswith("not made: the weights need")

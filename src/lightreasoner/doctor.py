@@ -1,4 +1,4 @@
-"""`lightr doctor`: check this machine, and that two models share a vocabulary. Changes nothing."""
+"""`lightr doctor`: check this machine, and that two models are a pair to learn from. Changes nothing."""
 
 import os
 import shutil
@@ -12,14 +12,16 @@ import psutil
 import torch
 from huggingface_hub import constants
 
-from lightreasoner.config import MachineSettings
+from lightreasoner.config import MachineSettings, SampleConfig
 from lightreasoner.data import hub
+from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
 from lightreasoner.models.loading import (
     ModelSource,
     check_weights,
     dtype_name,
     find_model,
+    find_pair,
     load_generation_config,
     load_tokenizer,
     pick_device,
@@ -29,6 +31,10 @@ from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
+from lightreasoner.samples.sampling import Prompted, Sampler
+from lightreasoner.samples.statistics import figures_of, sample_warnings
+
+TRIAL_QUESTIONS, TRIAL_TOKENS = 8, 48
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -42,14 +48,21 @@ class Finding(NamedTuple):
 
 
 def examine(
-    *, expert: str | None = None, amateur: str | None = None, expert_revision: str | None = None
+    *,
+    expert: str | None = None,
+    amateur: str | None = None,
+    expert_revision: str | None = None,
+    no_trial: bool = False,
 ) -> dict[str, Any]:
-    """Check this machine, and that two models share a vocabulary. Exit code 1 if a check fails.
+    """Check this machine, and that two models are a pair to learn from. Exit code 1 if a check fails.
+
+    With a pair, both models are loaded and sampled on a few bundled questions, if they fit into memory.
 
     Args:
         expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
         amateur: weaker model that should share its vocabulary.
         expert_revision: branch, tag or commit of a Hub expert.
+        no_trial: do not load the models.
 
     Returns:
         `findings`, and `fit`: no check failed.
@@ -65,6 +78,8 @@ def examine(
         findings += _checked("expert", lambda: _model(expert, expert_revision))
         if amateur:
             findings += _checked("pair", lambda: _pair(expert, expert_revision, amateur))
+            if not no_trial and all(finding.verdict != "wrong" for finding in findings):
+                findings += _checked("trial", lambda: _trial(expert, expert_revision, amateur))
     return {
         "findings": [finding._asdict() for finding in findings],
         "fit": all(finding.verdict != "wrong" for finding in findings),
@@ -168,6 +183,52 @@ def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
         is_smaller = counts[1] < counts[0]
         findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))
     return findings
+
+
+def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
+    """Sample a few bundled questions as `lightr sample` does, and judge the figures as it does."""
+    config = SampleConfig(
+        expert=expert,
+        expert_revision=revision,
+        amateur=amateur,
+        dataset="arithmetic",
+        max_questions=TRIAL_QUESTIONS,
+        max_new_tokens=TRIAL_TOKENS,
+        out=Path(),  # nothing is written
+    )
+    found = find_pair(config)
+    width = 2 if dtype_name(config) in ("bfloat16", "float16") else 4
+    needed = sum(_parameters(source) for source in (found.expert, found.amateur)) * width
+    if needed > (free := _free_memory()):
+        return [Finding("trial", "warning", f"not made: the weights need {size(needed)}, and {size(free)} are free")]
+    template = PromptTemplate(load_tokenizer(found.expert), config.cue)
+    problems = load_problems("arithmetic", limit=TRIAL_QUESTIONS, seed=config.seed).problems
+    prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems]
+    stops = template.stops(load_generation_config(found.expert), config.stop_strings)
+    (shard,) = Sampler.of(found.load(), template, stops, config).run(prompted)
+    figures = figures_of([shard.rollouts], len(shard.labels))
+    seen = (
+        f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "
+        f"at β = {config.divergence_beta} (paper: 20 %, bundled miniature: 48 %), "
+        f"mean KL {figures.mean_kl or 0:.2f} nats (usual: 0.3 to 1.5)"
+    )
+    warnings = sample_warnings(figures)
+    return [
+        Finding("trial", "warning" if warnings else "ok", seen),
+        *(Finding("trial", "warning", text) for text in warnings),
+    ]
+
+
+def _parameters(source: ModelSource) -> int:
+    """Number of weights; of GGUF files an upper bound, 4 bits each."""
+    if source.gguf_file:
+        return 2 * (source.folder / source.gguf_file).stat().st_size
+    return Shape.of(read_config(str(source.folder), None), source.name).parameters
+
+
+def _free_memory() -> int:
+    device = pick_device("auto")
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def finding_lines(result: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ Only this module knows the order of the stages. Stages do not import one another
 """
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.report import write_page
+from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
@@ -42,7 +42,6 @@ def run(config: RunConfig) -> dict[str, Any]:
         if earlier is None:
             write_atomically(config.out / "config.yaml", to_yaml(config).encode())
             write_json(config.out / "environment.json", {"at": now(), **environment()})
-        seconds: dict[str, float] = dict(earlier["seconds"]) if earlier else {}
         summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "sample": lambda: sample(config.for_sample()),
@@ -53,15 +52,12 @@ def run(config: RunConfig) -> dict[str, Any]:
         }
         for name, stage in stages.items():
             say(f"== {name}")
-            started = time.perf_counter()
             summary[name] = stage()
-            # A finished stage returns at once; the earlier summary has its time.
-            seconds[name] = max(seconds.get(name, 0.0), round(time.perf_counter() - started, 1))
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
             return earlier  # nothing was left to do
-        summary["seconds"] = seconds
+        summary["seconds"] = times(config.out)
         write_json(config.out / "summary.json", summary)
         say(f"report: {write_page(config.out)['file']}")
         return summary

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, bootstrap, norm, ttest_rel
+from scipy.stats import binom, binomtest, multinomial, norm, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -25,6 +25,7 @@ from lightreasoner.evaluation.statistics import (
     majority,
     mean_interval,
     minimal_detectable_difference,
+    paired_interval,
     pass_at_k,
     wilson_interval,
 )
@@ -73,8 +74,9 @@ def test_a_row_of_results_holds_an_interval_as_three_keys() -> None:
     interval = Interval(0.5, 0.25, 0.75)
     assert interval.named("gain") == {"gain": 0.5, "low": 0.25, "high": 0.75}
     assert Interval.of({"total": 9, **interval.named("gain")}, "gain") == interval
-    row = compare_pairs([0, 0], [1, 1], resamples=1).as_row()
-    assert (row["gain"], row["low"], row["high"]) == (1.0, 1.0, 1.0)
+    row = compare_pairs([0, 0], [1, 1]).as_row()
+    assert (row["gain"], row["high"]) == (1.0, 1.0)
+    assert row["low"] < 0.1
     assert set(row) == {
         "gained", "lost", "total", "p_value", "before", "after", "gain", "low", "high", "minimal_detectable",
     }  # fmt: skip
@@ -94,7 +96,7 @@ def answers(both: int, gained: int, lost: int, neither: int) -> tuple[list[bool]
 
 
 def mcnemar(before: Sequence[float], after: Sequence[float]) -> BenchmarkComparison:
-    """The test of 0/1 scores, without a bootstrap."""
+    """The test of 0/1 scores, which draws nothing."""
     return compare_pairs(before, after, resamples=1)
 
 
@@ -213,12 +215,83 @@ def test_no_key_is_more_frequent_than_the_majoritys_and_none_as_frequent_came_be
         assert all(keys.count(key) <= keys.count(keys[index]) for key in keys if key is not None)
 
 
-# Bootstrap intervals. An end of one of 10,000 resamples has a standard error of √(0.025 · 0.975/10⁴)/φ(1.96) =
-# 0.027 standard errors of the mean; two independent ones differ by 0.038, and 0.16 is more than four of these.
+# Intervals of gains and of means over several samples.
 
 
-def close(found: tuple[float, float], expected: tuple[float, float], standard_error: float, step: float = 0) -> bool:
-    return bool(np.abs(np.subtract(found, expected)).max() <= 0.16 * standard_error + step + 1e-12)
+def gain_interval(gained: int, lost: int, total: int) -> Interval:
+    return paired_interval(np.repeat([1.0, -1.0, 0.0], [gained, lost, total - gained - lost]))
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "total", "low", "high"),
+    [
+        (1, 7, 21, -0.517, -0.026),  # Fagerland, Lydersen and Laake, Stat. Med. 33, 2014, Table V: airways, Tango
+        (16, 8, 86, -0.020, 0.207),  # tests of the R package ratesci: 53, 16, 8 and 9 pairs
+        (0, 1, 44, -0.118, 0.059),  # Tango, Stat. Med. 17, 1998: disinfection of contact lenses
+    ],
+)
+def test_the_interval_of_a_gain_is_the_published_one(
+    gained: int, lost: int, total: int, low: float, high: float
+) -> None:
+    found = gain_interval(gained, lost, total)
+    assert (round(found.low, 3), round(found.high, 3)) == (low, high)
+    assert found.value == pytest.approx((gained - lost) / total, abs=1e-12)
+
+
+@pytest.mark.parametrize("total", [1, 2, 10, 44, 2000])
+def test_no_changed_item_leaves_an_interval_that_knows_the_number_of_items(total: int) -> None:
+    # With g = l = 0: q = 0, and n·δ = z·√(n·δ(1 − δ)) at δ = z²/(n + z²).
+    square = 1.959963984540054**2
+    found = gain_interval(0, 0, total)
+    assert (found.low, found.value, found.high) == pytest.approx((-square / (total + square), 0, -found.low), abs=1e-9)
+
+
+def score(gained: int, lost: int, total: int, delta: float) -> float:
+    """Tango's statistic, with the nuisance parameter from a numerical maximum of the likelihood."""
+    shares = np.linspace(max(0.0, -delta), (1 - delta) / 2, 200_001)[1:-1]
+    with np.errstate(divide="ignore"):
+        likelihood = gained * np.log(shares + delta) if gained else np.zeros_like(shares)
+        likelihood = likelihood + (lost * np.log(shares) if lost else 0)
+        likelihood += (total - gained - lost) * np.log1p(-2 * shares - delta)
+    q = shares[likelihood.argmax()]
+    return float((gained - lost - total * delta) / math.sqrt(total * (2 * q + delta - delta**2)))
+
+
+@pytest.mark.parametrize(("gained", "lost", "total"), [(3, 1, 12), (12, 30, 90), (5, 5, 40), (20, 2, 25), (1, 19, 20)])
+def test_the_score_test_rejects_exactly_what_is_outside_the_interval(gained: int, lost: int, total: int) -> None:
+    found = gain_interval(gained, lost, total)
+    assert score(gained, lost, total, found.low) == pytest.approx(1.96, abs=0.002)
+    assert score(gained, lost, total, found.high) == pytest.approx(-1.96, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("total", "up", "down"), [(10, 0.0, 0.05), (10, 0.3, 0.1), (20, 0.02, 0.02), (20, 0.5, 0.1), (30, 0.2, 0.2)]
+)
+def test_the_interval_of_a_gain_covers_the_truth_in_95_percent_of_all_outcomes(
+    total: int, up: float, down: float
+) -> None:
+    outcomes = [(gained, lost) for gained in range(total + 1) for lost in range(total + 1 - gained)]
+    counts = [(gained, lost, total - gained - lost) for gained, lost in outcomes]
+    chances = multinomial.pmf(counts, total, [up, down, 1 - up - down])
+    truth = up - down
+    covers = [
+        chance > 1e-7 and (found := gain_interval(*outcome, total)).low - 1e-9 <= truth <= found.high + 1e-9
+        for outcome, chance in zip(outcomes, chances, strict=True)
+    ]
+    assert chances[covers].sum() > 0.93
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))))
+@settings(deadline=None)
+def test_the_interval_of_a_gain_holds_it_mirrors_and_shrinks_with_more_items(counts: tuple[int, int, int]) -> None:
+    gained, lost, total = counts
+    lost = min(lost, total - gained)
+    there, back = gain_interval(gained, lost, total), gain_interval(lost, gained, total)
+    assert -1 <= there.low <= there.value <= there.high <= 1
+    assert there.low < there.high
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
+    more = gain_interval(4 * gained, 4 * lost, 4 * total)
+    assert more.high - more.low < there.high - there.low
 
 
 def shares(items: int, samples: int, skill: float, seed: int) -> list[float]:
@@ -227,35 +300,55 @@ def shares(items: int, samples: int, skill: float, seed: int) -> list[float]:
     return (rng.binomial(samples, rng.beta(skill, 1, items)) / samples).tolist()
 
 
-def test_equal_scores_leave_an_interval_without_width() -> None:
-    assert mean_interval([0.5, 0.5, 0.5]) == Interval(0.5, 0.5, 0.5)
+def ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
 
 
-def test_the_bootstrap_of_two_items_is_the_one_worked_by_hand() -> None:
-    # Four equally likely resamples of 0 and 1: means 0, ½, ½, 1. So 2.5 % and 97.5 % lie in the atoms at 0 and 1.
-    estimate = mean_interval([0.0, 1.0])
-    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.0, 1.0)
+def test_equal_scores_leave_an_interval_that_knows_the_number_of_answers() -> None:
+    assert ends(mean_interval([0.5] * 3, samples=4)) == pytest.approx(ends(wilson_interval(6, 12)))
+    assert ends(mean_interval([0.0] * 3, samples=4)) == pytest.approx(ends(wilson_interval(0, 3)))
+    assert ends(mean_interval([0.5] * 4)) == pytest.approx(ends(wilson_interval(2, 4)))
 
 
-@pytest.mark.parametrize("samples", [1, 8, 1000])
-def test_multinomial_counts_resample_like_items_do(samples: int) -> None:
-    values = np.array(shares(300, samples, 1.5, seed=5))
-    rng = np.random.default_rng(6)
-    naive = values[rng.integers(0, 300, (10_000, 300))].mean(axis=1)
-    estimate = mean_interval(values.tolist())
-    expected = tuple(np.quantile(naive, (0.025, 0.975)))
-    step = 1 / (300 * samples)  # the means have steps of this size, and a quantile may fall to either side of one
-    assert close((estimate.low, estimate.high), expected, values.std() / math.sqrt(300), step)
-    assert estimate.value == pytest.approx(values.mean(), abs=1e-12)
+def test_one_sample_per_item_has_the_wilson_interval() -> None:
+    for correct, total in ((0, 1), (1, 1), (0, 9), (4, 9), (9, 9), (560, 1319)):
+        scores = [1.0] * correct + [0.0] * (total - correct)
+        assert ends(mean_interval(scores)) == pytest.approx(ends(wilson_interval(correct, total)), abs=1e-9)
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 2**32))
+def test_many_items_have_the_interval_of_the_normal_distribution() -> None:
+    values = shares(3000, 8, 1.5, seed=5)
+    found, half = mean_interval(values, samples=8), 1.96 * float(np.std(values)) / math.sqrt(3000)
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.02 * half + 3e-4)
+
+
+@pytest.mark.parametrize(("items", "samples", "skill"), [(5, 8, 1.0), (12, 4, 3.0), (40, 16, 0.5)])
+def test_the_interval_of_a_mean_over_samples_covers_the_truth(items: int, samples: int, skill: float) -> None:
+    truth, covered = skill / (skill + 1), 0
+    for seed in range(600):
+        found = mean_interval(shares(items, samples, skill, seed), samples)
+        covered += found.low <= truth <= found.high
+    assert covered / 600 > 0.92
+
+
+@pytest.mark.parametrize(("items", "samples", "gap"), [(6, 8, 0.0), (15, 4, 0.1), (60, 16, 0.2)])
+def test_the_interval_of_a_gain_over_samples_covers_the_truth(items: int, samples: int, gap: float) -> None:
+    covered = 0
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        skill = rng.uniform(0, 0.8, items)
+        before, after = rng.binomial(samples, skill) / samples, rng.binomial(samples, skill + gap) / samples
+        found = paired_interval(after - before, samples)
+        covered += found.low <= gap <= found.high
+    assert covered / 600 > 0.92
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
 @settings(max_examples=50)
-def test_an_interval_contains_its_mean_stays_in_bounds_and_repeats(fourths: list[int], seed: int) -> None:
-    scores = [fourth / 4 for fourth in fourths]
-    estimate = mean_interval(scores, 1000, seed)
+def test_an_interval_contains_its_mean_stays_in_bounds_and_has_a_width(fourths: list[int]) -> None:
+    estimate = mean_interval([fourth / 4 for fourth in fourths], samples=4)
     assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-    assert mean_interval(scores, 1000, seed) == estimate
+    assert estimate.low < estimate.high
 
 
 @pytest.mark.parametrize("scores", [[], [0.5, 1.5], [-0.1], [math.nan], [[0.5, 0.5]]])
@@ -266,19 +359,17 @@ def test_impossible_scores_are_refused(scores: list[float]) -> None:
         compare_pairs(scores, scores)
 
 
-def test_no_resamples_are_refused() -> None:
-    with pytest.raises(ValueError, match="resample"):
-        mean_interval([0.5], resamples=0)
-    with pytest.raises(ValueError, match="resample"):
+def test_no_permutations_are_refused() -> None:
+    with pytest.raises(ValueError, match="permutation"):
         compare_pairs([0.5], [0.5], resamples=0)
 
 
-def test_resampling_and_permuting_thousands_of_items_takes_little_memory() -> None:
+def test_permuting_thousands_of_items_takes_little_memory() -> None:
     rng = np.random.default_rng(0)
     before, after = rng.random(5000).tolist(), rng.random(5000).tolist()
     tracemalloc.start()
     try:
-        compare_pairs(before, after, resamples=600)  # 100 resamples at a time; all at once: above 24 MB per array
+        compare_pairs(before, after, resamples=600)  # 100 permutations at a time; all at once: above 24 MB per array
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:
         tracemalloc.stop()
@@ -306,28 +397,12 @@ def test_comparing_zeros_and_ones_counts_and_tests_as_mcnemar_does() -> None:
     assert as_numbers == found
 
 
-@pytest.mark.parametrize("samples", [1, 16])
-def test_the_interval_of_a_gain_is_scipys_paired_percentile_interval(samples: int) -> None:
-    before, after = shares(250, samples, 1.0, seed=1), shares(250, samples, 1.4, seed=2)
-    found = compare_pairs(before, after)
-    expected = bootstrap(
-        (before, after),
-        lambda before, after, axis: np.mean(after, axis=axis) - np.mean(before, axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=10_000,
-        batch=1000,
-        method="percentile",
-        rng=np.random.default_rng(3),
-    )
-    limits = (expected.confidence_interval.low, expected.confidence_interval.high)
-    assert close((found.gain.low, found.gain.high), limits, expected.standard_error, step=1 / (250 * samples))
-
-
-def test_a_gain_on_every_item_alike_is_certain_however_different_the_items() -> None:
+def test_pairing_removes_the_differences_between_items() -> None:
     before = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7]  # unpaired, these would leave the gain of 0.1 very uncertain
-    found = compare_pairs(before, [0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
-    assert (found.gain.low, found.gain.high) == pytest.approx((0.1, 0.1), abs=1e-12)
+    found = compare_pairs(before, [0.1, 0.2, 0.3, 0.4, 0.6, 0.8], samples=10)
+    assert found.gain.low < 0.1 < found.gain.high
+    apart = compare_pairs(before, [0.6, 0.3, 0.8, 0.2, 0.1, 0.4], samples=10)
+    assert apart.gain.high - apart.gain.low > 2 * (found.gain.high - found.gain.low)
     assert found.p_value == 2 / 2**6
 
 
@@ -369,16 +444,14 @@ scores = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 @settings(max_examples=40, deadline=None)
 def test_swapping_the_systems_negates_a_comparison(pairs: list[tuple[float, float]], seed: int) -> None:
     before, after = map(list, zip(*pairs, strict=True))
-    there, back = compare_pairs(before, after, 1000, seed), compare_pairs(after, before, 1000, seed)
-    assert compare_pairs(before, after, 1000, seed) == there
+    there, back = (compare_pairs(*pair, 4, 1000, seed) for pair in ((before, after), (after, before)))
+    assert compare_pairs(before, after, 4, 1000, seed) == there
     assert (there.gained, there.lost, there.before, there.after) == (back.lost, back.gained, back.after, back.before)
     assert (there.gain.value, there.p_value) == (-back.gain.value, pytest.approx(back.p_value, abs=1e-12))
     assert there.minimal_detectable == back.minimal_detectable
     assert -1 <= there.gain.low <= there.gain.value <= there.gain.high <= 1
     assert 0 < there.p_value <= 1
-    spread = float(np.std(np.subtract(after, before)) / math.sqrt(len(pairs)))
-    # Of 1000 resamples, the ends are √10 times less sure than `close` takes them to be; the means have steps.
-    assert close((there.gain.low, there.gain.high), (-back.gain.high, -back.gain.low), 4 * spread, step=1 / len(pairs))
+    assert ends(there.gain) == pytest.approx((-back.gain.high, -back.gain.low), abs=1e-9)
 
 
 @pytest.mark.parametrize(("before", "after"), [([0.5], [0.5, 1.0]), ([1.0, 0.0], [1.0])])
@@ -399,29 +472,42 @@ def test_the_overall_gain_counts_benchmarks_alike_and_the_p_value_items() -> Non
     assert found.p_value == pytest.approx(binomtest(12, 42).pvalue, abs=1e-12)
 
 
-def test_the_overall_interval_resamples_within_each_benchmark() -> None:
-    sizes = (40, 400, 90)
-    pairs = [(shares(size, 4, 1.0, seed=size), shares(size, 4, 1.5, seed=size + 1)) for size in sizes]
-    rng = np.random.default_rng(9)
-    gains, variance = np.zeros(10_000), 0.0
-    for size, (before, after) in zip(sizes, pairs, strict=True):
-        differences = np.subtract(after, before)
-        gains += differences[rng.integers(0, size, (10_000, size))].mean(axis=1) / 3
-        variance += differences.var() / size / 9
-    found = compare_overall(pairs)
-    assert found.gain.value == pytest.approx(np.mean([np.subtract(after, before).mean() for before, after in pairs]))
-    assert close((found.gain.low, found.gain.high), tuple(np.quantile(gains, (0.025, 0.975))), math.sqrt(variance))
+def test_the_overall_interval_squares_and_adds_those_of_the_benchmarks() -> None:
+    pairs = [answers(4, 3, 1, 2), answers(30, 20, 9, 41)]
+    parts = [compare_pairs(*pair).gain for pair in pairs]
+    found = compare_overall(pairs).gain
+    assert found.value == pytest.approx((0.2 + 0.11) / 2)
+    below = math.sqrt(sum((part.value - part.low) ** 2 for part in parts)) / 2
+    above = math.sqrt(sum((part.high - part.value) ** 2 for part in parts)) / 2
+    assert ends(found) == pytest.approx((found.value - below, found.value + above), abs=1e-9)
 
 
-def test_benchmarks_that_differ_from_each_other_but_not_within_leave_nothing_uncertain() -> None:
-    found = compare_overall([([False] * 5, [True] * 5), ([True] * 3, [True] * 3)])
-    assert found.gain == Interval(0.5, 0.5, 0.5)
+def test_the_overall_interval_covers_the_truth() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    chances = [(12, (0.3, 0.1)), (30, (0.02, 0.0)), (100, (0.2, 0.25))]
+    truth = np.mean([up - down for _, (up, down) in chances])
+    for _ in range(600):
+        pairs = []
+        for total, (up, down) in chances:
+            gained, lost, same = rng.multinomial(total, (up, down, 1 - up - down))
+            pairs.append(answers(0, gained, lost, same))
+        covered += (found := compare_overall(pairs).gain).low <= truth <= found.high
+    assert 0.92 < covered / 600 <= 1
+
+
+def test_benchmarks_without_a_changed_item_leave_an_interval_with_a_width() -> None:
+    few, many = ([True] * 3, [True] * 3), ([False] * 300, [False] * 300)
+    for pairs in ([few, many], [many, many], [few]):
+        found = compare_overall(pairs).gain
+        assert found.low < found.value == 0 < found.high
+    assert compare_overall([many, many]).gain.high < compare_overall([few, many]).gain.high
 
 
 def test_one_benchmark_overall_is_that_benchmark() -> None:
     before, after = shares(50, 4, 1.0, seed=1), shares(50, 4, 2.0, seed=2)
     assert (
-        vars(compare_overall([(before, after)], 500, 7)).items() <= vars(compare_pairs(before, after, 500, 7)).items()
+        vars(compare_overall([(before, after)], 4, 500, 7)).items()
+        <= vars(compare_pairs(before, after, 4, 500, 7)).items()
     )
 
 

@@ -48,18 +48,32 @@ def test_a_comparison_shows_deltas_intervals_tests_and_warnings() -> None:
         "prompts": ("chat", "chat"), "benchmark": "gsm8k", "total": 1319, "before": 0.425, "after": 0.706,
         "gain": 0.281, "low": 0.25, "high": 0.31, "gained": 400, "lost": 30, "p_value": 1.2e-30, "p_holm": 2.4e-30,
         "minimal_detectable": 0.0321,
+        "lengths": {
+            "before": {"cut_off": 0.9, "mean_tokens": 46.25}, "after": {"cut_off": 0.031, "mean_tokens": 31.0},
+        },
     }  # fmt: skip
     blind = {**row, "prompts": ("plain", "chat"), "benchmark": "svamp", "minimal_detectable": None}
+    blind["lengths"] = {side: {"cut_off": None, "mean_tokens": None} for side in ("before", "after")}
     result = {"benchmarks": [row, blind], "overall": [{**row, "benchmarks": 2}], "warnings": ["gsm8k: different judge"]}
     lines = comparison_lines(result)
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:5]]
     assert cells[2] == [
         "chat", "GSM8K", "1319", "42.5", "70.6", "+28.1 (+25.0 to +31.0)", "400 / 30", "1.2e-30", "2.4e-30", "3.2",
+        "90.0 → 3.1", "46.2 → 31.0",
     ]  # fmt: skip
-    assert cells[0][-1] == "MDE"
-    assert (cells[3][0], cells[3][-1]) == ("plain → chat", "")
+    assert cells[0][-3:] == ["MDE", "cut off", "tokens"]
+    assert (cells[3][0], *cells[3][-3:]) == ("plain → chat", "", "", "")
     assert cells[4][1] == "AVG of 2"
     assert lines[-1] == "warning: gsm8k: different judge"
+
+
+def test_an_evaluation_says_how_many_answers_were_cut_off_and_how_long_they_are() -> None:
+    cut = {**FIGURES, "truncated": 18, "cut_off": 0.9, "mean_tokens": 38.5}
+    lines = evaluation_lines({"chat/gsm8k": cut, "chat/svamp": {**cut, "cut_off": 0.05}})
+    assert "18 cut off at the length limit, 38.5 tokens an answer" in lines[4]
+    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    assert "chat/gsm8k: 90.0 % of the answers were cut off" in warning
+    assert "--max-answer-tokens" in warning
 
 
 def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:

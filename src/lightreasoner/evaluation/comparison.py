@@ -1,9 +1,11 @@
 """Compare two evaluations item by item: what changed, and how likely chance explains it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pyarrow.compute as pc
 
 from lightreasoner.config import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
@@ -12,6 +14,9 @@ from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.judging import judged_by_item, share_correct
 from lightreasoner.evaluation.statistics import ScorePair, compare_overall, compare_pairs, holm
 from lightreasoner.runs.records import ScoredChoices
+from lightreasoner.runs.stage import StageFolder
+
+MOST_CUT_OFF = 0.05  # share of cut-off answers above which a gain may be an effect of the limit
 
 
 class Prompts(NamedTuple):
@@ -38,6 +43,8 @@ class Side:
         how: by subject (prompt, decoding, judge, …), the settings that decided answers and verdicts.
         scores: share of correct samples of each item.
         items_sha256: hash of questions and gold answers; None if another tool wrote the gold answers in its own form.
+        samples: answers to each item.
+        lengths: of the answers to each item; empty for choices, and where another tool made the answers.
     """
 
     prompt: str
@@ -45,6 +52,23 @@ class Side:
     how: Mapping[str, Mapping[str, Any]]
     scores: Mapping[str, float]
     items_sha256: str | None = None
+    samples: int = 1
+    lengths: Mapping[str, "Lengths"] = field(default_factory=dict)
+
+
+@dataclass
+class Lengths:
+    """The lengths of some answers: how many were cut off at the limit, and their tokens in all."""
+
+    answers: int = 0
+    cut_off: int = 0
+    tokens: int = 0
+
+    def add(self, other: "Lengths") -> None:
+        """Add the lengths of further answers."""
+        self.answers += other.answers
+        self.cut_off += other.cut_off
+        self.tokens += other.tokens
 
 
 def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = None) -> dict[str, Any]:
@@ -60,8 +84,9 @@ def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = 
 
     Returns:
         `benchmarks`: one row each, with the prompts of both sides (`prompt` is their common kind, null if they
-        differ), n, accuracies, gain, its 95 % bootstrap interval, items gained and lost, McNemar's p, Holm's
-        correction of it over all rows, and the minimum detectable effect;
+        differ), n, accuracies, gain, its 95 % interval, items gained and lost, McNemar's p, Holm's correction of it
+        over all rows, the minimum detectable effect, and `lengths`: before and after, the share of answers that were
+        cut off at the limit, and the mean tokens of an answer (null where that is not known);
         `overall`: the mean over the benchmarks of each kind of prompt that has several; `warnings`.
 
     Raises:
@@ -76,6 +101,7 @@ def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = 
         )
     rows: list[dict[str, Any]] = []
     groups: dict[Prompts, list[ScorePair]] = {}
+    samples = max(side.samples for pair in sides for side in pair)
     for first, second in sides:
         common = [item for item in first.scores if item in second.scores]
         if not common:
@@ -86,11 +112,11 @@ def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = 
         scores = [first.scores[item] for item in common], [second.scores[item] for item in common]
         prompts = Prompts(first.prompt, second.prompt)
         groups.setdefault(prompts, []).append(scores)
-        rows.append(
-            {"prompt": prompts.shared, "prompts": prompts, "benchmark": first.benchmark}
-            | compare_pairs(*scores).as_row()
-            | {"warnings": _differences(first, second, len(common))}
-        )
+        row: dict[str, Any] = {"prompt": prompts.shared, "prompts": prompts, "benchmark": first.benchmark}
+        row |= compare_pairs(*scores, max(first.samples, second.samples)).as_row()
+        row["lengths"] = {"before": _mean_lengths(first, common), "after": _mean_lengths(second, common)}
+        row["warnings"] = [*_differences(first, second, len(common)), *_length_effect(row, first, second)]
+        rows.append(row)
     for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_value
     return {
@@ -98,7 +124,8 @@ def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = 
         "after": str(after),
         "benchmarks": rows,
         "overall": [
-            {"prompt": prompts.shared, "prompts": prompts, "benchmarks": len(pairs)} | compare_overall(pairs).as_row()
+            {"prompt": prompts.shared, "prompts": prompts, "benchmarks": len(pairs)}
+            | compare_overall(pairs, samples).as_row()
             for prompts, pairs in groups.items()
             if len(pairs) > 1
         ],
@@ -130,8 +157,51 @@ def _side(folder: Path, evaluated: Evaluated, judge: JudgeName | None) -> Side:
             f"Make them with `lightr evaluate --judge {chosen}`"
         )
     how, verdicts = evaluated.judged[chosen]
-    scores = {item: share_correct(rows) for item, rows in judged_by_item(verdicts).items()}
-    return Side(prompt, benchmark.name, {**evaluated.how, **how}, scores, items)
+    judged = judged_by_item(verdicts)
+    scores = {item: share_correct(rows) for item, rows in judged.items()}
+    samples = max(map(len, judged.values()), default=1)
+    return Side(prompt, benchmark.name, {**evaluated.how, **how}, scores, items, samples, _lengths(evaluated.stage))
+
+
+def _lengths(answers: StageFolder) -> dict[str, Lengths]:
+    """The lengths of the answers to each item."""
+    found: dict[str, Lengths] = {}
+    for table in answers.tables("answers"):
+        tokens = pc.list_value_length(table["output_ids"]).to_pylist()
+        for item, finish, count in zip(
+            *(table[name].to_pylist() for name in ("question_id", "finish")), tokens, strict=True
+        ):
+            if finish != "unknown":
+                found.setdefault(item, Lengths()).add(Lengths(1, int(finish == "length"), count))
+    return found
+
+
+def _mean_lengths(side: Side, items: Sequence[str]) -> dict[str, float | None]:
+    """Share of cut-off answers, and mean tokens of an answer."""
+    sums = Lengths()
+    for item in items:
+        sums.add(side.lengths.get(item, Lengths()))
+    n = sums.answers
+    return {"cut_off": sums.cut_off / n if n else None, "mean_tokens": sums.tokens / n if n else None}
+
+
+def _length_effect(row: Mapping[str, Any], first: Side, second: Side) -> list[str]:
+    """A warning where cut-off answers may explain the difference: many of them, or a change of their number like it."""
+    before, after = (row["lengths"][side]["cut_off"] for side in ("before", "after"))
+    if before is None or after is None:
+        return []
+    moved = abs(after - before)
+    if max(before, after) <= MOST_CUT_OFF and not (moved > 0.01 and moved >= abs(row["gain"]) / 2):
+        return []
+    text = f"{100 * before:.1f} % of the answers before and {100 * after:.1f} % after were cut off at the length limit"
+    for moves, better, worse, when in (("gained", second, first, "before"), ("lost", first, second, "after")):
+        changed = [item for item, score in better.scores.items() if item in worse.scores and score > worse.scores[item]]
+        cut = sum(item in worse.lengths and worse.lengths[item].cut_off > 0 for item in changed)
+        if cut:
+            text += f", and {cut} of the {len(changed)} items {moves} were cut off {when}"
+    return [
+        f"{text}: the difference may be an effect of the limit. Raise --max-answer-tokens, as far as the context allows"
+    ]
 
 
 def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Side]]:

@@ -96,10 +96,12 @@ def summarise(benchmark: Benchmark, answers: StageFolder, verdicts: StageFolder,
     """The figures of one benchmark: counts, accuracy with its interval, and with several samples pass@k and votes."""
     items = list(judged_by_item(verdicts).values())
     scores = [share_correct(rows) for rows in items]
-    accuracy = wilson_interval(int(sum(scores)), len(scores)) if samples == 1 else mean_interval(scores)
+    accuracy = wilson_interval(int(sum(scores)), len(scores)) if samples == 1 else mean_interval(scores, samples)
     return {
         **{verdict: verdicts.counts[verdict] for verdict in VERDICTS},
         **{name: answers.counts[name] for name in ("truncated", "prompt_too_long", "tokens")},
+        "cut_off": answers.counts["truncated"] / answers.counts["answers"],
+        "mean_tokens": answers.counts["tokens"] / answers.counts["answers"],
         "total": len(scores),
         "samples_per_problem": samples,
         "metric": "acc" if samples == 1 else "mean acc of the samples",

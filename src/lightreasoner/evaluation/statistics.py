@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.stats import binomtest, norm, permutation_test
+from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
 ScorePair = tuple[Sequence[float], Sequence[float]]
 
 _DECIMALS = 12  # of gains and interval ends: no rounding error puts a gain outside its own interval
 _CELLS = 500_000  # numbers drawn at a time: below 40 MB, also with the copies that SciPy makes
+_Z = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,27 @@ def wilson_interval(correct: int, total: int) -> Interval:
     return Interval(correct / total, float(ends.low), float(ends.high))
 
 
-def mean_interval(scores: Sequence[float], resamples: int = 10_000, seed: int = 0) -> Interval:
-    """The mean score and its percentile bootstrap interval over items (Efron 1979), for several samples per item.
+def mean_interval(scores: Sequence[float], samples: int = 1) -> Interval:
+    """The mean score with its 95 % interval, for several samples per item.
 
-    The bootstrap resamples items, not samples: samples of one item are no independent evidence. For one answer per
-    item, `wilson_interval` is better. If all scores are equal, the interval is a point. A score is a number 0 … 1 per
-    item, such as the share of its samples that are correct. The same seed gives the same interval.
+    Wilson's interval with the effective number of items: the number of independent answers whose mean varies as much
+    (`_effective_items`). It has a width even if all scores are equal (Dean and Pagano, J. Surv. Stat. Methodol. 3,
+    2015, p. 484). With one sample it is `wilson_interval`.
+
+    Args:
+        scores: a number 0 … 1 per item, such as the share of its samples that are correct.
+        samples: samples of each item.
 
     Raises:
-        ValueError: there are no items or resamples, or a score is outside 0 … 1.
+        ValueError: there are no items, or a score is outside 0 … 1.
     """
     values = _checked(scores)
-    low, high = _percentile_interval(_resampled_means(values, resamples, np.random.default_rng(seed)))
-    return Interval(float(values.mean()), low, high)
+    mean = float(values.mean())
+    n = _effective_items(values, mean * (1 - mean), samples)
+    scale = 1 + _Z * _Z / n
+    centre = (mean + _Z * _Z / (2 * n)) / scale
+    half = _Z / scale * math.sqrt(mean * (1 - mean) / n + _Z * _Z / (4 * n * n))
+    return Interval(mean, max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ class Comparison:
         p_value: two-sided; the chance of a split at least this uneven if both are equally good.
         before: mean score of the first system, 0 … 1; over several benchmarks, the unweighted mean of their means.
         after: the same of the second.
-        gain: `after` − `before`, with its 95 % paired bootstrap interval.
+        gain: `after` − `before`, with its 95 % interval, see `compare_overall`.
     """
 
     gained: int
@@ -113,7 +124,7 @@ class BenchmarkComparison(Comparison):
 
 
 def compare_pairs(
-    before: Sequence[float], after: Sequence[float], resamples: int = 10_000, seed: int = 0
+    before: Sequence[float], after: Sequence[float], samples: int = 1, resamples: int = 10_000, seed: int = 0
 ) -> BenchmarkComparison:
     """Compare two systems on the items of one benchmark, with the methods and errors of `compare_overall`.
 
@@ -121,19 +132,21 @@ def compare_pairs(
     the variance of the sign-flip test for others. The largest possible difference is then the mean absolute one: every
     differing item moves the same way.
     """
-    overall = compare_overall([(before, after)], resamples, seed)
+    overall = compare_overall([(before, after)], samples, resamples, seed)
     sizes = np.abs(np.subtract(after, before, dtype=np.float64))
     squares = float(np.square(sizes).mean())
     detectable = minimal_detectable_difference(overall.total, squares, largest=float(sizes.mean()))
     return BenchmarkComparison(**vars(overall), minimal_detectable=detectable)
 
 
-def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: int = 0) -> Comparison:
+def compare_overall(pairs: Sequence[ScorePair], samples: int = 1, resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Compare two systems over several benchmarks.
 
     The means and the gain are macro averages: every benchmark has the same weight, regardless of its size (the
-    AVG column of arXiv 2510.07962). The interval is a stratified paired percentile bootstrap: it resamples items
-    within each benchmark, each with both its scores, and averages the benchmarks' gains.
+    AVG column of arXiv 2510.07962). The interval of one benchmark's gain is Tango's score interval for paired
+    proportions (`paired_interval`). For k benchmarks with gains θ_i and intervals l_i … u_i it is the square-and-add
+    combination, mean θ ∓ √Σ(θ_i − l_i)² / k and likewise with u_i (MOVER: Zou, Huang and Zhang, Comput. Stat. Data
+    Anal. 53, 2009, p. 1080). Both have a width where no item changed: the fewer items, the wider.
 
     The p-value pools the items, so large benchmarks weigh more in it than in the gain. If benchmarks disagree, the
     two may point in different directions. The test is McNemar's exact one if all scores are 0 or 1: the items on
@@ -143,11 +156,12 @@ def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: i
 
     Args:
         pairs: per benchmark, the first and the second system's scores of the same items, in one order, 0 … 1.
-        resamples: bootstrap resamples, and permutations if there is a score between 0 and 1.
-        seed: decides both; the same seed gives the same result.
+        samples: answers behind a score, of the system with more of them.
+        resamples: permutations if there is a score between 0 and 1.
+        seed: decides them; the same seed gives the same result.
 
     Raises:
-        ValueError: there are no benchmarks, items or resamples, the two systems have different numbers of scores,
+        ValueError: there are no benchmarks, items or permutations, the two systems have different numbers of scores,
             or one is outside 0 … 1.
     """
     if not pairs:
@@ -155,20 +169,85 @@ def compare_overall(pairs: Sequence[ScorePair], resamples: int = 10_000, seed: i
     scores = [(_checked(before), _checked(after)) for before, after in pairs]
     if any(len(before) != len(after) for before, after in scores):
         raise ValueError("both systems need one score for each item")
-    bootstrap, flips = np.random.default_rng(seed).spawn(2)
+    if resamples < 1:
+        raise ValueError("at least one permutation is needed")
     # 15 decimals: so that 0.3 − 0.2 and 0.1 are one value, and no item is gained by a rounding error.
     differences = [np.round(after - before, 15) for before, after in scores]
-    gains = [_resampled_means(difference, resamples, bootstrap) for difference in differences]
-    low, high = _percentile_interval(np.mean(gains, axis=0))
+    gain = _mean_of([paired_interval(difference, samples) for difference in differences])
     pooled = np.concatenate(differences)
     gained, lost = int((pooled > 0).sum()), int((pooled < 0).sum())
     if not all(np.isin(pair, (0, 1)).all() for pair in scores):
-        p_value = _sign_flip_test(pooled, resamples, flips)
+        p_value = _sign_flip_test(pooled, resamples, np.random.default_rng(seed))
     else:
         p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     before, after = np.mean([(before.mean(), after.mean()) for before, after in scores], axis=0).tolist()
-    gain = Interval(round(after - before, _DECIMALS), low, high)
     return Comparison(gained, lost, len(pooled), p_value, before, after, gain)
+
+
+def paired_interval(differences: Floats, samples: int = 1) -> Interval:
+    """The mean of paired differences with its 95 % interval.
+
+    Differences of −1, 0 and 1 (l, the others, g of n items): Tango's score interval (Stat. Med. 17, 1998, p. 891).
+    It holds every δ that the score test does not reject at level 0.05, and it has a width if no item changed: ±z²/(n +
+    z²). Other differences, of several samples per item: the same, with the sum of the positive differences for g, of
+    the negative ones for l, and with all three counts scaled to the effective number of items (`_effective_items`).
+
+    Args:
+        differences: second minus first score of each item, −1 … 1.
+        samples: samples of each item.
+    """
+    gained, lost = float(differences[differences > 0].sum()), float(-differences[differences < 0].sum())
+    n: float = len(differences)
+    mean = (gained - lost) / n
+    if not np.isin(differences, (-1, 0, 1)).all():
+        scale = _effective_items(differences, (gained + lost) / n - mean * mean, samples) / n
+        gained, lost, n = scale * gained, scale * lost, scale * n
+    ends = -_upper_end(lost, gained, n), _upper_end(gained, lost, n)
+    low, value, high = (round(end, _DECIMALS) for end in (ends[0], mean, ends[1]))
+    return Interval(value, min(low, value), max(high, value))
+
+
+def _upper_end(gained: float, lost: float, n: float) -> float:
+    """Upper end of Tango's interval: the δ where g − l − nδ = −z·√(n·(2q + δ(1 − δ))).
+
+    q is the most likely share of lost items if the difference is δ, the larger root of 2n·q² + ((2n − g + l)·δ − g − l)
+    ·q − l·δ(1 − δ) = 0.
+    """
+
+    def excess(delta: float) -> float:
+        linear = (2 * n - gained + lost) * delta - gained - lost
+        root = math.sqrt(max(linear * linear + 8 * n * lost * delta * (1 - delta), 0.0))
+        variance = n * ((root - linear) / (2 * n) + delta * (1 - delta))
+        return gained - lost - n * delta + _Z * math.sqrt(max(variance, 0.0))
+
+    start = (gained - lost) / n + 1e-12  # at the estimate itself the variance may be 0
+    return float(brentq(excess, start, 1.0)) if start < 1 and excess(start) > 0 else 1.0
+
+
+def _effective_items(values: Floats, variance: float, samples: int) -> float:
+    """Number of independent single answers whose mean varies as much as the mean of these values.
+
+    `variance` is that of single answers with the same mean. It is divided by the squared standard error of the mean
+    and, since that is itself estimated, multiplied by (z / t)² (Korn and Graubard, Surv. Methodol. 24, 1998, p. 193).
+    A mean over several samples of an item is worth at least one answer and at most `samples` answers.
+    """
+    n = len(values)
+    error = float(values.var(ddof=1)) / n if n > 1 else 0.0
+    if not variance > 0 or n < 2:
+        return float(n)
+    found = (variance / error if error else math.inf) * (_Z / float(student.ppf(0.975, n - 1))) ** 2
+    return min(max(found, float(n)), float(n * samples))
+
+
+def _mean_of(parts: Sequence[Interval]) -> Interval:
+    """The mean of independent figures by square-and-add; one figure stays as it is."""
+    k = len(parts)
+    if k == 1:
+        return parts[0]
+    value = math.fsum(part.value for part in parts) / k
+    below = math.hypot(*(part.value - part.low for part in parts)) / k
+    above = math.hypot(*(part.high - part.value for part in parts)) / k
+    return Interval(*(round(end, _DECIMALS) for end in (value, max(-1.0, value - below), min(1.0, value + above))))
 
 
 def minimal_detectable_difference(
@@ -256,25 +335,6 @@ def _checked(scores: Sequence[float]) -> Floats:
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("scores must be between 0 and 1")
     return values
-
-
-def _resampled_means(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Means of bootstrap resamples of these values, [resamples].
-
-    The counts of the distinct values in n draws with replacement are multinomial. So one multinomial draw over the
-    few distinct values (−1, 0, 1, or m/n) has the same distribution as n drawn items.
-    """
-    if resamples < 1:
-        raise ValueError("at least one resample is needed")
-    distinct, counts = np.unique(values, return_counts=True)
-    shares, chunk = counts / len(values), max(1, _CELLS // len(distinct))
-    sizes = (min(chunk, resamples - start) for start in range(0, resamples, chunk))
-    return np.concatenate([rng.multinomial(len(values), shares, size) @ distinct for size in sizes]) / len(values)
-
-
-def _percentile_interval(means: Floats) -> tuple[float, float]:
-    low, high = np.quantile(means, (0.025, 0.975)).round(_DECIMALS)
-    return float(low), float(high)
 
 
 def _sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator) -> float:

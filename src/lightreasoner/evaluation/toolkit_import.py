@@ -118,7 +118,10 @@ def import_toolkit(
         with open_stage(out, f"{prompt}/{benchmark}/toolkit", judge, report=say) as verdicts:
             if verdicts.result is None:
                 _store_verdicts(verdicts, file)
-                figures = {**summarise(answered, answers, verdicts, samples), **dict.fromkeys(_UNKNOWN)}
+                figures = {
+                    **summarise(answered, answers, verdicts, samples),
+                    **dict.fromkeys((*_UNKNOWN, "cut_off", "mean_tokens")),
+                }
                 # A normalised gold answer changes the hash, so a different hash does not prove different items.
                 equal = items["items_sha256"] == answered.items_sha256
                 verdicts.finish({**figures, "items_known": equal or None})

@@ -6,7 +6,7 @@ from typing import Any
 from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
 from lightreasoner.report.model import PAPER_COSTS, Report
-from lightreasoner.report.tables import duration, fixed, gain, p_value, score, share, table, whole
+from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, score, share, table, whole
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
 
@@ -15,6 +15,10 @@ def markdown(report: Report) -> str:
     blocks = [
         [f"# {_text(report.run)}", "", _text(report.verdict)],
         [f"- not in this report: {_text(text)}" for text in report.missing],
+        ["These commands make what is missing:", "", *(f"    {command}" for command in report.completing)]
+        if report.completing
+        else [],
+        [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),
         _labels(report.labels) if report.labels else [],
@@ -32,13 +36,17 @@ def _accuracy(report: Report) -> list[str]:
     if not report.accuracies:
         return []
     header = ["benchmark", "prompt", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)"]
+    header += ["cut off, %", "tokens"]
     rows = []
     for one in report.accuracies:
         tested = [*_tested(one.test), p_value(one.test["p_holm"])] if one.test else [""] * 4
         rows.append([one.title, str(one.prompts), str(one.total), score(one.before), score(one.after), *tested])
+        rows[-1] += lengths(one.lengths)
     for row in report.overall:
         means = [f"{100 * row[side]:.1f}" for side in ("before", "after")]
-        rows.append([f"mean of {row['benchmarks']}", str(row["prompts"]), str(row["total"]), *means, *_tested(row), ""])
+        rows.append(
+            [f"mean of {row['benchmarks']}", str(row["prompts"]), str(row["total"]), *means, *_tested(row), "", "", ""]
+        )
     return ["## Accuracy", "", *_rows(header, rows), *(f"\n{_text(text)}" for text in report.warnings)]
 
 

@@ -18,6 +18,8 @@ class Accuracy:
     """Accuracies, 0 … 1, of expert and fine-tuned model on the `total` items of a benchmark; one may be missing.
 
     `test` is the row of `evaluation.comparison.compare`: gain, interval, p-values; None without a comparison.
+    `lengths` is, for `before` and `after`, the share of cut-off answers (`cut_off`) and the `mean_tokens` of an answer;
+    None where that is not known.
     """
 
     prompts: Prompts
@@ -27,6 +29,7 @@ class Accuracy:
     before: Interval | None
     after: Interval | None
     test: Mapping[str, Any] | None
+    lengths: Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,14 @@ class Report:
         accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
         warnings: those of the comparison.
+        sample_warnings: signs that questions, prompt or pair are wrong, see `samples.statistics.sample_warnings`.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
         training: rows of the training log.
         settings: by dotted name.
         commands: commands that reproduce the run.
         missing: parts that the folder lacks, one sentence each.
+        completing: commands that make the missing stages, in order.
     """
 
     run: str
@@ -80,6 +85,7 @@ class Report:
     accuracies: tuple[Accuracy, ...]
     overall: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
+    sample_warnings: tuple[str, ...]
     cost: Cost
     beta: float | None
     alpha: float | None
@@ -90,6 +96,7 @@ class Report:
     environment: Mapping[str, str]
     commands: tuple[str, ...]
     missing: tuple[str, ...]
+    completing: tuple[str, ...]
 
     @property
     def main_test(self) -> Mapping[str, Any] | None:

@@ -100,7 +100,7 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
-    **{name: getattr(tables, name) for name in ("whole", "share", "fixed", "duration", "gain", "score")},
+    **{name: getattr(tables, name) for name in ("whole", "share", "fixed", "duration", "gain", "score", "lengths")},
     "percent": lambda share: f"{100 * share:.1f}",
     "ends": lambda row: Interval.of(row, "gain").percent.ends("+.1f"),
     "whisker": charts.whisker,

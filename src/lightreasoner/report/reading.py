@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from os.path import commonprefix
@@ -11,7 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lightreasoner.config import JudgeName
+from lightreasoner.config import AnswerSettings, EvaluateConfig, JudgeName
+from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
@@ -19,10 +21,12 @@ from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report
+from lightreasoner.report.tables import cut_off_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
+from lightreasoner.samples.statistics import JUDGED, figures_of, sample_warnings
 from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
@@ -126,7 +130,8 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         verdict="",
         accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
-        warnings=tuple(run.comparison.get("warnings", ())),
+        warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
+        sample_warnings=_sample_warnings(run),
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
@@ -137,6 +142,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         environment=run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {}),
         commands=_commands(run),
         missing=tuple(run.missing),
+        completing=_completing(run),
     )
     return replace(found, verdict=verdict_of(found))
 
@@ -160,16 +166,22 @@ def _stage(run: RunFolder, what: str, folder: Path) -> StageFolder | None:
 
 def _evaluate(run: RunFolder) -> None:
     """Read the evaluations before and after, and compare them if there are both."""
-    folder = run.path / "evaluate"
-    before, after = (
-        next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)
-    )
-    if not (before or after) and folder.is_dir():
-        after = folder  # `lightr evaluate --out RUN/evaluate` of the merged model alone
+    before, after = evaluations(run.path)
     run.before = _attempt(run, "evaluation before", before, read_evaluation) or []
     run.after = _attempt(run, "evaluation after", after, read_evaluation) or []
     if before and run.before and run.after:
         run.comparison = _attempt(run, "comparison", after, lambda path: compare(before, path, judge=run.judge)) or {}
+
+
+def evaluations(run: Path) -> tuple[Path | None, Path | None]:
+    """The folders of the evaluations before and after."""
+    folder = run / "evaluate"
+    before, after = (
+        next((folder / name for name in names if (folder / name).is_dir()), None) for names in (BEFORE, AFTER)
+    )
+    if after is None and any(folder.glob("*/*/*/manifest.json")):
+        after = folder  # `lightr evaluate --out RUN/evaluate` of the merged model
+    return before, after
 
 
 def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
@@ -191,6 +203,17 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
     return counter.result(), (generated, scored)
 
 
+def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
+    if not run.sampled:
+        return ()
+    made, stage = run.sampled
+    result = stage.result or {}
+    # Another rule keeps the share that it is told to.
+    kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
+    rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
+    return tuple(sample_warnings(figures_of(stage.tables("rollouts", JUDGED), kept, **rows)))
+
+
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
     tests = {(row["prompts"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
     before, after = ({(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after))
@@ -203,7 +226,9 @@ def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
         assert known is not None
         title, total = known.benchmark.title, known.figures["total"]
         scores = _score(first, run.judge), _score(second, run.judge)
-        rows.append(Accuracy(prompts, name, title, total, *scores, tests.get((prompts, name))))
+        test = tests.get((prompts, name))
+        lengths = test["lengths"] if test else {"before": _lengths(first), "after": _lengths(second)}
+        rows.append(Accuracy(prompts, name, title, total, *scores, test, lengths))
     return tuple(rows)
 
 
@@ -215,14 +240,24 @@ def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Interval | N
     return Interval.of(figures, "accuracy")
 
 
+def _cut_off(run: RunFolder) -> list[str]:
+    """Warnings of the evaluations that there are, where there is no comparison."""
+    return cut_off_warnings({f"{one.prompt}/{one.benchmark.name}": one.figures for one in (*run.before, *run.after)})
+
+
+def _lengths(evaluated: Evaluated | None) -> Mapping[str, float | None]:
+    figures = evaluated.figures if evaluated else {}
+    return {name: figures.get(name) for name in ("cut_off", "mean_tokens")}
+
+
 def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int]) -> Cost:
     tuned = (run.tuned[1].result if run.tuned else None) or {}
     sampled = (run.sampled[1].result if run.sampled else None) or {}
-    known = {name: stage["seconds"] for name, stage in (("sample", sampled), ("finetune", tuned)) if "seconds" in stage}
-    summary = run.of_json("summary.json").get("seconds", {})
-    seconds = summary | {name: value for name, value in known.items() if name not in summary}
+    seconds = run.of_json("summary.json").get("seconds", {}) | times(run.path)
+    if run.sampled and run.sampled[0].made_by != "sample":  # its folder does not hold the time of the sampling
+        seconds = {run.sampled[0].made_by if name == "sample" else name: time for name, time in seconds.items()}
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
-    both = [seconds.get(name) for name in ("sample", "finetune")]
+    both = [seconds.get("sample", seconds.get("baseline")), seconds.get("finetune")]
     scored = bool(labels and labels.steps)
     return Cost(
         seconds=seconds,
@@ -233,6 +268,31 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
         scored_tokens=2 * tokens[1] if scored else None,
         gain=100 * rows[0]["gain"] if rows else None,
     )
+
+
+def times(run: Path) -> dict[str, float]:
+    """Seconds of each finished stage over all its sittings, from its own files, by the names of `lightr run`.
+
+    They count from the opening of a stage to its end: loading models, but not reading and hashing the inputs. What a
+    killed process did after its last commit or checkpoint is lost and done again; only that time is missing.
+    """
+    found = {name: _seconds([run / name]) for name in ("sample", "finetune") if (run / name).is_dir()}
+    with suppress(OSError, ValueError):
+        found["merge"] = json.loads((run / "merged" / "lightreasoner.json").read_text(encoding="utf-8")).get("seconds")
+    for name, folder in zip(("evaluate_before", "evaluate_after"), evaluations(run), strict=True):
+        if folder is not None:
+            found[name] = _seconds([manifest.parent for manifest in folder.glob("*/*/*/manifest.json")])
+    return {name: round(seconds, 1) for name, seconds in found.items() if seconds is not None}
+
+
+def _seconds(stages: Sequence[Path]) -> float | None:
+    """Time of these stages together; None if there are none, or one is not finished or recorded none."""
+    try:
+        parts = [read_stage(stage)[1].seconds for stage in stages]
+    except LightReasonerError:
+        return None
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -249,3 +309,51 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
         return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
     sampling = sampling_commands(run.sampled[0], again) if run.sampled else []
     return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))
+
+
+def _completing(run: RunFolder) -> tuple[str, ...]:
+    """Commands that make the missing stages in this folder; none where it does not say which models are meant."""
+    if (run.tuned and run.before and run.after) or not (run.sampled or run.tuned):
+        return ()
+    if (run.path / "config.yaml").exists():
+        return (_words("run", config=run.path / "config.yaml", out=run.path),)
+    made = run.sampled[0] if run.sampled else run.tuned[0].samples if run.tuned else None
+    assert made is not None
+    expert = {"model": made.expert, "model_revision": made.expert_revision}
+    commands = []
+    if not run.tuned:
+        commands.append(_words("finetune", **expert, data=run.path, out=run.path))
+    if not (run.path / "merged").is_dir():
+        commands.append(_words("merge", **expert, adapter=run.path, out=run.path / "merged"))
+    asked = _asked(run, made)
+    for found, name, model in (
+        (run.before, BEFORE[0], expert),
+        (run.after, AFTER[0], {"model": str(run.path / "merged")}),
+    ):
+        if not found:
+            config = EvaluateConfig(**model, **asked, out=run.path / "evaluate" / name)
+            usual = (key for key, field in EvaluateConfig.model_fields.items() if getattr(config, key) == field.default)
+            commands.append(shlex.join(["lightr", "evaluate", *config.flags(*usual), "--out", str(config.out)]))
+    return tuple(commands)
+
+
+def _asked(run: RunFolder, made: Provenance) -> dict[str, Any]:
+    """The settings of the evaluation that is there; without one, the benchmark of the questions if there is one."""
+    there = [one for one in (run.before or run.after) if not one.is_imported]
+    if not there:
+        return {"benchmarks": (made.dataset,)} if made.dataset in BENCHMARKS else {}
+    known = {name: value for one in there for name, value in one.settings.items() if value is not None}
+    names = set(AnswerSettings.model_fields) - {"stop_strings", "answer_batch_size"} | {"cue", "seed", "dtype"}
+    parts = [one.settings["items"] for one in there if one.settings["items"] < (one.benchmark.size or 0)]
+    return {
+        **{name: known[name] for name in names & set(known)},
+        "benchmarks": tuple(dict.fromkeys(one.benchmark.name for one in there)),
+        "prompts": "both" if {"chat", "plain"} <= {one.prompt for one in there} else known.get("prompt", "chat"),
+        "max_items": max(parts, default=None),
+    }
+
+
+def _words(command: str, **flags: Any) -> str:
+    """A `lightr` command with these flags."""
+    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in flags.items() if value is not None)
+    return shlex.join(["lightr", command, *chain.from_iterable(pairs)])

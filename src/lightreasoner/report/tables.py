@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, title_of
-from lightreasoner.evaluation.comparison import Prompts
+from lightreasoner.evaluation.comparison import MOST_CUT_OFF, Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.grading.verdicts import VERDICTS
 
@@ -34,26 +34,47 @@ def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         rows.append([prompt, *cells, f"{100 * mean:.1f}" if len(figures) == len(names) else ""])
     if len(names) == 1:  # no average of one
         header, rows = header[:-1], [row[:-1] for row in rows]
-    return [*table(header, rows), "", *(_details(key, figures) for key, figures in results.items())]
+    details = (_details(key, figures) for key, figures in results.items())
+    return [*table(header, rows), "", *details, *(f"warning: {text}" for text in cut_off_warnings(results))]
+
+
+def cut_off_warnings(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A warning for each benchmark of an evaluation where more than `MOST_CUT_OFF` of the answers were cut off."""
+    return [
+        f"{key}: {100 * share:.1f} % of the answers were cut off at the length limit, so their accuracy is that of the "
+        "limit too. Raise --max-answer-tokens, as far as the context allows"
+        for key, figures in results.items()
+        if (share := figures.get("cut_off") or 0) > MOST_CUT_OFF
+    ]
 
 
 def comparison_lines(result: Mapping[str, Any]) -> list[str]:
     """One row for each benchmark, means below, warnings last."""
     header = ["prompt", "benchmark", "n", "before", "after", "gain (95 %)", "gained / lost", "p", "p (Holm)", "MDE"]
+    header += ["cut off", "tokens"]
     rows = [
         [
             *_compared(row, title_of(row["benchmark"])),
             f"{row['p_holm']:.2g}",
             "" if row["minimal_detectable"] is None else f"{100 * row['minimal_detectable']:.1f}",
+            *lengths(row["lengths"]),
         ]
         for row in result["benchmarks"]
     ]
-    rows += [[*_compared(row, f"AVG of {row['benchmarks']}"), "", ""] for row in result["overall"]]
+    rows += [[*_compared(row, f"AVG of {row['benchmarks']}"), "", "", "", ""] for row in result["overall"]]
     legend = (
-        "Accuracies in %, gains in points with bootstrap intervals; p: exact McNemar (items pooled in AVG); "
-        "MDE: minimum detectable effect at 80 % power, in points."
+        "Accuracies in %, gains in points with score intervals (Tango); p: exact McNemar (items pooled in AVG); "
+        "MDE: minimum detectable effect at 80 % power, in points; "
+        "cut off: % of the answers that reached the length limit, tokens: mean of an answer, before → after."
     )
     return [*table(header, rows), "", legend, *(f"warning: {text}" for text in result["warnings"])]
+
+
+def lengths(sides: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """Cut-off answers in %, and mean tokens of an answer, each before → after or of the side that is known."""
+    known = [side for side in (sides["before"], sides["after"]) if None not in side.values()]
+    units = {"cut_off": 100, "mean_tokens": 1}
+    return [" → ".join(f"{unit * (side[name] or 0):.1f}" for side in known) for name, unit in units.items()]
 
 
 def _compared(row: Mapping[str, Any], title: str) -> list[str]:
@@ -68,15 +89,23 @@ def _compared(row: Mapping[str, Any], title: str) -> list[str]:
 def run_lines(result: Mapping[str, Any]) -> list[str]:
     """The summary of a run: the pair, kept steps and labels, the comparison, the times."""
     sampled, tuned = result["sample"], result["finetune"]
+    kl = f", mean KL {sampled['mean_kl']:.2f} nats" if sampled.get("mean_kl") is not None else ""
     return [
         f"expert {result['expert']}, amateur {result['amateur']}, "
         f"{sampled['questions']} questions of {result['dataset']}",
-        f"kept {sampled['kept_steps']} of {sampled['steps']} steps; trained on {tuned['labels_trained']} labels",
+        f"kept {sampled['kept_steps']} of {sampled['steps']} steps ({kept_share(sampled)}{kl}); "
+        f"trained on {tuned['labels_trained']} labels",
+        *(f"warning: {text}" for text in sampled.get("warnings", ())),
         "",
         *comparison_lines(result["comparison"]),
         "",
         "time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items()),
     ]
+
+
+def kept_share(counts: Mapping[str, int]) -> str:
+    """Share of kept steps."""
+    return f"{100 * counts['kept_steps'] / max(counts['steps'], 1):.0f} %"
 
 
 def study_lines(result: Mapping[str, Any]) -> list[str]:
@@ -117,6 +146,8 @@ def _details(key: str, figures: Mapping[str, Any]) -> str:
     parts = [f"{key}: n = {figures['total']}, {figures['metric']}"]
     parts += [f"{figures[verdict]} {verdict.replace('_', ' ')}" for verdict in VERDICTS if verdict in figures]
     parts += [f"{figures[name]} {what}" for name, what in GENERATION_TROUBLE.items() if figures.get(name)]
+    if figures.get("mean_tokens") is not None:
+        parts.append(f"{figures['mean_tokens']:.1f} tokens an answer")
     parts += [f"pass@{k} {100 * share:.1f}" for k, share in figures.get("pass_at", {}).items()]
     if "majority" in figures:
         parts.append(f"majority vote {100 * figures['majority']:.1f}")

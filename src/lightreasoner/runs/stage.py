@@ -24,6 +24,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +37,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightreasoner.errors import RunCorrupted, RunMismatch
+from lightreasoner.errors import DiskFull, RunCorrupted, RunMismatch
 from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.faults import fault_point
@@ -59,6 +60,7 @@ class StageFolder:
         self._ledger = path / "ledger.jsonl"
         self._entries: list[dict[str, Any]] = []
         self._finished: dict[str, Any] | None = None
+        self._since = time.perf_counter()  # time before it is in the ledger or the manifest
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -96,6 +98,25 @@ class StageFolder:
         hashes = sorted(facts["sha256"] for entry in self._entries for facts in entry["files"].values())
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
+    @property
+    def seconds(self) -> float | None:
+        """Time from opening to end over all sittings, as far as it is on disk; None if an older version wrote it."""
+        parts = [part["seconds"] for part in (self.manifest, *self._entries) if "seconds" in part]
+        return sum(parts) if parts else None
+
+    def keep_time(self) -> None:
+        """Write down the time since the last commit, or since this was last called: also work without commits counts.
+
+        What a killed process did after its last commit or checkpoint is lost, and so is its time.
+        """
+        self.manifest["seconds"] = round(self.manifest.get("seconds", 0.0) + self._lap(), 2)
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def _lap(self) -> float:
+        """Seconds since the last call, or since the stage was opened."""
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
     def commit(self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int]) -> None:
         """Settle these ids: write one shard per table, then the ledger line.
 
@@ -116,7 +137,7 @@ class StageFolder:
                 write_atomically(path, content)
             fault_point("after-shard")
             files[path.name] = {"rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
-        entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts)}
+        entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts), "seconds": round(self._lap(), 2)}
         entry["check"] = _check_of(entry)
         self._append(json.dumps(entry).encode() + b"\n")
         self._entries.append(entry)
@@ -135,16 +156,17 @@ class StageFolder:
                 ledger.truncate(before)
                 raise
 
-    def tables(self, kind: str) -> Iterator[pa.Table]:
-        """The committed shards of one kind, in order of commit."""
+    def tables(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The committed shards of one kind, in order of commit, with all columns or these."""
         for entry in self._entries:
             name = f"{kind}-{entry['shard']:05d}.parquet"
             if name in entry["files"]:
-                yield pq.read_table(self.path / name)
+                yield pq.read_table(self.path / name, columns=columns)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Mark the stage as finished, with its result, which is given back; the last thing that a stage writes."""
         content: dict[str, Any] = json.loads(json.dumps(result))
+        self.keep_time()
         self._finished = {"commits": len(self._entries), "result": content}
         write_json(self.path / "result.json", self._finished)
         return content
@@ -245,7 +267,12 @@ def open_stage(
             stage_folder.repair()
             for complaint in complaints:
                 report(f"{complaint}; set aside, its items are done again")
-        yield stage_folder
+        try:
+            yield stage_folder
+        finally:
+            if stage_folder.result is None and (folder / "manifest.json").exists():
+                with suppress(OSError, DiskFull):  # they would hide the error that ended the stage
+                    stage_folder.keep_time()
 
 
 def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:

@@ -29,6 +29,7 @@ from lightreasoner.runs.records import Problem
 from lightreasoner.runs.stage import Commit, StageFolder, open_stage, prompts_time, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
+from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
 
 LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
 
@@ -76,6 +77,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`; everything that was committed before stays.
     """
     problems = read_problems(config)
+    warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
     found = find_pair(config)
     tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
     share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
@@ -123,6 +125,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
                 "too_long_questions": len(prompted) - len(fitting),
                 "stop_ids": list(stops.ids),
                 "tokens_left_out": pair.vocabulary.left_out,
+                **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned),
             }
         )
 
@@ -180,6 +183,29 @@ def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[s
         f"{nothing}. Lower --divergence-beta, for example to {largest / 2:.2g}, or choose an amateur that differs more "
         "from the expert"
     )
+
+
+def _judged(
+    stage: StageFolder, config: SampleConfig, duplicates: int, too_long: int, warned: Sequence[str]
+) -> dict[str, Any]:
+    """Means over all steps, and what they say about questions, prompt and pair."""
+    kept = stage.counts["kept_steps"] if config.divergence_beta is not None else None
+    figures = figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long)
+    return {
+        "mean_kl": figures.mean_kl,
+        "mean_expert_entropy": figures.expert_entropy,
+        "mean_amateur_entropy": figures.amateur_entropy,
+        "warnings": _warn(figures, warned),
+    }
+
+
+def _warn(figures: SampleFigures, warned: Sequence[str] = ()) -> list[str]:
+    """All warnings about these samples; those that were not yet given are printed."""
+    texts = sample_warnings(figures)
+    for text in texts:
+        if text not in warned:
+            say(f"warning: {text}")
+    return texts
 
 
 class Sampler(ModelWork[Prompted, Shard]):

@@ -1,12 +1,15 @@
-"""Statistics of labels: the divergence of the models, the effect of a label on each token, signs of junk."""
+"""Statistics of samples: the divergence of the models, signs of a bad pair, the effect of labels, signs of junk."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from lightreasoner.samples.folder import Ragged
 
 HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
 JUNK_KL = 4.0  # nats; the paper's mean is 2.0 where the models' favourite tokens differ, and 0.2 where they agree
@@ -76,6 +79,182 @@ class Mean:
     def value(self) -> float | None:
         """The mean; None of nothing."""
         return self.total / self.count if self.count else None
+
+
+# Limits of `sample_warnings`. The paper (§2.2) keeps 20 % of the steps; its mean KL is 1.99 nats where the models'
+# favourite tokens differ and 0.166 where they agree, so about 0.4 over all. Measured with the bundled miniatures:
+# expert and base 48 % and 0.9 nats, instruct and base 66 % and 1.3 nats, expert and the stronger instruct 7 % and 0.1.
+LARGEST_KEPT, SMALLEST_KEPT = 0.7, 0.05
+LARGEST_MEAN_KL = 2.0  # nats over all steps: the mean of the paper's steps where the favourite tokens differ
+LARGEST_ENTROPY = 3.0  # nats of the expert, of 20 equally likely tokens; working experts have 0.1 to 1
+SMALLEST_ENTROPY = 1e-3  # nats of the expert: it is certain everywhere
+MOST_DUPLICATES = 0.1  # share of the rows of a data set
+MOST_TOO_LONG = 0.1  # share of the questions
+MOST_EMPTY = 0.05  # share of the rollouts
+LEAST_DISTINCT = 0.5  # share of the rollouts
+FEWEST = 8  # rollouts of which the shares mean something
+
+
+@dataclass(frozen=True)
+class SampleFigures:
+    """What `sample_warnings` judges; None is unknown, KL and entropies are means over all steps in nats.
+
+    Attributes:
+        questions: distinct questions that were read, with those that are too long.
+        duplicates: rows that repeat one of them.
+        too_long: questions that do not fit into the context with their rollout.
+        steps: response tokens scored by both models.
+        kept: of them, those that are labels; None where another rule than β chose them.
+        empty: rollouts that end at once.
+        distinct: different responses.
+        advantage: mean of log π_E − log π_A of the tokens in the rollouts.
+    """
+
+    questions: int = 0
+    duplicates: int = 0
+    too_long: int = 0
+    rollouts: int = 0
+    steps: int = 0
+    kept: int | None = None
+    empty: int = 0
+    distinct: int = 0
+    mean_kl: float | None = None
+    expert_entropy: float | None = None
+    amateur_entropy: float | None = None
+    advantage: float | None = None
+
+    @property
+    def kept_share(self) -> float | None:
+        """Share of the steps that were kept."""
+        return None if self.kept is None or not self.steps else self.kept / self.steps
+
+
+# Columns of `Rollout` that `figures_of` reads.
+JUDGED = ["kl", "expert_entropy", "amateur_entropy", "expert_logprob", "amateur_logprob", "response_ids", "finished"]
+
+
+def figures_of(
+    rollouts: Iterable[pa.Table], kept: int | None, *, duplicates: int = 0, too_long: int = 0
+) -> SampleFigures:
+    """The figures of rollouts; memory holds one table and a number for each rollout.
+
+    Args:
+        rollouts: tables with the columns `JUDGED` of `samples.folder.Rollout`.
+        kept, duplicates, too_long: see `SampleFigures`.
+    """
+    kl, expert, amateur, advantage = Mean(), Mean(), Mean(), Mean()
+    count = empty = 0
+    responses: set[int] = set()
+    for table in rollouts:
+        # A token that one model lacks has −∞ in its column.
+        columns = [Ragged.of(table[name]).values.astype(np.float64) for name in JUDGED[:5]]
+        with np.errstate(invalid="ignore"):
+            columns[3] -= columns.pop()
+        for mean, values in zip((kl, expert, amateur, advantage), columns, strict=True):
+            mean.add(values)
+        for response, finished in zip(Ragged.of(table["response_ids"]), table["finished"].to_pylist(), strict=True):
+            count += 1
+            empty += len(response) <= int(finished)  # nothing but a stop token
+            responses.add(hash(response.tobytes()))
+    return SampleFigures(
+        questions=count + too_long,
+        duplicates=duplicates,
+        too_long=too_long,
+        rollouts=count,
+        steps=kl.count,
+        kept=kept,
+        empty=empty,
+        distinct=len(responses),
+        mean_kl=kl.value,
+        expert_entropy=expert.value,
+        amateur_entropy=amateur.value,
+        advantage=advantage.value,
+    )
+
+
+def sample_warnings(found: SampleFigures) -> list[str]:
+    """Signs that the questions, the prompt or the pair of models is wrong: what, why it matters, what to do."""
+    return [*_question_warnings(found), *_rollout_warnings(found), *_pair_warnings(found)]
+
+
+def _question_warnings(found: SampleFigures) -> list[str]:
+    texts = []
+    rows = found.questions + found.duplicates
+    if found.duplicates > MOST_DUPLICATES * rows:
+        texts.append(
+            f"{found.duplicates:,} of {rows:,} rows repeat the question of an earlier row, so only {found.questions:,} "
+            "are used. If the rows differ, name the field with the question in --question-field"
+        )
+    if found.too_long > MOST_TOO_LONG * found.questions:
+        texts.append(
+            f"{found.too_long:,} of {found.questions:,} questions are left out: with their rollout they are longer "
+            "than the context. Lower --max-new-tokens, or choose models with a longer context"
+        )
+    return texts
+
+
+def _rollout_warnings(found: SampleFigures) -> list[str]:
+    texts = []
+    if found.rollouts and found.empty > MOST_EMPTY * found.rollouts:
+        texts.append(
+            f"{found.empty:,} of {found.rollouts:,} rollouts are empty: the expert ends at once. Look at the prompt "
+            "with `lightr inspect`; the chat template (--chat-template) or the stop tokens may be wrong"
+        )
+    if found.rollouts >= FEWEST and found.distinct < LEAST_DISTINCT * found.rollouts:
+        texts.append(
+            f"{found.rollouts:,} rollouts have only {found.distinct:,} different texts, so most labels repeat one "
+            "another. Look at the questions and at the prompt with `lightr inspect`"
+        )
+    entropy = found.expert_entropy
+    if entropy is not None and entropy > LARGEST_ENTROPY:
+        texts.append(
+            f"the expert's mean entropy is {entropy:.1f} nats, as of {math.exp(entropy):.0f} equally likely tokens "
+            "(usual: 0.1 to 1): it guesses. Its weights or the prompt may be wrong; see `lightr doctor`"
+        )
+    if entropy is not None and entropy < SMALLEST_ENTROPY:
+        texts.append(
+            f"the expert's mean entropy is {entropy:.1g} nats: it is certain at every step, so a label is one token. "
+            "Its weights or the precision (--dtype) may be wrong"
+        )
+    return texts
+
+
+def _pair_warnings(found: SampleFigures) -> list[str]:
+    share, kl = found.kept_share, found.mean_kl
+    texts = []
+    if kl is not None and kl > LARGEST_MEAN_KL:
+        texts.append(
+            f"the mean KL divergence is {kl:.1f} nats (usual: 0.3 to 1.5): the amateur hardly predicts the expert's "
+            "text. It may be broken, or another kind of model. Look at it with `lightr inspect`, or choose another"
+        )
+    if share is not None and share > LARGEST_KEPT:
+        texts.append(
+            f"{100 * share:.0f} % of the steps are kept (paper: 20 %, bundled miniatures: 48 % and 66 %), so little is "
+            "selected. The amateur may be broken or too weak; choose another one, or raise --divergence-beta"
+        )
+    if share is not None and share < SMALLEST_KEPT:
+        texts.append(
+            f"{100 * share:.1f} % of the steps are kept (paper: 20 %, bundled miniature: 48 %): the amateur is as good "
+            "as the expert or nearly, so there is little to learn. Choose a weaker one, or lower --divergence-beta"
+        )
+    if found.advantage is not None and found.advantage <= 0:
+        texts.append(
+            "the amateur finds the expert's tokens as likely as the expert does, or likelier (mean log-ratio "
+            f"{found.advantage:+.2f}): it may be the better model. Exchange the two, or choose a weaker amateur"
+        )
+    elif _is_as_certain(found):
+        texts.append(
+            "the amateur is as certain of the expert's text as the expert (mean entropy "
+            f"{found.amateur_entropy:.2f} and {found.expert_entropy:.2f} nats): it may be the better model. "
+            "Compare the two with `lightr evaluate`"
+        )
+    return texts
+
+
+def _is_as_certain(found: SampleFigures) -> bool:
+    """A weaker model is less certain: 1.1 to 1.3 against 0.05 to 0.4 nats with the miniatures, in every pair."""
+    expert, amateur, kl = found.expert_entropy, found.amateur_entropy, found.mean_kl
+    return None not in (expert, amateur, kl) and amateur <= expert and kl <= LARGEST_MEAN_KL  # type: ignore[operator]
 
 
 def label_entropy(weights: Sequence[float]) -> float:

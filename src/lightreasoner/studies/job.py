@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from lightreasoner.config_base import Config, Place
 from lightreasoner.errors import LightReasonerError
+from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import write_json
 from lightreasoner.runs.progress import say
@@ -81,7 +82,7 @@ class Job(Config):
             say(f"-- {now()}")
             try:
                 results = self.make()
-                write_json(self.folder / "done.json", {"results": results, "seconds": self._seconds})
+                write_json(self.folder / "done.json", {"results": results, "seconds": self._spent()})
             except LightReasonerError as error:
                 problem, exit_code = " ".join(str(error).split()), error.exit_code
             except Exception as error:  # a job that fails must not stop the others
@@ -97,6 +98,11 @@ class Job(Config):
         finally:
             spent = self._seconds.get(stage, 0.0) + time.perf_counter() - started
             write_json(self.folder / "seconds.json", {**self._seconds, stage: round(spent, 2)})
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds by stage: as timed here or as its folder says, which knows killed attempts too."""
+        recorded, names = times(self.folder), {"select": "sample", "evaluate": "evaluate_after"}
+        return {name: max(timed, recorded.get(names.get(name, name), 0.0)) for name, timed in self._seconds.items()}
 
     def to_json(self) -> dict[str, Any]:
         """This job as JSON values, for another process; `jobs.from_json` reads them."""

@@ -24,7 +24,7 @@ class Difference:
     """Two groups compared over `seeds` pairs of seeds."""
 
     gain: Interval
-    """Second minus first, points, with the bootstrap interval over items."""
+    """Second minus first, points, with its interval over items."""
     p_items: float
     """Paired test over items, each with its mean score over the seeds."""
     p_seeds: float | None
@@ -86,7 +86,7 @@ def difference(before: Group, after: Group, columns: Sequence[str] = ()) -> Diff
     for column in columns or before.columns:
         first, second = before.mean_scores(column), after.mean_scores(column)
         pairs.append(([first[item] for item in first], [second[item] for item in first]))
-    overall = compare_overall(pairs)
+    overall = compare_overall(pairs, samples=max(len(before.scores), len(after.scores)))
     ours, theirs = after.by_seed(columns), before.by_seed(columns)
     theirs = theirs * len(ours) if len(theirs) == 1 else theirs
     n = min(len(ours), len(theirs))

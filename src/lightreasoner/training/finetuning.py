@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -77,16 +77,17 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
     if int(os.environ.get("RANK", "0")) > 0:  # of `torchrun`: the first process holds the lock and writes all files
         if not (config.out / "finetune" / "result.json").exists():
-            _train(config, source, labels, config.out / "finetune")
+            _train(config, source, labels, config.out / "finetune", lambda: None)
             _leave_group()
         return {}
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
         if stage.result is not None:
             check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
-        result = _train(config, source, labels, stage.path)
+        result = _train(config, source, labels, stage.path, stage.keep_time)
         _leave_group()
-        return stage.finish(result)
+        stage.keep_time()
+        return stage.finish({**result, "seconds": round(stage.seconds or 0.0, 1)})
 
 
 def check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
@@ -113,9 +114,13 @@ def _leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path) -> dict[str, Any]:
-    """Train and save the adapter; returns the stage's result, empty on all processes but the first."""
-    started = time.perf_counter()
+def _train(
+    config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder: Path, saved: Callable[[], None]
+) -> dict[str, Any]:
+    """Train and save the adapter; returns the stage's result, empty on all processes but the first.
+
+    `saved` is called after each checkpoint.
+    """
     accelerator = _accelerator(config, folder)
     processes = accelerator.num_processes
     share = share_of_step(config.labels_per_step, processes)
@@ -143,7 +148,7 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
     project = os.environ.get("WANDB_PROJECT", "lightreasoner")
     _start_trackers(accelerator, project, config)
     try:
-        _run_steps(config, state, model, objective, batches, folder)
+        _run_steps(config, state, model, objective, batches, folder, saved)
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
@@ -159,7 +164,6 @@ def _train(config: FinetuneConfig, source: ModelSource, labels: LabelSet, folder
         "first_loss": state.log[0]["loss"],
         "last_loss": state.log[-1]["loss"],
         **{name: file_hash(folder / ADAPTER / file) for name, file in ADAPTER_FILES.items()},
-        "seconds": round(time.perf_counter() - started, 1),
     }
 
 
@@ -170,6 +174,7 @@ def _run_steps(
     objective: LabelObjective,
     batches: Iterable[list[MicroBatch]],
     folder: Path,
+    saved: Callable[[], None],
 ) -> None:
     """Forward, backward, clip, step; then log, save a checkpoint, or stop on request.
 
@@ -204,6 +209,7 @@ def _run_steps(
             stopping = accelerator.check_trigger()
             if stopping or state.step % config.save_steps == 0 or state.step == config.steps:
                 checkpoints.save_checkpoint(state, folder, config.keep_checkpoints)
+                saved()
             if stopping and state.step < config.steps:
                 raise Interrupted(stop.signal_number or signal.SIGTERM)
 

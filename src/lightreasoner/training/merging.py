@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     with locked(config.out.parent):
         if config.out.exists():
             return _earlier_merge(config.out, request)
+        started = time.perf_counter()
         tokenizer = load_tokenizer(source, config)
         with _saving(config.model), tempfile.TemporaryDirectory() as trial:  # before the work
             empty_model(source, config).config.save_pretrained(trial)
@@ -91,7 +93,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
                 merged.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
             found = _read_back(config, folder, tokenizer, figures)
-            result = {**request, **found, "created": now()}
+            seconds = round(time.perf_counter() - started, 1)
+            result = {**request, **found, "created": now(), "seconds": seconds}
             (folder / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
             write_json(folder / RESULT, result)
         return result
