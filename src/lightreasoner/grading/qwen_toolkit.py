@@ -3,9 +3,9 @@ r"""A judge with the rules of the Qwen2.5-Math evaluation toolkit, so that resul
 docs/toolkit-judge.md states the toolkit's rules; comments cite its headings. The toolkit's leniency is kept on
 purpose: 5, 500 and 0.05 all pass for 5, `1,2` is the number 12, the article "a" is a choice letter.
 
-Two deviations, which should not change a correct verdict: one LaTeX converter replaces the toolkit's three parsers, of
-which one runs text as Python; and formulas that no person writes (towers of powers, over 2000 characters, 13 nested
-brackets) are compared as text.
+The verdicts are the toolkit's own wherever it compares text and numbers. Two deviations concern formulas: text is never
+run as Python, and formulas that no person writes (towers of powers, over 2000 characters, 13 nested brackets) are
+compared as text.
 
 Symbolic comparison has no time limit of its own: run the judge in a process that can be killed.
 """
@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, chain
-from typing import Any
 
+from lightreasoner.grading.qwen_toolkit_symbolic import RELATIVE_TOLERANCE, symbolically_equal
 from lightreasoner.grading.qwen_toolkit_text import strip_string
 from lightreasoner.grading.verdicts import Judgement
 
@@ -24,10 +24,8 @@ from lightreasoner.grading.verdicts import Judgement
 _NORMALISED_ONCE = ("math", "math500", "minerva_math")
 _CHOICE_BENCHMARKS = ("mmlu_stem",)
 CHOICES = ("A", "B", "C", "D", "E")
-RELATIVE_TOLERANCE = 1e-4
-MATRIX_DECIMALS = 3
 LONGEST_FORMULA = 2000  # characters
-DEEPEST_FORMULA = 12  # nested brackets; each doubles the converter's time. Gold answers have at most 4
+DEEPEST_FORMULA = 12  # nested brackets; the parser's time grows fast with them. Gold answers have at most 4
 
 
 def judge(text: str, gold: str, benchmark: str | None = None) -> Judgement:
@@ -101,7 +99,10 @@ def _boxed(text: str) -> str | None:
     _, found, rest = text.rpartition("boxed")
     if not found:
         return None
-    return rest[1 : end_of_group(rest, "{}")] if rest.startswith("{") else rest.partition("$")[0].strip()
+    if not rest.startswith("{"):
+        return rest.partition("$")[0].strip()
+    depths = accumulate((character == "{") - (character == "}") for character in rest)
+    return rest[1 : next((position for position, depth in enumerate(depths) if depth == 0), None)]
 
 
 def _after(phrase: str) -> Callable[[str], str | None]:
@@ -134,13 +135,6 @@ _EXTRACTION_RULES: tuple[Callable[[str], str | None], ...] = (
     _chinese_answer,
     _last_number,
 )
-
-
-def end_of_group(text: str, brackets: str) -> int | None:
-    """Position of the bracket that closes the first one of a text; None if none does."""
-    opening, closing = brackets
-    depths = accumulate((character == opening) - (character == closing) for character in text)
-    return next((position for position, depth in enumerate(depths) if depth == 0), None)
 
 
 # docs/toolkit-judge.md, "Equality" ------------------------------------------------------------------------------------
@@ -176,7 +170,7 @@ def equal(answer: str, gold: str) -> bool:
         _rows_equal(_tuple(answer), _tuple(gold))
         or _rows_equal(_matrix(answer), _matrix(gold))
         or (_equations_equal(answer, gold) if "=" in answer and "=" in gold else _right_sides_equal(answer, gold))
-        or _symbolically_equal(answer, gold)
+        or symbolically_equal(answer, gold)
     )
 
 
@@ -235,7 +229,7 @@ def _equations_equal(answer: str, gold: str) -> bool:
     if answer.count("=") != 1 or gold.count("=") != 1:
         return False
     difference, gold_difference = (f"{left}-({right})" for left, right in (answer.split("="), gold.split("=")))
-    return _symbolically_equal(difference, gold_difference) or _symbolically_equal(f"-({difference})", gold_difference)
+    return symbolically_equal(difference, gold_difference) or symbolically_equal(f"-({difference})", gold_difference)
 
 
 def _right_sides_equal(answer: str, gold: str) -> bool:
@@ -250,104 +244,3 @@ def _short_right_side(text: str) -> str | None:
     """What follows the only equals sign, if at most two characters stand before it."""
     left, found, right = text.partition("=")
     return right if found and "=" not in right and len(left.strip()) <= _LONGEST_LEFT_SIDE else None
-
-
-# docs/toolkit-judge.md, "Equality", test 9 ----------------------------------------------------------------------------
-
-# SymPy converts strings with Python's `eval`. The converter passes only numerals to it, but a later version of either
-# library may pass more, so these patterns reject everything beyond arithmetic.
-_MATHEMATICS = re.compile(r"[\w\\{}()\[\].,+\-*/^=<>|!&:;]+", re.ASCII)
-_NOT_MATHEMATICS = re.compile(
-    r"__|\.[A-Za-z_]"  # attributes
-    r"|\\operatorname"  # whole programs: zeros(9999,9999)
-    r"|\^[{(+-]*\d+[})]*[\^!]|\^[{(+-]*\d{5,}"  # 9^9^9, 9^99!, 9^99999
-    r"|\d{5,}[)}]*!|![)}]*!"  # 99999!, 9!!!
-    r"|\d_"  # 52_8 is a numeral in base 8, but the converter reads 52
-    r"|\.\d*\."  # the converter reads 2.5.1 as a product
-)
-_WORD = re.compile(r"[A-Za-z]|[A-Za-z]{4,}")
-
-# Plain notation that models write instead of LaTeX commands.
-_PLAIN_NOTATION = (
-    (re.compile(r"\*\*"), "^"),
-    (re.compile(r"(?<=\d)[eE]([+-]?\d+)"), r"*10^{\1}"),
-    (re.compile(r"(?<![A-Za-z\\])(pi|infty|theta|alpha|sqrt|sin|cos|tan|ln|log|exp)(?![A-Za-z])"), r"\\\1"),
-)
-_ROUND_ARGUMENT = re.compile(r"(?:\^|\\sqrt)\(")
-
-
-def _symbolically_equal(answer: str, gold: str) -> bool:
-    """Whether SymPy finds two formulas equal."""
-    if _WORD.fullmatch(answer) and _WORD.fullmatch(gold):
-        return False  # names: the converter reads "Leon" and "Noel" as the same product of letters
-    left = _expression(answer)
-    right = None if left is None else _expression(gold)
-    return right is not None and any(_holds(test, left, right) for test in _SYMBOLIC_TESTS)
-
-
-def _expression(text: str) -> Any:
-    """Convert a formula to a SymPy object; None if that fails or is not safe."""
-    latex = _as_latex(text)
-    if not _MATHEMATICS.fullmatch(latex) or _NOT_MATHEMATICS.search(latex):
-        return None
-    # Imported here because SymPy takes a second, and most answers do not need it.
-    from latex2sympy2_extended import latex2sympy
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-
-    try:
-        return latex2sympy(latex, conversion_config=ConversionConfig(lowercase_symbols=False))
-    except MemoryError:
-        raise
-    except Exception:  # the converter raises bare Exceptions, and SymPy many types
-        return None
-
-
-def _as_latex(text: str) -> str:
-    """Rewrite `sqrt(2)`, `2**(1/2)` and `4.5e33` as LaTeX."""
-    for pattern, replacement in _PLAIN_NOTATION:
-        text = pattern.sub(replacement, text)
-    while found := _ROUND_ARGUMENT.search(text):
-        before, argument = text[: found.end() - 1], text[found.end() - 1 :]
-        end = end_of_group(argument, "()")
-        if end is None:
-            break
-        text = f"{before}{{{argument[1:end]}}}{argument[end + 1 :]}"
-    return text
-
-
-def _holds(test: Callable[[Any, Any], bool], left: Any, right: Any) -> bool:
-    """Run a test; an error counts as no, because sets have no difference and variables have no value."""
-    try:
-        return bool(test(left, right))
-    except MemoryError:
-        raise
-    except Exception:
-        return False
-
-
-def _same_value(left: Any, right: Any) -> bool:
-    value, gold_value = left.evalf(), right.evalf()
-    # Not with Python's floats, where large values are infinite and everything is close to infinity.
-    return bool(gold_value.is_finite and abs(value - gold_value) <= RELATIVE_TOLERANCE * abs(gold_value))
-
-
-def _same_rounded_matrix(left: Any, right: Any) -> bool:
-    rounded, gold_rounded = (
-        matrix.evalf().applyfunc(lambda cell: round(cell, MATRIX_DECIMALS)) for matrix in (left, right)
-    )
-    return bool(rounded == gold_rounded)
-
-
-def _same_when_simplified(left: Any, right: Any) -> bool:
-    from sympy import simplify
-
-    return bool(simplify(left - right) == 0)
-
-
-_SYMBOLIC_TESTS: tuple[Callable[[Any, Any], bool], ...] = (
-    lambda left, right: str(left) == str(right),
-    lambda left, right: left.equals(right),
-    _same_when_simplified,
-    _same_value,
-    _same_rounded_matrix,
-)
