@@ -20,8 +20,9 @@ from lightreasoner.grading.qwen_toolkit_symbolic import RELATIVE_TOLERANCE, symb
 from lightreasoner.grading.qwen_toolkit_text import strip_string
 from lightreasoner.grading.verdicts import Judgement
 
-# The toolkit normalises a gold answer when it loads it and when it judges it; those of these benchmarks only once.
-_NORMALISED_ONCE = ("math", "math500", "minerva_math")
+# The toolkit normalises a gold answer when it loads it and when it judges it. It extracts those of MATH and Minerva
+# from solutions, and normalises them once.
+_GOLD_IN_SOLUTION = ("math", "math500", "minerva_math")
 _CHOICE_BENCHMARKS = ("mmlu_stem",)
 CHOICES = ("A", "B", "C", "D", "E")
 LONGEST_FORMULA = 2000  # characters
@@ -40,7 +41,8 @@ def judge(text: str, gold: str, benchmark: str | None = None) -> Judgement:
     if not text:
         return Judgement(None, None, "no_answer")
     normal_form = partial(strip_string, strip_units=benchmark != "minerva_math")
-    expected = normal_form(gold if benchmark in _NORMALISED_ONCE else normal_form(gold))
+    loaded = extract(rf"\boxed{{{gold}}}") if benchmark in _GOLD_IN_SOLUTION else normal_form(gold)
+    expected = normal_form(loaded)
     extracted = extract(text, benchmark)
     canonical = normal_form(normal_form(extracted))
     answered = canonical in CHOICES if benchmark in _CHOICE_BENCHMARKS else canonical != ""
