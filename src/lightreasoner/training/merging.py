@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightreasoner import contrast
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError
-from lightreasoner.models.loading import ModelSource, find_model, load_model, load_tokenizer, pick_device, weights_dtype
+from lightreasoner.models.loading import ModelSource, find_model, load_model, load_tokenizer, weights_dtype
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.environment import now
@@ -98,7 +98,7 @@ def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:
 
 def _load_adapter(base: PreTrainedModel, adapter: Path, config: MergeConfig) -> PeftModel:
     """Base + adapter. PEFT only warns about missing weights and fills in fresh ones; here this is an error."""
-    with_adapter = PeftModel.from_pretrained(base, adapter, torch_device=str(pick_device(config.device)))
+    with_adapter = PeftModel.from_pretrained(base, adapter, torch_device="cpu")  # and from there to the base's device
     with safe_open(adapter / WEIGHTS, framework="pt") as file:
         found = set(file.keys())
     # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
