@@ -6,14 +6,23 @@ log-ratio log π_E − log π_A is next: the most probable token of the label th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
-from lightreasoner.inference.generation import Decoding, Generation, StopCheck, TokenIds, left_padded, until_stop
+from lightreasoner.inference.generation import (
+    Decoding,
+    Generation,
+    StopCheck,
+    TokenIds,
+    left_padded,
+    steps_between_checks,
+    until_stop,
+)
 from lightreasoner.models.loading import Pair
 
 
@@ -34,33 +43,50 @@ class ContrastiveEngine:
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `inference.generation.Engine.generate`; temperature, top_p and seed are not used."""
         input_ids, mask = left_padded(prompts, 0, self.pair.expert.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        caches: list[Any] = [None, None]
+        decoders = [_Decoder(model, mask.to(model.device)) for model in (self.pair.expert, self.pair.amateur)]
         tokens = input_ids[:, :0]
         finished = torch.zeros(len(prompts), dtype=torch.bool, device=mask.device)
         stop_check = StopCheck(decoding, self.tokenizer, mask.device)
-        while tokens.shape[1] < decoding.max_new_tokens and not finished.all():
-            input_ids = self._next(input_ids, mask, positions, caches)[:, None]
-            tokens, mask = torch.cat([tokens, input_ids], dim=1), torch.cat([mask, torch.ones_like(input_ids)], dim=1)
-            positions = positions[:, -1:] + 1
+        while tokens.shape[1] < decoding.max_new_tokens:
+            input_ids = self._next(*(decoder.logits(input_ids).to(mask.device) for decoder in decoders))[:, None]
+            tokens = torch.cat([tokens, input_ids], dim=1)
             finished |= stop_check(tokens)
+            if tokens.shape[1] % steps_between_checks(mask.device) == 0 and finished.all():
+                break
         return Generation([until_stop(row, decoding, self.tokenizer) for row in tokens.tolist()])
 
-    def _next(self, input_ids: Tensor, mask: Tensor, positions: Tensor, caches: list[Any]) -> Tensor:
-        """The next token of each row, [B]; updates the caches."""
-        log_probs: list[Tensor] = []
-        for index, model in enumerate((self.pair.expert, self.pair.amateur)):
-            output = model(
-                input_ids=input_ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                position_ids=positions.to(model.device),
-                past_key_values=caches[index],
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            caches[index] = output.past_key_values
-            log_probs.append(self.pair.vocabulary.log_softmax(output.logits[:, -1]).to(input_ids.device))
-        log_expert, log_amateur = log_probs
+    def _next(self, expert_logits: Tensor, amateur_logits: Tensor) -> Tensor:
+        """The next token of each row: logits [B, width] each → [B]."""
+        vocabulary = self.pair.vocabulary
+        log_expert, log_amateur = vocabulary.log_softmax(expert_logits), vocabulary.log_softmax(amateur_logits)
         plausible = contrast.plausible_tokens(log_expert, self.alpha)
         label = contrast.contrastive_labels(log_expert, log_amateur, plausible)
-        return self.pair.vocabulary.ids_of(label.argmax(-1))
+        return vocabulary.ids_of(label.argmax(-1))
+
+
+class _Decoder:
+    """One model on growing texts, with its cache.
+
+    The model itself names its cache and passes it on, as in `generate` of transformers: the names differ between models
+    and versions.
+    """
+
+    def __init__(self, model: PreTrainedModel, mask: Tensor) -> None:
+        self._model: Any = model
+        self._is_first = True
+        self._inputs: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
+        accepted = signature(model.forward).parameters
+        if "position_ids" in accepted:
+            self._inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        if "logits_to_keep" in accepted:
+            self._inputs["logits_to_keep"] = 1
+
+    def logits(self, new_ids: Tensor) -> Tensor:
+        """Logits after all texts so far and these tokens: [B, n] → [B, width]."""
+        new_ids = new_ids.to(self._model.device)
+        inputs = self._model.prepare_inputs_for_generation(new_ids, is_first_iteration=self._is_first, **self._inputs)
+        output = self._model(**inputs, return_dict=True)
+        self._inputs = self._model._update_model_kwargs_for_generation(output, self._inputs)
+        self._is_first = False
+        logits: Tensor = output.logits[:, -1]
+        return logits

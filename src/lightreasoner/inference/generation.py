@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StopStringCriteria
 
+from lightreasoner.inference.packing import moved
 from lightreasoner.inference.scoring import ResponseStates
 
 TokenIds = list[int]
+CHECK_EVERY = 8  # on an accelerator
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Engine(Protocol):
         ...
 
 
+def steps_between_checks(device: torch.device) -> int:
+    """Steps between checks for finished rows; a check makes the host wait for an accelerator."""
+    return 1 if device.type == "cpu" else CHECK_EVERY
+
+
 class StopCheck:
     """Finds rows that end with a stop token or a stop string: response ids [B, t] → bool [B]."""
 
@@ -93,8 +100,9 @@ def left_padded(prompts: Sequence[TokenIds], pad: int, device: torch.device) -> 
     derived from the ids, because the padding token may also be a real one.
     """
     width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    ids, mask = moved([ids, mask], device)
     return ids, mask
 
 

@@ -24,6 +24,7 @@ from lightreasoner.inference.generation import (
     Generation,
     StopCheck,
     TokenIds,
+    steps_between_checks,
     stream_seed,
     until_stop,
 )
@@ -33,7 +34,6 @@ from lightreasoner.inference.scoring import ResponseStates, head_rows, tokens_pe
 
 GROWTH = 1.25  # factor of the cache's slots when it is full
 COMPACT_AT = 0.75  # share of running rows at which finished rows leave the cache
-CHECK_EVERY = 8  # steps between checks for finished rows on an accelerator, where a check makes the host wait
 
 
 @dataclass
@@ -160,7 +160,7 @@ class _Batch:
         self._running = torch.arange(len(prompts), device=device)
         self._finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         self._length = 0
-        self._check_every = 1 if device.type == "cpu" else CHECK_EVERY
+        self._check_every = steps_between_checks(device)
 
     @property
     def done(self) -> bool:
@@ -258,7 +258,9 @@ class _NextToken:
         # A row with NaN gets a random token: scoring drops and counts its steps later.
         finite = probabilities.isfinite().all(-1, keepdim=True)
         probabilities = torch.where(finite, probabilities, 1 / probabilities.shape[-1])
-        return torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
+        # As `torch.multinomial` draws one token, without its checks, for which the host waits twice.
+        exponential = torch.empty_like(probabilities).exponential_(generator=self._generator)
+        return (probabilities / exponential).argmax(-1)
 
 
 def engine_for(

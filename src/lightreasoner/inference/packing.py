@@ -11,7 +11,7 @@ same layout.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -49,12 +49,16 @@ class Layout:
     offsets: Tensor
     shared: int
 
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The model's inputs."""
+        return {"input_ids": self.input_ids, "position_ids": self.position_ids}
+
     def to(self, device: torch.device) -> "Layout":
         """Copy the layout to a device."""
-        values: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()
-        }
-        return Layout(**values)
+        names = ("input_ids", "position_ids", "packed_index", "padded_index", "offsets")
+        copies: dict[str, Any] = dict(zip(names, moved([getattr(self, name) for name in names], device), strict=True))
+        return replace(self, **copies)
 
     def rows(self, texts: Tensor, positions: Tensor) -> Tensor:
         """Packed rows of the tokens at given positions of given texts, [n] each → [n]."""
@@ -73,6 +77,13 @@ class Layout:
     def scatter(self, padded: Tensor) -> Tensor:
         """[B, H, T, D] → [1, N, H, D], the reverse of `gather`."""
         return padded.transpose(1, 2).flatten(0, 1).index_select(0, self.padded_index)[None]
+
+
+def moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors of one dtype, copied to a device at once: each copy from the host waits for the device."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).to(device)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
@@ -162,7 +173,7 @@ def _matches_unpacked(model: PreTrainedModel) -> bool:
     try:
         with torch.inference_mode():
             with attention_by(model, layout.attend):
-                packed = model(input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False).logits[0]
+                packed = model(**layout.inputs, use_cache=False).logits[0]
             for index, text in enumerate(texts):
                 unpacked = model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0]
                 steps = torch.arange(len(text), device=model.device)

@@ -33,8 +33,11 @@ class PaddedEngine:
             do_sample=decoding.temperature > 0,
             **(sampling if decoding.temperature else {}),
         )
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.inference_mode(), torch.random.fork_rng(devices):
+        device = self.model.device
+        numbered = (
+            [] if device.type in ("cpu", "mps") else [device]
+        )  # Apple's GPUs have one generator, without a number
+        with torch.inference_mode(), torch.random.fork_rng(numbered, device_type=device.type):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
             output: torch.Tensor = self.model.generate(  # type: ignore[operator]
                 input_ids,

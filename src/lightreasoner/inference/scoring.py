@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
-from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, packs
+from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, moved, packs
 
 # Logits in memory at a time, per model: 32 MiB in float32 on a CPU, 256 MiB on accelerators.
 HEAD_ELEMENTS = {"cpu": 1 << 23}
@@ -107,14 +107,14 @@ def _states(
     model: PreTrainedModel, texts: Sequence[list[int]], starts: Sequence[int], lengths: Sequence[int]
 ) -> Tensor:
     """Hidden states of each text from its start, for its length; packed if the model packs, else right-padded."""
-    text_of = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths)).to(model.device)
+    text_of = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths))
     spans = zip(starts, lengths, strict=True)
-    positions = torch.cat([torch.arange(start, start + length) for start, length in spans]).to(model.device)
+    positions = torch.cat([torch.arange(start, start + length) for start, length in spans])
+    text_of, positions = moved([text_of, positions], model.device)
     if packs(model):
         layout = lay_out(texts, model.device)
-        inputs = {"input_ids": layout.input_ids, "position_ids": layout.position_ids}
         with attention_by(model, layout.attend):
-            return _checked_states(model, layout.rows(text_of, positions), **inputs)
+            return _checked_states(model, layout.rows(text_of, positions), **layout.inputs)
     width = max(map(len, texts))
     ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=model.device)

@@ -48,12 +48,14 @@ class SharedVocabulary:
 
     def holds(self, ids: Tensor) -> Tensor:
         """Whether each id is a shared token, bool in the shape of `ids`."""
+        if self.is_contiguous:  # without `isin`, which sorts, and makes the host wait for the device
+            return (ids >= 0) & (ids < len(self.token_ids))
         return torch.isin(ids, self.token_ids.to(ids.device))
 
     def log_of(self, log_probs: Tensor, ids: Tensor) -> Tensor:
         """Log-probability of one token id in each row of `log_softmax`: [N, V], [N] → [N]; −∞ for ids left out."""
         known = self.holds(ids)
-        columns = self.column_of(torch.where(known, ids, self.token_ids[0].to(ids.device)))
+        columns = self.column_of(torch.where(known, ids, int(self.token_ids[0])))
         return torch.where(known, log_probs.gather(1, columns[:, None])[:, 0], -torch.inf)
 
     def ids_of(self, columns: Tensor) -> Tensor:

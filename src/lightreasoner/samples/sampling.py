@@ -334,6 +334,8 @@ class Sampler(ModelWork[Prompted, Shard]):
         beta = config.divergence_beta
         kept = contrast.select_steps(kl, -torch.inf if beta is None else beta) & kl.isfinite()
         kept &= vocabulary.holds(taken)
+        # Once: the host waits for the device wherever a mask becomes rows.
+        kept_rows = kept.nonzero()[:, 0]
         count = min(config.top_tokens, log_expert.shape[1])
         expert_top, amateur_top = log_expert.topk(count), log_amateur.topk(count)
         return {
@@ -346,8 +348,8 @@ class Sampler(ModelWork[Prompted, Shard]):
             "expert_top_logprobs": expert_top.values,
             "amateur_top_ids": vocabulary.ids_of(amateur_top.indices),
             "amateur_top_logprobs": amateur_top.values,
-            "kept_rows": kept.nonzero()[:, 0] + first,
-            **_labels(log_expert[kept], log_amateur[kept], config.plausibility_alpha, vocabulary),
+            "kept_rows": kept_rows + first,
+            **_labels(log_expert[kept_rows], log_amateur[kept_rows], config.plausibility_alpha, vocabulary),
         }
 
     def _shard(
@@ -387,12 +389,13 @@ def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: S
     columns = log_expert.topk(int(sizes.max()) if len(sizes) else 0).indices.sort(1).values
     log_expert, log_amateur, plausible = (every.gather(1, columns) for every in (log_expert, log_amateur, plausible))
     weights = contrast.contrastive_labels(log_expert, log_amateur, plausible)
+    chosen = plausible.nonzero(as_tuple=True)
     return {
         "label_sizes": sizes,
-        "token_ids": vocabulary.ids_of(columns)[plausible],
-        "weights": weights[plausible],
-        "expert_logprobs": log_expert[plausible],
-        "amateur_logprobs": log_amateur[plausible],
+        "token_ids": vocabulary.ids_of(columns)[chosen],
+        "weights": weights[chosen],
+        "expert_logprobs": log_expert[chosen],
+        "amateur_logprobs": log_amateur[chosen],
     }
 
 

@@ -318,7 +318,8 @@ class Losses(Job):
 
         @torch.inference_mode()
         def loss(forward: Any) -> float:
-            return sum(objective(forward, batch.to(model.device)).item() for batch in batches)
+            losses = [objective(forward, batch.to(model.device)) for batch in batches]
+            return objective.settle(torch.stack(losses).sum())
 
         curve = [{"step": 0, "loss": loss(model)}]
         for step in checkpoint_steps(config.steps):

@@ -126,10 +126,9 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         raise DataError(f"{folder / ADAPTER_WEIGHTS}: NaN or infinite numbers in {wrong[0]}; its training diverged")
     try:
         with _without_warnings():
-            # Weights that are missing or have another shape stay fresh, and are refused below.
-            adapted = PeftModel.from_pretrained(
-                base, folder, torch_device=str(base.device), ignore_mismatched_sizes=True
-            )
+            # Read on the CPU, and moved from there. Weights that are missing or have another shape stay fresh, and are
+            # refused below.
+            adapted = PeftModel.from_pretrained(base, folder, torch_device="cpu", ignore_mismatched_sizes=True)
     except Exception as error:  # a damaged or foreign configuration makes PEFT raise all kinds
         line = str(error).strip().partition("\n")[0]
         raise ModelError(f"the adapter in {folder} cannot be put on {name}: {type(error).__name__}: {line}") from error

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
-from lightreasoner.inference.packing import Layout, cut_by_tokens, lay_out
+from lightreasoner.inference.packing import Layout, cut_by_tokens, lay_out, moved
 from lightreasoner.samples.folder import Provenance, Ragged, Shard, read_samples
 
 
@@ -132,25 +132,32 @@ class MicroBatch:
 
     Attributes:
         layout: how their texts are packed; None if they are padded.
-        inputs: the model's inputs: `input_ids` and `position_ids` [1, N] if packed, else `input_ids` and
-            `attention_mask` [B, T].
+        padded: `input_ids` and `attention_mask` of padded texts, [B, T]; empty if they are packed.
         rows: row of each label's hidden state among all positions, [S].
         label_ids: labelled tokens, [S, K], right-padded with 0.
         label_weights: their label probabilities, [S, K], right-padded with 0.
     """
 
     layout: Layout | None
-    inputs: dict[str, Tensor]
+    padded: dict[str, Tensor]
     rows: Tensor
     label_ids: Tensor
     label_weights: Tensor
 
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The model's inputs."""
+        return self.layout.inputs if self.layout else self.padded
+
     def to(self, device: torch.device) -> "MicroBatch":
         """The micro-batch on another device."""
+        *padded, rows, label_ids = moved([*self.padded.values(), self.rows, self.label_ids], device)
         return MicroBatch(
             self.layout.to(device) if self.layout else None,
-            {name: value.to(device) for name, value in self.inputs.items()},
-            *(value.to(device) for value in (self.rows, self.label_ids, self.label_weights)),
+            dict(zip(self.padded, padded, strict=True)),
+            rows,
+            label_ids,
+            self.label_weights.to(device),
         )
 
 
@@ -184,18 +191,17 @@ class Collator:
         positions = torch.from_numpy(self.labels.prefix_length[labels]) - 1
         ids, weights = zip(*(self.labels.label(label) for label in labels), strict=True)
         if self.packed:
-            layout = lay_out(texts, torch.device("cpu"))
-            inputs = {"input_ids": layout.input_ids, "position_ids": layout.position_ids}
+            layout, padded = lay_out(texts, torch.device("cpu")), {}
             rows = layout.rows(text_of, positions)
         else:
             layout = None
             width = max(lengths)
-            inputs = {
+            padded = {
                 "input_ids": torch.tensor([text + [0] * (width - len(text)) for text in texts]),
                 "attention_mask": (torch.arange(width) < torch.tensor(lengths)[:, None]).long(),
             }
             rows = text_of * width + positions
-        return MicroBatch(layout, inputs, rows, _padded(ids), _padded(weights))
+        return MicroBatch(layout, padded, rows, _padded(ids), _padded(weights))
 
 
 def share_of_step(labels_per_step: int, processes: int) -> int:

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType
+from accelerate.utils import LoggerType, patch_environment
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from torch import nn
@@ -187,7 +187,7 @@ def _run_steps(
     with progress("fine-tuning", config.steps, state.step) as advance, stop_signals() as stop:
         for micro_batches in batches:
             _add_gradients(accelerator, model, objective, micro_batches)
-            norm = _clipped_norm(accelerator, model, config.max_grad_norm)
+            norm = _clipped_norm(accelerator, model, objective, config.max_grad_norm)
             learning_rate = float(state.lr_scheduler.get_last_lr()[0])
             optimizer.step()
             if not accelerator.optimizer_step_was_skipped:
@@ -203,10 +203,12 @@ def _run_steps(
             if accelerator.is_main_process:
                 advance(1, note)
 
-            if stop.signal_number is not None:
-                accelerator.set_trigger()
-            # True on all processes once one had a signal: one that stopped alone would leave the others waiting.
-            stopping = accelerator.check_trigger()
+            stopping = stop.signal_number is not None
+            if accelerator.num_processes > 1:
+                if stopping:
+                    accelerator.set_trigger()
+                # True on all processes once one had a signal: one that stopped alone would leave the others waiting.
+                stopping = accelerator.check_trigger()
             if stopping or state.step % config.save_steps == 0 or state.step == config.steps:
                 checkpoints.save_checkpoint(state, folder, config.keep_checkpoints)
                 saved()
@@ -239,7 +241,6 @@ def _add_gradients(
 
     Raises:
         ModelError: memory runs out.
-        TrainingDiverged: the loss is NaN or infinite.
     """
     for batch in batches:
         try:
@@ -255,13 +256,14 @@ def _add_gradients(
             ) from None
 
 
-def _clipped_norm(accelerator: Accelerator, model: nn.Module, most: float) -> float:
+def _clipped_norm(accelerator: Accelerator, model: nn.Module, objective: LabelObjective, most: float) -> float:
     """Clip the gradient to the norm `most` (0: no clipping); returns the norm before.
 
     Raises:
-        TrainingDiverged: the norm is NaN or infinite. In float16 the gradient scaler skips such a step instead.
+        TrainingDiverged: the loss or the norm is NaN or infinite. In float16 the gradient scaler skips a step of
+            infinite norm instead.
     """
-    norm = float(accelerator.clip_grad_norm_(model.parameters(), most or math.inf))
+    norm = objective.settle(accelerator.clip_grad_norm_(model.parameters(), most or math.inf))
     if not math.isfinite(norm) and accelerator.mixed_precision != "fp16":
         raise TrainingDiverged(
             f"the gradient's norm is {norm}, though the loss is finite; the step was not taken and earlier "
@@ -293,14 +295,17 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
             "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
         )
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training in this process
-    return Accelerator(
-        mixed_precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "no"),
-        cpu=device.type == "cpu",
-        log_with=list(config.report_to) or None,
-        project_dir=folder / "runs",
-        # In a mixture-of-experts model, the LoRA on parts that no token was routed to gets no gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    # Accelerate would take the first device of the machine. `torchrun` gives each process a device of its own.
+    chosen = {} if "LOCAL_RANK" in os.environ else {"accelerate_torch_device": device}
+    with patch_environment(**chosen):
+        return Accelerator(
+            mixed_precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "no"),
+            cpu=device.type == "cpu",
+            log_with=list(config.report_to) or None,
+            project_dir=folder / "runs",
+            # In a mixture-of-experts model, the LoRA on parts that no token was routed to gets no gradient.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
 
 
 def _start_trackers(accelerator: Accelerator, project: str, config: FinetuneConfig) -> None:

@@ -28,6 +28,8 @@ class LabelObjective:
         labels_per_step: every label weighs 1/labels_per_step in the gradient of its step.
         processes: DDP averages gradients over processes; the loss is multiplied by their number to undo this.
         sums: cross-entropy and label entropy (nats) and labels of this process since the last log entry.
+
+    The sums of a step's micro-batches stay on the device until `settle` reads them, once a step.
     """
 
     model: PreTrainedModel
@@ -35,15 +37,13 @@ class LabelObjective:
     labels_per_step: int
     processes: int = 1
     sums: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 0.0, "entropy": 0.0, "labels": 0.0})
+    _unsettled: Tensor | None = field(default=None, init=False)  # as `sums`, [3]
 
     def __call__(self, forward: nn.Module, batch: MicroBatch) -> Tensor:
         """This micro-batch's share of its step's mean loss (Eq 8), scalar, in nats.
 
         Args:
             forward: the model, perhaps wrapped for several processes.
-
-        Raises:
-            TrainingDiverged: the loss is NaN or infinite.
         """
         head: Any = self.model.get_output_embeddings()
         attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
@@ -52,17 +52,32 @@ class LabelObjective:
         log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
         cross_entropy = contrast.label_cross_entropy(batch.label_weights, log_expert).sum()
         entropy = contrast.entropy(batch.label_weights.log()).sum()
-        # One transfer for both figures: each transfer waits for the GPU.
-        cross_entropy_sum, entropy_sum = torch.stack([cross_entropy.detach(), entropy]).tolist()
-        if not math.isfinite(cross_entropy_sum):
+        found = torch.stack([cross_entropy.detach(), entropy, torch.full_like(entropy, len(batch.rows))])
+        self._unsettled = found if self._unsettled is None else self._unsettled + found
+        return cross_entropy / self.labels_per_step * self.processes
+
+    def settle(self, figure: Tensor) -> float:
+        """Add what was computed since the last call to `sums`, before the optimizer's step.
+
+        Args:
+            figure: a scalar, such as the gradient's norm; read with the sums, since each transfer waits for the GPU.
+
+        Returns:
+            The figure.
+
+        Raises:
+            TrainingDiverged: the loss is NaN or infinite.
+        """
+        assert self._unsettled is not None
+        *found, read = torch.cat([self._unsettled, figure.detach()[None]]).tolist()
+        self._unsettled = None
+        if not math.isfinite(found[0]):
             raise TrainingDiverged(
-                f"the loss is {cross_entropy_sum}; the step was not taken and earlier checkpoints are intact. "
+                f"the loss is {found[0]}; the step was not taken and earlier checkpoints are intact. "
                 "Lower --learning-rate, or use --dtype bfloat16 or float32 instead of float16"
             )
-        self.sums["cross_entropy"] += cross_entropy_sum
-        self.sums["entropy"] += entropy_sum
-        self.sums["labels"] += len(batch.rows)
-        return cross_entropy / self.labels_per_step * self.processes
+        self.sums.update({name: self.sums[name] + value for name, value in zip(self.sums, found, strict=True)})
+        return float(read)
 
     def flush(self) -> dict[str, float]:
         """Means over the labels of all processes since the last flush: `loss`, `kl_to_target`, `label_entropy`."""
