@@ -148,7 +148,7 @@ def count_waits(samples: Path, out: Path) -> dict[str, dict[str, float]]:
 def scoring(pair: Pair, template: PromptTemplate, prompts: Sequence[list[int]], out: Path) -> dict[str, float]:
     """Waits of one call of `Sampler.score`."""
     config = SampleConfig(expert=EXPERT, amateur=AMATEUR, dataset="arithmetic", divergence_beta=0.05, out=out)
-    sampler = Sampler.of(pair, template, config)
+    sampler = Sampler.of(pair, template, template.stops(None), config)
     responses = PackedEngine(pair.expert).generate(prompts, Decoding(SHORT, ())).responses
     sampler.score(prompts, Generation(responses))  # the first call tests whether the amateur can be packed
     return dict(waits_of(lambda: sampler.score(prompts, Generation(responses))))

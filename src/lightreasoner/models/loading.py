@@ -300,22 +300,26 @@ def _say_code(name: str, folder: Path) -> None:
 
 
 def pick_device(device: str) -> torch.device:
-    """`auto` becomes cuda, mps or cpu, the first that is there.
+    """`auto` becomes cuda, mps, another accelerator that PyTorch knows (such as xpu) or cpu, the first that is there.
 
     Raises:
         ModelError: the named device is not there.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if (other := torch.accelerator.current_accelerator()) is not None:
+        there.setdefault(other.type, torch.accelerator.is_available())
+    there["cpu"] = True
     if device == "auto":
         return torch.device(next(kind for kind in there if there[kind]))
     kind, colon, number = device.partition(":")
     if kind not in there or (colon and not number.isdecimal()):
         raise ModelError(f"device {device} is not known; use auto, cpu, cuda, cuda:N or mps")
+    usable = ", ".join(name for name in there if there[name])
     if not there[kind]:
-        usable = ", ".join(name for name in there if there[name])
         raise ModelError(f"device {device} is not usable here: PyTorch {torch.__version__} finds {usable} only")
-    if kind == "cuda" and int(number or 0) >= (count := torch.cuda.device_count()):
-        raise ModelError(f"device {device} is not usable here: there are {count} CUDA devices, counted from cuda:0")
+    count = torch.accelerator.device_count() if other is not None and kind == other.type else 1
+    if int(number or 0) >= count:
+        raise ModelError(f"device {device} is not usable here: PyTorch finds {count} of the kind {kind}, from {kind}:0")
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
