@@ -132,6 +132,7 @@ def test_bad_input_gives_one_line(arguments: tuple[str, ...], message: str, tmp_
         ({"amateur": "absent.gguf"}, ModelError, "no file absent.gguf"),
         ({"device": "cuda:9"}, ModelError, "cuda:9"),
         ({"chat_template": "absent.jinja"}, ConfigError, "absent.jinja"),
+        ({"finetune": {"lora_targets": ["q_proj", "v_porj"]}}, ModelError, "v_proj"),
     ],
 )
 def test_a_run_finds_what_it_will_need_before_it_samples(

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from lightreasoner.config import RunConfig
+from lightreasoner.errors import DataError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
-from lightreasoner.models.loading import find_pair, is_on_hub, load_tokenizer, pick_device
+from lightreasoner.models.loading import check_weights, find_pair, is_on_hub, load_tokenizer, pick_device
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.vocabulary import share_vocabulary
@@ -23,8 +24,9 @@ from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.samples.sampling import read_problems, sample
+from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_trackers, finetune
-from lightreasoner.training.merging import merge
+from lightreasoner.training.merging import RESULT, merge
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -73,6 +75,11 @@ def check(config: RunConfig, *, download: bool = True) -> None:
     Raises:
         LightReasonerError: a tracker, device, benchmark, data set or model is missing or does not fit; see `errors`.
     """
+    merged = config.out / "merged"
+    if merged.exists() and not (merged / RESULT).is_file():
+        raise DataError(
+            f"{merged} exists and holds no merge, so this run could not write its model. Give another --out"
+        )
     check_trackers(config.finetune.report_to)
     pick_device(config.device)
     read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
@@ -86,6 +93,9 @@ def check(config: RunConfig, *, download: bool = True) -> None:
     expert, amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
     share_vocabulary(expert, amateur, rule=config.vocabulary)
     PromptTemplate(expert, config.cue, config.chat_template)
+    for source in (found.expert, found.amateur):
+        check_weights(source, config)
+    check_targets(config.for_finetune(), config.finetune.lora_targets, to_merge=True)
 
 
 def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:
