@@ -26,6 +26,9 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
 LORA_TYPES = (nn.Linear, nn.Embedding, Conv1D)
 
+# The beginnings of warnings about tied matrices, missing weights and other shapes.
+CHECKED_HERE = "Model with `tie_word|Found missing adapter keys|Some weights of"
+
 
 def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: bool = False) -> None:
     """Check that LoRA can be put on every target. Reads the model's configuration alone, in about a second.
@@ -48,7 +51,7 @@ def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: b
         model = empty_model(source, config)
         tied = {name.removesuffix(".weight") for pair in model.all_tied_weights_keys.items() for name in pair}
         try:
-            with _without_warnings():
+            with without_warnings():
                 settings = LoraConfig(task_type="CAUSAL_LM", target_modules=_as_peft_takes([target]))
                 adapted: Any = get_peft_model(model, settings, low_cpu_mem_usage=True)
         except re.error as error:
@@ -96,7 +99,7 @@ def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> PeftModel:
         bias="none",
     )
     set_seed(config.seed)
-    with _without_warnings():
+    with without_warnings():
         adapted = get_peft_model(model, settings)
     adapted.active_peft_config.base_model_name_or_path = config.model
     return adapted
@@ -125,7 +128,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     if wrong := [key for key, weight in found.items() if not weight.isfinite().all()]:
         raise DataError(f"{folder / ADAPTER_WEIGHTS}: NaN or infinite numbers in {wrong[0]}; its training diverged")
     try:
-        with _without_warnings():
+        with without_warnings():
             # Weights that are missing or have another shape stay fresh, and are refused below.
             adapted = PeftModel.from_pretrained(
                 base, folder, torch_device=str(base.device), ignore_mismatched_sizes=True
@@ -137,7 +140,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         raise ModelError(f"the adapter in {folder} is of the kind {adapted.peft_type}, which has no merged form")
     if difference := weight_difference(adapted, found):
         raise ModelError(f"the adapter in {folder} does not fit {name}: {difference}; use the base it was made for")
-    return adapted
+    return adapted.eval()
 
 
 def weight_difference(adapted: PeftModel, found: Mapping[str, Tensor]) -> str | None:
@@ -158,9 +161,9 @@ def weight_difference(adapted: PeftModel, found: Mapping[str, Tensor]) -> str | 
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Without what PEFT warns about here: tied matrices and missing weights, which are checked, and its own calls."""
+def without_warnings() -> Iterator[None]:
+    """Without PEFT's warnings of what is checked here, in other words, and of its own calls to transformers."""
     with warnings.catch_warnings():
-        for category in (UserWarning, FutureWarning):
-            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", CHECKED_HERE, UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         yield
