@@ -26,8 +26,17 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
 LORA_TYPES = (nn.Linear, nn.Embedding, Conv1D)
 
-# The beginnings of warnings about tied matrices, missing weights and other shapes.
-CHECKED_HERE = "Model with `tie_word|Found missing adapter keys|Some weights of"
+# The beginnings of PEFT's warnings about what is checked or said here: tied matrices, missing weights, other shapes, and
+# the linear layers of GPT-2.
+CHECKED_HERE = "|".join(
+    [
+        "Model (has|with) `tie_word_embeddings",
+        "Input and output embeddings are no longer tied",
+        "Found missing adapter keys",
+        "Some weights of",
+        "fan_in_fan_out is set to False",
+    ]
+)
 
 
 def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: bool = False) -> None:
@@ -48,11 +57,12 @@ def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: b
         raise ConfigError(f"--lora-targets {ALL_LINEAR} stands for every linear layer; give it alone")
     source = find_model(config.model, config.model_revision)
     for target in targets:
+        one = _as_peft_takes(targets) if len(targets) == 1 else [target]
         model = empty_model(source, config)
         tied = {name.removesuffix(".weight") for pair in model.all_tied_weights_keys.items() for name in pair}
         try:
             with without_warnings():
-                settings = LoraConfig(task_type="CAUSAL_LM", target_modules=_as_peft_takes([target]))
+                settings = LoraConfig(task_type="CAUSAL_LM", target_modules=one)
                 adapted: Any = get_peft_model(model, settings, low_cpu_mem_usage=True)
         except re.error as error:
             raise ModelError(f"no LoRA on {target!r}: not a regular expression ({error}), nor a name") from None
@@ -64,7 +74,9 @@ def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: b
 def _no_lora_on(target: str, name: str, model: nn.Module) -> str:
     modules = dict(model.named_modules())
     usable = {path.rpartition(".")[2] for path, module in modules.items() if isinstance(module, LORA_TYPES)}
-    near = nearest(target.rpartition(".")[2], usable, "modules")
+    near = nearest(target.rpartition(".")[2], usable, "modules").removesuffix("?")
+    if "known modules" not in near:  # "did you mean c_proj" alone would mislead where q_proj is part of c_attn
+        near = f"{near}? Known modules: {', '.join(sorted(usable))}"
     for path, module in modules.items():
         if path == target or path.endswith(f".{target}"):
             return f"no LoRA on {target}: {path} is a {type(module).__name__}, no linear layer or embedding; {near}"
