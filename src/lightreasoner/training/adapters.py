@@ -26,7 +26,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
 LORA_TYPES = (nn.Linear, nn.Embedding, Conv1D)
 
-# The beginnings of PEFT's warnings about what is checked or said here: tied matrices, missing weights, other shapes, and
+# The beginnings of warnings of PEFT about what is checked or said here: tied matrices, missing weights, shapes, and
 # the linear layers of GPT-2.
 CHECKED_HERE = "|".join(
     [
