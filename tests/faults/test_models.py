@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+
+from lightreasoner.models.loading import find_model
 
 from .harness import count, lightr, refused, succeed
 from .test_fingerprints import changed
@@ -171,3 +174,92 @@ def test_the_help_explains_trust_remote_code() -> None:
     help_text = " ".join(succeed("sample", "--help").out.replace("│", " ").split())
     assert "Run Python code from a model repository, with all your rights" in help_text
     assert "runs only at a commit given as revision" in help_text
+
+
+def edit_weights(model: Path, edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    weights = edit(load_file(model / "model.safetensors"))
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "choices", "inspect", "doctor"])
+def test_no_command_goes_on_with_random_weights(
+    command: str,
+    sampling: tuple[object, ...],
+    evaluating: tuple[object, ...],
+    random_expert: Path,
+    random_amateur: Path,
+    tmp_path: Path,
+) -> None:
+    model = copied(random_amateur, tmp_path / "model")
+    edit_weights(model, lambda weights: {f"_orig_mod.{name}": weight for name, weight in weights.items()})
+    row = {"question": "2 + 2?", "choices": {"text": ["4", "5"], "label": ["A", "B"]}, "answerKey": "A"}
+    (tmp_path / "arc_challenge").mkdir()
+    (tmp_path / "arc_challenge" / "test.jsonl").write_text(json.dumps(row))
+    out = ("--out", tmp_path / "run")
+    arguments: dict[str, tuple[object, ...]] = {
+        "sample": (*changed(sampling, amateur=model)[:-1], *out),
+        "evaluate": (*changed(evaluating, model=model)[:-1], *out),
+        "choices": (*changed(evaluating, model=model, benchmarks="arc_challenge")[:-1], "--data-dir", tmp_path, *out),
+        "inspect": ("inspect", "2 + 2?", "--expert", random_expert, "--amateur", model, "--max-new-tokens", 3),
+        "doctor": ("doctor", "--expert", random_expert, "--amateur", model),
+    }
+    if command == "doctor":
+        ended = lightr(*arguments[command])
+        assert ended.code == 1
+        said = ended.out
+    else:
+        said = refused(*arguments[command])
+    assert "lacks 27 of 27 weights" in said
+    assert "torch.compile" in said
+    assert not list(tmp_path.glob("run/**/*.parquet"))
+
+
+@pytest.mark.parametrize("command", ["finetune", "merge"])
+def test_training_and_merging_do_not_go_on_with_random_weights(
+    command: str, tuning: tuple[object, ...], merging: tuple[object, ...], random_expert: Path, tmp_path: Path
+) -> None:
+    """The weights that the adapter's own record names; one is lost between the stages."""
+    model = copied(random_expert, tmp_path / "model")
+    run, lost = tmp_path / "run", "model.layers.1.mlp.up_proj.weight"
+    edit_weights(model, lambda weights: {name: weight for name, weight in weights.items() if name != lost})
+    if command == "finetune":
+        data = copied(Path(str(tuning[tuning.index("--data") + 1])) / "sample", tmp_path / "data" / "sample").parent
+        manifest = data / "sample" / "manifest.json"
+        text = manifest.read_text().replace(
+            find_model(str(random_expert)).fingerprint(), find_model(str(model)).fingerprint()
+        )
+        manifest.write_text(text)
+        said = refused(*changed(tuning, model=model, data=data), run)
+    else:
+        adapter = Path(str(merging[merging.index("--adapter") + 1])) / "finetune" / "adapter"
+        said = refused(*changed(merging, model=model, adapter=copied(adapter, tmp_path / "adapter")), run)
+    assert f"lacks 1 of 27 weights ({lost})" in said
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:x"])
+def test_a_device_that_is_not_there_is_one_line(device: str, sampling: tuple[object, ...], tmp_path: Path) -> None:
+    line = refused(*sampling[:-1], "--device", device, "--out", tmp_path / "run")
+    assert f"device {device} is not" in line
+    assert len(line) < 150
+
+
+def test_a_target_that_is_no_module_is_named_before_the_training(tuning: tuple[object, ...], tmp_path: Path) -> None:
+    line = refused(*tuning[:-1], "--lora-targets", "q_proj", "v_porj", "--out", tmp_path / "run")
+    assert "no LoRA on v_porj" in line
+    assert "did you mean v_proj?" in line
+
+
+def test_contradicting_generation_settings_stop_no_command(
+    sampling: tuple[object, ...],
+    evaluating: tuple[object, ...],
+    merging: tuple[object, ...],
+    random_expert: Path,
+    tmp_path: Path,
+) -> None:
+    model = copied(random_expert, tmp_path / "model")
+    edit_json(model / "generation_config.json", do_sample=False, temperature=0.9, num_return_sequences=3)
+    succeed(*changed(sampling, expert=model, max_questions=4), tmp_path / "run")
+    succeed(*changed(evaluating, model=model, max_items=2), tmp_path / "evaluated")
+    found = succeed(*changed(merging, model=model), tmp_path / "merged")
+    assert "(num_return_sequences, temperature); the merged model is saved without them" in found.error
+    count(bad_inputs=3)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
-from lightreasoner.models.loading import find_model, load_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import find_model, load_model, load_pair, load_tokenizer, pick_device
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 
 from ..conftest import save_random_model
@@ -185,9 +185,29 @@ def test_an_unreachable_hub_is_named_within_seconds(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - started < 10
 
 
-def test_an_unusable_device_is_refused(random_expert: Path) -> None:
-    with pytest.raises(ModelError, match="device nonsense"):
-        load_model(find_model(str(random_expert)), MachineSettings(device="nonsense"))
+@pytest.mark.parametrize("device", ["nonsense", "gpu", "GPU", "CUDA", "cuda:", "cuda:x", "0", "meta", ""])
+def test_an_unknown_device_is_refused_and_the_known_ones_named(device: str, random_expert: Path) -> None:
+    with pytest.raises(ModelError) as refused:
+        load_model(find_model(str(random_expert)), MachineSettings(device=device))
+    assert str(refused.value) == f"device {device} is not known; use auto, cpu, cuda, cuda:N or mps"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
+def test_a_device_that_is_not_there_is_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ModelError) as refused:
+        pick_device(device)
+    assert str(refused.value) == f"device {device} is not usable here: PyTorch {torch.__version__} finds cpu only"
+    assert pick_device("auto") == torch.device("cpu")
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ModelError, match="cuda:7 is not usable here: there are 2 CUDA devices, counted from cuda:0"):
+        pick_device("cuda:7")
 
 
 @pytest.mark.slow

@@ -37,6 +37,23 @@ def test_training_lowers_the_loss_logs_it_and_rotates_checkpoints(
     assert set(adapter.peft_config["default"].target_modules) == {"q_proj", "v_proj"}
 
 
+@pytest.mark.parametrize(("steps", "logged"), [(1, [1]), (2, [1, 2]), (3, [2, 3]), (7, [4, 7]), (10, [5, 10])])
+def test_a_short_training_has_a_first_and_a_last_loss(
+    steps: int, logged: list[int], random_expert: Path, samples: Path, tmp_path: Path
+) -> None:
+    result = finetune(config_for(samples, random_expert, tmp_path, steps=steps, logging_steps=10))
+    log = json.loads((tmp_path / "finetune" / "log.json").read_text())
+    assert [entry["step"] for entry in log] == logged
+    assert (result["first_loss"], result["last_loss"]) == (log[0]["loss"], log[-1]["loss"])
+
+
+def test_the_last_steps_are_logged_too(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+    result = finetune(config_for(samples, random_expert, tmp_path, steps=5, logging_steps=2))
+    log = json.loads((tmp_path / "finetune" / "log.json").read_text())
+    assert [entry["step"] for entry in log] == [2, 4, 5]
+    assert result["last_loss"] == log[-1]["loss"]
+
+
 def test_learning_rate_falls_linearly_to_zero(random_expert: Path, samples: Path, tmp_path: Path) -> None:
     finetune(config_for(samples, random_expert, tmp_path, steps=4, logging_steps=1))
     log = json.loads((tmp_path / "finetune" / "log.json").read_text())

@@ -3,10 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -15,6 +16,7 @@ from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrup
 from lightreasoner.models.loading import find_model, load_model
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training import merging
+from lightreasoner.training.adapters import without_warnings
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge
 
@@ -73,6 +75,119 @@ def test_sixteen_bits_on_request(run: Path, random_expert: Path, tmp_path: Path,
     assert 0 < result["mean_kl"] < 1e-2
     weights = load_file(tmp_path / dtype / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {getattr(torch, dtype)}
+
+
+def saved_adapter(model: Path, folder: Path, scale: float, **settings: Any) -> Path:
+    """A PEFT adapter with random weights."""
+    base = load_model(find_model(str(model)), MachineSettings(dtype="float32", device="cpu"))
+    torch.manual_seed(0)
+    with without_warnings():
+        adapted = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **settings))
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * scale)
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "v_proj"], "use_dora": True},
+        {"target_modules": ["q_proj", "v_proj"], "use_rslora": True},
+        {"target_modules": "all-linear", "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "norm"]},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1], "bias": "all"},
+    ],
+)
+def test_every_kind_of_adapter_that_merges_rightly_is_merged(
+    settings: dict[str, Any], dtype: str, random_expert: Path, tmp_path: Path
+) -> None:
+    adapter = saved_adapter(random_expert, tmp_path / "adapter", 0.05, **settings)
+    result = merge(config_for(adapter, random_expert, tmp_path / "merged", merge_dtype=dtype))
+    assert result["mean_kl"] < result["adapter_kl"] / 20
+    base = load_model(find_model(str(random_expert)), MachineSettings(dtype="float32", device="cpu"))
+    with without_warnings():
+        expected = log_probabilities(PeftModel.from_pretrained(base, adapter))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    kl = (expected.exp() * (expected - log_probabilities(merged))).sum(-1).mean().item()
+    assert kl < {"float32": 1e-5, "float16": 1e-4, "bfloat16": 5e-3}[dtype]
+    has_own_head = merged.lm_head.weight is not merged.model.embed_tokens.weight
+    assert has_own_head == ("modules_to_save" in settings)
+    assert merged.config.tie_word_embeddings != has_own_head
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+@pytest.mark.parametrize("scale", [1e-3, 1e-2])
+def test_sixteen_bits_do_not_hide_a_wrong_merge(
+    target: str, dtype: str, scale: float, random_expert: Path, tmp_path: Path
+) -> None:
+    """With tied weights, the merge of an adapter on one matrix changes the other."""
+    adapter = saved_adapter(random_expert, tmp_path / "adapter", scale, target_modules=[target])
+    with pytest.raises(MergeMismatch, match="not base \\+ adapter.*in float32.*are one matrix"):
+        merge(config_for(adapter, random_expert, tmp_path / "merged", merge_dtype=dtype))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_rounding_that_hides_the_adapter_is_said(
+    random_expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = saved_adapter(random_expert, tmp_path / "adapter", 1e-4, target_modules=["q_proj"])
+    result = merge(config_for(adapter, random_expert, tmp_path / "merged", merge_dtype="bfloat16"))
+    assert result["mean_kl"] > result["adapter_kl"] / 10
+    assert "rounding to bfloat16 changes the model by" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "dropped"),
+    [
+        ({"do_sample": False, "temperature": 0.9, "eos_token_id": 5}, "temperature"),
+        ({"num_return_sequences": 4, "early_stopping": "perhaps", "eos_token_id": 5}, "early_stopping, num_return_seq"),
+    ],
+)
+def test_contradicting_generation_settings_are_dropped_and_said(
+    settings: dict[str, Any],
+    dropped: str,
+    run: Path,
+    random_expert: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(random_expert, base)
+    (base / "generation_config.json").write_text(json.dumps(settings))
+    merge(config_for(run / "finetune" / "adapter", base, tmp_path / "merged"))
+    assert f"contradict others or are invalid ({dropped}" in capsys.readouterr().err
+    merged = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    assert 5 in merged["eos_token_id"]
+    assert merged.keys() & {"temperature", "num_return_sequences", "early_stopping"} == set()
+
+
+def test_a_base_that_cannot_be_saved_is_refused_before_the_work(
+    run: Path, random_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("an attribute\nthat cannot be saved")
+
+    monkeypatch.setattr("transformers.PretrainedConfig.save_pretrained", refuse)
+    monkeypatch.delattr("lightreasoner.training.merging.load_model")
+    with pytest.raises(ModelError, match="cannot be saved: an attribute that cannot be saved"):
+        merge(config_for(run, random_expert, tmp_path / "merged"))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_weights_in_a_precision_without_arithmetic_need_a_merge_dtype(random_expert: Path, tmp_path: Path) -> None:
+    adapter = saved_adapter(random_expert, tmp_path / "adapter", 0.05, target_modules=["q_proj"])
+    base = tmp_path / "base"
+    shutil.copytree(random_expert, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "dtype": "float8_e4m3fn"}))
+    with pytest.raises(ModelError, match="are float8_e4m3fn, in which nothing can be merged; give --merge-dtype"):
+        merge(config_for(adapter, base, tmp_path / "merged"))
 
 
 def test_merging_again_changes_nothing(run: Path, random_expert: Path, tmp_path: Path) -> None:

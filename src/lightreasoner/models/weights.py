@@ -77,9 +77,12 @@ def _files(name: str, folder: Path) -> list[Path]:
         files = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:3])
         raise ModelError(f"{name}: neither model.safetensors nor {INDEX} in {folder}, only {files}")
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index["metadata"]  # transformers needs it
+        first, *others = sorted(set(index["weight_map"].values()))
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         raise ModelError(f"{name}: {folder / INDEX} is not an index of weights. Download it again") from None
+    names = [first, *others]
     if missing := [file for file in names if not (folder / file).is_file()]:
         raise ModelError(
             f"{name}: {INDEX} names {_few(missing)}, which {folder} does not hold ({len(missing)} of {len(names)} "

@@ -26,6 +26,18 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
 LORA_TYPES = (nn.Linear, nn.Embedding, Conv1D)
 
+# The beginnings of warnings of PEFT about what is checked or said here: tied matrices, missing weights, shapes, and
+# the linear layers of GPT-2.
+CHECKED_HERE = "|".join(
+    [
+        "Model (has|with) `tie_word_embeddings",
+        "Input and output embeddings are no longer tied",
+        "Found missing adapter keys",
+        "Some weights of",
+        "fan_in_fan_out is set to False",
+    ]
+)
+
 
 def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: bool = False) -> None:
     """Check that LoRA can be put on every target. Reads the model's configuration alone, in about a second.
@@ -45,11 +57,12 @@ def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: b
         raise ConfigError(f"--lora-targets {ALL_LINEAR} stands for every linear layer; give it alone")
     source = find_model(config.model, config.model_revision)
     for target in targets:
+        one = _as_peft_takes(targets) if len(targets) == 1 else [target]
         model = empty_model(source, config)
         tied = {name.removesuffix(".weight") for pair in model.all_tied_weights_keys.items() for name in pair}
         try:
-            with _without_warnings():
-                settings = LoraConfig(task_type="CAUSAL_LM", target_modules=_as_peft_takes([target]))
+            with without_warnings():
+                settings = LoraConfig(task_type="CAUSAL_LM", target_modules=one)
                 adapted: Any = get_peft_model(model, settings, low_cpu_mem_usage=True)
         except re.error as error:
             raise ModelError(f"no LoRA on {target!r}: not a regular expression ({error}), nor a name") from None
@@ -61,7 +74,9 @@ def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: b
 def _no_lora_on(target: str, name: str, model: nn.Module) -> str:
     modules = dict(model.named_modules())
     usable = {path.rpartition(".")[2] for path, module in modules.items() if isinstance(module, LORA_TYPES)}
-    near = nearest(target.rpartition(".")[2], usable, "modules")
+    near = nearest(target.rpartition(".")[2], usable, "modules").removesuffix("?")
+    if "known modules" not in near:  # "did you mean c_proj" alone would mislead where q_proj is part of c_attn
+        near = f"{near}? Known modules: {', '.join(sorted(usable))}"
     for path, module in modules.items():
         if path == target or path.endswith(f".{target}"):
             return f"no LoRA on {target}: {path} is a {type(module).__name__}, no linear layer or embedding; {near}"
@@ -96,7 +111,7 @@ def attach_lora(model: PreTrainedModel, config: FinetuneConfig) -> PeftModel:
         bias="none",
     )
     set_seed(config.seed)
-    with _without_warnings():
+    with without_warnings():
         adapted = get_peft_model(model, settings)
     adapted.active_peft_config.base_model_name_or_path = config.model
     return adapted
@@ -125,7 +140,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     if wrong := [key for key, weight in found.items() if not weight.isfinite().all()]:
         raise DataError(f"{folder / ADAPTER_WEIGHTS}: NaN or infinite numbers in {wrong[0]}; its training diverged")
     try:
-        with _without_warnings():
+        with without_warnings():
             # Read on the CPU, and moved from there. Weights that are missing or have another shape stay fresh, and are
             # refused below.
             adapted = PeftModel.from_pretrained(base, folder, torch_device="cpu", ignore_mismatched_sizes=True)
@@ -136,7 +151,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         raise ModelError(f"the adapter in {folder} is of the kind {adapted.peft_type}, which has no merged form")
     if difference := weight_difference(adapted, found):
         raise ModelError(f"the adapter in {folder} does not fit {name}: {difference}; use the base it was made for")
-    return adapted
+    return adapted.eval()
 
 
 def weight_difference(adapted: PeftModel, found: Mapping[str, Tensor]) -> str | None:
@@ -157,9 +172,9 @@ def weight_difference(adapted: PeftModel, found: Mapping[str, Tensor]) -> str | 
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Without what PEFT warns about here: tied matrices and missing weights, which are checked, and its own calls."""
+def without_warnings() -> Iterator[None]:
+    """Without PEFT's warnings of what is checked here, in other words, and of its own calls to transformers."""
     with warnings.catch_warnings():
-        for category in (UserWarning, FutureWarning):
-            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", CHECKED_HERE, UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         yield
