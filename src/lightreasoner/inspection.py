@@ -67,8 +67,8 @@ def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     (scored,) = scored_rollouts(shard)
     if not len(scored.kl):
         raise DataError(
-            f"the response is empty: the expert begins with a text that ends it ({', '.join(map(repr, stops.strings))}), "
-            "so there is no step to show. Check the chat template and --stop-strings"
+            f"the response is empty: the expert begins with a text that ends it ({', '.join(map(repr, stops.strings))})"
+            ", so there is no step to show. Check the chat template and --stop-strings"
         )
     return scored, TokenTexts(getattr(tokenizer, "backend_tokenizer", None))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from lightreasoner.data.benchmarks import load_benchmark
 from lightreasoner.evaluation.evaluate import evaluate
@@ -99,6 +99,24 @@ def test_an_invented_next_question_of_a_model_without_a_chat_template_is_not_jud
         assert result[key]["correct"] == 3
         assert {row.finish for row in answers(tmp_path / "out", key).values()} == {"stop"}
         assert not any("Question" in row.output for row in answers(tmp_path / "out", key).values())
+
+
+@pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])
+def test_no_setting_that_comes_with_a_model_changes_its_answers(random_expert: Path, kind: Any) -> None:
+    model = AutoModelForCausalLM.from_pretrained(random_expert, dtype=torch.float32)
+    prompts, decoding = [[5, 6, 7], [9, 10, 11, 12]], Decoding(12, ())
+    before = kind(model).generate(prompts, decoding).responses
+    own = {
+        "repetition_penalty": 5.0,
+        "eos_token_id": before[0][3],
+        "do_sample": True,
+        "temperature": 3.0,
+        "min_length": 9,
+    }
+    model.generation_config = GenerationConfig(**own, suppress_tokens=[before[0][1]])
+    assert kind(model).generate(prompts, decoding).responses == before
+    assert {len(ids) for ids in before} == {12}
+    assert model.generation_config.repetition_penalty == 5.0, "merging saves them"
 
 
 @pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])

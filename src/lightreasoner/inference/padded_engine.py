@@ -1,6 +1,7 @@
 """Decoding with `generate` of transformers, for models that cannot be packed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class PaddedEngine:
             **(sampling if decoding.temperature else {}),
         )
         devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.inference_mode(), torch.random.fork_rng(devices):
+        with torch.inference_mode(), torch.random.fork_rng(devices), without_own_settings(self.model):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
             output: torch.Tensor = self.model.generate(  # type: ignore[operator]
                 input_ids,
@@ -44,3 +45,17 @@ class PaddedEngine:
             )
         rows = output[:, input_ids.shape[1] :].tolist()
         return Generation([until_stop(ids, decoding, self.tokenizer) for ids in rows])
+
+
+@contextmanager
+def without_own_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Within this context `generate` sees no setting that comes with the model, such as a penalty or an EOS.
+
+    `generate` fills what a given config leaves open from the model's own, which `Decoding` promises to ignore.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
