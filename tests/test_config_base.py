@@ -127,6 +127,9 @@ def test_flags_are_those_of_the_settings_that_decide_or_are_read() -> None:
     assert flags[: flags.index("--steps")] == ["--model", "m", "--dtype", "bfloat16"]
     assert flags[flags.index("--lora-targets") :][:3] == ["--lora-targets", "q_proj", "v_proj"]
     assert not {"--save-steps", "--out", "--data", "--device", "--model-revision"} & set(flags)
+    assert "--stop-strings" not in SAMPLE.flags(), "a list without values is no flag"
+    stopping = SAMPLE.model_copy(update={"stop_strings": ("Q:", "A:")}).flags()
+    assert stopping[stopping.index("--stop-strings") :][:3] == ["--stop-strings", "Q:", "A:"]
     every = SAMPLE.model_copy(update={"divergence_beta": None, "max_questions": None}).flags()
     assert every[every.index("--divergence-beta") + 1] == every[every.index("--max-questions") + 1] == "none"
     assert every[every.index("--temperature") + 1] == "0.0"

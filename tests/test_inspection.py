@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from lightreasoner.config import InspectConfig, SampleConfig
-from lightreasoner.errors import ConfigError
+from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.inspection import inspect
 from lightreasoner.report.charts import kl_class
 from lightreasoner.report.tokens import find_texts
@@ -30,6 +30,16 @@ def printed(question: str, **settings: object) -> tuple[str, dict[str, object]]:
     console = Console(file=out, force_terminal=True, color_system="truecolor", width=200, highlight=False)
     facts = inspect(InspectConfig.checked({**PAIR, **settings, "question": question}), console)
     return out.getvalue(), facts
+
+
+def test_nothing_from_a_stop_text_on_is_shown() -> None:
+    whole, facts = printed(QUESTION)
+    shown, fewer = printed(QUESTION, stop_strings=["\\boxed"])
+    assert "boxed" in whole
+    assert "boxed" not in shown
+    assert 0 < fewer["steps"] < facts["steps"]  # type: ignore[operator]
+    with pytest.raises(DataError, match="the response is empty"):
+        printed(QUESTION, stop_strings=[*map(chr, range(32, 127)), "\n"])
 
 
 def test_the_heat_map_shows_the_values_that_sampling_writes(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ class Config(BaseModel, metaclass=_ConfigType):
         return [text for name, value in values.items() if name not in left_out for text in self._flag(name, value)]
 
     def _flag(self, name: str, value: Any) -> list[str]:
-        if (value is None or value is False) and type(self).model_fields[name].default == value:
+        default = type(self).model_fields[name].default
+        if (value is None or value is False or value == []) and default == (() if value == [] else value):
             return []
         flag = f"--{name.replace('_', '-')}"
         if value is True:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
+from lightreasoner.errors import DataError
 from lightreasoner.models.loading import find_model, load_generation_config, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.report.browser import BlockWriter
@@ -64,6 +65,11 @@ def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     sampler = Sampler.of(load_pair(config), template, stops, SampleConfig(**settings, dataset="-", out=Path("-")))
     (shard,) = sampler.run([Prompted(problem, template.encode(problem.question))])
     (scored,) = scored_rollouts(shard)
+    if not len(scored.kl):
+        raise DataError(
+            f"the response is empty: the expert begins with a text that ends it ({', '.join(map(repr, stops.strings))})"
+            ", so there is no step to show. Check the chat template and --stop-strings"
+        )
     return scored, TokenTexts(getattr(tokenizer, "backend_tokenizer", None))
 
 

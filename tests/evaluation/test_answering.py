@@ -1,16 +1,17 @@
 """Answers: equal in any batch, stored with the reason of their end."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from lightreasoner.data.benchmarks import load_benchmark
 from lightreasoner.evaluation.evaluate import evaluate
-from lightreasoner.inference.generation import Decoding
+from lightreasoner.inference.generation import Decoding, Generation, until_stop
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.models.loading import find_model
@@ -73,6 +74,49 @@ def test_an_answer_is_cut_at_a_stop_string_and_ends_there(expert: Path, tmp_path
             cut += 1
             assert row.finish == "stop"
     assert cut > 5
+
+
+def test_an_invented_next_question_of_a_model_without_a_chat_template_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(find_model("miniature/expert").folder, model, ignore=shutil.ignore_patterns("*.jinja"))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    items = load_benchmark("arithmetic", limit=3, data_dir=None)
+    gaps = ("\n\n", "\n\n\n", "\n \n")
+
+    def invented(self: PackedEngine, prompts: list[list[int]], decoding: Decoding) -> Generation:
+        texts = [
+            f"So \\boxed{{{next(item for item in items if item.question in tokenizer.decode(ids)).answer}}}."
+            f"{gap}Question: What is 1?\nAnswer: \\boxed{{1}}<|im_end|>"
+            for ids, gap in zip(prompts, gaps, strict=True)
+        ]
+        return Generation([until_stop(tokenizer(text)["input_ids"], decoding, tokenizer) for text in texts])
+
+    monkeypatch.setattr(PackedEngine, "generate", invented)
+    result = evaluate(config_for(tmp_path / "out", str(model), max_items=3, prompts="both"))
+    for key in ("chat/arithmetic", "plain/arithmetic"):
+        assert result[key]["correct"] == 3
+        assert {row.finish for row in answers(tmp_path / "out", key).values()} == {"stop"}
+        assert not any("Question" in row.output for row in answers(tmp_path / "out", key).values())
+
+
+@pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])
+def test_no_setting_that_comes_with_a_model_changes_its_answers(random_expert: Path, kind: Any) -> None:
+    model = AutoModelForCausalLM.from_pretrained(random_expert, dtype=torch.float32)
+    prompts, decoding = [[5, 6, 7], [9, 10, 11, 12]], Decoding(12, ())
+    before = kind(model).generate(prompts, decoding).responses
+    own = {
+        "repetition_penalty": 5.0,
+        "eos_token_id": before[0][3],
+        "do_sample": True,
+        "temperature": 3.0,
+        "min_length": 9,
+    }
+    model.generation_config = GenerationConfig(**own, suppress_tokens=[before[0][1]])
+    assert kind(model).generate(prompts, decoding).responses == before
+    assert {len(ids) for ids in before} == {12}
+    assert model.generation_config.repetition_penalty == 5.0, "merging saves them"
 
 
 @pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])

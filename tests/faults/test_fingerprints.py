@@ -1,6 +1,7 @@
 """A run folder resumes only with the same settings; equal settings give equal bytes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,34 @@ def test_a_changed_template_or_data_file_is_refused(sampling: tuple[object, ...]
     assert "the questions" not in line
     problems.write_text(json.dumps({"question": "What is 2 + 3?"}))
     assert f"the questions of {problems}: other content now" in refused(*arguments, out)
+
+
+def test_stop_tokens_are_remembered_and_named(
+    sampling: tuple[object, ...], evaluating: tuple[object, ...], random_expert: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(random_expert, model)
+    (model / "generation_config.json").write_text('{"eos_token_id": [2, 21]}')
+    samples = changed(sampling, expert=model, max_questions=4), tmp_path / "run"
+    answers = changed(evaluating, model=model, max_items=2), tmp_path / "answers"
+    for arguments, out in (samples, answers):
+        succeed(*arguments, out)
+    (model / "generation_config.json").write_text('{"eos_token_id": 2}')
+    for arguments, out in (samples, answers):
+        before = contents(out)
+        assert re.search(
+            r"stop tokens: <\|im_end\|> \(2\), \S+ \(21\) there, <\|im_end\|> \(2\) now", refused(*arguments, out)
+        )
+        assert contents(out) == before
+
+
+def test_a_refused_command_can_be_mended_in_the_same_folder(sampling: tuple[object, ...], tmp_path: Path) -> None:
+    few = changed(sampling, max_questions=4)
+    assert "all 4 questions are longer" in refused(*changed(few, max_new_tokens=600), tmp_path)
+    assert "Lower --divergence-beta" in refused(*changed(few, divergence_beta=50), tmp_path)
+    assert "plausibility_alpha" in refused(*changed(few, plausibility_alpha=7), tmp_path, code=2)
+    succeed(*few, tmp_path)
+    assert "divergence_beta: 0.4 there, 50.0 now" in refused(*changed(few, divergence_beta=50), tmp_path)
 
 
 def test_tuning_with_other_settings_or_samples_is_refused(

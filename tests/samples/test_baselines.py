@@ -11,6 +11,8 @@ from lightreasoner.config import BaselineConfig, FinetuneConfig, MachineSettings
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed
+from lightreasoner.inference.generation import Decoding, Generation
+from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import find_model, load_model, load_tokenizer
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
@@ -181,6 +183,34 @@ def test_problems_without_solutions_and_models_without_right_answers_are_refused
         baseline(config_for(tmp_path / "a", dataset=str(file)))
     with pytest.raises(DataError, match="nothing to learn from"):
         baseline(config_for(tmp_path / "b", "rejection-sft", model=str(random_expert), max_questions=4))
+
+
+def test_a_stop_text_ends_a_right_answer_and_is_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rejection: Path
+) -> None:
+    free = answers_of(rejection)
+    template = load_tokenizer(find_model("miniature/expert"))
+    run_on = template("\n \nQuestion: What is 2?\nAnswer: \\boxed{2}")["input_ids"]
+    generate = PackedEngine.generate
+
+    def continued(self: PackedEngine, prompts: list[list[int]], decoding: Decoding) -> Generation:
+        return Generation([[*ids[:-1], *run_on] for ids in generate(self, prompts, decoding).responses])
+
+    monkeypatch.setattr(PackedEngine, "generate", continued)
+    baseline(config_for(tmp_path, "rejection-sft", stop_strings=["\n\nQuestion:"]))
+    kept = answers_of(tmp_path)
+    assert kept.keys() == free.keys()
+    for key, row in kept.items():
+        assert row.response_ids == free[key].response_ids[:-1]
+
+
+def test_a_baseline_without_a_right_answer_says_what_the_answers_were(tmp_path: Path, random_expert: Path) -> None:
+    config = config_for(tmp_path, "rejection-sft", model=str(random_expert), max_questions=4, max_new_tokens=8)
+    with pytest.raises(DataError, match="4 no_answer; 4 cut off at --max-new-tokens.*Raise --max-new-tokens 8"):
+        baseline(config)
+    with pytest.raises(DataError, match="cut off at --max-new-tokens"):
+        baseline(config.model_copy(update={"max_new_tokens": 9}))
+    assert baseline(config.model_copy(update={"kind": "ground-truth"}))["answers_kept"] == 4
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ def test_a_folder_of_another_stage_or_schema_is_refused(tmp_path: Path) -> None:
     content["fingerprint"]["schema_version"] = 3
     content["environment"]["lightreasoner"] = "0.1.0"
     manifest.write_text(json.dumps(content))
-    with pytest.raises(RunMismatch, match=r"written by lightreasoner 0\.1\.0 with schema_version 3.*reads 4"):
+    with pytest.raises(RunMismatch, match=r"written by lightreasoner 0\.1\.0 with schema_version 3.*reads 5"):
         read_samples(tmp_path)
     with pytest.raises(RunMismatch, match=r"written by lightreasoner 0\.1\.0"), open_stage(tmp_path, "sample", {}):
         pass

@@ -1,6 +1,7 @@
 """Decoding with `generate` of transformers, for models that cannot be packed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,8 @@ class PaddedEngine:
         numbered = (
             [] if device.type in ("cpu", "mps") else [device]
         )  # Apple's GPUs have one generator, without a number
-        with torch.inference_mode(), torch.random.fork_rng(numbered, device_type=device.type):
+        forked = torch.random.fork_rng(numbered, device_type=device.type)
+        with torch.inference_mode(), forked, without_own_settings(self.model):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
             output: torch.Tensor = self.model.generate(  # type: ignore[operator]
                 input_ids,
@@ -47,3 +49,17 @@ class PaddedEngine:
             )
         rows = output[:, input_ids.shape[1] :].tolist()
         return Generation([until_stop(ids, decoding, self.tokenizer) for ids in rows])
+
+
+@contextmanager
+def without_own_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Within this context `generate` sees no setting that comes with the model, such as a penalty or an EOS.
+
+    `generate` fills what a given config leaves open from the model's own, which `Decoding` promises to ignore.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own

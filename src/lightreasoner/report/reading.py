@@ -79,7 +79,9 @@ class RunFolder:
             return _flat(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
         except (OSError, ValueError, yaml.YAMLError, AttributeError):
             stages = {"sample": self.sampled, "finetune": self.tuned}
-            return _flat({name: stage[0].fingerprint() for name, stage in stages.items() if stage})
+            facts = _flat({name: stage[0].fingerprint() for name, stage in stages.items() if stage})
+            # Neither hashes of files nor prompts are settings.
+            return {name: value for name, value in facts.items() if "_files." not in name and ".asked." not in name}
 
     def of_json(self, name: str) -> Any:
         """A JSON file of the folder; an empty dictionary if it is missing or unreadable."""

@@ -131,7 +131,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
 
 
 def _fitting(prompted: Sequence[Prompted], pair: Pair, config: SampleConfig) -> list[Prompted]:
-    """The prompts that leave room for a rollout.
+    """The prompts that fit in the context together with a rollout.
 
     Raises:
         DataError: there are none.
