@@ -226,7 +226,7 @@ def _pair_warnings(found: SampleFigures) -> list[str]:
     if kl is not None and kl > LARGEST_MEAN_KL:
         texts.append(
             f"the mean KL divergence is {kl:.1f} nats (usual: 0.3 to 1.5): the amateur hardly predicts the expert's "
-            "text. It may be broken, or another kind of model. Look at it with `lightr inspect`, or choose another"
+            "text. It may be broken, or another kind of model; see `lightr inspect`, or choose another amateur"
         )
     if share is not None and share > LARGEST_KEPT:
         texts.append(
