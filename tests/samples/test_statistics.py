@@ -15,7 +15,7 @@ from lightreasoner.samples.statistics import KlHistogram, SampleFigures, echoes,
 
 # The bundled expert and amateur: 16,068 steps of 1000 questions.
 SOUND = SampleFigures(
-    questions=1000, rollouts=1000, steps=16068, kept=7694, distinct=700, mean_kl=0.9, expert_entropy=0.36,
+    questions=1000, rollouts=1000, steps=16068, kept=7694, commonest=40, mean_kl=0.9, expert_entropy=0.36,
     amateur_entropy=1.09, advantage=0.9,
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_bins_hold_their_lower_ends_and_rounding_below_zero() -> None:
         replace(SOUND, kept=10_605, mean_kl=1.34, expert_entropy=0.05, amateur_entropy=1.3),  # instruct and base
         replace(SOUND, kept=None),  # another rule than β
         replace(SOUND, duplicates=60, too_long=60, empty=40),
-        SampleFigures(questions=1, rollouts=1, distinct=1),  # imported samples without figures
+        SampleFigures(questions=1, rollouts=1, commonest=1),  # imported samples without figures
         SampleFigures(),
     ],
 )
@@ -58,12 +58,15 @@ def test_usual_samples_give_no_warning(sound: SampleFigures) -> None:
         ({"questions": 1, "duplicates": 999}, "999 of 1,000 rows repeat .* only 1 are used.*--question-field"),
         ({"too_long": 900}, "900 of 1,000 questions are left out.*--max-new-tokens"),
         ({"empty": 300}, "300 of 1,000 rollouts are empty"),
-        ({"distinct": 3}, "only 3 different texts"),
+        ({"commonest": 980}, "980 of 1,000 rollouts are the same text"),
         ({"expert_entropy": 6.0, "amateur_entropy": 6.1}, "mean entropy is 6.0 nats, as of 403 equally likely"),
         ({"expert_entropy": 0.0}, "certain at every step"),
         ({"mean_kl": 6.5}, r"mean KL divergence is 6.5 nats \(usual: 0.3 to 1.5\)"),
-        ({"kept": 12_051}, r"75 % of the steps are kept \(paper: 20 %.*raise --divergence-beta"),
-        ({"kept": 160}, "1.0 % of the steps are kept .*as good as the expert or nearly.*lower --divergence-beta"),
+        ({"kept": 12_051}, r"75 % of the steps are kept \(paper: 20 %.*raise --divergence-beta, with another --out"),
+        (
+            {"kept": 160},
+            "1.0 % of the steps are kept .*as good as the expert or nearly.*lower --divergence-beta, with another",
+        ),
         ({"advantage": -0.2}, r"likelier \(mean log-ratio -0.20\)"),
         ({"amateur_entropy": 0.3}, r"as certain .*\(mean entropy 0.30 and 0.36 nats\)"),
     ],

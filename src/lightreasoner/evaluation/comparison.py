@@ -199,9 +199,7 @@ def _length_effect(row: Mapping[str, Any], first: Side, second: Side) -> list[st
         cut = sum(item in worse.lengths and worse.lengths[item].cut_off > 0 for item in changed)
         if cut:
             text += f", and {cut} of the {len(changed)} items {moves} were cut off {when}"
-    return [
-        f"{text}: the difference may be an effect of the limit. Raise --max-answer-tokens, as far as the context allows"
-    ]
+    return [f"{text}: the difference may be an effect of the limit. Raise --max-answer-tokens, with another --out"]
 
 
 def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Side]]:

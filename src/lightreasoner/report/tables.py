@@ -42,7 +42,7 @@ def cut_off_warnings(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A warning for each benchmark of an evaluation where more than `MOST_CUT_OFF` of the answers were cut off."""
     return [
         f"{key}: {100 * share:.1f} % of the answers were cut off at the length limit, so their accuracy is that of the "
-        "limit too. Raise --max-answer-tokens, as far as the context allows"
+        "limit too. Raise --max-answer-tokens, with another --out"
         for key, figures in results.items()
         if (share := figures.get("cut_off") or 0) > MOST_CUT_OFF
     ]
@@ -71,10 +71,14 @@ def comparison_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def lengths(sides: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    """Cut-off answers in %, and mean tokens of an answer, each before → after or of the side that is known."""
-    known = [side for side in (sides["before"], sides["after"]) if None not in side.values()]
-    units = {"cut_off": 100, "mean_tokens": 1}
-    return [" → ".join(f"{unit * (side[name] or 0):.1f}" for side in known) for name, unit in units.items()]
+    """Cut-off answers in %, and mean tokens of an answer, each before → after; – for a side that is not known."""
+    both, units = (sides["before"], sides["after"]), {"cut_off": 100, "mean_tokens": 1}
+    if all(side["mean_tokens"] is None for side in both):
+        return ["", ""]
+    return [
+        " → ".join("–" if side[name] is None else f"{unit * side[name]:.1f}" for side in both)  # type: ignore[operator]
+        for name, unit in units.items()
+    ]
 
 
 def _compared(row: Mapping[str, Any], title: str) -> list[str]:

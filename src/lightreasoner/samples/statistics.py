@@ -1,6 +1,7 @@
 """Statistics of samples: the divergence of the models, signs of a bad pair, the effect of labels, signs of junk."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -91,7 +92,7 @@ SMALLEST_ENTROPY = 1e-3  # nats of the expert: it is certain everywhere
 MOST_DUPLICATES = 0.1  # share of the rows of a data set
 MOST_TOO_LONG = 0.1  # share of the questions
 MOST_EMPTY = 0.05  # share of the rollouts
-LEAST_DISTINCT = 0.5  # share of the rollouts
+MOST_EQUAL = 0.5  # share of the rollouts that are one text; short answers such as \boxed{12} are often equal
 FEWEST = 8  # rollouts of which the shares mean something
 
 
@@ -106,7 +107,7 @@ class SampleFigures:
         steps: response tokens scored by both models.
         kept: of them, those that are labels; None where another rule than β chose them.
         empty: rollouts that end at once.
-        distinct: different responses.
+        commonest: rollouts with the most frequent response.
         advantage: mean of log π_E − log π_A of the tokens in the rollouts.
     """
 
@@ -117,7 +118,7 @@ class SampleFigures:
     steps: int = 0
     kept: int | None = None
     empty: int = 0
-    distinct: int = 0
+    commonest: int = 0
     mean_kl: float | None = None
     expert_entropy: float | None = None
     amateur_entropy: float | None = None
@@ -144,7 +145,7 @@ def figures_of(
     """
     kl, expert, amateur, advantage = Mean(), Mean(), Mean(), Mean()
     count = empty = 0
-    responses: set[int] = set()
+    responses: Counter[int] = Counter()
     for table in rollouts:
         # A token that one model lacks has −∞ in its column.
         columns = [Ragged.of(table[name]).values.astype(np.float64) for name in JUDGED[:5]]
@@ -155,7 +156,7 @@ def figures_of(
         for response, finished in zip(Ragged.of(table["response_ids"]), table["finished"].to_pylist(), strict=True):
             count += 1
             empty += len(response) <= int(finished)  # nothing but a stop token
-            responses.add(hash(response.tobytes()))
+            responses[hash(response.tobytes())] += 1
     return SampleFigures(
         questions=count + too_long,
         duplicates=duplicates,
@@ -164,7 +165,7 @@ def figures_of(
         steps=kl.count,
         kept=kept,
         empty=empty,
-        distinct=len(responses),
+        commonest=max(responses.values(), default=0),
         mean_kl=kl.value,
         expert_entropy=expert.value,
         amateur_entropy=amateur.value,
@@ -183,12 +184,12 @@ def _question_warnings(found: SampleFigures) -> list[str]:
     if found.duplicates > MOST_DUPLICATES * rows:
         texts.append(
             f"{found.duplicates:,} of {rows:,} rows repeat the question of an earlier row, so only {found.questions:,} "
-            "are used. If the rows differ, name the field with the question in --question-field"
+            "are used. If the rows differ, name the field with the question in --question-field, with another --out"
         )
     if found.too_long > MOST_TOO_LONG * found.questions:
         texts.append(
             f"{found.too_long:,} of {found.questions:,} questions are left out: with their rollout they are longer "
-            "than the context. Lower --max-new-tokens, or choose models with a longer context"
+            "than the context. Lower --max-new-tokens, or choose models with a longer context, with another --out"
         )
     return texts
 
@@ -200,10 +201,10 @@ def _rollout_warnings(found: SampleFigures) -> list[str]:
             f"{found.empty:,} of {found.rollouts:,} rollouts are empty: the expert ends at once. Look at the prompt "
             "with `lightr inspect`; the chat template (--chat-template) or the stop tokens may be wrong"
         )
-    if found.rollouts >= FEWEST and found.distinct < LEAST_DISTINCT * found.rollouts:
+    if found.rollouts >= FEWEST and found.commonest > MOST_EQUAL * found.rollouts:
         texts.append(
-            f"{found.rollouts:,} rollouts have only {found.distinct:,} different texts, so most labels repeat one "
-            "another. Look at the questions and at the prompt with `lightr inspect`"
+            f"{found.commonest:,} of {found.rollouts:,} rollouts are the same text, so most labels repeat one another. "
+            "Look at the questions and at the prompt with `lightr inspect`"
         )
     entropy = found.expert_entropy
     if entropy is not None and entropy > LARGEST_ENTROPY:
@@ -225,17 +226,19 @@ def _pair_warnings(found: SampleFigures) -> list[str]:
     if kl is not None and kl > LARGEST_MEAN_KL:
         texts.append(
             f"the mean KL divergence is {kl:.1f} nats (usual: 0.3 to 1.5): the amateur hardly predicts the expert's "
-            "text. It may be broken, or another kind of model. Look at it with `lightr inspect`, or choose another"
+            "text. It may be broken, or another kind of model; see `lightr inspect`, or choose another amateur"
         )
     if share is not None and share > LARGEST_KEPT:
         texts.append(
             f"{100 * share:.0f} % of the steps are kept (paper: 20 %, bundled miniatures: 48 % and 66 %), so little is "
-            "selected. The amateur may be broken or too weak; choose another one, or raise --divergence-beta"
+            "selected. The amateur may be broken or too weak; choose another one, or raise --divergence-beta, "
+            "with another --out"
         )
     if share is not None and share < SMALLEST_KEPT:
         texts.append(
             f"{100 * share:.1f} % of the steps are kept (paper: 20 %, bundled miniature: 48 %): the amateur is as good "
-            "as the expert or nearly, so there is little to learn. Choose a weaker one, or lower --divergence-beta"
+            "as the expert or nearly, so there is little to learn. Choose a weaker one, or lower "
+            "--divergence-beta, with another --out"
         )
     if found.advantage is not None and found.advantage <= 0:
         texts.append(
