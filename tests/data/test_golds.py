@@ -38,6 +38,9 @@ def row(**fields: Any) -> tuple[str, dict[str, Any]]:
         (r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
         ("#### Step 1\nWe add.\n\\boxed{5}", "5"),
         ("A box \\boxed{4}, then\n#### 5", "5"),
+        (r"so $\boxed 7$.", "7"),
+        (r"so $\fbox{7}$.", "7"),
+        (r"so $\boxed{\text{(A)}}$.", r"\text{(A)}"),
     ],
 )
 def test_a_value_becomes_the_right_gold_answer(value: object, gold: str) -> None:
@@ -76,7 +79,9 @@ def test_the_answer_is_found_in_the_common_fields(fields: dict[str, Any], gold: 
         ({"value": 5}, "neither a text nor a finite number"),
         (f"{SOLUTION}\n####", "answer has #### without an answer"),
         (f"{SOLUTION}\n#### \n ", "answer has #### without an answer"),
-        (r"so \boxed{ }", r"answer has \boxed{} without an answer"),
+        (r"so \boxed{ }", r"answer has \boxed without an answer"),
+        (r"so \boxed", r"answer has \boxed without an answer"),
+        (r"so \boxed{\frac{1}{2} and it was cut", r"answer has \boxed without an answer"),
     ],
 )
 def test_a_value_that_is_no_answer_is_refused_with_its_line(value: object, message: str) -> None:

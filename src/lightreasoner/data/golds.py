@@ -13,7 +13,7 @@ from typing import Any
 from lightreasoner.data.fields import checked_text, last_turn, named, turns_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
-from lightreasoner.grading.extraction import last_boxed
+from lightreasoner.grading.extraction import closing
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import AnswerKind
 
@@ -25,6 +25,8 @@ LARGEST_EXACT = 10**15  # from here on, floating-point numbers may not be exact
 MOST_WORDS = 20  # of an answer; more are a solution
 MOST_UNIT_WORDS = 8  # beside a number
 
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
+_UNBRACED = re.compile(r"\s*([^\s{}$.,;]+)")
 _LETTER = re.compile(r"\(?([A-E])[).:]?")
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")  # not a LaTeX command, not a variable
 
@@ -64,17 +66,35 @@ def marked_gold(row: Row, name: str, solution: str) -> str | None:
     r"""What a solution marks as its answer, by `\boxed{}` or the last `####`; None if it has no mark.
 
     Raises:
-        DataError: there is nothing behind the mark.
+        DataError: there is nothing in or behind the mark, or the box is not closed.
     """
     _, hashes, end = solution.rpartition("####")
-    boxed = last_boxed(end) if hashes else last_boxed(solution)
-    if not hashes and boxed is None:
+    boxed = boxed_in(row, name, end if hashes else solution)
+    if boxed is not None or not hashes:
+        return boxed
+    if not end.strip():
+        raise DataError(
+            f"{row[0]}: {name} has #### without an answer behind it; every answer would be wrong. Mend the row"
+        )
+    return end.strip()
+
+
+def boxed_in(row: Row, name: str, solution: str) -> str | None:
+    r"""The content of the last `\boxed{}` or `\fbox{}`, also without braces as in `\boxed 5`; None without a box.
+
+    Raises:
+        DataError: the box is empty or not closed.
+    """
+    box = next(reversed(list(_BOX.finditer(solution))), None)
+    if box is None:
         return None
-    mark = "####" if boxed is None else "\\boxed{}"
-    gold = (end if boxed is None else boxed).strip()
+    braces = solution[box.end() :]
+    end = closing(braces, "{}") if braces.startswith("{") else None
+    plain = _UNBRACED.match(braces)
+    gold = braces[1:end].strip() if end is not None else plain[1] if plain else ""
     if not gold:
         raise DataError(
-            f"{row[0]}: {name} has {mark} without an answer in it; every answer would be wrong. Mend the row"
+            f"{row[0]}: {name} has {box[0]} without an answer in it; every answer would be wrong. Mend the row"
         )
     return gold
 
