@@ -90,8 +90,15 @@ def test_files_of_one_stem_and_of_a_benchmarks_name_get_names_of_their_own(tmp_p
     assert names_of(*files[::-1]) == names_of(*files)[::-1]
     assert names_of(write(tmp_path / "My problems (1).jsonl", row)) == ["My-problems-1"]
     assert names_of(write(tmp_path / "paper.jsonl", row)) == ["paper.jsonl"]
-    with pytest.raises(DataError, match="is given twice"):
-        names_of(files[0], f"{tmp_path}/b/../a/test.jsonl")
+    for folder in ("a/test", "b/test"):
+        write(tmp_path / "folders" / folder / "rows.jsonl", row)
+    twice = [(files[0], f"{tmp_path}/b/../a/test.jsonl")]
+    twice += [
+        (*(str(tmp_path / "folders" / name) for name in ("a/test", "b/test")), write(tmp_path / "a-test.jsonl", row))
+    ]
+    for same in twice:
+        with pytest.raises(DataError, match="its results would be stored as .*a-test"):
+            names_of(*same)
 
 
 def test_a_folder_is_a_benchmark(tmp_path: Path) -> None:

@@ -115,10 +115,12 @@ def _names(files: Sequence[Path]) -> list[str]:
         return mine not in others | {"paper", *BENCHMARKS}
 
     deepest = max((len(Path(os.path.abspath(file)).parts) for file in files), default=0)
-    names = []
-    for file in files:
-        depth = next((depth for depth in range(deepest + 1) if differs(file, depth)), None)
-        if depth is None:
-            raise DataError(f"{file} is given twice, or its name differs from another's in signs only. Rename it")
-        names.append(name(file, depth))
+    names = [name(file, next((n for n in range(deepest) if differs(file, n)), deepest)) for file in files]
+    taken = {"paper", *BENCHMARKS}
+    for file, chosen in zip(files, map(str.casefold, names), strict=True):
+        if chosen in taken:
+            raise DataError(
+                f"{file}: its results would be stored as {chosen}, like those of another. Give it another name"
+            )
+        taken.add(chosen)
     return names

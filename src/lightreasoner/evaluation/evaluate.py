@@ -4,6 +4,7 @@
       chat/gsm8k/answers/         every answer (`runs.records.Answer`), made once
       chat/gsm8k/math-verify/     its verdicts by one judge (`runs.records.JudgedAnswer`), its figures
       plain/gsm8k/…               the same under the plain prompt
+      chat/my/…                   the same for a file of own problems, my.jsonl
       likelihood/hellaswag/choices/   benchmarks of given choices (`runs.records.ScoredChoices`)
 
 Answering and judging are separate stages: each resumes by itself, and another judge needs no new answers. The
@@ -118,9 +119,9 @@ class _Evaluator:
             return  # there is none, or `open_stage` says what is wrong with it
         if changed:
             raise RunMismatch(
-                f"{folder} holds answers to the {before['own']['size']} problems of {before['own']['source']}. Since "
-                f"then a question or answer has changed: {benchmark.source} has {benchmark.size} problems now. Restore "
-                "the file (or --question-field and --answer-field), or give another folder with --out"
+                f"{folder} holds answers to {before['own']['source']} as it was ({before['own']['size']} problems). "
+                f"{benchmark.source} has other questions or answers now ({benchmark.size} problems). Restore the file "
+                "(or --question-field and --answer-field), or give another folder with --out"
             )
 
     def _identity(
