@@ -40,18 +40,34 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; committed answers are kept.
     """
-    benchmarks = chosen_benchmarks(config)
+    benchmarks = read_items(config)
     source = find_model(config.model, config.model_revision)
     evaluator = _Evaluator(config, ModelUnderTest(config, source, load_tokenizer(source, config)))
     kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
     results = {}
-    for benchmark in benchmarks:
+    for benchmark, items in benchmarks:
         name = benchmark.name
+        if isinstance(benchmark, OwnBenchmark):
+            say(benchmark.note)
         if isinstance(benchmark, Benchmark):
-            results.update({f"{kind}/{name}": evaluator.answer_and_judge(benchmark, kind) for kind in kinds})
+            results.update({f"{kind}/{name}": evaluator.answer_and_judge(benchmark, items, kind) for kind in kinds})
         else:
-            results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(benchmark)
+            results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(benchmark, items)
     return results
+
+
+def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark, list[Any]]]:
+    """All benchmarks and their items, so that a missing one is found before the first answer.
+
+    Raises:
+        ConfigError: contrastive decoding of given choices.
+        DataError, HubUnreachable: see `load_benchmark` and `chosen_benchmarks`.
+    """
+    benchmarks = chosen_benchmarks(config)
+    choices = [benchmark.name for benchmark in benchmarks if isinstance(benchmark, ChoiceBenchmark)]
+    if choices and config.contrast_with is not None:
+        raise ConfigError(f"{choices[0]} is answered by likelihood, not by decoding; contrast_with means nothing there")
+    return [(benchmark, benchmark.items(config.max_items, config.data_dir)) for benchmark in benchmarks]
 
 
 class _Evaluator:
@@ -60,9 +76,8 @@ class _Evaluator:
         self._under_test = under_test
         self._model = {"model": config.model, "model_sha256": under_test.source.fingerprint()}
 
-    def answer_and_judge(self, benchmark: Benchmark, kind: PromptKind) -> dict[str, Any]:
+    def answer_and_judge(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
         config, name = self._config, benchmark.name
-        items = benchmark.items(config.max_items, config.data_dir)
         template = PromptTemplate(
             self._under_test.tokenizer,
             config.cue,
@@ -97,11 +112,8 @@ class _Evaluator:
                 figures = summarise(benchmark, answers, verdicts, config.samples_per_problem)
                 return verdicts.finish({**figures, "items_known": self._known(benchmark, items)})
 
-    def score_choices(self, benchmark: ChoiceBenchmark) -> dict[str, Any]:
+    def score_choices(self, benchmark: ChoiceBenchmark, items: Sequence[ChoiceProblem]) -> dict[str, Any]:
         config, name = self._config, benchmark.name
-        if config.contrast_with is not None:
-            raise ConfigError(f"{name} is answered by likelihood, not by decoding; contrast_with means nothing there")
-        items = benchmark.items(config.max_items, config.data_dir)
         with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", self._identity(name, items), say) as stage:
             if stage.result is not None:
                 return stage.result
