@@ -135,7 +135,7 @@ def test_a_gold_answer_of_another_kind_is_refused_with_its_place(kind: AnswerKin
     ("golds", "kind", "place"),
     [
         (["A", "(B)", "E."], "choice", None),
-        (["A", "F"], "expression", 0),
+        (["A", "F", "x"], "expression", 0),
         (["1", "2.5", "$3", "4 apples", "5%"], "number", None),
         (["1", "2x"], "expression", 1),
         (["1", "She shares 12 sweets with her three friends and keeps the rest"], "expression", 1),
@@ -144,4 +144,11 @@ def test_a_gold_answer_of_another_kind_is_refused_with_its_place(kind: AnswerKin
     ],
 )
 def test_the_kind_of_answers_follows_from_all_of_them(golds: list[str], kind: str, place: int | None) -> None:
-    assert kind_of(golds) == (kind, place)
+    assert kind_of("my.csv", golds) == (kind, place)
+
+
+def test_letters_beyond_e_are_not_taken_for_expressions() -> None:
+    with pytest.raises(
+        DataError, match="^my.csv: all gold answers are capital letters, such as \\(J\\), .*--answer-kind text"
+    ):
+        kind_of("my.csv", ["A", "(J)", "F"])

@@ -28,6 +28,7 @@ MOST_UNIT_WORDS = 8  # beside a number
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
 _UNBRACED = re.compile(r"\s*([^\s{}$.,;]+)")
 _LETTER = re.compile(r"\(?([A-E])[).:]?")
+_CAPITAL = re.compile(r"\(?[A-Z][).:]?")
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")  # not a LaTeX command, not a variable
 
 
@@ -126,13 +127,22 @@ def is_prose(text: str, most: int = MOST_WORDS) -> bool:
     return len(_WORD.findall(text)) > most
 
 
-def kind_of(golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
-    """The kind of these gold answers, and for expressions the place of the first one that is no number.
+def kind_of(file: str, golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
+    """The kind of a file's gold answers, and for expressions the place of the first one that is no number.
 
     `choice` if all are letters A … E, `number` if all are numbers, else `expression`.
+
+    Raises:
+        DataError: all are capital letters, and some of them cannot be read as choices.
     """
     if all(_LETTER.fullmatch(gold) for gold in golds):
         return "choice", None
+    if all(_CAPITAL.fullmatch(gold) for gold in golds):
+        further = next(gold for gold in golds if not _LETTER.fullmatch(gold))
+        raise DataError(
+            f"{file}: all gold answers are capital letters, such as {further}, and choices are read from A to E only, so right "
+            "answers would count as wrong. Leave these rows out, or give --answer-kind text"
+        )
     place = next(
         (n for n, gold in enumerate(golds) if is_prose(gold, MOST_UNIT_WORDS) or parse_quantity(gold) is None), None
     )

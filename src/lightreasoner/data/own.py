@@ -74,7 +74,8 @@ def own_benchmark(name: str, file: str, settings: QuestionSettings) -> OwnBenchm
         (row[0], question_of(row, settings.question_field), gold_of(row, settings.answer_field))
         for row in read_path(Path(file), "test")
     ]
-    kind, place = (settings.answer_kind, None) if settings.answer_kind else kind_of([gold for *_, gold in rows])
+    golds = [gold for *_, gold in rows]
+    kind, place = (settings.answer_kind, None) if settings.answer_kind else kind_of(file, golds)
     problems = numbered(
         file, [make_problem(question, checked_gold(where, gold, kind)) for where, question, gold in rows]
     )
