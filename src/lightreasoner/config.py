@@ -42,7 +42,7 @@ def _benchmark_or_file(value: Any) -> Any:
     if re.search(r"[./\\~]", name) or os.path.lexists(name):
         return name
     known = nearest(name, (*get_args(BenchmarkName), PAPER), "benchmarks")
-    raise ValueError(f"neither a benchmark nor a file here is called {name!r}; {known}")
+    raise ValueError(f"no benchmark and no file here is called {name!r}: {known}")
 
 
 BenchmarkOrFile = Annotated[str, BeforeValidator(_benchmark_or_file)]

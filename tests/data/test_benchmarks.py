@@ -220,7 +220,7 @@ def test_a_row_becomes_a_context_and_choices(
         ("olympiadbench", {"question": "Q?", "final_answer": ["$ $"]}, "the gold answer is ''"),
         ("olympiadbench", {"question": "Q?", "final_answer": [5]}, "final_answer is [5], not a list of texts"),
         ("minerva_math", {"problem": "P?", "solution": "none"}, r"no \boxed answer in the solution"),
-        ("minerva_math", {"problem": "P?", "solution": r"\boxed{ }"}, r"no \boxed answer in the solution"),
+        ("minerva_math", {"problem": "P?", "solution": r"\boxed{ }"}, r"\boxed without an answer in it"),
         ("commonsense_qa", {"question": "Q?", "choices": ["a"], "answerKey": "A"}, "not lists of labels and texts"),
         ("commonsense_qa", {"question": "Q?", "choices": {"label": ["A", "B"], "text": ["a"]}, "answerKey": "A"},
          "2 labels of choices, and 1 texts"),

@@ -7,7 +7,6 @@ import json
 import lzma
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +14,8 @@ import pytest
 
 from lightreasoner.data.files import is_path, read_path, stem_of
 from lightreasoner.data.problems import load_problems, read_dataset
-from lightreasoner.errors import DataError
+
+from .test_problems import questions_of, refusal
 
 ROWS = [{"question": "One, two?", "answer": "3"}, {"question": 'Say "é"\nnow?', "answer": "5.0"}]
 
@@ -28,16 +28,6 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"{name} was looked up on the Hub")
 
     monkeypatch.setattr("lightreasoner.data.problems.read_hub", refuse)
-
-
-def questions_of(path: Path | str, **options: Any) -> list[str]:
-    return [problem.question for problem in load_problems(str(path), **options).problems]
-
-
-def refusal(path: Path | str, **options: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        load_problems(str(path), **options)
-    return str(caught.value)
 
 
 # --- Formats ---

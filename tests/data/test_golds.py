@@ -38,6 +38,9 @@ def row(**fields: Any) -> tuple[str, dict[str, Any]]:
         (r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
         ("#### Step 1\nWe add.\n\\boxed{5}", "5"),
         ("A box \\boxed{4}, then\n#### 5", "5"),
+        (r"so $\boxed 7$.", "7"),
+        (r"so $\fbox{7}$.", "7"),
+        (r"so $\boxed{\text{(A)}}$.", r"\text{(A)}"),
     ],
 )
 def test_a_value_becomes_the_right_gold_answer(value: object, gold: str) -> None:
@@ -76,7 +79,9 @@ def test_the_answer_is_found_in_the_common_fields(fields: dict[str, Any], gold: 
         ({"value": 5}, "neither a text nor a finite number"),
         (f"{SOLUTION}\n####", "answer has #### without an answer"),
         (f"{SOLUTION}\n#### \n ", "answer has #### without an answer"),
-        (r"so \boxed{ }", r"answer has \boxed{} without an answer"),
+        (r"so \boxed{ }", r"answer has \boxed without an answer"),
+        (r"so \boxed", r"answer has \boxed without an answer"),
+        (r"so \boxed{\frac{1}{2} and it was cut", r"answer has \boxed without an answer"),
     ],
 )
 def test_a_value_that_is_no_answer_is_refused_with_its_line(value: object, message: str) -> None:
@@ -130,7 +135,7 @@ def test_a_gold_answer_of_another_kind_is_refused_with_its_place(kind: AnswerKin
     ("golds", "kind", "place"),
     [
         (["A", "(B)", "E."], "choice", None),
-        (["A", "F"], "expression", 0),
+        (["A", "F", "x"], "expression", 0),
         (["1", "2.5", "$3", "4 apples", "5%"], "number", None),
         (["1", "2x"], "expression", 1),
         (["1", "She shares 12 sweets with her three friends and keeps the rest"], "expression", 1),
@@ -139,4 +144,11 @@ def test_a_gold_answer_of_another_kind_is_refused_with_its_place(kind: AnswerKin
     ],
 )
 def test_the_kind_of_answers_follows_from_all_of_them(golds: list[str], kind: str, place: int | None) -> None:
-    assert kind_of(golds) == (kind, place)
+    assert kind_of("my.csv", golds) == (kind, place)
+
+
+def test_letters_beyond_e_are_not_taken_for_expressions() -> None:
+    with pytest.raises(
+        DataError, match="^my.csv: all gold answers are capital letters, such as \\(J\\), .*--answer-kind text"
+    ):
+        kind_of("my.csv", ["A", "(J)", "F"])

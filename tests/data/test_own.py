@@ -44,14 +44,12 @@ def test_a_file_becomes_a_benchmark_in_file_order_with_repeats(tmp_path: Path) -
     ("golds", "kind"),
     [(["A", "(b)", "C"], "expression"), (["A", "(B)"], "choice"), (["1", "2"], "number"), (["1", "x+1"], "expression")],
 )
-def test_the_kind_follows_from_all_answers_and_is_said(
-    golds: list[str], kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_kind_follows_from_all_answers_and_is_said(golds: list[str], kind: str, tmp_path: Path) -> None:
     file = write(tmp_path / "my.jsonl", *({"question": f"{gold}?", "answer": gold} for gold in golds))
-    assert own(file).kind == kind
-    said = capsys.readouterr().err
-    assert f"my: {len(golds)} problems from {file}; answers are compared as {kind}" in said
-    assert ("because" in said) == (kind == "expression")
+    found = own(file)
+    assert found.kind == kind
+    assert found.note.startswith(f"my: {len(golds)} problems from {file}; answers are compared as {kind}")
+    assert ("because" in found.note) == (kind == "expression")
 
 
 def test_a_given_kind_is_checked_against_every_row(tmp_path: Path) -> None:
@@ -90,8 +88,15 @@ def test_files_of_one_stem_and_of_a_benchmarks_name_get_names_of_their_own(tmp_p
     assert names_of(*files[::-1]) == names_of(*files)[::-1]
     assert names_of(write(tmp_path / "My problems (1).jsonl", row)) == ["My-problems-1"]
     assert names_of(write(tmp_path / "paper.jsonl", row)) == ["paper.jsonl"]
-    with pytest.raises(DataError, match="is given twice"):
-        names_of(files[0], f"{tmp_path}/b/../a/test.jsonl")
+    for folder in ("a/test", "b/test"):
+        write(tmp_path / "folders" / folder / "rows.jsonl", row)
+    twice = [(files[0], f"{tmp_path}/b/../a/test.jsonl")]
+    twice += [
+        (*(str(tmp_path / "folders" / name) for name in ("a/test", "b/test")), write(tmp_path / "a-test.jsonl", row))
+    ]
+    for same in twice:
+        with pytest.raises(DataError, match="its results would be stored as .*a-test"):
+            names_of(*same)
 
 
 def test_a_folder_is_a_benchmark(tmp_path: Path) -> None:
@@ -111,7 +116,7 @@ def test_an_empty_or_missing_file_is_named(tmp_path: Path) -> None:
 def test_paths_are_accepted_from_python_and_misspelt_names_are_not(tmp_path: Path) -> None:
     config = EvaluateConfig.checked({"model": "m", "out": tmp_path, "benchmarks": [tmp_path / "my.jsonl", "gsm8k"]})
     assert config.benchmarks == (str(tmp_path / "my.jsonl"), "gsm8k")
-    with pytest.raises(ConfigError, match="neither a benchmark nor a file here is called 'gms8k'; did you mean gsm8k"):
+    with pytest.raises(ConfigError, match="no benchmark and no file here is called 'gms8k': did you mean gsm8k"):
         EvaluateConfig.checked({"model": "m", "out": tmp_path, "benchmarks": ["gms8k"]})
 
 

@@ -123,6 +123,7 @@ PROSE = (
         ({"solution": PROSE, "answer": 72.0}, "72"),
         ({"solution": "The answer is 7."}, "7"),
         ({"answer": "72"}, "72"),
+        ({"answer": 72.0}, "72"),
         ({"response": "So\n#### 7"}, "7"),
         ({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": r"\boxed{7}"}]}, "7"),
     ],
@@ -141,7 +142,7 @@ def test_the_gold_answer_comes_from_the_solution_or_its_own_field(
     [
         ({"answer": PROSE}, "answer is .* a solution without a marked answer"),
         ({"solution": PROSE}, "solution is .* a solution without a marked answer"),
-        ({"solution": "So\n####"}, "solution has #### without an answer"),
+        ({"solution": "So\n####"}, "solution has #### without an answer behind it"),
         ({"solution": PROSE, "answer": None}, "answer is None, not a text"),
         ({"solution": PROSE, "answer": PROSE}, "the gold answer is .* not an answer"),
         ({"solution": None}, "solution is None, not a text"),

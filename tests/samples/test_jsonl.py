@@ -384,8 +384,11 @@ def test_bad_question_files(rows: list[Row], complaint: str, good_row: Row, expe
     questions, file = write_rows(tmp_path / "q.jsonl", rows), write_rows(tmp_path / "s.jsonl", [good_row])
     with pytest.raises(DataError, match=complaint):
         import_samples(file, tmp_path / "in", expert=expert, questions=questions)
-    with pytest.raises(DataError, match="questions are read from"):
-        import_samples(file, tmp_path / "in", expert=expert, questions=tmp_path / "q.csv")
+    with pytest.raises(DataError, match="no file .*p.csv; check the path"):
+        import_samples(file, tmp_path / "in", expert=expert, questions=tmp_path / "p.csv")
+    (tmp_path / "q.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match="q.xlsx: the name does not end in .jsonl, .json, .ndjson, .csv"):
+        import_samples(file, tmp_path / "in", expert=expert, questions=tmp_path / "q.xlsx")
 
 
 @pytest.mark.parametrize("question", ["小明有3个苹果,又买了4个,一共有几个?", "1+1=?", f"What does {TURN_END} do?"])

@@ -295,7 +295,9 @@ def _read_folder(folder: Path, split: str) -> Iterator[Row]:
             f"{folder}: no data in this folder ({' '.join(str(error).split())}). Give a file, or a folder with files "
             f"of the formats {FORMATS}"
         ) from None
-    files = found[_chosen(folder, list(map(str, found)), split)]
+    name = _chosen(folder, list(map(str, found)), split)
+    files = found[name]
+    say(f"{folder}: split {name} of {len(files)} files, {Path(files[0]).name} first")  # the library may leave some out
     return chain.from_iterable(read_file(Path(file)) for file in files)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from lightreasoner.data.fields import checked_text, last_turn, named, turns_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
-from lightreasoner.grading.extraction import last_boxed
+from lightreasoner.grading.extraction import closing
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import AnswerKind
 
@@ -25,7 +25,10 @@ LARGEST_EXACT = 10**15  # from here on, floating-point numbers may not be exact
 MOST_WORDS = 20  # of an answer; more are a solution
 MOST_UNIT_WORDS = 8  # beside a number
 
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
+_UNBRACED = re.compile(r"\s*([^\s{}$.,;]+)")
 _LETTER = re.compile(r"\(?([A-E])[).:]?")
+_CAPITAL = re.compile(r"\(?[A-Z][).:]?")
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")  # not a LaTeX command, not a variable
 
 
@@ -64,17 +67,35 @@ def marked_gold(row: Row, name: str, solution: str) -> str | None:
     r"""What a solution marks as its answer, by `\boxed{}` or the last `####`; None if it has no mark.
 
     Raises:
-        DataError: there is nothing behind the mark.
+        DataError: there is nothing in or behind the mark, or the box is not closed.
     """
     _, hashes, end = solution.rpartition("####")
-    boxed = last_boxed(end) if hashes else last_boxed(solution)
-    if not hashes and boxed is None:
+    boxed = boxed_in(row, name, end if hashes else solution)
+    if boxed is not None or not hashes:
+        return boxed
+    if not end.strip():
+        raise DataError(
+            f"{row[0]}: {name} has #### without an answer behind it; every answer would be wrong. Mend the row"
+        )
+    return end.strip()
+
+
+def boxed_in(row: Row, name: str, solution: str) -> str | None:
+    r"""The content of the last `\boxed{}` or `\fbox{}`, also without braces as in `\boxed 5`; None without a box.
+
+    Raises:
+        DataError: the box is empty or not closed.
+    """
+    box = next(reversed(list(_BOX.finditer(solution))), None)
+    if box is None:
         return None
-    mark = "####" if boxed is None else "\\boxed{}"
-    gold = (end if boxed is None else boxed).strip()
+    braces = solution[box.end() :]
+    end = closing(braces, "{}") if braces.startswith("{") else None
+    plain = _UNBRACED.match(braces)
+    gold = braces[1:end].strip() if end is not None else plain[1] if plain else ""
     if not gold:
         raise DataError(
-            f"{row[0]}: {name} has {mark} without an answer in it; every answer would be wrong. Mend the row"
+            f"{row[0]}: {name} has {box[0]} without an answer in it; every answer would be wrong. Mend the row"
         )
     return gold
 
@@ -106,13 +127,22 @@ def is_prose(text: str, most: int = MOST_WORDS) -> bool:
     return len(_WORD.findall(text)) > most
 
 
-def kind_of(golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
-    """The kind of these gold answers, and for expressions the place of the first one that is no number.
+def kind_of(file: str, golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
+    """The kind of a file's gold answers, and for expressions the place of the first one that is no number.
 
     `choice` if all are letters A … E, `number` if all are numbers, else `expression`.
+
+    Raises:
+        DataError: all are capital letters, and some of them cannot be read as choices.
     """
     if all(_LETTER.fullmatch(gold) for gold in golds):
         return "choice", None
+    if all(_CAPITAL.fullmatch(gold) for gold in golds):
+        further = next(gold for gold in golds if not _LETTER.fullmatch(gold))
+        raise DataError(
+            f"{file}: all gold answers are capital letters, such as {further}, and choices are read from A to E only, so right "
+            "answers would count as wrong. Leave these rows out, or give --answer-kind text"
+        )
     place = next(
         (n for n, gold in enumerate(golds) if is_prose(gold, MOST_UNIT_WORDS) or parse_quantity(gold) is None), None
     )

@@ -16,7 +16,6 @@ from lightreasoner.data.golds import checked_gold, gold_of, kind_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
-from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
 
 LONGEST_NAME = 100  # characters
@@ -28,6 +27,7 @@ class OwnBenchmark(Benchmark):
     Attributes:
         source: the file, as the user named it.
         problems: all problems, with their place in the file in the id.
+        note: what was read, for the user.
     """
 
     name: str
@@ -35,6 +35,7 @@ class OwnBenchmark(Benchmark):
     question: Callable[[Row], str] = question_of
     gold: Callable[[Row], str] = gold_of
     problems: tuple[Problem, ...] = ()
+    note: str = ""
 
     def items(self, limit: int | None, data_dir: Path | None) -> list[Problem]:
         """The first `limit` problems."""
@@ -73,20 +74,15 @@ def own_benchmark(name: str, file: str, settings: QuestionSettings) -> OwnBenchm
         (row[0], question_of(row, settings.question_field), gold_of(row, settings.answer_field))
         for row in read_path(Path(file), "test")
     ]
-    kind, place = (settings.answer_kind, None) if settings.answer_kind else kind_of([gold for *_, gold in rows])
+    golds = [gold for *_, gold in rows]
+    kind, place = (settings.answer_kind, None) if settings.answer_kind else kind_of(file, golds)
     problems = numbered(
         file, [make_problem(question, checked_gold(where, gold, kind)) for where, question, gold in rows]
     )
     because = f", because {rows[place][0]} has {short(rows[place][2])}" if place is not None else ""
-    say(f"{name}: {len(rows)} problems from {file}; answers are compared as {kind}{because} (see --answer-kind)")
-    return OwnBenchmark(
-        name=name,
-        title=name,
-        source=file,
-        size=len(rows),
-        kind=kind,
-        problems=tuple(problems),
-    )
+    note = f"{name}: {len(rows)} problems from {file}; answers are compared as {kind}{because} (see --answer-kind)"
+    items = tuple(problems)
+    return OwnBenchmark(name=name, title=name, source=file, size=len(items), kind=kind, problems=items, note=note)
 
 
 def recorded_benchmark(stage: Path) -> OwnBenchmark | None:
@@ -115,10 +111,12 @@ def _names(files: Sequence[Path]) -> list[str]:
         return mine not in others | {"paper", *BENCHMARKS}
 
     deepest = max((len(Path(os.path.abspath(file)).parts) for file in files), default=0)
-    names = []
-    for file in files:
-        depth = next((depth for depth in range(deepest + 1) if differs(file, depth)), None)
-        if depth is None:
-            raise DataError(f"{file} is given twice, or its name differs from another's in signs only. Rename it")
-        names.append(name(file, depth))
+    names = [name(file, next((n for n in range(deepest) if differs(file, n)), deepest)) for file in files]
+    taken = {"paper", *BENCHMARKS}
+    for file, chosen in zip(files, map(str.casefold, names), strict=True):
+        if chosen in taken:
+            raise DataError(
+                f"{file}: its results would be stored as {chosen}, like those of another. Give it another name"
+            )
+        taken.add(chosen)
     return names

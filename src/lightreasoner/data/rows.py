@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightreasoner.data.fields import checked_text, text_of
-from lightreasoner.data.golds import as_gold, marked_gold
+from lightreasoner.data.golds import as_gold, boxed_in, marked_gold
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
-from lightreasoner.grading.extraction import last_boxed
 
 LETTERS = "ABCDE"
 Choices = tuple[str, Sequence[str], int]  # context, choices, index of the right choice
@@ -51,8 +50,8 @@ def asdiv_gold(row: Row) -> str:
 
 def boxed_gold(row: Row) -> str:
     r"""The content of the last `\boxed{…}` of the solution."""
-    boxed = (last_boxed(text_of(row, "solution")) or "").strip()
-    if not boxed:
+    boxed = boxed_in(row, "solution", text_of(row, "solution"))
+    if boxed is None:
         raise DataError(f"{row[0]}: no \\boxed answer in the solution; is this the right file?")
     return boxed
 

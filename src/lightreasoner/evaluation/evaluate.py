@@ -4,6 +4,7 @@
       chat/gsm8k/answers/         every answer (`runs.records.Answer`), made once
       chat/gsm8k/math-verify/     its verdicts by one judge (`runs.records.JudgedAnswer`), its figures
       plain/gsm8k/…               the same under the plain prompt
+      chat/my/…                   the same for a file of own problems, my.jsonl
       likelihood/hellaswag/choices/   benchmarks of given choices (`runs.records.ScoredChoices`)
 
 Answering and judging are separate stages: each resumes by itself, and another judge needs no new answers. The
@@ -46,6 +47,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     results = {}
     for benchmark, items in benchmarks:
         name = benchmark.name
+        if isinstance(benchmark, OwnBenchmark):
+            say(benchmark.note)
         if isinstance(benchmark, Benchmark):
             results.update({f"{kind}/{name}": evaluator.answer_and_judge(benchmark, items, kind) for kind in kinds})
         else:
@@ -54,11 +57,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark, list[Any]]]:
+<<<<<<< HEAD
     """The benchmarks with their items, all read before the first answer, so that a missing one is found then.
 
     Raises:
         ConfigError: contrastive decoding of given choices.
         DataError, HubUnreachable: see `chosen_benchmarks`.
+=======
+    """All benchmarks and their items, so that a missing one is found before the first answer.
+
+    Raises:
+        ConfigError: contrastive decoding of given choices.
+        DataError, HubUnreachable: see `load_benchmark` and `chosen_benchmarks`.
+>>>>>>> data
     """
     benchmarks = chosen_benchmarks(config)
     choices = [benchmark.name for benchmark in benchmarks if isinstance(benchmark, ChoiceBenchmark)]
@@ -77,7 +88,10 @@ class _Evaluator:
 
     def answer_and_judge(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
         config, name = self._config, benchmark.name
+<<<<<<< HEAD
         asked_at = prompts_time(config.out, f"{kind}/{name}/answers")
+=======
+>>>>>>> data
         template = PromptTemplate(
             self._under_test.tokenizer,
             config.cue,
@@ -135,9 +149,9 @@ class _Evaluator:
             return  # there is none, or `open_stage` says what is wrong with it
         if changed:
             raise RunMismatch(
-                f"{folder} holds answers to the {before['own']['size']} problems of {before['own']['source']}. Since "
-                f"then a question or answer has changed: {benchmark.source} has {benchmark.size} problems now. Restore "
-                "the file (or --question-field and --answer-field), or give another folder with --out"
+                f"{folder} holds answers to {before['own']['source']} as it was ({before['own']['size']} problems). "
+                f"{benchmark.source} has other questions or answers now ({benchmark.size} problems). Restore the file "
+                "(or --question-field and --answer-field), or give another folder with --out"
             )
 
     def _identity(

@@ -265,7 +265,9 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
     advice = "a baseline needs right answers. Name their field with --solution-field"
     name, value = named(row, field, SOLUTION_FIELDS, advice)
     turns = turns_of(row, name, value)
-    text = checked_text(row, name, value if turns is None else last_turn(row, name, turns, "assistant")).strip()
+    if turns is not None:
+        value = last_turn(row, name, turns, "assistant")
+    text = as_gold(row, name, value) if isinstance(value, int | float) else checked_text(row, name, value).strip()
     gold = marked_gold(row, name, text)
     if gold is None and name != "answer" and "answer" in fields:
         gold = as_gold(row, "answer", fields["answer"])
