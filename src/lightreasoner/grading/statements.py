@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterator
 LONGEST_STATEMENT = 2000  # characters
 MOST_STATEMENTS = 40  # of more announcements the last ones are read
 
-_IS = (
-    r"(?:is|are|equals|should be|must be|would be|will be|comes to|comes out to be|turns out to be)\b(?:\s*[:：])?"
-    r"|[:=：](?!=)"
-)
+_IS = r"(?:is|are|equals|should be|must be|would be|will be|comes to|comes out to be|turns out to be)\b(?:\s*[:：])?"
 _ANNOUNCEMENT = re.compile(
-    rf"""\b(?:answers?|final\ result|ans)\b(?:[*_]{{1,3}})?
-    (?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?  # the answer to the question is
-    [*_\s]{{0,4}}?(?:{_IS})
-    |^[\#>*_\ \t]{{0,12}}(?:(?:the|my|final|correct)\ ){{0,3}}answers?[*_\ \t]{{0,6}}\n  # a heading
+    rf"""\b(?:answer|final\ result|ans)\b(?:[*_]{{1,3}})?(?:[*_\s]{{0,4}}?{_IS}|\s{{0,3}}(?:[:：]|=(?!=)))
+    |\banswers?\b(?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?\s(?:{_IS})  # the answer to the question is
+    |^[\#>*_\ \t]{{0,12}}(?:(?:the|my|final|correct)\ ){{0,3}}answers?[*_:\ \t]{{0,6}}\n  # a heading
+    |^\#{{4}}(?!\#)(?P<hashes>)  # the form of GSM8K's solutions
     |答案(?:是|为|：|:)""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
@@ -100,8 +97,7 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
         holds_answer: whether a text can be an answer of the kind that is looked for.
         announcement: the words before an answer.
     """
-    found = list(announcement.finditer(text))[-MOST_STATEMENTS:]
-    for match in reversed(found):
+    for match in reversed(list(announcement.finditer(text))[-MOST_STATEMENTS:]):
         if _HYPOTHESIS.search(text, max(0, match.start() - 40), match.start()):
             continue
         rest = text[match.end() : match.end() + LONGEST_STATEMENT]
@@ -187,13 +183,16 @@ def _is_abbreviation(line: str, stop: int) -> bool:
     return _SHORTENED.search(line, max(0, stop - 7), stop) is not None and bool(_GOES_ON_AFTER_STOP.match(line, stop))
 
 
+_NUMBERED = re.compile(r"\s*\d+[.)]\s+[A-Z]")
+
+
 def _is_title(text: str, announcement: re.Match[str], answer: str, rest: str) -> bool:
-    """Whether "Answer:" is the title of a solution: at the start, prose before the first number, and more lines."""
+    """Whether the announcement is a title: "Answer: Tom has 6 boxes." or "#### Step 2", with more lines behind it."""
     digit = re.search(r"\d", answer)
-    return (
-        not text[: announcement.start()].strip(_MARKUP)
-        and announcement[0].rstrip().endswith((":", "："))
-        and digit is not None
-        and _PROSE.search(answer[: digit.start()]) is not None
-        and bool(rest.lstrip().partition("\n")[2].strip())
-    )
+    before_digit = answer[: digit.start()] if digit else answer
+    more = bool(rest.strip(_MARKUP).partition("\n")[2].strip())
+    if announcement["hashes"] is not None:
+        return more and (_PROSE.search(before_digit) is not None or _NUMBERED.match(rest) is not None)
+    labels = announcement[0].rstrip().endswith((":", "："))
+    starts = not text[: announcement.start()].strip(_MARKUP)
+    return labels and starts and more and digit is not None and _PROSE.search(before_digit) is not None
