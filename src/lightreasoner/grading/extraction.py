@@ -60,7 +60,7 @@ def _minerva(text: str, holds_answer: HoldsAnswer) -> str | None:
 
 
 def _tagged(text: str, holds_answer: HoldsAnswer) -> str | None:
-    if "answer>" not in text.lower() and "_of_box|>" not in text:
+    if "nswer>" not in text and "NSWER>" not in text and "_of_box|>" not in text:
         return None
     found = _TAGS.findall(text)
     if not found:

@@ -43,7 +43,8 @@ def visible_answer(text: str) -> str:
     A closing tag without an opening one ends thinking that began in the prompt. An opening tag without a closing one
     begins thinking that was cut off. If nothing stands outside, a box that ends the thinking is the answer.
     """
-    text = _CALCULATION.sub("", text)
+    if "<<" in text:
+        text = _CALCULATION.sub("", text)
     if "<" not in text and "◁" not in text and "[" not in text and "assistantfinal" not in text:
         return text
     outside: list[str] = []

@@ -6,8 +6,10 @@ say nothing, and a reason behind an answer is not part of it.
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 LONGEST_STATEMENT = 2000  # characters
+MOST_KEY_WORDS = 300
 MOST_STATEMENTS = 40  # of more announcements the last ones are read
 
 _IS = r"(?:is|are|equals|should be|must be|would be|will be|comes to|comes out to be|turns out to be)\b(?:\s*[:：])?"
@@ -23,6 +25,22 @@ CHOICE_ANNOUNCEMENT = re.compile(
     rf"{_ANNOUNCEMENT.pattern}|\b(?:option|choice)\b\s{{1,3}}(?:{_IS})",
     _ANNOUNCEMENT.flags,
 )
+_KEYS = (
+    "nswer",
+    "NSWER",
+    "####",
+    "inal result",
+    "inal Result",
+    "ns:",
+    "ns =",
+    "NS:",
+    "答案",
+    "option",
+    "choice",
+    "hoice:",
+)
+_REACH = 30  # characters between the start of an announcement and its key word; four times as many to its end
+
 # "If the answer is 5, …" announces nothing.
 _HYPOTHESIS = re.compile(
     r"\b(?:if|whether|when|suppose|supposing|assume|assuming|unless|maybe|perhaps)\s+(?:that\s+)?"
@@ -64,7 +82,7 @@ _ANOTHER = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|[,;])\s*(?=\$|\\\()", re.IGNOR
 _GOES_ON = re.compile(r"\s*(?:[=+*/:^<>≈·×-](?!\s*[A-Za-z]{2})|\\(?:approx|times|cdot))")
 _SCALED = re.compile(r"\s*(?:\\?%|percent\b|(?:hundred|thousand|million|billion|trillion)\b)")
 
-_STOP = re.compile(r"[.!?。](?=[\s*\"')]|$)")
+_STOP = re.compile(r"(?<!\\)[.!?。](?=[\s*\"')]|$)")
 # Full stops that end no sentence: after the first, and after the second where a number or a small letter follows.
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Mt|Jr|vs|i\.e|e\.g|[ap]\.m)\Z", re.IGNORECASE)
 _SHORTENED = re.compile(r"\b(?:Rs|nos?|approx|ca?|U\.S|est|sq|cu|fig|eq|max|min)\Z", re.IGNORECASE)
@@ -82,7 +100,7 @@ _REASON = re.compile(
 _REMARK = re.compile(
     r"""\s+(?:for|from|with|when|where|which|if|after|before|at|on|in|out|of|than|per|each|every|that|using|making|so
         |not|but|as|left|remaining|altogether|together|is|are|was|were|will|by\ \w+ing)\b(?=\s*\S)
-    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})|\s\((?=[^)]*(?:[^\W\d_]{3}|=))""",
+    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})|\s\((?=[^)]*(?:(?<![\\A-Za-z])[A-Za-z]{3}|=))""",
     re.IGNORECASE | re.VERBOSE,
 )
 _YES_NO = re.compile(r"(?:yes|no|true|false)(?=\s*,)", re.IGNORECASE)
@@ -97,7 +115,7 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
         holds_answer: whether a text can be an answer of the kind that is looked for.
         announcement: the words before an answer.
     """
-    for match in reversed(list(announcement.finditer(text))[-MOST_STATEMENTS:]):
+    for match in islice(_announcements(text, announcement), MOST_STATEMENTS):
         if _HYPOTHESIS.search(text, max(0, match.start() - 40), match.start()):
             continue
         rest = text[match.end() : match.end() + LONGEST_STATEMENT]
@@ -105,6 +123,21 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
             if holds_answer(answer) and not _is_title(text, match, answer, rest):
                 return answer
     return None
+
+
+def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    """The announcements from the last to the first: the pattern is tried only near its key words, which is faster."""
+    last = {word: text.rfind(word) for word in _KEYS}
+    for _ in range(MOST_KEY_WORDS):
+        key = max(last.values())
+        if key < 0:
+            return
+        near = announcement.finditer(text, max(0, key - _REACH), key + 4 * _REACH)
+        found = next((match for match in near if match.start() <= key < match.end()), None)
+        if found:
+            yield found
+        end = found.start() if found else key
+        last |= {word: text.rfind(word, 0, end) for word, place in last.items() if place >= end}
 
 
 def without_reason(text: str) -> str:
