@@ -8,6 +8,7 @@ MOST_BOXES = 100  # of more boxes the last ones are read
 
 # "\x08oxed" is what a JSON parser makes of "\boxed".
 _COMMAND = re.compile(r"(?:\\boxed|\x08oxed|(?<![A-Za-z\\])boxed(?=\{)|\\fbox|\\framebox)(?![A-Za-z])[ \t]*")
+_BRACE = re.compile(r"[{}]")
 _UNBRACED = re.compile(r"-?(?:\d+(?:[.,]\d+)*|\\[dt]?frac\s*(?:\{[^{}]*\}\s*\{[^{}]*\}|\d\s*\d)|[A-Za-z](?![A-Za-z]))")
 # "Write \boxed{your answer}": a box that says where an answer would go.
 _PLACEHOLDER = re.compile(
@@ -62,9 +63,10 @@ def last_boxed(text: str) -> str | None:
 
 def find_boxes(text: str) -> list[Box]:
     """The boxes of a text in order, those within others too."""
-    if "box" not in text and "\x08oxed" not in text:
+    first = text.find("ox")
+    if first < 0:
         return []
-    commands = list(_COMMAND.finditer(text))[-MOST_BOXES:]
+    commands = list(_COMMAND.finditer(text, max(0, first - len(r"\frameb"))))[-MOST_BOXES:]
     if not commands:
         return []
     partners = _closing_braces(text, commands[0].start())
@@ -89,11 +91,11 @@ def _closing_braces(text: str, start: int) -> dict[int, int]:
     """Position of the closing brace of each opening one."""
     partners: dict[int, int] = {}
     unclosed: list[int] = []
-    for brace in re.finditer(r"[{}]", text[start:]):
+    for brace in _BRACE.finditer(text, start):
         if brace[0] == "{":
-            unclosed.append(brace.start() + start)
+            unclosed.append(brace.start())
         elif unclosed:
-            partners[unclosed.pop()] = brace.start() + start
+            partners[unclosed.pop()] = brace.start()
     return partners
 
 

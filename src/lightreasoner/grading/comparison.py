@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from lightreasoner.grading.characters import plain_characters
@@ -26,6 +27,7 @@ _AM_PM = re.compile(r"(?<=:\d\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
 _LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
 
 
+@lru_cache(maxsize=256)
 def plain(text: str) -> str:
     """Remove layout, text commands, article and final full stop; words become lower case."""
     text = TEXT_COMMANDS.sub(r" \1 ", TEXT_COMMANDS.sub(r" \1 ", plain_characters(text)))
@@ -55,7 +57,7 @@ class Comparison:
 
 def equal_expressions(answer: str, gold: str) -> bool:
     """Whether two answers are equal, by the first comparison that can decide."""
-    if plain(answer) == plain(gold):
+    if answer == gold or plain(answer) == plain(gold):
         return True
     decisions = (comparison.decide(answer, gold) for comparison in COMPARISONS)
     return next(decision for decision in decisions if decision is not None)
@@ -92,16 +94,26 @@ def _minutes(time: re.Match[str]) -> int:
 
 
 _RATIO = re.compile(r"\d+(?::\d+)+")
+LONGEST_RATIO = 40  # characters
 _RATIO_IN_WORDS = re.compile(r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)")
 
 
 def _ratios(answer: str, gold: str) -> bool | None:
-    sides = [plain(_RATIO_IN_WORDS.sub(":", side)) for side in (answer, gold)]
-    if not all(len(side) < 40 and _RATIO.fullmatch(side) for side in sides):
+    answered, expected = (_lowest_terms(plain(_RATIO_IN_WORDS.sub(":", side))) for side in (answer, gold))
+    if answered and expected:
+        return answered == expected
+    value = parse_quantity(gold if answered else answer)
+    ratio = answered or expected
+    return None if ratio is None or value is None else ratio == (value.numerator, value.denominator)
+
+
+def _lowest_terms(text: str) -> tuple[int, ...] | None:
+    """The parts of a ratio without their common divisor; None for other texts."""
+    if len(text) > LONGEST_RATIO or not _RATIO.fullmatch(text):
         return None
-    answered, expected = ([int(part) for part in side.split(":")] for side in sides)
-    left, right = (math.gcd(*parts) or 1 for parts in (answered, expected))
-    return [part // left for part in answered] == [part // right for part in expected]
+    parts = [int(part) for part in text.split(":")]
+    divisor = math.gcd(*parts) or 1
+    return tuple(part // divisor for part in parts)
 
 
 _BASED = re.compile(
@@ -212,6 +224,25 @@ def elements(text: str) -> tuple[str, list[str]] | None:
     return (kind, parts) if commas and all(parts) else None
 
 
+# Letters that are variables: no unit, constant, differential or name of a function.
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])[abcknopqrtuvwxyzBDGHMPQRSXYZ](?![A-Za-z])")
+
+
+_BOUND = re.compile(r"\\(?:lim|sum|prod|int)(?![A-Za-z])")  # operators whose variable is no variable of the formula
+
+
+def _different_kinds(answer: str, gold: str) -> bool | None:
+    is_number = [parse_quantity(side) is not None for side in (answer, gold)]
+    if _BOUND.search(answer) or _BOUND.search(gold):
+        return None
+    if any(is_number):
+        other = plain(answer if is_number[1] else gold)
+        formula = "=" not in other and _VARIABLE.search(other)
+        return False if formula or _WORDS.fullmatch(other) or elements(other) else None
+    variables = [set(_VARIABLE.findall(TEXT_COMMANDS.sub("", side).lower())) for side in (answer, gold)]
+    return False if all(variables) and variables[0].isdisjoint(variables[1]) else None
+
+
 def _long_answers(answer: str, gold: str) -> bool | None:
     return False if len(answer) > LONGEST_EXPRESSION else None
 
@@ -250,6 +281,12 @@ COMPARISONS: tuple[Comparison, ...] = (
         _collections,
         (r"\{6,31,-1\}", "(6,31,-1)", False),
         "The order counts in a tuple, and not in a set.",
+    ),
+    Comparison(
+        "different kinds",
+        _different_kinds,
+        ("2k+2", "7", False),
+        "A number equals no words, no tuple and no formula with a variable; other variables make another formula.",
     ),
     Comparison("formulas", _formulas, ("(x+1)^2", "x^2+2x+1", True), "Formulas are compared by math-verify."),
 )

@@ -50,7 +50,6 @@ _TAGS = re.compile(
     r"|<\|begin_of_box\|>(?:(?!<\|begin_of_box\|>).)+?(?=<\|end_of_box\|>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
-_HASHES = re.compile(r"^####[ \t]*(?!#)(\S.*)$", re.MULTILINE)
 
 
 def _minerva(text: str, holds_answer: HoldsAnswer) -> str | None:
@@ -61,18 +60,13 @@ def _minerva(text: str, holds_answer: HoldsAnswer) -> str | None:
 
 
 def _tagged(text: str, holds_answer: HoldsAnswer) -> str | None:
-    if "answer>" not in text.lower() and "_of_box|>" not in text:
+    if "nswer>" not in text and "NSWER>" not in text and "_of_box|>" not in text:
         return None
     found = _TAGS.findall(text)
     if not found:
         return None
     inside = found[-1].partition(">")[2].strip()
     return _first(MARKED[2:], inside, holds_answer) or inside
-
-
-def _hashes(text: str, holds_answer: HoldsAnswer) -> str | None:
-    found = _HASHES.findall(text)
-    return _without_full_stop(found[-1].strip(" *")) if found else None
 
 
 def _empty_box(text: str, holds_answer: HoldsAnswer) -> str | None:
@@ -99,9 +93,8 @@ MARKED: tuple[Rule, ...] = (
         "a statement",
         stated,
         ("The answer is 72, because 48 + 24 = 72.\nSo the answer is correct.", "72"),
-        "The last sentence or label that says what the answer is; reasons behind it are not part of it.",
+        "The last sentence, label or line with four hashes that says what the answer is. Reasons are not part of it.",
     ),
-    Rule("four hashes", _hashes, ("6 * 7 = 42\n#### 42\nThat took 3 steps.", "42"), "The form of GSM8K's solutions."),
     Rule(
         "an empty box",
         _empty_box,
@@ -116,7 +109,7 @@ MARKED: tuple[Rule, ...] = (
 _GROUPED = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d.,]*\d)"
 _FRACTION_SIGNS = "[¼½¾⅐-⅞]"
 _LAST_NUMBER = re.compile(
-    rf"(?:(?<![\w)\]}}.,-])[-−–－](?!\s)|(?<=[=(:])\s?[-−–]\s|(?<=\b(?:is|to|at|of|be)) [-−–] )?(?:\\?[$£€]\s?)?"
+    rf"(?:(?<![\w)\]}}.,-])[-−–－](?!\s)|(?<=[=(:])[ ]?[-−–]\s|(?<=\b(?:is|to|at|of|be)) [-−–] )?(?:\\?[$£€]\s?)?"
     rf"(?:{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])|{AMOUNT}(?:\s\d+/\d+|\s*/\s*\d+|{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
     r"(?:[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
 )
@@ -290,7 +283,3 @@ def closing(text: str, pair: str) -> int | None:
         if depth == 0:
             return position
     return None
-
-
-def _without_full_stop(text: str) -> str:
-    return text if re.search(r"\b[ap]\.m\.$", text) else text.removesuffix(".")

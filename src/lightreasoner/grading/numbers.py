@@ -8,6 +8,7 @@ import operator
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 
 from lightreasoner.grading.characters import plain_characters
 from lightreasoner.grading.number_words import MINUS, SCALES, SMALL_NUMBERS, leading_number
@@ -46,6 +47,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])[\s}]*\^\s*(?:\{\s*-?\d\s*\}|-?\d)")  # cm^2, m s^{-1}; x^2 is refused for its x
+_BARE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 # What may stand beside a number: words, abbreviations with full stops, units of one letter, punctuation.
 _BESIDE = re.compile(
     r"""(?:[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}|(?P<letter>(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(]))
@@ -62,6 +64,10 @@ _CHANGES_VALUE = re.compile(
 
 _PERCENT = re.compile(r"%|\bper\s?cent\b", re.IGNORECASE)
 _SIDE = re.compile(r"(?<![<>!])=|\\approx\b|≈")
+# An equation of variables, `2x - y + 1 = 0`, is a formula; `x = 5`, `a_1 = 5` and `f(2) = 5` are values.
+_EQUATION = re.compile(
+    r"(?=[^=]*(?:\d[A-Za-z](?![A-Za-z])|[+*/^]|\w\s*-))[^=]*(?<![A-Za-z_\\])[A-Za-z](?![A-Za-z])[^=]*="
+)
 _BRACKETS = re.compile(r"\([^()]*\)")
 _LIST = re.compile(r",(?!\d{3}\b)|;|\b(?:and|or)\b")
 
@@ -87,10 +93,14 @@ def same_number(answer: str, answered: Fraction, gold: str, expected: Fraction) 
     return not answers.isdisjoint(golds)
 
 
+@lru_cache(maxsize=256)
 def _read(text: str, *, glued_units: bool) -> Fraction | None:
+    if _BARE.fullmatch(text):
+        return Fraction(text)
     if len(text) > LONGEST_NUMBER:
         return None
-    text = _plain(_right_side(plain_characters(text)))
+    text = plain_characters(text)
+    text = _plain(text if not glued_units and _EQUATION.match(text) else _right_side(text))
     found = list(_NUMBER.finditer(text))
     if len(found) == 1 and _only_units(text[: found[0].start()], text[found[0].end() :], glued_units=glued_units):
         return _value(found[0])

@@ -30,6 +30,7 @@ _END = re.compile(
     r"</s>|<\|(?:im_end|endoftext|eot_id|end_of_text|return|end_of_solution)\|>|<end_of_turn>|<｜end▁of▁sentence｜>"
 )
 _WRAPPING = re.compile(r"<\|begin_of_solution\|>|<\|start\|>assistant|<\|end\|>")
+_CALCULATION = re.compile(r"<<[^<>\n]{0,100}>>")  # "48 + 24 = <<48+24=72>>72", the calculator notes of GSM8K
 _CLOSING_BOX = re.compile(
     r"\\(?:boxed|fbox)\s*\{[^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*\}[\s.$*]*(?:\\[\])][\s.]*)?\Z"
 )
@@ -37,11 +38,13 @@ _LONGEST_BOX = 1000  # characters
 
 
 def visible_answer(text: str) -> str:
-    """The text outside the thinking, up to the first end token.
+    """The text outside the thinking and calculator notes, up to the first end token.
 
     A closing tag without an opening one ends thinking that began in the prompt. An opening tag without a closing one
     begins thinking that was cut off. If nothing stands outside, a box that ends the thinking is the answer.
     """
+    if "<<" in text:
+        text = _CALCULATION.sub("", text)
     if "<" not in text and "◁" not in text and "[" not in text and "assistantfinal" not in text:
         return text
     outside: list[str] = []

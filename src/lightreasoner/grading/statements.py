@@ -6,19 +6,18 @@ say nothing, and a reason behind an answer is not part of it.
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 LONGEST_STATEMENT = 2000  # characters
+MOST_KEY_WORDS = 300
 MOST_STATEMENTS = 40  # of more announcements the last ones are read
 
-_IS = (
-    r"(?:is|are|equals|should be|must be|would be|will be|comes to|comes out to be|turns out to be)\b(?:\s*[:：])?"
-    r"|[:=：](?!=)"
-)
+_IS = r"(?:is|are|equals|should be|must be|would be|will be|comes to|comes out to be|turns out to be)\b(?:\s*[:：])?"
 _ANNOUNCEMENT = re.compile(
-    rf"""\b(?:answers?|final\ result|ans)\b(?:[*_]{{1,3}})?
-    (?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?  # the answer to the question is
-    [*_\s]{{0,4}}?(?:{_IS})
-    |^[\#>*_\ \t]{{0,12}}(?:(?:the|my|final|correct)\ ){{0,3}}answers?[*_\ \t]{{0,6}}\n  # a heading
+    rf"""\b(?:answer|final\ result|ans)\b(?:[*_]{{1,3}})?(?:[*_\s]{{0,4}}?{_IS}|\s{{0,3}}(?:[:：]|=(?!=)))
+    |\banswers?\b(?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?\s(?:{_IS})  # the answer to the question is
+    |^[\#>*_\ \t]{{0,12}}(?:(?:the|my|final|correct)\ ){{0,3}}answers?[*_:\ \t]{{0,6}}\n  # a heading
+    |^\#{{4}}(?!\#)(?P<hashes>)  # the form of GSM8K's solutions
     |答案(?:是|为|：|:)""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
@@ -26,6 +25,22 @@ CHOICE_ANNOUNCEMENT = re.compile(
     rf"{_ANNOUNCEMENT.pattern}|\b(?:option|choice)\b\s{{1,3}}(?:{_IS})",
     _ANNOUNCEMENT.flags,
 )
+_KEYS = (
+    "nswer",
+    "NSWER",
+    "####",
+    "inal result",
+    "inal Result",
+    "ns:",
+    "ns =",
+    "NS:",
+    "答案",
+    "option",
+    "choice",
+    "hoice:",
+)
+_REACH = 30  # characters between the start of an announcement and its key word; four times as many to its end
+
 # "If the answer is 5, …" announces nothing.
 _HYPOTHESIS = re.compile(
     r"\b(?:if|whether|when|suppose|supposing|assume|assuming|unless|maybe|perhaps)\s+(?:that\s+)?"
@@ -67,7 +82,7 @@ _ANOTHER = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|[,;])\s*(?=\$|\\\()", re.IGNOR
 _GOES_ON = re.compile(r"\s*(?:[=+*/:^<>≈·×-](?!\s*[A-Za-z]{2})|\\(?:approx|times|cdot))")
 _SCALED = re.compile(r"\s*(?:\\?%|percent\b|(?:hundred|thousand|million|billion|trillion)\b)")
 
-_STOP = re.compile(r"[.!?。](?=[\s*\"')]|$)")
+_STOP = re.compile(r"(?<!\\)[.!?。](?=[\s*\"')]|$)")
 # Full stops that end no sentence: after the first, and after the second where a number or a small letter follows.
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Mt|Jr|vs|i\.e|e\.g|[ap]\.m)\Z", re.IGNORECASE)
 _SHORTENED = re.compile(r"\b(?:Rs|nos?|approx|ca?|U\.S|est|sq|cu|fig|eq|max|min)\Z", re.IGNORECASE)
@@ -85,7 +100,7 @@ _REASON = re.compile(
 _REMARK = re.compile(
     r"""\s+(?:for|from|with|when|where|which|if|after|before|at|on|in|out|of|than|per|each|every|that|using|making|so
         |not|but|as|left|remaining|altogether|together|is|are|was|were|will|by\ \w+ing)\b(?=\s*\S)
-    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})|\s\((?=[^)]*(?:[^\W\d_]{3}|=))""",
+    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})|\s\((?=[^)]*(?:(?<![\\A-Za-z])[A-Za-z]{3}|=))""",
     re.IGNORECASE | re.VERBOSE,
 )
 _YES_NO = re.compile(r"(?:yes|no|true|false)(?=\s*,)", re.IGNORECASE)
@@ -100,8 +115,7 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
         holds_answer: whether a text can be an answer of the kind that is looked for.
         announcement: the words before an answer.
     """
-    found = list(announcement.finditer(text))[-MOST_STATEMENTS:]
-    for match in reversed(found):
+    for match in islice(_announcements(text, announcement), MOST_STATEMENTS):
         if _HYPOTHESIS.search(text, max(0, match.start() - 40), match.start()):
             continue
         rest = text[match.end() : match.end() + LONGEST_STATEMENT]
@@ -109,6 +123,21 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
             if holds_answer(answer) and not _is_title(text, match, answer, rest):
                 return answer
     return None
+
+
+def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    """The announcements from the last to the first: the pattern is tried only near its key words, which is faster."""
+    last = {word: text.rfind(word) for word in _KEYS}
+    for _ in range(MOST_KEY_WORDS):
+        key = max(last.values())
+        if key < 0:
+            return
+        near = announcement.finditer(text, max(0, key - _REACH), key + 4 * _REACH)
+        found = next((match for match in near if match.start() <= key < match.end()), None)
+        if found:
+            yield found
+        end = found.start() if found else key
+        last |= {word: text.rfind(word, 0, end) for word, place in last.items() if place >= end}
 
 
 def without_reason(text: str) -> str:
@@ -187,13 +216,16 @@ def _is_abbreviation(line: str, stop: int) -> bool:
     return _SHORTENED.search(line, max(0, stop - 7), stop) is not None and bool(_GOES_ON_AFTER_STOP.match(line, stop))
 
 
+_NUMBERED = re.compile(r"\s*\d+[.)]\s+[A-Z]")
+
+
 def _is_title(text: str, announcement: re.Match[str], answer: str, rest: str) -> bool:
-    """Whether "Answer:" is the title of a solution: at the start, prose before the first number, and more lines."""
+    """Whether the announcement is a title: "Answer: Tom has 6 boxes." or "#### Step 2", with more lines behind it."""
     digit = re.search(r"\d", answer)
-    return (
-        not text[: announcement.start()].strip(_MARKUP)
-        and announcement[0].rstrip().endswith((":", "："))
-        and digit is not None
-        and _PROSE.search(answer[: digit.start()]) is not None
-        and bool(rest.lstrip().partition("\n")[2].strip())
-    )
+    before_digit = answer[: digit.start()] if digit else answer
+    more = bool(rest.strip(_MARKUP).partition("\n")[2].strip())
+    if announcement["hashes"] is not None:
+        return more and (_PROSE.search(before_digit) is not None or _NUMBERED.match(rest) is not None)
+    labels = announcement[0].rstrip().endswith((":", "："))
+    starts = not text[: announcement.start()].strip(_MARKUP)
+    return labels and starts and more and digit is not None and _PROSE.search(before_digit) is not None
