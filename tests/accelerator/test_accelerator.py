@@ -136,5 +136,5 @@ MOST = {
 def test_the_host_waits_no_more_than_stated(facts: dict[str, Any], work: str) -> None:
     reads, copies = MOST[work]
     assert facts["waits"].keys() == MOST.keys()
-    assert facts["waits"][work]["reads"] <= reads
+    assert 0 < facts["waits"][work]["reads"] <= reads  # none at all would mean that it ran on the CPU
     assert facts["waits"][work]["copies"] <= copies
