@@ -94,7 +94,17 @@ def test_plan_refuses_wrong_settings_and_models_it_cannot_read(tmp_path: Path, m
             plan(config_for(tmp_path), **wrong)
     with pytest.raises(HubUnreachable, match="config.json of nobody/nothing"):
         plan(config_for(tmp_path, expert="nobody/nothing"))
-    for content, complaint in (("{", "no readable"), ("{}", "lacks a size"), ('{"num_experts": 8}', "mixture")):
+    for content, complaint in (
+        ("{", "no readable"),
+        ("{}", "lacks a size"),
+        ('{"num_experts": 8}', "mixture"),
+        ('{"n_routed_experts": 64}', "mixture"),
+        ('{"state_size": 16}', "layers without attention"),
+        ('{"text_config": {"layer_types": ["linear_attention", "full_attention"]}}', "layers without attention"),
+        ('{"mamba_d_ssm": 64, "num_attention_heads": 4}', "layers without attention"),
+        ('{"kv_lora_rank": 512}', "compressed keys"),
+        ('{"n_embd": 32, "hidden_size": 32, "num_attention_heads": [4, 2]}', "no number for .*num_attention_heads"),
+    ):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ModelError, match=complaint):
             plan(config_for(tmp_path, expert=str(tmp_path)))

@@ -14,7 +14,7 @@ from unittest import mock
 import pretend
 import torch
 from filelock import FileLock
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM, MambaConfig, MistralConfig, PreTrainedConfig
 
 from lightreasoner.config import EvaluateConfig, FinetuneConfig, MachineSettings, MergeConfig, PairConfig, SampleConfig
 from lightreasoner.data.problems import load_problems
@@ -35,27 +35,18 @@ EXPERT, AMATEUR = "miniature/expert", "miniature/base"
 SHORT, LONG = 16, 48  # steps of decoding; what a step costs is the difference
 
 
-def windowed_model(folder: Path) -> str:
+def random_model(folder: Path, kind: type[PreTrainedConfig], **sizes: Any) -> str:
     """A random model that cannot be packed, with the miniature's tokenizer."""
     tokenizer = load_tokenizer(find_model(EXPERT))
+    common = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "initializer_range": 0.2}
     torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=16,
-        initializer_range=0.2,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    MistralForCausalLM(config).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(kind(hidden_size=32, num_hidden_layers=2, **common, **sizes))
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
 
-def run_stages(device: str, windowed: str, out: Path) -> None:
+def run_stages(device: str, windowed: str, state_space: str, out: Path) -> None:
     """All stages on one device, packed and padded."""
     on_device: dict[str, Any] = {"device": device, "dtype": "float32"}
     problems = {"dataset": "arithmetic", "max_questions": 6, "max_new_tokens": 24, "divergence_beta": 0.05}
@@ -66,8 +57,11 @@ def run_stages(device: str, windowed: str, out: Path) -> None:
     for name in ("drawn", "drawn-again"):
         sample(SampleConfig(expert=EXPERT, amateur=AMATEUR, out=out / name, **problems, **drawn, **on_device))
     sample(SampleConfig(expert=windowed, amateur=AMATEUR, out=out / "padded", **problems, **on_device))
+    sample(SampleConfig(expert=state_space, amateur=AMATEUR, out=out / "state space", **problems, **on_device))
     finetune(FinetuneConfig(model=EXPERT, data=out / "packed", out=out / "packed", **tuning))
     finetune(FinetuneConfig(model=windowed, data=out / "padded", out=out / "padded", **tuning))
+    layers = {"lora_targets": ("in_proj",), **tuning}
+    finetune(FinetuneConfig(model=state_space, data=out / "state space", out=out / "state space", **layers))
     merge(MergeConfig(model=EXPERT, adapter=out / "packed", out=out / "merged", device=device, merge_dtype="float32"))
     evaluate(EvaluateConfig.checked({"model": str(out / "merged"), "out": out / "evaluate", **answers}))
     contrasted = {"model": EXPERT, "contrast_with": AMATEUR, "out": out / "contrasted"}
@@ -200,9 +194,11 @@ def main(cache: Path, out: Path) -> None:
         library = pretend.build(cache)
     pretend.register(library)
     torch.set_num_threads(1)
-    windowed = windowed_model(out / "windowed")
+    heads = {"intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    windowed = random_model(out / "windowed", MistralConfig, sliding_window=16, **heads)
+    state_space = random_model(out / "state-space", MambaConfig, state_size=8)
     for device in ("cpu", pretend.NAME):
-        run_stages(device, windowed, out / device)
+        run_stages(device, windowed, state_space, out / device)
     stop_and_resume(out / pretend.NAME / "packed", out)
     waits = count_waits(out / pretend.NAME / "packed", out / "waits")
     facts = {"refusals": refusals(), "known_waits": known_waits(), "waits": waits}

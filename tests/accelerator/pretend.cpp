@@ -143,23 +143,23 @@ at::Generator host_generator(const IValue& given) {
 
 // ---- Operators ----
 
-void check_device(const at::Tensor& tensor, const c10::FunctionSchema& schema) {
+void check_device(const at::Tensor& tensor, const std::string& name) {
   // A number in a tensor of the CPU goes to the device as an argument of the kernel.
   TORCH_CHECK(
       !tensor.defined() || tensor.device().type() == KIND || tensor.dim() == 0,
       "Expected all tensors to be on the same device, but found ", tensor.device(), " beside ", DEVICE, " in ",
-      schema.name());
+      name);
 }
 
 IValue argument_on_host(const IValue& given, const c10::Argument& argument, const c10::FunctionSchema& schema) {
   if (given.isTensor()) {
-    check_device(given.toTensor(), schema);
+    check_device(given.toTensor(), schema.name());
     return on_host(given.toTensor());
   }
   if (given.isTensorList()) {
     std::vector<at::Tensor> tensors;
     for (const at::Tensor& tensor : given.toTensorList()) {
-      check_device(tensor, schema);
+      check_device(tensor, schema.name());
       tensors.push_back(on_host(tensor));
     }
     return tensors;
@@ -167,7 +167,7 @@ IValue argument_on_host(const IValue& given, const c10::Argument& argument, cons
   if (given.isOptionalTensorList()) {
     c10::List<std::optional<at::Tensor>> tensors;
     for (std::optional<at::Tensor> tensor : given.toOptionalTensorList()) {
-      if (tensor) check_device(*tensor, schema);
+      if (tensor) check_device(*tensor, schema.name());
       tensors.push_back(tensor ? std::make_optional(on_host(*tensor)) : tensor);
     }
     return tensors;
@@ -264,6 +264,28 @@ at::Tensor& set_whole_storage(at::Tensor& tensor, Storage storage) {
   return set_storage(tensor, std::move(storage), 0, {items}, {});
 }
 
+// PyTorch asks other devices than its own for convolutions under names of their own.
+at::Tensor convolution(
+    const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias, at::IntArrayRef stride,
+    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+    int64_t groups) {
+  for (const at::Tensor& tensor : {input, weight, bias.value_or(at::Tensor())}) check_device(tensor, "aten::convolution");
+  auto on_host_if_there = bias ? std::make_optional(on_host(*bias)) : bias;
+  return on_device(at::convolution(
+      on_host(input), on_host(weight), on_host_if_there, stride, padding, dilation, transposed, output_padding,
+      groups));
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+    const at::Tensor& gradient, const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
+    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+    int64_t groups, std::array<bool, 3> wanted) {
+  auto [to_input, to_weight, to_bias] = at::convolution_backward(
+      on_host(gradient), on_host(input), on_host(weight), at::IntArrayRef({weight.size(0)}), stride, padding, dilation,
+      transposed, output_padding, groups, wanted);
+  return {on_device(to_input), on_device(to_weight), on_device(to_bias)};
+}
+
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_cpu>()); }
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
 
@@ -275,6 +297,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_local_scalar_dense", local_scalar);
   m.impl("set_.source_Storage", set_whole_storage);
   m.impl("set_.source_Storage_storage_offset", set_storage);
+  m.impl("convolution_overrideable", convolution);
+  m.impl("convolution_backward_overrideable", convolution_backward);
   m.impl("as_strided", at::native::as_strided_tensorimpl);
   m.impl("view", at::native::view);
   m.impl("_reshape_alias", at::native::_reshape_alias);

@@ -51,7 +51,7 @@ def rollouts(folder: Path) -> dict[str, ScoredRollout]:
     return {rollout.question_id: rollout for shard in shards for rollout in scored_rollouts(shard)}
 
 
-@pytest.mark.parametrize("how", ["packed", "padded"])
+@pytest.mark.parametrize("how", ["packed", "padded", "state space"])
 def test_sampling_gives_the_tokens_divergences_and_labels_of_the_cpu(runs: Path, how: str) -> None:
     on_cpu, on_device = (rollouts(runs / device / how) for device in DEVICES)
     assert len(on_cpu) == 6
@@ -86,7 +86,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
         torch.testing.assert_close(one[name], other[name], atol=tolerance, rtol=0.0)
 
 
-@pytest.mark.parametrize("how", ["packed", "padded"])
+@pytest.mark.parametrize("how", ["packed", "padded", "state space"])
 def test_tuning_gives_the_adapter_of_the_cpu(runs: Path, how: str) -> None:
     on_cpu, on_device = (adapter(runs / device / how) for device in DEVICES)
     assert any(tensor.abs().max() > 1e-4 for name, tensor in on_cpu.items() if "lora_B" in name)
@@ -136,5 +136,5 @@ MOST = {
 def test_the_host_waits_no_more_than_stated(facts: dict[str, Any], work: str) -> None:
     reads, copies = MOST[work]
     assert facts["waits"].keys() == MOST.keys()
-    assert facts["waits"][work]["reads"] <= reads
+    assert 0 < facts["waits"][work]["reads"] <= reads  # none at all would mean that it ran on the CPU
     assert facts["waits"][work]["copies"] <= copies

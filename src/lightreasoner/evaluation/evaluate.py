@@ -57,19 +57,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark, list[Any]]]:
-<<<<<<< HEAD
     """The benchmarks with their items, all read before the first answer, so that a missing one is found then.
 
     Raises:
         ConfigError: contrastive decoding of given choices.
         DataError, HubUnreachable: see `chosen_benchmarks`.
-=======
-    """All benchmarks and their items, so that a missing one is found before the first answer.
-
-    Raises:
-        ConfigError: contrastive decoding of given choices.
-        DataError, HubUnreachable: see `load_benchmark` and `chosen_benchmarks`.
->>>>>>> data
     """
     benchmarks = chosen_benchmarks(config)
     choices = [benchmark.name for benchmark in benchmarks if isinstance(benchmark, ChoiceBenchmark)]
@@ -88,10 +80,7 @@ class _Evaluator:
 
     def answer_and_judge(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
         config, name = self._config, benchmark.name
-<<<<<<< HEAD
         asked_at = prompts_time(config.out, f"{kind}/{name}/answers")
-=======
->>>>>>> data
         template = PromptTemplate(
             self._under_test.tokenizer,
             config.cue,

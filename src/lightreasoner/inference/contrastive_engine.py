@@ -23,6 +23,7 @@ from lightreasoner.inference.generation import (
     steps_between_checks,
     until_stop,
 )
+from lightreasoner.inference.padded_engine import decoded_together
 from lightreasoner.models.loading import Pair
 
 
@@ -42,6 +43,14 @@ class ContrastiveEngine:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `inference.generation.Engine.generate`; temperature, top_p and seed are not used."""
+        responses: list[TokenIds] = [[] for _ in prompts]
+        for part in decoded_together(prompts, self.pair.expert, self.pair.amateur):
+            rows = self._decode([prompts[index] for index in part], decoding)
+            for index, ids in zip(part, rows, strict=True):
+                responses[index] = until_stop(ids, decoding, self.tokenizer)
+        return Generation(responses)
+
+    def _decode(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
         input_ids, mask = left_padded(prompts, 0, self.pair.expert.device)
         decoders = [_Decoder(model, mask.to(model.device)) for model in (self.pair.expert, self.pair.amateur)]
         tokens = input_ids[:, :0]
@@ -53,7 +62,8 @@ class ContrastiveEngine:
             finished |= stop_check(tokens)
             if tokens.shape[1] % steps_between_checks(mask.device) == 0 and finished.all():
                 break
-        return Generation([until_stop(row, decoding, self.tokenizer) for row in tokens.tolist()])
+        rows: list[TokenIds] = tokens.tolist()
+        return rows
 
     def _next(self, expert_logits: Tensor, amateur_logits: Tensor) -> Tensor:
         """The next token of each row: logits [B, width] each → [B]."""
@@ -68,12 +78,13 @@ class _Decoder:
     """One model on growing texts, with its cache.
 
     The model itself names its cache and passes it on, as in `generate` of transformers: the names differ between models
-    and versions.
+    and versions. A model that gives no cache reads the whole texts again at each step.
     """
 
     def __init__(self, model: PreTrainedModel, mask: Tensor) -> None:
         self._model: Any = model
-        self._is_first = True
+        self._ids = mask[:, :0]
+        self._has_cache: bool | None = None  # not known before the first pass
         self._inputs: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
         accepted = signature(model.forward).parameters
         if "position_ids" in accepted:
@@ -83,10 +94,12 @@ class _Decoder:
 
     def logits(self, new_ids: Tensor) -> Tensor:
         """Logits after all texts so far and these tokens: [B, n] → [B, width]."""
-        new_ids = new_ids.to(self._model.device)
-        inputs = self._model.prepare_inputs_for_generation(new_ids, is_first_iteration=self._is_first, **self._inputs)
+        self._ids = torch.cat([self._ids, new_ids.to(self._ids.device)], dim=1)
+        ids = self._ids[:, -new_ids.shape[1] :] if self._has_cache else self._ids
+        is_first = not self._has_cache
+        inputs = self._model.prepare_inputs_for_generation(ids, is_first_iteration=is_first, **self._inputs)
         output = self._model(**inputs, return_dict=True)
         self._inputs = self._model._update_model_kwargs_for_generation(output, self._inputs)
-        self._is_first = False
+        self._has_cache = self._inputs["use_cache"] = any(name != "logits" for name in output)
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -1,11 +1,14 @@
 """Batches that fit in memory: the number of rows to decode together, and halving on out-of-memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import psutil
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from transformers import PreTrainedModel
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 
 from lightreasoner.errors import ModelError
 from lightreasoner.runs.progress import say
@@ -56,9 +59,39 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
 def fitting_rows(model: PreTrainedModel, tokens: int) -> int:
     """Number of rows of `tokens` tokens to decode together: as many as fit in memory, up to the device's cap."""
     device = model.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    row = tokens * 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    module = torch.get_device_module(device)
+    free = module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else psutil.virtual_memory().available
+    state, token = cache_bytes(model)
+    row = max(1, state + tokens * token)
     return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE // row)))
+
+
+@torch.inference_mode()
+def cache_bytes(model: PreTrainedModel) -> tuple[int, int]:
+    """Bytes of the decoding cache of one text: of its state, whatever its length, and of each token.
+
+    Measured on two short texts. The configuration does not say it: state-space models have no attention heads, hybrid
+    models have them in some layers, and others store something smaller than keys and values.
+    """
+    short, long = 8, 16
+    sizes = []
+    for length in (short, long):
+        output = model(input_ids=torch.ones(1, length, dtype=torch.long, device=model.device), use_cache=True)
+        found: dict[int, Tensor] = {}
+        _collect_tensors([value for name, value in output.items() if name != "logits"], found)
+        sizes.append(sum(tensor.nbytes for tensor in found.values()))
+    token = (sizes[1] - sizes[0]) // (long - short)
+    return sizes[0] - short * token, token
+
+
+def _collect_tensors(value: Any, found: dict[int, Tensor]) -> None:
+    """Add the tensors in a cache, by address."""
+    if isinstance(value, Tensor):
+        found[value.data_ptr()] = value
+    elif isinstance(value, Mapping):
+        _collect_tensors(list(value.values()), found)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _collect_tensors(part, found)
+    elif isinstance(value, (Cache, CacheLayerMixin, LinearAttentionCacheLayerMixin)):
+        _collect_tensors(vars(value), found)

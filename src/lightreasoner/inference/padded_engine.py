@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.inference.generation import Decoding, Generation, TokenIds, left_padded, stream_seed, until_stop
+from lightreasoner.inference.packing import same_logits
 
 
 @dataclass(frozen=True)
 class PaddedEngine:
-    """`generate` of transformers on one left-padded batch: slower than `PackedEngine`, but works with any model.
+    """`generate` of transformers on a left-padded batch: slower than `PackedEngine`, but works with any model.
 
     Attributes:
         tokenizer: used for stop strings only.
@@ -23,6 +26,14 @@ class PaddedEngine:
 
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `Engine.generate`."""
+        responses: list[TokenIds] = [[] for _ in prompts]
+        for part in decoded_together(prompts, self.model):
+            rows = self._decode([prompts[index] for index in part], decoding)
+            for index, ids in zip(part, rows, strict=True):
+                responses[index] = until_stop(ids, decoding, self.tokenizer)
+        return Generation(responses)
+
+    def _decode(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
         pad = decoding.stop_ids[0] if decoding.stop_ids else 0
         input_ids, mask = left_padded(prompts, pad, self.model.device)
         sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
@@ -35,9 +46,7 @@ class PaddedEngine:
             **(sampling if decoding.temperature else {}),
         )
         device = self.model.device
-        numbered = (
-            [] if device.type in ("cpu", "mps") else [device]
-        )  # Apple's GPUs have one generator, without a number
+        numbered = [] if device.type in ("cpu", "mps") else [device]  # Apple's GPUs have one generator, without number
         forked = torch.random.fork_rng(numbered, device_type=device.type)
         with torch.inference_mode(), forked, without_own_settings(self.model):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
@@ -47,8 +56,40 @@ class PaddedEngine:
                 generation_config=settings,
                 **({"tokenizer": self.tokenizer} if decoding.stop_strings else {}),
             )
-        rows = output[:, input_ids.shape[1] :].tolist()
-        return Generation([until_stop(ids, decoding, self.tokenizer) for ids in rows])
+        rows: list[TokenIds] = output[:, input_ids.shape[1] :].tolist()
+        return rows
+
+
+def decoded_together(prompts: Sequence[TokenIds], *models: PreTrainedModel) -> list[list[int]]:
+    """Indices of the prompts that can share a left-padded batch: all, or those of equal length.
+
+    Args:
+        models: one that does not ignore padding (such as RWKV, which has no mask) needs prompts of equal length.
+    """
+    if all(map(ignores_padding, models)):
+        return [list(range(len(prompts)))]
+    parts: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        parts.setdefault(len(prompt), []).append(index)
+    return list(parts.values())
+
+
+def ignores_padding(model: PreTrainedModel) -> bool:
+    """Whether a left-padded text gets the logits that it gets alone; tested once for each model."""
+    if model not in known_results:
+        texts = [[1, 2, 3, 4, 5, 2], [2, 4]]
+        padded, alone = (_first_logits(model, part)[:, -1] for part in (texts, texts[1:]))
+        known_results[model] = same_logits(padded, alone)
+    return known_results[model]
+
+
+def _first_logits(model: PreTrainedModel, texts: Sequence[TokenIds]) -> torch.Tensor:
+    """Logits of the first two tokens that greedy decoding adds: [2, B, width]."""
+    input_ids, mask = left_padded(texts, 0, model.device)
+    settings = GenerationConfig(max_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0)
+    with torch.inference_mode(), without_own_settings(model):
+        output: Any = model.generate(input_ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+    return torch.stack(output.logits)
 
 
 @contextmanager
@@ -63,3 +104,7 @@ def without_own_settings(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+# Results of `ignores_padding`. Weak references, so that it keeps no model in memory.
+known_results: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()

@@ -142,10 +142,12 @@ def _logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     head: Any = model.get_output_embeddings()
     logits: Tensor = head(hidden)
     config = model.config.get_text_config()
-    if scale := getattr(config, "logit_scale", None):  # Cohere
-        logits = logits * scale
+    for name in ("logit_scale", "lm_head_multiplier"):  # Cohere, Falcon-H1
+        if scale := getattr(config, name, None):
+            logits = logits * scale
     if divisor := getattr(config, "logits_scaling", None):  # Granite
         logits = logits / divisor
-    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2 and 3
-        logits = torch.tanh(logits / cap) * cap
+    for name in ("final_logit_softcapping", "logits_soft_cap"):  # Gemma 2 and 3, RecurrentGemma
+        if cap := getattr(config, name, None):
+            logits = torch.tanh(logits / cap) * cap
     return logits

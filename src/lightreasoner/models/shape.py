@@ -11,6 +11,10 @@ from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
 
+SIZES = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads".split()
+EXPERTS = "num_experts num_local_experts n_routed_experts moe_num_experts".split()
+ATTENTION = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -36,8 +40,8 @@ class Shape:
         text = config.get("text_config") or config
         if not isinstance(text, Mapping):
             text = {}
-        if text.get("num_experts") or text.get("num_local_experts"):
-            raise ModelError(f"{name} is a mixture of experts, which `plan` does not support; time a small run instead")
+        if unlike := _unlike_llama(text):
+            raise ModelError(f"{name} {unlike}, which `plan` does not support; time a small run instead")
         try:
             heads = int(text["num_attention_heads"])
             return cls(
@@ -52,8 +56,10 @@ class Shape:
                 dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            missing = [size for size in SIZES if not isinstance(text.get(size), int) or not text[size]]
             raise ModelError(
-                f"the config.json of {name} lacks a size, so `plan` cannot estimate it; time a small run instead"
+                f"the config.json of {name} lacks a size (no number for {', '.join(missing or ['head_dim'])}), so "
+                "`plan` cannot estimate it; time a small run instead"
             ) from None
 
     @property
@@ -84,6 +90,16 @@ class Shape:
     def cache(self, tokens: int, width: int) -> int:
         """Bytes of the KV cache for `tokens` tokens of `width` bytes a value."""
         return 2 * self.layers * self.key_value_heads * self.head * tokens * width
+
+
+def _unlike_llama(config: Mapping[str, Any]) -> str | None:
+    """What a model has that `Shape` leaves out, as a predicate; None if there is nothing."""
+    if any(config.get(key) for key in EXPERTS):
+        return "is a mixture of experts"
+    kinds = {kind for key in ("layer_types", "layers_block_type", "block_types") for kind in config.get(key) or ()}
+    if kinds - ATTENTION or any("mamba" in key or key == "state_size" for key in config):
+        return "has layers without attention"
+    return "stores compressed keys and values" if config.get("kv_lora_rank") else None
 
 
 def read_config(name: str, revision: str | None) -> dict[str, Any]:
