@@ -28,6 +28,7 @@ NOT_ITSELF: dict[JudgeName, dict[str, str]] = {
     "math-verify": {},
     "toolkit": {
         "00383-30257ce512a9dbe4": "only the answer loses x in front of [-2,7], because it is normalised twice",
+        "01313-1ce7ecb095427a69": "the gold answer loses its brackets with what is in them: -(1/3) is -",
         "00139-80741f2538bae12f": "only the answer loses a subscript in text, because it is normalised twice",
     },
 }
