@@ -171,6 +171,8 @@ EQUALITY = [
     ("zero is only zero", r"\boxed{0.0001}", "0", "gsm8k", "wrong"),
     ("quirk: commas do not separate numbers", r"\boxed{7,4}", "74", "olympiadbench", "correct"),
     ("quirk: an order of two numbers counts", r"\boxed{4,7}", "7,4", "olympiadbench", "wrong"),
+    ("the unit of a gold answer of ASDiv", "The answer is 9.", "9 (apples)", "asdiv", "correct"),
+    ("quirk: … as all brackets there", "The answer is -(1/3).", "-(1/3)", "asdiv", "wrong"),
     ("the form of SVAMP", r"\boxed{145}", "145.0", "svamp", "correct"),
     ("quirk: kinds of brackets do not count", r"\boxed{[3,4)}", "(3,4]", "math", "correct"),
     ("tuples by element", r"\boxed{(1/2, 2)}", "(0.5,2)", "math", "correct"),

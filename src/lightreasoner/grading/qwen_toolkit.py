@@ -20,8 +20,6 @@ from lightreasoner.grading.qwen_toolkit_symbolic import RELATIVE_TOLERANCE, symb
 from lightreasoner.grading.qwen_toolkit_text import strip_string
 from lightreasoner.grading.verdicts import Judgement
 
-# The toolkit normalises a gold answer when it loads it and when it judges it. It extracts those of MATH and Minerva
-# from solutions, and normalises them once.
 _GOLD_IN_SOLUTION = ("math", "math500", "minerva_math")
 _CHOICE_BENCHMARKS = ("mmlu_stem",)
 CHOICES = ("A", "B", "C", "D", "E")
@@ -41,8 +39,7 @@ def judge(text: str, gold: str, benchmark: str | None = None) -> Judgement:
     if not text:
         return Judgement(None, None, "no_answer")
     normal_form = partial(strip_string, strip_units=benchmark != "minerva_math")
-    loaded = extract(rf"\boxed{{{gold}}}") if benchmark in _GOLD_IN_SOLUTION else normal_form(gold)
-    expected = normal_form(loaded)
+    expected = normal_form(_loaded(gold, benchmark))
     extracted = extract(text, benchmark)
     canonical = normal_form(normal_form(extracted))
     answered = canonical in CHOICES if benchmark in _CHOICE_BENCHMARKS else canonical != ""
@@ -55,6 +52,13 @@ def judge(text: str, gold: str, benchmark: str | None = None) -> Judgement:
     return Judgement(extracted, canonical, "wrong") if answered else Judgement(None, None, "no_answer")
 
 
+def _loaded(gold: str, benchmark: str | None) -> str:
+    """The gold answer as the toolkit loads it: from the box of a solution, or normalised a first time."""
+    if benchmark in _GOLD_IN_SOLUTION:
+        return extract(rf"\boxed{{{gold}}}")
+    return strip_string(_IN_BRACKETS.sub("", gold) if benchmark == "asdiv" else gold)
+
+
 # docs/toolkit-judge.md, "Extraction" ----------------------------------------------------------------------------------
 
 _STOP = re.compile(r"</s>|<\|im_end\|>|<\|endoftext\|>")
@@ -62,6 +66,7 @@ _CHOICE_TRIGGERS = ("choice is", "answer is")
 _CHOICE = re.compile(r"\b[A-E]\b")
 _CHINESE_PHRASE = "答案是"
 _LINE_BREAK = re.compile(r"\n\s*")
+_IN_BRACKETS = re.compile(r"\([^)]*\)")  # 9 (apples)
 _ANY_NUMBER = re.compile(r"-?\d*\.?\d+")
 
 

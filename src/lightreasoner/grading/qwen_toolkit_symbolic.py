@@ -12,7 +12,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 RELATIVE_TOLERANCE = 1e-4
@@ -43,12 +43,13 @@ def symbolically_equal(answer: str, gold: str) -> bool:
     return right is not None and any(_result(test, left, right) for test in _TESTS)
 
 
+@lru_cache(maxsize=64)
 def _expression(text: str) -> Any:
     """Convert a formula to a SymPy object, or to a tuple, list or set of them; None if that fails."""
     if _TOO_LARGE.search(text):
         return None
-    parse_latex = _latex_parser()
-    attempts = ((parse_latex, text.replace(r"\\", "\\")), (parse_latex, text), (_parse_collection, text))
+    latex = dict.fromkeys((text.replace(r"\\", "\\"), text))
+    attempts = (*((_latex_parser(), form) for form in latex), (_parse_collection, text))
     found = (_result(parse, form) for parse, form in attempts)
     return next((value for value in found if value is not None), None)
 
@@ -122,10 +123,11 @@ def _result(function: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _same_when_simplified(left: Any, right: Any) -> bool:
+def _same_expression(left: Any, right: Any) -> bool:
     from sympy import simplify
 
-    return bool(simplify(left - right) == 0)
+    found = left.equals(right)
+    return bool(simplify(left - right) == 0 if found is None else found)
 
 
 def _same_equation(left: Any, right: Any) -> bool:
@@ -138,8 +140,7 @@ def _same_value(left: Any, right: Any) -> bool:
 
 _TESTS: tuple[Callable[[Any, Any], bool], ...] = (
     lambda left, right: left == right or str(left) == str(right),
-    lambda left, right: left.equals(right),
-    _same_when_simplified,
+    _same_expression,
     _same_equation,
     _same_value,
 )
