@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 
 from lightreasoner.config import DEFAULT_CUE, MachineSettings, PairConfig
 from lightreasoner.data.problems import load_problems
-from lightreasoner.models.loading import Pair, find_model, load_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import Pair, load_model, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import SharedVocabulary
 
 # Shapes from the models' own config.json files (Qwen2.5 technical reports: arXiv 2412.15115, 2409.12122).

@@ -77,7 +77,8 @@ def smollm2_gguf() -> Path:
 def smollm2_amateur(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
     """The same model without its last four layers, as a weaker model of the same family."""
     from lightreasoner.config import MachineSettings
-    from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+    from lightreasoner.models.loading import load_model, load_tokenizer
+    from lightreasoner.models.source import find_model
 
     source = find_model(str(smollm2_gguf))
     model = load_model(source, MachineSettings(dtype="float32", device="cpu"))

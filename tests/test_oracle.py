@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lightreasoner.config import MachineSettings, SampleConfig
-from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import load_model, load_tokenizer
+from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample

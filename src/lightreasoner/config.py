@@ -118,8 +118,7 @@ class MachineSettings(Config):
     device: Place[str] = "auto"
     """cuda, cuda:1, mps or cpu. auto: the first that is available."""
     trust_remote_code: Place[bool] = False
-    """Run Python code from a model repository, with all your rights. Off: such a model is refused. Code from the Hub
-    runs only at a commit given as revision."""
+    """Run Python code of a model, with all your rights; code from the Hub only at a commit given as revision."""
 
 
 class SampleSettings(Config):
@@ -142,8 +141,7 @@ class SampleSettings(Config):
     top_tokens: Decides[Count] = 5
     """Most probable tokens of each model to store at every step, for the report."""
     batch_size: Speed[Count | None] = None
-    """Questions per batch. Default: as many as fit in memory (at most 64 on CPU, 512 on GPU). Halved on
-    out-of-memory."""
+    """Questions per batch. Default: as many as fit in memory, at most 64 on CPU, 512 on GPU. Halved on out-of-memory."""
 
     @model_validator(mode="after")
     def _nucleus_needs_temperature(self) -> Self:
@@ -439,15 +437,10 @@ class RunConfig(PromptSettings, ProblemSettings, PairConfig):
 
     def for_baseline(self, kind: BaselineKind, **changes: Any) -> BaselineConfig:
         """A baseline on the data of this run: its answers may be as long as in an evaluation."""
-        of_baseline = {
-            "kind": kind,
-            "max_questions": self.study.sft_questions,
-            "max_new_tokens": self.evaluate.max_answer_tokens,
-            "batch_size": self.evaluate.answer_batch_size,
-            "judge": self.evaluate.judge,
-            "grading_workers": self.evaluate.grading_workers,
-        }
-        return self._for_model(BaselineConfig, Config(), **of_baseline | changes)
+        asked = {"kind": kind, "max_questions": self.study.sft_questions}
+        answered = {"max_new_tokens": self.evaluate.max_answer_tokens, "batch_size": self.evaluate.answer_batch_size}
+        judged = {"judge": self.evaluate.judge, "grading_workers": self.evaluate.grading_workers}
+        return self._for_model(BaselineConfig, Config(), **asked | answered | judged | changes)
 
     def _for_model(self, stage: type[C], section: Config, **changes: Any) -> C:
         expert = {"model": self.expert, "model_revision": self.expert_revision}

@@ -17,10 +17,8 @@ from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
 from lightreasoner.models.loading import (
-    ModelSource,
     check_weights,
     dtype_name,
-    find_model,
     find_pair,
     load_generation_config,
     load_tokenizer,
@@ -28,6 +26,7 @@ from lightreasoner.models.loading import (
 )
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import Shape, read_config
+from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size

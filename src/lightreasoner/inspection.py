@@ -12,8 +12,9 @@ from rich.text import Text
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
-from lightreasoner.models.loading import find_model, load_generation_config, load_pair, load_tokenizer
+from lightreasoner.models.loading import load_generation_config, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection

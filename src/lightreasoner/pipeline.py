@@ -13,9 +13,10 @@ from lightreasoner.config import RunConfig
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
-from lightreasoner.models.loading import check_weights, find_pair, is_on_hub, load_tokenizer, pick_device
+from lightreasoner.models.loading import check_weights, find_pair, load_tokenizer, pick_device
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import read_config
+from lightreasoner.models.source import is_on_hub
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.report import write_page
 from lightreasoner.report.reading import times

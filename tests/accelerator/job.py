@@ -24,8 +24,9 @@ from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding, Engine, Generation
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
-from lightreasoner.models.loading import Pair, find_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import Pair, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 from lightreasoner.samples.sampling import Sampler, sample
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge

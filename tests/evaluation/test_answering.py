@@ -14,7 +14,7 @@ from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.generation import Decoding, Generation, until_stop
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
-from lightreasoner.models.loading import find_model
+from lightreasoner.models.source import find_model
 
 from .helpers import answers, config_for
 

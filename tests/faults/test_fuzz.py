@@ -18,8 +18,9 @@ from lightreasoner.errors import LightReasonerError
 from lightreasoner.evaluation.grade_file import grade_file
 from lightreasoner.grading import qwen_toolkit as toolkit
 from lightreasoner.grading.extraction import extract_answer, extract_choice, last_boxed, stated_answer
-from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.samples.jsonl import open_archive

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 
 from .harness import count, refused, rows, succeed
 from .test_fingerprints import changed

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lightreasoner.models.loading import find_model
+from lightreasoner.models.source import find_model
 
 from .harness import count, lightr, refused, succeed
 from .test_fingerprints import changed
@@ -160,7 +160,8 @@ def test_model_code_runs_only_with_the_flag(
 def test_hub_code_needs_a_pinned_commit() -> None:
     from lightreasoner.config import MachineSettings
     from lightreasoner.errors import ModelError
-    from lightreasoner.models.loading import ModelSource, load_tokenizer
+    from lightreasoner.models.loading import load_tokenizer
+    from lightreasoner.models.source import ModelSource
 
     source = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="main")
     with pytest.raises(ModelError, match=f"Read the code at commit {'a' * 40}, and pin it"):

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from lightreasoner.config import MachineSettings
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import load_model, load_tokenizer
+from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, share_vocabulary
 
 

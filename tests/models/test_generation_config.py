@@ -10,7 +10,8 @@ import pytest
 from lightreasoner.config import MachineSettings
 from lightreasoner.errors import ModelError
 from lightreasoner.models.generation_config import generation_settings
-from lightreasoner.models.loading import find_model, load_model
+from lightreasoner.models.loading import load_model
+from lightreasoner.models.source import find_model
 
 CONTRADICTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"do_sample": False, "temperature": 0.9, "eos_token_id": [2, 3]}, ["temperature"]),  # as in Llama-2-chat

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
-from lightreasoner.models.loading import find_model, load_model, load_pair, load_tokenizer, pick_device
+from lightreasoner.models.loading import load_model, load_pair, load_tokenizer, pick_device
+from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 
 from ..conftest import save_random_model
@@ -117,9 +118,9 @@ def test_equal_content_is_the_same_model_wherever_it_lies(random_expert: Path, t
 
 
 def test_a_change_in_a_large_file_is_seen(monkeypatch: pytest.MonkeyPatch, random_expert: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr("lightreasoner.models.loading.WHOLE_FILE_HASH", 1000)
-    monkeypatch.setattr("lightreasoner.models.loading.HASH_WINDOWS", 16)
-    monkeypatch.setattr("lightreasoner.models.loading.HASH_WINDOW", 512)
+    monkeypatch.setattr("lightreasoner.models.source.WHOLE_FILE_HASH", 1000)
+    monkeypatch.setattr("lightreasoner.models.source.HASH_WINDOWS", 16)
+    monkeypatch.setattr("lightreasoner.models.source.HASH_WINDOW", 512)
     copied = tmp_path / "elsewhere"
     shutil.copytree(random_expert, copied)
     before = find_model(str(copied)).fingerprint()

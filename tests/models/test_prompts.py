@@ -12,8 +12,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from lightreasoner.config import DEFAULT_CUE
 from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError
-from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 
 # The prompt type `qwen25-math-cot` of the Qwen2.5-Math evaluation toolkit, which the paper used.
 QWEN25_MATH_COT = (

@@ -16,7 +16,8 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from lightreasoner.config import MachineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ModelError
-from lightreasoner.models.loading import check_weights, find_model, load_model
+from lightreasoner.models.loading import check_weights, load_model
+from lightreasoner.models.source import find_model
 
 Weights = dict[str, torch.Tensor]
 ON_CPU = MachineSettings(dtype="float32", device="cpu")

@@ -20,6 +20,7 @@ import pytest
 from lightreasoner.errors import DiskFull, Interrupted, LightReasonerError, RunCorrupted, RunLocked, RunMismatch
 from lightreasoner.runs.files import file_hash, publish_folder, write_atomically, write_json
 from lightreasoner.runs.locks import locked
+from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.records import (
     SCHEMA_VERSION,
     Answer,
@@ -30,7 +31,7 @@ from lightreasoner.runs.records import (
     ScoredChoices,
 )
 from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder, open_stage, prompts_time, read_stage
+from lightreasoner.runs.stage import StageFolder, open_stage, read_stage
 from lightreasoner.samples.folder import Label, Rollout
 
 FINGERPRINT = {"model": "m", "beta": 0.4, "nested": {"a": [1, None]}}
@@ -448,7 +449,7 @@ def test_an_unreadable_or_old_manifest_without_a_commit_is_replaced(
     (tmp_path / "stage" / "manifest.json").write_text("{")
     with stage_in(tmp_path) as stage:
         assert stage.manifest["fingerprint"]["model"] == "m"
-    monkeypatch.setattr("lightreasoner.runs.stage.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("lightreasoner.runs.manifest.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     with stage_in(tmp_path) as stage:
         assert stage.manifest["fingerprint"]["schema_version"] == SCHEMA_VERSION + 1
 
@@ -478,7 +479,7 @@ def test_prompts_of_a_run_folder_have_one_time(tmp_path: Path) -> None:
 
 def test_a_stage_of_another_schema_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(tmp_path)
-    monkeypatch.setattr("lightreasoner.runs.stage.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("lightreasoner.runs.manifest.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     with pytest.raises(RunMismatch, match="schema_version"), stage_in(tmp_path):
         pass
 

@@ -14,7 +14,8 @@ from lightreasoner.grading.extraction import last_boxed
 from lightreasoner.inference.generation import Decoding, Generation
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.miniature.word_problems import word_problems
-from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import load_model, load_tokenizer
+from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline, sft_settings, solved_problems

@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import DEFAULT_CUE, SampleConfig
 from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
-from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import open_stage, read_stage
 from lightreasoner.samples import jsonl
 from lightreasoner.samples.folder import Imported, Label, Rollout

@@ -9,7 +9,8 @@ import torch
 from peft import PeftModel
 
 from lightreasoner.config import MachineSettings
-from lightreasoner.models.loading import find_model, load_model
+from lightreasoner.models.loading import load_model
+from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.studies.jobs import Samples, checkpoint_steps, from_json

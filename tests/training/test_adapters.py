@@ -15,7 +15,8 @@ from transformers import FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHead
 
 from lightreasoner.config import FinetuneConfig, MachineSettings
 from lightreasoner.errors import ConfigError, DataError, LightReasonerError, ModelError
-from lightreasoner.models.loading import find_model, load_model
+from lightreasoner.models.loading import load_model
+from lightreasoner.models.source import find_model
 from lightreasoner.training.adapters import attach_lora, load_adapter
 from lightreasoner.training.finetuning import check_targets, finetune
 

@@ -15,7 +15,8 @@ from peft import PeftModel
 
 from lightreasoner.config import MachineSettings
 from lightreasoner.errors import ConfigError, DataError, ModelError, RunMismatch
-from lightreasoner.models.loading import find_model, load_model
+from lightreasoner.models.loading import load_model
+from lightreasoner.models.source import find_model
 from lightreasoner.training.finetuning import finetune
 
 from .conftest import adapter_of, config_for

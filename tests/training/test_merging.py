@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner.config import FinetuneConfig, MachineSettings, MergeConfig, SampleConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
-from lightreasoner.models.loading import find_model, load_model
+from lightreasoner.models.loading import load_model
+from lightreasoner.models.source import find_model
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training import merging
 from lightreasoner.training.adapters import without_warnings

@@ -9,7 +9,8 @@ import torch
 from lightreasoner import contrast
 from lightreasoner.config import MachineSettings
 from lightreasoner.errors import TrainingDiverged
-from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import load_model, load_tokenizer
+from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.training.batches import Collator, LabelSet, MicroBatch
 from lightreasoner.training.finetuning import attach_lora

@@ -14,8 +14,9 @@ from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding, Engine
 from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.models.loading import ModelSource, Pair, context_length, load_model, load_pair
+from lightreasoner.models.loading import Pair, context_length, load_model, load_pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
+from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.records import Answer, Problem
 from lightreasoner.runs.stage import Commit
 

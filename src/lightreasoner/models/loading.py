@@ -1,12 +1,9 @@
 """Models and tokenizers: find them, load them, check that two of them share one vocabulary."""
 
-import glob
-import hashlib
-import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -15,8 +12,6 @@ from typing import Any, cast
 
 import psutil
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,113 +24,19 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from lightreasoner.config import MachineSettings, PairConfig
-from lightreasoner.data import hub
-from lightreasoner.errors import HubUnreachable, ModelError
-from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.errors import ModelError
 from lightreasoner.models.generation_config import generation_settings, quiet
 from lightreasoner.models.shape import read_config
+from lightreasoner.models.source import ModelSource, find_model, first_line
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.models.weights import (
     refuse_nonfinite,
-    refuse_pointers,
     refuse_wrong_weights,
     weights_in_files,
 )
 from lightreasoner.runs.progress import say
 
-WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
-
-HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10
-
-# Files that decide what a model computes and how texts are split into its tokens.
-MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "*.py")
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"),
-    *(TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"),
-)
-# Settings of a tokenizer that decide no token here: prompts are compared as rendered, and never padded or cut by it.
-NOT_DECISIVE = {"chat_template", "model_max_length", "name_or_path", "padding_side", "truncation_side"}
-
 ANY_MACHINE = MachineSettings()
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """A model that is on this machine.
-
-    Attributes:
-        name: what the user called it.
-        gguf_file: file name within the folder, for GGUF models.
-        commit: commit of the Hub repository it came from.
-        revision: what the user asked for: a branch, tag or commit of it.
-    """
-
-    name: str
-    folder: Path
-    gguf_file: str | None = None
-    commit: str | None = None
-    revision: str | None = None
-
-    def fingerprint(self) -> str:
-        """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model."""
-        return content_hash(self.files())
-
-    def files(self) -> dict[str, str]:
-        """Hash of each file that decides what the model computes and how it splits texts, by name.
-
-        Chat templates and generation settings are not among them: prompts and stop tokens are compared as they are
-        used, see `PromptTemplate.identity`.
-
-        Weight files over 256 MiB are hashed in 1024 windows spread evenly over the file, so that a 15 GB model
-        costs the reading of 64 MB a file; a fine-tuned copy differs in nearly every window that holds tuned weights.
-        """
-        of_model = [glob.escape(self.gguf_file)] if self.gguf_file else MODEL_FILES
-        hashes = {}
-        for path in sorted({path for pattern in (*of_model, *TOKENIZER_FILES) for path in self.folder.glob(pattern)}):
-            digest = hashlib.sha256()
-            for block in _blocks(path):
-                digest.update(block)
-            hashes[path.name] = digest.hexdigest()
-        return hashes
-
-
-def content_hash(files: Mapping[str, str]) -> str:
-    """One hash for the hashes of files by name."""
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def find_model(name: str, revision: str | None = None) -> ModelSource:
-    """Find a model: `miniature/NAME`, a folder, a .gguf file, or a Hub id, which is downloaded if need be.
-
-    Raises:
-        ModelError: there is no such model, its weights are only there as pickles, or the folder holds an adapter.
-        HubUnreachable: it can only be on the Hub, which does not answer, and no copy is cached.
-    """
-    collection, _, member = name.partition("/")
-    path = Path(name).expanduser()
-    if collection == "miniature" and not path.exists():
-        if member not in MODELS:
-            raise ModelError(f"no model {name}: the bundled ones are {', '.join(f'miniature/{m}' for m in MODELS)}")
-        return ModelSource(name, model_path(member))
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"no file {path}; check the path")
-        refuse_pointers(name, [path])
-        return ModelSource(name, path.parent, gguf_file=path.name)
-    if path.is_dir():
-        _check_files(name, path)
-        return ModelSource(name, path)
-    if not is_on_hub(name):
-        raise ModelError(f"no folder {name}, and it is not a Hub id (owner/name) either; check the path or the id")
-    return _download(name, revision)
-
-
-def is_on_hub(name: str) -> bool:
-    """Whether `find_model` would look for this name on the Hub."""
-    path, collection = Path(name).expanduser(), name.partition("/")[0]
-    is_here = path.exists() or collection == "miniature" or path.suffix == ".gguf"
-    return hub.is_repository(name) and not is_here and not name.startswith((".", "/", "~"))
 
 
 def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedTokenizerBase:
@@ -275,7 +176,7 @@ def _loading(what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        line = _first_line(error)
+        line = first_line(error)
         kind = "" if isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__}: "
         raise ModelError(f"cannot load {what}: {kind}{line}") from error
 
@@ -388,74 +289,6 @@ def find_pair(config: PairConfig) -> FoundPair:
 def load_pair(config: PairConfig) -> Pair:
     """Find and load both models; see `find_pair` and `FoundPair.load`."""
     return find_pair(config).load()
-
-
-@cache
-def _download(name: str, revision: str | None) -> ModelSource:
-    """Fetch a model from the Hub; one process sees one commit of it."""
-    wanted: dict[str, Any] = {
-        "repo_id": name,
-        "allow_patterns": ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"],
-        "ignore_patterns": ["*/*"],
-    }
-    try:
-        folder = Path(snapshot_download(**wanted, revision=hub.model_commit(name, revision)))
-    except HfHubHTTPError as error:
-        raise ModelError(f"the Hub refuses {name}: {_first_line(error)}") from None
-    except Exception as error:  # every client library has its own idea of "no connection"
-        try:
-            folder = Path(snapshot_download(**wanted, revision=revision, local_files_only=True))
-        except LocalEntryNotFoundError:
-            raise HubUnreachable(
-                f"{name} is no local folder, and the Hub does not answer ({_first_line(error)}); no copy is cached. "
-                "Check the name and the network, or give a folder or a .gguf file"
-            ) from None
-    _check_files(name, folder)
-    return ModelSource(name, folder, commit=folder.name, revision=revision)
-
-
-def _check_files(name: str, folder: Path) -> None:
-    """Refuse a folder that is no model, or not wholly there."""
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{name}: {folder} holds an adapter (adapter_config.json), which is no model by itself. Merge it into its "
-            f"base first: lightr merge --model BASE --adapter {folder}; if there is a whole model too, move it away"
-        )
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{name}: no config.json in {folder}; a model folder is one that from_pretrained loads")
-    if not any(folder.glob("*.safetensors")):
-        others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-        what = f"only {', '.join(others)}: pickles, which can run code when they are read" if others else "none at all"
-        raise ModelError(f"{name}: needs weights in safetensors, and there are {what}. Convert the model first")
-    patterns = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-    refuse_pointers(name, (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()))
-    if not read_config(str(folder), None):
-        raise ModelError(f"{name}: {folder / 'config.json'} is not a JSON object. Download it again")
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    if path.name == TOKENIZER_CONFIG:
-        with suppress(ValueError, AttributeError):  # what is no JSON object counts as it is
-            settings = json.loads(path.read_text(encoding="utf-8")).items()
-            yield json.dumps(sorted((name, value) for name, value in settings if name not in NOT_DECISIVE)).encode()
-            return
-    yield f"{size} ".encode()
-    with path.open("rb") as file:
-        if size <= WHOLE_FILE_HASH:
-            while block := file.read(1 << 20):
-                yield block
-            return
-        for window in range(HASH_WINDOWS):
-            file.seek(window * (size - HASH_WINDOW) // (HASH_WINDOWS - 1))
-            yield file.read(HASH_WINDOW)
-
-
-def _first_line(error: Exception) -> str:
-    first, _, others = str(error).strip().partition("\n")
-    if first.endswith(":"):  # the reason stands in the next line
-        first = f"{first} {others.strip().partition(chr(10))[0]}"
-    return first or type(error).__name__
 
 
 def weights_dtype(source: ModelSource) -> str:

@@ -29,7 +29,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -43,8 +42,8 @@ from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomically, write_json
 from lightreasoner.runs.locks import locked
+from lightreasoner.runs.manifest import claims, clear, manifest_of, read_manifest, with_schema
 from lightreasoner.runs.progress import progress
-from lightreasoner.runs.records import SCHEMA_VERSION
 from lightreasoner.runs.signals import stop_signals
 
 Item = TypeVar("Item")
@@ -248,10 +247,10 @@ def open_stage(
     with locked(run):
         folder = run / stage
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **fingerprint}))
-        manifest = _manifest_of(folder)
-        if manifest is None or (manifest["fingerprint"] != wanted and not _claims(folder)):
-            _clear(folder)
+        wanted = with_schema(fingerprint)
+        manifest = manifest_of(folder)
+        if manifest is None or (manifest["fingerprint"] != wanted and not claims(folder)):
+            clear(folder)
             manifest = {"stage": stage, "fingerprint": wanted, "record": record, "asked_at": asked_at}
             manifest |= {"created": now(), "environment": environment()}
             write_json(folder / "manifest.json", manifest)
@@ -282,7 +281,7 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
         RunCorrupted: there is no readable manifest, the stage is not finished, or a file is damaged.
         RunMismatch: a version with another schema wrote it.
     """
-    stage_folder = StageFolder(folder, _read_manifest(folder))
+    stage_folder = StageFolder(folder, read_manifest(folder))
     complaints = stage_folder.load()
     if complaints:
         raise RunCorrupted(
@@ -379,78 +378,6 @@ def settle(
                 ids = list(dict.fromkeys(map(work.key, batch)))
                 stage.commit(ids, done.tables, counts)
                 advance(len(ids), work.note(stage.counts))
-
-
-def prompts_time(run: Path, stage: str) -> str:
-    """The time that a chat template with a clock sees, ISO 8601: one for a run folder, so that dates stay as they were.
-
-    A stage that has begun keeps its own time. A new one takes the earliest of its run folder, so that a model before
-    and after training is asked with the same date; without any, it is now. An evaluation in `RUN/evaluate/` belongs to
-    the run folder `RUN`.
-    """
-    if (own := _asked_at(run / stage)) is not None:
-        return own
-    root = run.parent.parent if run.parent.name == "evaluate" else run
-    places = ("sample", "*/*/answers", "evaluate/*/*/*/answers")
-    times = [time for place in places for folder in root.glob(place) if (time := _asked_at(folder)) is not None]
-    return min(times, key=datetime.fromisoformat, default=datetime.now().astimezone().isoformat(timespec="seconds"))
-
-
-def _asked_at(folder: Path) -> str | None:
-    """When the prompts of a begun stage were rendered."""
-    try:
-        time = json.loads((folder / "manifest.json").read_text())["asked_at"]
-        datetime.fromisoformat(time)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(time) if _claims(folder) else None
-
-
-def _claims(folder: Path) -> bool:
-    """Whether the stage has done work that other settings must not touch."""
-    if (folder / "result.json").exists():
-        return True
-    with suppress(OSError, ValueError, AttributeError):  # what a damaged manifest belongs to counts
-        if json.loads((folder / "manifest.json").read_text()).get("released"):
-            return False
-    ledger = folder / "ledger.jsonl"
-    has_commit = ledger.exists() and b"\n" in ledger.read_bytes()
-    return has_commit or any(next(folder.glob(name), None) for name in ("checkpoint-*", "adapter"))
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a stage left that claims nothing; the ledger first, so that no commit lacks its shard."""
-    for pattern in ("ledger.jsonl", "log.json", "*.parquet"):
-        for path in folder.glob(pattern):
-            path.unlink()
-
-
-def _manifest_of(folder: Path) -> dict[str, Any] | None:
-    """The manifest; None where there is none to read and the folder claims nothing."""
-    try:
-        return _read_manifest(folder)
-    except (RunCorrupted, RunMismatch):
-        if _claims(folder):
-            raise
-        return None
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        schema = manifest["fingerprint"].get("schema_version")
-        version = manifest.get("environment", {}).get("lightreasoner", "an unknown version")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise RunCorrupted(
-            f"{path} is missing or unreadable; it says what the folder holds. Give another folder"
-        ) from None
-    if schema != SCHEMA_VERSION:
-        raise RunMismatch(
-            f"{folder} was written by lightreasoner {version} with schema_version {schema}, and this version reads "
-            f"{SCHEMA_VERSION}: its files have another form. Use that version, or give another folder with --out"
-        )
-    return manifest
 
 
 def _check_of(entry: Mapping[str, Any]) -> str:

@@ -31,9 +31,11 @@ from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
+from lightreasoner.models.source import ModelSource, find_model
+from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, open_stage, prompts_time, settle
+from lightreasoner.runs.stage import Commit, open_stage, settle
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
@@ -58,7 +60,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; what was committed stays.
     """
-    source = loading.find_model(config.model, config.model_revision)
+    source = find_model(config.model, config.model_revision)
     asked_at = prompts_time(config.out, "sample")
     template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template, at=asked_at)
     stops = template.stops(loading.load_generation_config(source), config.stop_strings)
@@ -120,9 +122,7 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
 class WrittenSolutions(ModelWork[Solved, TokenIds]):
     """Ground-truth SFT: the solution that came with each problem. Needs no model."""
 
-    def __init__(
-        self, config: BaselineConfig, source: loading.ModelSource, template: PromptTemplate, stops: Stops
-    ) -> None:
+    def __init__(self, config: BaselineConfig, source: ModelSource, template: PromptTemplate, stops: Stops) -> None:
         self.label = config.kind
         self._config = config
         self._source = source
@@ -235,9 +235,7 @@ class OwnRightAnswers(WrittenSolutions):
 
 
 # A baseline is one class and one line here.
-BASELINES: Mapping[
-    BaselineKind, Callable[[BaselineConfig, loading.ModelSource, PromptTemplate, Stops], WrittenSolutions]
-] = {
+BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTemplate, Stops], WrittenSolutions]] = {
     "rejection-sft": OwnRightAnswers,
     "ground-truth": WrittenSolutions,
 }

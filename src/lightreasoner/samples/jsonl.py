@@ -25,8 +25,9 @@ from lightreasoner.data.fields import question_of
 from lightreasoner.data.files import read_file
 from lightreasoner.data.lines import short
 from lightreasoner.errors import DataError, RunError, SampleFormatError
-from lightreasoner.models.loading import find_model, load_generation_config, load_tokenizer
+from lightreasoner.models.loading import load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import find_model
 from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, publish_folder
 from lightreasoner.runs.progress import progress

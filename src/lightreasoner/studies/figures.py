@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.models.loading import find_model, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
+from lightreasoner.models.source import find_model
 from lightreasoner.report import figures
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout

@@ -18,7 +18,8 @@ from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.packing import packs
 from lightreasoner.inference.scoring import tokens_per_pass
 from lightreasoner.miniature.word_problems import THEMES, word_problems
-from lightreasoner.models.loading import find_model, load_model, load_tokenizer
+from lightreasoner.models.loading import load_model, load_tokenizer
+from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.samples.baselines import baseline, distinct, solved_problems
 from lightreasoner.samples.sampling import sample

@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, DataError, ModelError
-from lightreasoner.models.loading import empty_model, find_model
+from lightreasoner.models.loading import empty_model
+from lightreasoner.models.source import find_model
 from lightreasoner.models.weights import refuse_pointers
 from lightreasoner.runs.progress import say
 

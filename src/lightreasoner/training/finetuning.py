@@ -30,7 +30,7 @@ from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
 from lightreasoner.inference.packing import packs
 from lightreasoner.models import loading
-from lightreasoner.models.loading import ModelSource
+from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, new_folder, write_json
@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; the newest complete checkpoint stays.
     """
-    source = loading.find_model(config.model, config.model_revision)
+    source = find_model(config.model, config.model_revision)
     made, labels = load_labels(config.data, config.max_length)
     tuned = Tuned(
         settings=config,

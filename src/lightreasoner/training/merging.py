@@ -16,16 +16,9 @@ from lightreasoner import contrast
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError
 from lightreasoner.models.generation_config import agreeing, generation_settings
-from lightreasoner.models.loading import (
-    ModelSource,
-    content_hash,
-    empty_model,
-    find_model,
-    load_model,
-    load_tokenizer,
-    weights_dtype,
-)
+from lightreasoner.models.loading import empty_model, load_model, load_tokenizer, weights_dtype
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.source import ModelSource, content_hash, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.differences import changed_files, differences
 from lightreasoner.runs.environment import now
