@@ -45,17 +45,12 @@ class PaddedEngine:
             **(sampling if decoding.temperature else {}),
         )
         device = self.model.device
-        numbered = (
-            [] if device.type in ("cpu", "mps") else [device]
-        )  # Apple's GPUs have one generator, without a number
+        # The generators of the CPU and of Apple's GPUs have no number, and the first is restored anyway.
+        numbered = [] if device.type in ("cpu", "mps") else [device]
         with torch.inference_mode(), torch.random.fork_rng(numbered, device_type=device.type):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
-            output: torch.Tensor = self.model.generate(  # type: ignore[operator]
-                input_ids,
-                attention_mask=mask,
-                generation_config=settings,
-                **({"tokenizer": self.tokenizer} if decoding.stop_strings else {}),
-            )
+            more = {"tokenizer": self.tokenizer} if decoding.stop_strings else {}
+            output: torch.Tensor = _generate(self.model, input_ids, mask, settings, **more)
         rows: list[TokenIds] = output[:, input_ids.shape[1] :].tolist()
         return rows
 
@@ -88,8 +83,21 @@ def _first_logits(model: PreTrainedModel, texts: Sequence[TokenIds]) -> torch.Te
     input_ids, mask = left_padded(texts, 0, model.device)
     settings = GenerationConfig(max_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0)
     with torch.inference_mode():
-        output: Any = model.generate(input_ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+        output = _generate(model, input_ids, mask, settings)
     return torch.stack(output.logits)
+
+
+def _generate(
+    model: PreTrainedModel, input_ids: torch.Tensor, mask: torch.Tensor, settings: GenerationConfig, **more: Any
+) -> Any:
+    """`generate` with these settings alone: it fills those that are not set from the model's own, such as a penalty."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        return model.generate(  # type: ignore[operator]
+            input_ids, attention_mask=mask, generation_config=settings, **more
+        )
+    finally:
+        model.generation_config = own
 
 
 # Results of `ignores_padding`. Weak references, so that it keeps no model in memory.
