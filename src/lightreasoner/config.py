@@ -141,7 +141,7 @@ class SampleSettings(Config):
     top_tokens: Decides[Count] = 5
     """Most probable tokens of each model to store at every step, for the report."""
     batch_size: Speed[Count | None] = None
-    """Questions per batch. Default: as many as fit in memory, at most 64 on CPU, 512 on GPU. Halved on out-of-memory."""
+    """Questions per batch. Default: as many as fit in memory, up to 64 on CPU, 512 on GPU. Halved on out-of-memory."""
 
     @model_validator(mode="after")
     def _nucleus_needs_temperature(self) -> Self:

@@ -16,6 +16,7 @@ from transformers import (
     BloomConfig,
     FalconH1Config,
     Gemma3Config,
+    GenerationConfig,
     GPT2Config,
     JambaConfig,
     MambaConfig,
@@ -144,6 +145,29 @@ def test_only_models_whose_packed_logits_are_right_are_packed(family: str) -> No
 @every_family
 def test_prompts_of_other_lengths_share_a_batch_where_padding_is_ignored(family: str) -> None:
     assert ignores_padding(model_of(family)) == (family not in NEEDS_EQUAL_LENGTHS)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"repetition_penalty": 1.8},
+        {"no_repeat_ngram_size": 1},
+        {"suppress_tokens": list(range(WIDTH // 2))},
+        {"eos_token_id": list(range(WIDTH))},
+        {"num_beams": 3},
+        {"top_k": 1, "do_sample": True, "min_p": 0.9},
+        {"return_dict_in_generate": True},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_the_models_own_settings_of_decoding_are_ignored(setting: dict[str, Any], temperature: float) -> None:
+    model = AutoModelForCausalLM.from_config(FAMILIES["state space"]()).eval()
+    decoding = Decoding(12, (), temperature=temperature)
+    expected = engine_for(model).generate(PROMPTS, decoding).responses
+    model.generation_config = GenerationConfig(**setting)
+    assert engine_for(model).generate(PROMPTS, decoding).responses == expected
+    assert model.generation_config.to_diff_dict().items() >= setting.items()
 
 
 def test_the_cache_is_measured_in_every_family() -> None:

@@ -1,7 +1,6 @@
 """Decoding with `generate` of transformers, for models that cannot be packed."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -46,16 +45,12 @@ class PaddedEngine:
             **(sampling if decoding.temperature else {}),
         )
         device = self.model.device
-        numbered = [] if device.type in ("cpu", "mps") else [device]  # Apple's GPUs have one generator, without number
-        forked = torch.random.fork_rng(numbered, device_type=device.type)
-        with torch.inference_mode(), forked, without_own_settings(self.model):
+        # The generators of the CPU and of Apple's GPUs have no number, and the first is restored anyway.
+        numbered = [] if device.type in ("cpu", "mps") else [device]
+        with torch.inference_mode(), torch.random.fork_rng(numbered, device_type=device.type):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
-            output: torch.Tensor = self.model.generate(  # type: ignore[operator]
-                input_ids,
-                attention_mask=mask,
-                generation_config=settings,
-                **({"tokenizer": self.tokenizer} if decoding.stop_strings else {}),
-            )
+            more = {"tokenizer": self.tokenizer} if decoding.stop_strings else {}
+            output: torch.Tensor = _generate(self.model, input_ids, mask, settings, **more)
         rows: list[TokenIds] = output[:, input_ids.shape[1] :].tolist()
         return rows
 
@@ -87,21 +82,20 @@ def _first_logits(model: PreTrainedModel, texts: Sequence[TokenIds]) -> torch.Te
     """Logits of the first two tokens that greedy decoding adds: [2, B, width]."""
     input_ids, mask = left_padded(texts, 0, model.device)
     settings = GenerationConfig(max_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0)
-    with torch.inference_mode(), without_own_settings(model):
-        output: Any = model.generate(input_ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+    with torch.inference_mode():
+        output = _generate(model, input_ids, mask, settings)
     return torch.stack(output.logits)
 
 
-@contextmanager
-def without_own_settings(model: PreTrainedModel) -> Iterator[None]:
-    """Within this context `generate` sees no setting that comes with the model, such as a penalty or an EOS.
-
-    `generate` fills what a given config leaves open from the model's own, which `Decoding` promises to ignore.
-    """
-    own = model.generation_config
-    model.generation_config = GenerationConfig()
+def _generate(
+    model: PreTrainedModel, input_ids: torch.Tensor, mask: torch.Tensor, settings: GenerationConfig, **more: Any
+) -> Any:
+    """`generate` with these settings alone: it fills those that are not set from the model's own, such as a penalty."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
     try:
-        yield
+        return model.generate(  # type: ignore[operator]
+            input_ids, attention_mask=mask, generation_config=settings, **more
+        )
     finally:
         model.generation_config = own
 
