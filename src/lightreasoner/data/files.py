@@ -242,6 +242,7 @@ def _rows_of_batches(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[R
     number = 0
     try:
         for batch in batches:
+            batch.validate(full=True)  # damaged offsets would crash the process
             for fields in _with_decimal_floats(batch).to_pylist():
                 number += 1
                 yield f"{name}, row {number}", fields

@@ -140,8 +140,8 @@ def kind_of(file: str, golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
     if all(_CAPITAL.fullmatch(gold) for gold in golds):
         further = next(gold for gold in golds if not _LETTER.fullmatch(gold))
         raise DataError(
-            f"{file}: all gold answers are capital letters, such as {further}, and choices are read from A to E only, so right "
-            "answers would count as wrong. Leave these rows out, or give --answer-kind text"
+            f"{file}: all gold answers are capital letters, such as {further}, and choices are read from A to E only, "
+            "so right answers would count as wrong. Leave these rows out, or give --answer-kind text"
         )
     place = next(
         (n for n, gold in enumerate(golds) if is_prose(gold, MOST_UNIT_WORDS) or parse_quantity(gold) is None), None
