@@ -233,16 +233,6 @@ class QuestionSettings(Config):
     max_items: Input[Count | None] = None
     """Use only the first N items of each benchmark. Default: all."""
 
-    @model_validator(mode="after")
-    def _fields_are_of_files(self) -> Self:
-        names = [name for name in ("question_field", "answer_field", "answer_kind") if getattr(self, name) is not None]
-        if names and {*self.benchmarks} <= {*get_args(BenchmarkName), PAPER}:
-            raise ValueError(
-                f"{', '.join(names)} describes files of your own, and benchmarks = {', '.join(self.benchmarks)} names "
-                "none; add the file to the benchmarks, or leave it out"
-            )
-        return self
-
 
 class AnswerSettings(Config):
     """How answers are generated."""

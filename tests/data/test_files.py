@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import lzma
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -291,3 +292,14 @@ def test_a_changed_file_of_any_format_changes_the_fingerprint(tmp_path: Path) ->
     text = (tmp_path / "rows.csv").read_text()
     (tmp_path / "rows.csv").write_text(text.replace("One, two?", "One, three?"))
     assert load_problems(str(tmp_path / "rows.csv")).fingerprint != before
+
+
+def test_an_arrow_file_with_damaged_offsets_is_refused_and_does_not_crash(tmp_path: Path) -> None:
+    file = tmp_path / "rows.arrow"
+    table = pa.table({"question": ["x" * 1234]})
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    before, offsets, after = file.read_bytes().rpartition(struct.pack("<2i", 0, 1234))
+    assert offsets
+    file.write_bytes(before + struct.pack("<2i", 0, 10**9) + after)
+    assert "rows.arrow: damaged after row 0" in refusal(file)

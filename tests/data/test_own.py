@@ -120,11 +120,15 @@ def test_paths_are_accepted_from_python_and_misspelt_names_are_not(tmp_path: Pat
         EvaluateConfig.checked({"model": "m", "out": tmp_path, "benchmarks": ["gms8k"]})
 
 
-def test_settings_of_files_without_a_file_are_refused(tmp_path: Path) -> None:
-    given = {"model": "m", "out": tmp_path, "benchmarks": ["paper", "gsm8k"], "answer_kind": "text"}
-    with pytest.raises(ConfigError, match="answer_kind describes files of your own, and benchmarks = paper, gsm8k"):
-        EvaluateConfig.checked(given)
-    assert EvaluateConfig.checked({**given, "benchmarks": ["gsm8k", "my.csv"]}).answer_kind == "text"
+def test_settings_of_files_without_a_file_are_named_in_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen_benchmarks(QuestionSettings(benchmarks=("gsm8k",), answer_kind="text"))
+    assert "warning: answer_kind is for files of your own, and gsm8k names none" in capsys.readouterr().err
+
+
+def test_a_path_below_the_home_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "my.jsonl", {"question": "?", "answer": "1"})
+    assert (own("~/my.jsonl").name, own("~/my.jsonl").size) == ("my", 1)
 
 
 def test_the_kinds_of_answers_are_those_of_the_judge() -> None:

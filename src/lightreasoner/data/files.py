@@ -94,6 +94,8 @@ def _missing(path: Path) -> str:
     """Why there is no such file, and the name that may be meant."""
     if path.is_symlink() and not path.exists():
         return f"no file {path}: it is a link to {os.readlink(path)}, which does not exist. Check the link"
+    if path.is_dir():
+        return f"{path} is a folder, and one file is needed. Give a file in it"
     if path.exists():
         return f"{path} is not a regular file, and rows are read more than once. Save them in a file"
     there = os.listdir(path.parent) if path.parent.is_dir() else []
@@ -242,6 +244,7 @@ def _rows_of_batches(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[R
     number = 0
     try:
         for batch in batches:
+            batch.validate(full=True)  # damaged offsets would crash the process
             for fields in _with_decimal_floats(batch).to_pylist():
                 number += 1
                 yield f"{name}, row {number}", fields
