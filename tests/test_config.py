@@ -167,6 +167,12 @@ def test_a_value_out_of_range_is_refused_with_its_key_and_value(section: str, na
     assert message_of(RunConfig, {**REQUIRED, section: {name: value}}).startswith(f"{section}.{name} = {value!r}: ")
 
 
+@pytest.mark.parametrize("section", ["sample", "evaluate"])
+def test_an_empty_stop_text_which_would_end_every_answer_is_refused(section: str) -> None:
+    message = message_of(RunConfig, {**REQUIRED, section: {"stop_strings": ["Q:", ""]}})
+    assert message.startswith(f"{section}.stop_strings.1 = '': ")
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [
@@ -249,6 +255,7 @@ EVERYTHING: dict[str, Any] = {
         "temperature": 0.15,
         "top_p": 0.16,
         "top_tokens": 18,
+        "stop_strings": ["Human:"],
         "batch_size": 17,
     },
     "finetune": {
