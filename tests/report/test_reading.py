@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lightreasoner.config import SelectConfig
 from lightreasoner.errors import DataError
 from lightreasoner.report import markdown, report, write_page
+from lightreasoner.samples.selecting import select
 
 from .helpers import copy_of, read_blocks, rows_of
 
@@ -82,6 +84,35 @@ def test_an_empty_folder_is_refused_and_an_unfinished_stage_is_listed(small_run:
     found = report(part)
     assert found.cost.tuned_tokens is None
     assert any("not finished" in text for text in found.missing)
+
+
+def test_a_part_of_a_run_names_the_command_that_continues_it(small_run: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.mkdir()
+    copy_of(small_run, part, "sample", "config.yaml")
+    assert report(part).completing == (f"lightr run --config {part / 'config.yaml'} --out {part}",)
+    assert f"    {report(part).completing[0]}" in markdown(report(part))
+    write_page(part)
+    assert report(part).completing[0] in (part / "report.html").read_text()
+    assert report(small_run).completing == ()
+
+
+def test_an_evaluation_directly_in_its_folder_is_that_of_the_merged_model(small_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run / "evaluate" / "merged", run / "evaluate")
+    assert report(run).accuracies[0].before is None
+    shutil.copytree(small_run / "evaluate" / "expert", run / "evaluate" / "expert")
+    row, whole = report(run).accuracies[0], report(small_run).accuracies[0]
+    assert (row.before, row.after, row.lengths) == (whole.before, whole.after, whole.lengths)
+
+
+def test_samples_that_were_selected_show_no_time_of_sampling(small_run: Path, tmp_path: Path) -> None:
+    config = SelectConfig(source=small_run, out=tmp_path, selection="random", keep_labels=9)
+    select(config)
+    cost = report(tmp_path).cost
+    assert list(cost.seconds) == ["select"]
+    assert cost.sampling_and_tuning is None
+    assert report(small_run).cost.seconds.keys() >= {"sample", "finetune"}
 
 
 def test_imported_samples_have_a_report(small_run: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightreasoner.errors import RunError
+from lightreasoner.runs.stage import open_stage
 from lightreasoner.studies import job as job_module
 from lightreasoner.studies.jobs import Themes
 from lightreasoner.studies.study import STUDIES
@@ -35,3 +36,21 @@ def test_the_time_of_a_stage_adds_up_over_attempts(tmp_path: Path, monkeypatch: 
         job.timed("sample", fail)
     assert job.timed("sample", lambda value: value + 1, 1) == 2
     assert json.loads((job.folder / "seconds.json").read_text()) == {"sample": 5.0}
+
+
+def test_a_killed_attempt_keeps_the_time_of_its_commits(tmp_path: Path) -> None:
+    job = Themes(root=tmp_path, themes=(), count=0, seed=0)
+    with open_stage(job.folder, "sample", {}) as stage:
+        stage.commit(["a"], {}, {})
+    ledger = job.folder / "sample" / "ledger.jsonl"
+    entry = {**json.loads(ledger.read_text()), "seconds": 30.0}  # of an attempt that a signal killed
+    entry.pop("check")
+    ledger.write_text(json.dumps(entry) + "\n")
+
+    def finish() -> None:
+        with open_stage(job.folder, "sample", {}) as stage:
+            stage.finish({})
+
+    job.timed("sample", finish)
+    assert 30 <= job._spent()["sample"] < 40
+    assert job._seconds["sample"] < 10
