@@ -3,13 +3,21 @@
 `grading/test_pool.py` runs it in workers, `grading/test_gold_answers.py` on the gold answers of the benchmarks.
 """
 
+import time
 from fractions import Fraction
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lightreasoner.grading.extraction import extract_answer, extract_choice, last_boxed, stated_answer
+from lightreasoner.grading.extraction import (
+    extract_answer,
+    extract_choice,
+    extract_expression,
+    extract_text,
+    last_boxed,
+    stated_answer,
+)
 from lightreasoner.grading.mathematical import canonical, equal_expressions, judge
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Judgement
@@ -563,12 +571,42 @@ HUGE = [
     "####\n" * 20_000,
     "1" + " " * 100_000 + "/",
     "\\frac{" * 15_000,
+    "(" * 100_000,
+    "answer to " * 10_000,
+    "answer is not " * 8_000,
+    "answer\n" * 15_000,
+    "the answer is 5" + " for" * 30_000,
+    "the answer is " + "minus " * 10_000,
+    "final answer is $" * 6_000 + "I hope",
+    "\\boxed{1} and " * 10_000,
+    "\\boxed" + " " * 100_000 + "{4}",
+    "<think>" * 15_000,
+    "</think>" * 12_000,
+    "<answer>" * 12_000,
+    "$" * 100_000,
+    "$x " * 30_000,
+    "\\[" * 50_000,
+    "1 000 " * 20_000,
+    "12:" * 30_000,
+    "A) x\n" * 20_000,
+    "a " * 50_000,
 ]
 
 
 @pytest.mark.parametrize("text", HUGE, ids=lambda text: f"{text[:10]!r} and so on")
 def test_a_huge_text_is_not_correct(text: str) -> None:
     assert judge(text, "42", "number").verdict in ("wrong", "no_answer")
+
+
+@pytest.mark.parametrize("text", HUGE, ids=lambda text: f"{text[:10]!r} and so on")
+def test_an_answer_is_found_in_a_huge_text_in_linear_time(text: str) -> None:
+    seconds = []
+    for part in (text[: len(text) // 8], text):
+        started = time.process_time()
+        for extract in (extract_answer, extract_expression, extract_text, extract_choice):
+            extract(part)
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < max(2.0, 30 * seconds[0])  # quadratic time takes 64 times as long
 
 
 def test_very_long_numbers_are_not_read() -> None:

@@ -223,6 +223,8 @@ def _is_title(text: str, announcement: re.Match[str], answer: str, rest: str) ->
     """Whether the announcement is a title: "Answer: Tom has 6 boxes." or "#### Step 2", with more lines behind it."""
     digit = re.search(r"\d", answer)
     before_digit = answer[: digit.start()] if digit else answer
+    if answer[0] in "$\\":
+        return False
     more = bool(rest.strip(_MARKUP).partition("\n")[2].strip())
     if announcement["hashes"] is not None:
         return more and (_PROSE.search(before_digit) is not None or _NUMBERED.match(rest) is not None)
