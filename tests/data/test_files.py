@@ -210,6 +210,17 @@ def test_a_folder_without_data_or_without_the_split_is_named(tmp_path: Path) -> 
     assert f"{tmp_path} has no split train, but validation, test" in refusal(tmp_path)
 
 
+def test_a_loading_script_in_a_folder_is_never_run(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    as_csv(folder / "rows.csv")
+    (folder / "rows.pkl").write_bytes(b"never read")
+    assert questions_of(folder)[0] == "One, two?"
+    (folder / "data.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert f"{folder}: no data in this folder (Dataset scripts are no longer supported" in refusal(folder)
+    assert not (tmp_path / "ran").exists()
+
+
 # --- Names ---
 
 

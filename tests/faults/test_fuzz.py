@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.config import RunConfig
+from lightreasoner.config import QuestionSettings, RunConfig
+from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.evaluation.grade_file import grade_file
@@ -40,8 +41,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = st.sampled_from(["question", "problem", "prompt", "answer", "id", "x"])
-ROWS = st.dictionaries(FIELDS, JSON | st.text(min_size=1), max_size=4)
+FIELDS = st.sampled_from(["question", "problem", "prompt", "messages", "answer", "solution", "id", "x"])
+TURNS = st.dictionaries(st.sampled_from(["role", "content", "from", "value"]), JSON | st.sampled_from(["user", "gpt"]))
+ROWS = st.dictionaries(FIELDS, JSON | st.text(min_size=1) | st.lists(TURNS, max_size=3), max_size=4)
 LINES = st.lists(ROWS | JSON, max_size=4).map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
 
 
@@ -68,11 +70,19 @@ def only_our_errors(work: Callable[[], Any]) -> None:
 
 
 @bounded
-@given(content=st.binary(max_size=300) | LINES, suffix=st.sampled_from([".jsonl", ".json"]))
+@given(content=st.binary(max_size=300) | LINES, suffix=st.sampled_from(["", ".jsonl", ".json", ".csv", ".tsv", ".txt"]))
 def test_problems(content: bytes, suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"problems{suffix}"
     file.write_bytes(content)
     only_our_errors(lambda: load_problems(str(file), limit=5))
+
+
+@bounded
+@given(content=LINES, kind=st.sampled_from([None, "number", "expression", "choice", "text"]))
+def test_own_benchmarks(content: bytes, kind: Any, tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_bytes(content)
+    only_our_errors(lambda: chosen_benchmarks(QuestionSettings(benchmarks=(str(file),), answer_kind=kind)))
 
 
 @bounded

@@ -135,7 +135,8 @@ class _Evaluator:
         folder = self._config.out / stage
         try:
             before = json.loads((folder / "manifest.json").read_text())["record"]
-            changed = before["content_sha256"] != benchmark.record["content_sha256"]
+            answered = (folder / "ledger.jsonl").stat().st_size > 0
+            changed = answered and before["content_sha256"] != benchmark.record["content_sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return  # there is none, or `open_stage` says what is wrong with it
         if changed:
