@@ -191,7 +191,7 @@ class FinetuneSettings(Config):
     lora_dropout: Decides[Annotated[float, Field(ge=0, lt=1)]] = 0.05
     """Dropout on the LoRA input (paper: 0.05)."""
     lora_targets: Decides[tuple[str, ...]] = ("q_proj", "v_proj")
-    """Modules to put LoRA on (paper: q_proj v_proj)."""
+    """Modules to put LoRA on (paper: q_proj v_proj): names, one regular expression, or all-linear."""
     max_length: Decides[Count] = 4096
     """Labels with a longer prefix are skipped and counted, never truncated."""
     max_grad_norm: Decides[NotNegative] = 1.0

@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFReader, GGUFWriter
 from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from lightreasoner.config import MachineSettings
 from lightreasoner.doctor import examine
@@ -108,7 +108,7 @@ def test_a_random_head_is_refused(model: Path) -> None:
         ({"vocab_size": 600}, ("[600, 32] by config.json",)),
         ({"intermediate_size": 128}, ("(6 weights in all)",)),
         ({"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}, ("lacks 12 of 39 weights",)),
-        ({"num_hidden_layers": 1, "layer_types": ["full_attention"]}, ("leaves out (model.layers.1)",)),
+        ({"num_hidden_layers": 1, "layer_types": ["full_attention"]}, ("leaves out (layers.1)",)),
     ],
 )
 def test_another_config_than_the_weights_is_refused(
@@ -164,7 +164,17 @@ def test_layers_of_experts_are_compared_and_layers_for_several_tokens_left_out(
     assert "3 weights in its files without a place" in capsys.readouterr().err
     edit_weights(tmp_path, lambda weights: {name: weights[name] for name in weights.keys() - prediction.keys()})
     edit_config(tmp_path, num_hidden_layers=1)
-    assert_refused(tmp_path, "leaves out (model.layers.1)")
+    assert_refused(tmp_path, "leaves out (layers.1)")
+
+
+def test_a_layer_left_out_is_found_in_files_of_other_versions_too(tmp_path: Path) -> None:
+    """GPT-2's files have no prefix, and buffers that newer versions do not keep."""
+    GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)).save_pretrained(tmp_path)
+    masks = {f"h.{layer}.attn.{name}": torch.zeros(2) for layer in (0, 1) for name in ("bias", "masked_bias")}
+    edit_weights(tmp_path, lambda found: {name.removeprefix("transformer."): found[name] for name in found} | masks)
+    assert_accepted(tmp_path)
+    edit_config(tmp_path, n_layer=1)
+    assert_refused(tmp_path, "leaves out (h.1)")
 
 
 def test_a_head_of_its_own_is_used_and_said(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

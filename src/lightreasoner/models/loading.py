@@ -13,6 +13,7 @@ from typing import Any, cast
 import psutil
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,7 +25,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from lightreasoner.config import MachineSettings, PairConfig
-from lightreasoner.errors import ModelError
+from lightreasoner.errors import LightReasonerError, ModelError
 from lightreasoner.models.generation_config import generation_settings, quiet
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.source import ModelSource, find_model, first_line
@@ -130,12 +131,16 @@ def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -
     Reads the files' headers only, which takes milliseconds; `load_model` makes the same comparison.
 
     Returns:
-        Number of weights; None where the headers do not tell (GGUF and quantised models).
+        Number of weights; None where the headers do not tell: GGUF, quantised models, and code that may not run.
 
     Raises:
         ModelError: see `load_model`.
     """
-    if source.gguf_file or "quantization_config" in read_config(str(source.folder), None):
+    if source.gguf_file:
+        return None
+    config = read_config(str(source.folder), None)
+    needs_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+    if "quantization_config" in config or (needs_code and not machine.trust_remote_code):
         return None
     found = weights_in_files(source.name, source.folder)
     generation_settings(source.name, source.folder)
@@ -173,7 +178,7 @@ def _loading(what: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except MemoryError:
+    except (MemoryError, LightReasonerError):
         raise
     except Exception as error:
         line = first_line(error)

@@ -161,24 +161,27 @@ def _cause(missing: list[str], unexpected: list[str]) -> str:
 def _layers_left_out(model: PreTrainedModel, unexpected: list[str]) -> list[str]:
     """Layers that are built like those of the model, and that it does not have.
 
-    A layer for multi-token prediction has the next number too, but also weights that no decoder layer has.
+    A layer for multi-token prediction has the next number too, but also matrices that no decoder layer has.
     """
-    known, others = _layers(model.state_dict()), _layers(unexpected)
+    known, others = _layers(model, model.state_dict()), _layers(model, unexpected)
     parts: dict[str, set[str]] = defaultdict(set)
     for (stack, _), weights in known.items():
         parts[stack] |= weights
     return [
         f"{stack}.{index}"
         for (stack, index), weights in sorted(others.items())
-        if (stack, index) not in known and weights and weights <= parts[stack]
+        if (stack, index) not in known
+        and weights & parts[stack]
+        and all(weight.endswith(("bias", "inv_freq")) for weight in weights - parts[stack])
     ]
 
 
-def _layers(names: Iterable[str]) -> dict[tuple[str, int], set[str]]:
+def _layers(model: PreTrainedModel, names: Iterable[str]) -> dict[tuple[str, int], set[str]]:
     """The weights of each numbered layer, without experts, which the model and its files may name differently."""
     layers: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for match in filter(None, map(LAYER.fullmatch, names)):
-        if "experts." not in match["weight"]:
+    for name in names:  # files of a model without its head lack the prefix
+        match = LAYER.fullmatch(name.removeprefix(f"{model.base_model_prefix}."))
+        if match and "experts." not in match["weight"]:
             layers[match["stack"], int(match["index"])].add(match["weight"])
     return layers
 

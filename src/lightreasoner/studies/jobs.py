@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from peft import PeftModel
 
 from lightreasoner import config as cfg
 from lightreasoner.errors import RunError
@@ -25,6 +24,7 @@ from lightreasoner.samples.baselines import baseline, distinct, solved_problems
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import select
 from lightreasoner.studies.job import Job
+from lightreasoner.training.adapters import load_adapter
 from lightreasoner.training.batches import Collator, load_labels
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge
@@ -330,7 +330,7 @@ class Losses(Job):
                     f"{folder} is missing, so the loss at step {step} cannot be computed: an earlier version of this "
                     f"package made the training. Remove {self.training.folder} and run the study again"
                 )
-            adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+            adapted = load_adapter(model, folder, config.model)
             curve.append({"step": step, "loss": loss(adapted)})
             model = adapted.unload()
         return curve

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: b
         raise ConfigError("--lora-targets names no module to put LoRA on")
     if len(targets) > 1 and ALL_LINEAR in targets:
         raise ConfigError(f"--lora-targets {ALL_LINEAR} stands for every linear layer; give it alone")
-    source = find_model(config.model, config.model_revision)
+    empty = empty_model(find_model(config.model, config.model_revision), config)
     for target in targets:
         one = _as_peft_takes(targets) if len(targets) == 1 else [target]
-        model = empty_model(source, config)
+        model = deepcopy(empty)  # PEFT changes it
         tied = {name.removesuffix(".weight") for pair in model.all_tied_weights_keys.items() for name in pair}
         try:
             with without_warnings():
@@ -68,7 +69,7 @@ def check_targets(config: FinetuneConfig, targets: Sequence[str], *, to_merge: b
         except re.error as error:
             raise ModelError(f"no LoRA on {target!r}: not a regular expression ({error}), nor a name") from None
         except ValueError:
-            raise ModelError(_no_lora_on(target, config.model, empty_model(source, config))) from None
+            raise ModelError(_no_lora_on(target, config.model, empty)) from None
         _refuse_tied(sorted(tied & set(adapted.base_model.targeted_module_names)), to_merge=to_merge)
 
 
