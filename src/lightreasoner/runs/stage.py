@@ -24,6 +24,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -396,6 +397,8 @@ def _clear(folder: Path) -> None:
     for pattern in ("ledger.jsonl", "log.json", "*.parquet"):
         for path in folder.glob(pattern):
             path.unlink()
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def _manifest_of(folder: Path) -> dict[str, Any] | None:

@@ -78,7 +78,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         if stage.result is not None:
             check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
-        result = _train(config, source, labels, stage.path)
+        try:
+            result = _train(config, source, labels, stage.path)
+        except TrainingDiverged:
+            stage.release()  # it diverges again under these settings
+            raise
         _leave_group()
         return stage.finish(result)
 
