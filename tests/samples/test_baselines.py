@@ -206,6 +206,21 @@ def test_a_stop_text_ends_a_right_answer_and_is_not_trained_on(
         assert row.response_ids == free[key].response_ids[:-1]
 
 
+def test_questions_beyond_the_context_are_counted_and_hold_no_other_answer_up(rejection: Path, tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    problems = [problem for problem, _ in zip(word_problems("train", 42), range(24), strict=False)]
+    rows = [{"question": problem.question, "answer": str(problem.answer)} for problem in problems]
+    long = {"question": "What is " + "2 + " * 400 + "3?", "answer": "803"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in [long, *rows]))
+    config = config_for(tmp_path / "run", "rejection-sft", dataset=str(file), max_questions=25)
+    assert baseline(config)["prompt_too_long"] == 1
+    responses = {key: row.response_ids for key, row in answers_of(tmp_path / "run").items()}
+    assert responses == {key: row.response_ids for key, row in answers_of(rejection).items()}
+    file.write_text(json.dumps(long))
+    with pytest.raises(DataError, match="the question is longer than the model's context"):
+        baseline(config.model_copy(update={"out": tmp_path / "other"}))
+
+
 def test_a_baseline_without_a_right_answer_says_what_the_answers_were(tmp_path: Path, random_expert: Path) -> None:
     config = config_for(tmp_path, "rejection-sft", model=str(random_expert), max_questions=4, max_new_tokens=8)
     with pytest.raises(DataError, match="4 no_answer; 4 cut off at --max-new-tokens.*Raise --max-new-tokens 8"):

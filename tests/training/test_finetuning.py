@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from peft import PeftModel
 
 from lightreasoner.config import MachineSettings
-from lightreasoner.errors import ConfigError, DataError, ModelError, RunMismatch
+from lightreasoner.errors import ConfigError, DataError, ModelError, RunMismatch, TrainingDiverged
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
+from lightreasoner.training import finetuning
 from lightreasoner.training.finetuning import finetune
 
 from .conftest import adapter_of, config_for
@@ -85,6 +87,34 @@ def test_other_settings_in_the_same_folder_are_refused(random_expert: Path, samp
 def test_unknown_lora_targets_are_refused(random_expert: Path, samples: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no_such_proj"):
         finetune(config_for(samples, random_expert, tmp_path, lora_targets=("no_such_proj",)))
+    assert finetune(config_for(samples, random_expert, tmp_path))["steps"], "nothing was trained under the other name"
+
+
+def test_after_a_divergence_the_advised_settings_may_use_the_folder(
+    random_expert: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(samples, random_expert, tmp_path / "run", steps=4, save_steps=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "_clipped_norm", _diverges_at(3))
+        with pytest.raises(TrainingDiverged):
+            finetune(config)
+    assert (tmp_path / "run/finetune/checkpoint-2").exists(), "the same settings would go on from it"
+    lower = config.model_copy(update={"learning_rate": 1e-4})
+    fresh = lower.model_copy(update={"out": tmp_path / "fresh"})
+    assert finetune(lower)["adapter_sha256"] == finetune(fresh)["adapter_sha256"]
+    with pytest.raises(RunMismatch, match="learning_rate"):
+        finetune(config)
+
+
+def _diverges_at(turn: int) -> Callable[..., float]:
+    turns = iter(range(1, turn + 1))
+
+    def clipped_norm(*arguments: Any) -> float:
+        if next(turns) == turn:
+            raise TrainingDiverged("the gradient's norm is nan")
+        return 1.0
+
+    return clipped_norm
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

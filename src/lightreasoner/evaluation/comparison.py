@@ -213,11 +213,13 @@ def _pairs(before: Sequence[Side], after: Sequence[Side]) -> list[tuple[Side, Si
 
 
 def _undated(how: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A prompt whose text shows the form of each date that the chat template wrote, so that `dates` alone differ."""
-    text, dates = how.get("prompt_text"), how.get("dates")
-    if not text or not dates:
+    """A prompt whose text shows the form of each date that the chat template wrote, so that `dates` alone differ.
+
+    Its tokens say no more than the text, unless the tokenizers differ, which is no difference of the prompt.
+    """
+    if (text := how.get("prompt_text")) is None:
         return how
-    for form, date in dates.items():
+    for form, date in how["dates"].items():
         text = text.replace(date, form)
     return {**how, "prompt_text": text, "prompt_tokens": None}
 

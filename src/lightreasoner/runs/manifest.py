@@ -1,6 +1,7 @@
 """What the folder of a stage tells about itself: its manifest, and whether it holds work."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -58,6 +59,8 @@ def clear(folder: Path) -> None:
     for pattern in ("ledger.jsonl", "log.json", "*.parquet"):
         for path in folder.glob(pattern):
             path.unlink()
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:

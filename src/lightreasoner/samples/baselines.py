@@ -96,6 +96,9 @@ def _why_none_is_kept(counts: Mapping[str, int], config: BaselineConfig) -> str:
     """Why no answer was kept, and what helps."""
     if config.kind == "ground-truth":
         return f"all {counts['questions']} solutions are empty; there is nothing to learn from. Give other data"
+    if counts["prompt_too_long"] == counts["questions"]:
+        who = f"all {counts['questions']} questions are" if counts["questions"] > 1 else "the question is"
+        return f"{who} longer than the model's context. Give shorter questions or another model"
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     nothing = (
         f"none of {counts['questions']} answers is right and complete ({verdicts}; {counts['truncated']} cut off at "
@@ -197,15 +200,16 @@ class OwnRightAnswers(WrittenSolutions):
 
     def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
         """The model's answers, each ended by a stop token, a stop text or the cap."""
-        model, engine = self._loaded
-        prompts = [self._prompt(item) for item in batch]
-        longest, context = max(map(len, prompts)), loading.context_length(model)
-        cap = int(min(self._config.max_new_tokens, context - longest))
-        if cap < 1:
-            raise DataError(
-                f"a prompt has {longest} tokens and the model's context {context}, so no answer fits; shorten it"
-            )
-        return engine.generate(prompts, Decoding(cap, self._stops.ids, stop_strings=self._stops.strings)).responses
+        cap = self.group(batch[0])
+        if not cap:
+            return [[] for _ in batch]
+        decoding = Decoding(cap, self._stops.ids, stop_strings=self._stops.strings)
+        return self._loaded[1].generate([self._prompt(item) for item in batch], decoding).responses
+
+    def group(self, item: Solved) -> int:
+        """Cap on the answer, in tokens; 0 if the prompt fills the context. So no answer depends on other prompts."""
+        left = loading.context_length(self._loaded[0]) - len(self._prompt(item))
+        return int(max(0, min(self._config.max_new_tokens, left)))
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""
@@ -225,7 +229,9 @@ class OwnRightAnswers(WrittenSolutions):
             for ids, end in zip(answers, ends, strict=True)
         ]
         counts: dict[str, int] = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-        counts |= {"truncated": complete.count(False), "tokens": sum(map(len, answers))}
+        too_long = answers.count([])
+        counts |= {"truncated": complete.count(False) - too_long, "prompt_too_long": too_long}
+        counts["tokens"] = sum(map(len, answers))
         right = [verdict == "correct" and done for verdict, done in zip(verdicts, complete, strict=True)]
         return right, counts
 

@@ -84,7 +84,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         if stage.result is not None:
             check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
-        result = _train(config, source, labels, stage.path, stage.keep_time)
+        try:
+            result = _train(config, source, labels, stage.path, stage.keep_time)
+        except TrainingDiverged:
+            stage.release()  # it diverges again under these settings
+            raise
         _leave_group()
         stage.keep_time()
         return stage.finish({**result, "seconds": round(stage.seconds or 0.0, 1)})
