@@ -11,7 +11,7 @@ from functools import partial
 
 from lightreasoner.grading import boxes
 from lightreasoner.grading.boxes import boxed_answer, last_boxed
-from lightreasoner.grading.number_words import SMALL_NUMBERS
+from lightreasoner.grading.number_words import SCALES, SMALL_NUMBERS
 from lightreasoner.grading.numbers import AMOUNT
 from lightreasoner.grading.reasoning import visible_answer
 from lightreasoner.grading.statements import CHOICE_ANNOUNCEMENT, FORMULA, is_formula, stated
@@ -115,11 +115,33 @@ _LAST_NUMBER = re.compile(
 )
 
 
+_REMARK_AT_END = re.compile(r"\s\([^()\n]*\)[\s.*]*\Z")
+_NUMBER_IN_WORDS = re.compile(
+    rf"\b(?:(?:minus|negative)\s)?(?:{'|'.join(SMALL_NUMBERS)}|a (?=hundred|thousand))"
+    rf"(?:[\s-]+(?:and\s)?(?:{'|'.join((*SMALL_NUMBERS, *SCALES))}))*\b",
+    re.IGNORECASE,
+)
+_YES_NO = re.compile(r"[\s*]*(yes|no|true|false)\b(?=\s*[,.;:!*]|\s*\Z)", re.IGNORECASE)
+
+
 def _last_number(text: str, holds_answer: HoldsAnswer) -> str | None:
+    remark = _REMARK_AT_END.search(text, max(0, len(text) - LONGEST_LINE))
+    if remark and re.search(r"\d", text[text.rfind("\n", 0, remark.start()) + 1 : remark.start()]):
+        text = text[: remark.start()]
     found = None
     for number in _LAST_NUMBER.finditer(text):
         found = number
     return found[0].strip() if found else None
+
+
+def _number_in_words(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = _NUMBER_IN_WORDS.findall(text[-LONGEST_LINE:])
+    return str(found[-1]) if found and found[-1].lower() != "one" else None
+
+
+def _yes_or_no(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = _YES_NO.match(text)
+    return found[1] if found else None
 
 
 def _number_in_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
@@ -129,9 +151,18 @@ def _number_in_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
     return _inside(formulas[-1])
 
 
+_BETWEEN = re.compile(r"\s*(?:,?\s*(?:and|or)\b|,)\s*", re.IGNORECASE)
+
+
 def _last_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
     formulas = _formulas_of_last_line(text)
-    return _inside(formulas[-1]) if formulas else None
+    if not formulas:
+        return None
+    first = len(formulas) - 1
+    while first and _BETWEEN.fullmatch(text[formulas[first - 1].end() : formulas[first].start()]):
+        first -= 1
+    together = [_inside(formula) for formula in formulas[first:]]
+    return ", ".join(together) if all("=" in formula for formula in together) else together[-1]
 
 
 def _formulas_of_last_line(text: str) -> list[re.Match[str]]:
@@ -139,7 +170,7 @@ def _formulas_of_last_line(text: str) -> list[re.Match[str]]:
     end = len(text.rstrip())
     line = text.rfind("\n", 0, end) + 1
     found = [one for one in FORMULA.finditer(text, max(0, end - LONGEST_LINE), end) if is_formula(one)]
-    if found and not text[found[-1].end() : end].strip(" \n.*"):
+    if found and found[-1].start() < line and not text[found[-1].end() : end].strip(" \n.*"):
         return found[-1:]
     return [one for one in found if one.start() >= line]
 
@@ -156,6 +187,12 @@ NUMBER: tuple[Rule, ...] = (
         "A number is more than its last digits where it is part of a formula.",
     ),
     Rule("the last number", _last_number, ("6 times 7 makes 42 pens.", "42"), "Solutions end with their result."),
+    Rule(
+        "the last number in words",
+        _number_in_words,
+        ("Seven and five are twelve.", "twelve"),
+        "A text without digits writes its numbers in words. A lone 'one' is mostly a pronoun.",
+    ),
 )
 EXPRESSION: tuple[Rule, ...] = (
     Rule(
@@ -165,6 +202,7 @@ EXPRESSION: tuple[Rule, ...] = (
         "Solutions end with their result; a formula above the last line is a step.",
     ),
     NUMBER[1],
+    Rule("yes or no", _yes_or_no, ("Yes, they do.", "Yes"), "An answer to a question may begin with its short form."),
 )
 TEXT: tuple[Rule, ...] = (
     Rule(
@@ -192,7 +230,7 @@ def _letter_of(answer: str) -> str | None:
 
 
 def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer) -> str | None:
-    found = list(letters.finditer(text))
+    found = [match for match in letters.finditer(text) if text[max(0, match.start() - 4) : match.start()] != "not "]
     return next(group for group in found[-1].groups() if group) if found else None
 
 

@@ -26,9 +26,12 @@ _DECORATION = re.compile(
     r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[!()\[\]]|\\?\$(?!\s*\d)|(?<![\w)}])\*\*|\*\*(?![\w({\\])|`"
 )
 _SEPARATOR = re.compile(r"\{,\}|,\\!\s*")
-_GROUPS = re.compile(r"(?<![\w.,/^])\d{1,3}(?:(\\,|[ '_])\d{3})(?:\1\d{3})*(?![\d.]*\d|\s*/)")  # 10 000, 10'000, 10_000
+_GROUPS = re.compile(
+    r"(?<![\w.,/^])\d{1,3}(?:(\\[, ;:]|[ '_~])\d{3})(?:\1\d{3})*(?![\d.]*\d|\s*/)"
+)  # 10 000, 10'000, 10_000
 _DOTTED_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.]*\d)")  # 1.000.000
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)|(\d)\s*\{\s*(\d+)\s*\})")
+_UNIT_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^\d{}]{1,20})\}\s*\{([^\d{}]{1,20})\}")  # \frac{m}{s}
 _TIMES_TEN_TO = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|[*x])\s*10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|\(?([+-]?\d+)\)?)")
 _TEN_TO = re.compile(r"(?<![\w.^{])10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))")
 _RECURRING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
@@ -48,12 +51,13 @@ _NUMBER = re.compile(
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])[\s}]*\^\s*(?:\{\s*-?\d\s*\}|-?\d)")  # cm^2, m s^{-1}; x^2 is refused for its x
 _BARE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
-# What may stand beside a number: words, abbreviations with full stops, units of one letter, punctuation.
-_BESIDE = re.compile(
-    r"""(?:[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}|(?P<letter>(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(]))
-    |[\s.,;:?'"(){}%$£€¥₹\#·]|\\[%,#]|\\cdot\s|[-/](?=\s*[^\W\d_]))*+""",
-    re.VERBOSE,
+# What may stand beside a number: words, abbreviations with full stops, punctuation; behind it units of one letter.
+_WORDS_AND_MARKS = (
+    r"""[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}+|[\s.,;:?'"(){}%$£€¥₹#·]|\\[%,#]|\\cdot\s|[-/](?=[\s{]*[^\W\d_])"""
 )
+_UNIT_LETTER = r"(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(])"
+_BEFORE = re.compile(rf"(?:{_WORDS_AND_MARKS})*+")
+_BEHIND = re.compile(rf"(?:{_WORDS_AND_MARKS}|{_UNIT_LETTER})*+")
 _GLUED_LETTER = re.compile(r"[^\W\d_](?![^\W\d_])")
 # Words that change the value of the number beside them.
 _CHANGES_VALUE = re.compile(
@@ -125,7 +129,8 @@ def _plain(text: str) -> str:
     text = _DECORATION.sub("", _SEPARATOR.sub(",", text))
     text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = _DOTTED_GROUPS.sub(lambda found: found[0].replace(".", ""), text)
-    text = _UNIT_POWER.sub("", _DEGREES.sub(" ", _FONT.sub(" ", text)))
+    text = _UNIT_FRACTION.sub(r" \1/\2", _FONT.sub(" ", text))
+    text = _UNIT_POWER.sub("", _DEGREES.sub(" ", text))
     text = _FRACTION.sub(lambda found: " {}/{} ".format(*(part for part in found.groups() if part)), text)
     text = _RECURRING.sub(_recurring, text)
     text = _TIMES_TEN_TO.sub(lambda found: "e" + (found[1] or found[2]), text)
@@ -142,8 +147,9 @@ def _recurring(found: re.Match[str]) -> str:
 
 def _only_units(before: str, after: str, *, glued_units: bool) -> bool:
     """Whether nothing but words, units and punctuation stands before and after a number."""
-    first, last = _BESIDE.fullmatch(before), _BESIDE.fullmatch(after)
-    if first is None or first["letter"] or last is None or (_GLUED_LETTER.match(after) and not glued_units):
+    if not _BEFORE.fullmatch(before) or not _BEHIND.fullmatch(after):
+        return False
+    if _GLUED_LETTER.match(after) and not glued_units:
         return False
     return not _CHANGES_VALUE.search(f"{before} {after}")
 

@@ -29,7 +29,9 @@ _TAG = re.compile(rf"(?P<opening>{'|'.join(_OPENING)})|(?P<closing>{'|'.join(_CL
 _END = re.compile(
     r"</s>|<\|(?:im_end|endoftext|eot_id|end_of_text|return|end_of_solution)\|>|<end_of_turn>|<｜end▁of▁sentence｜>"
 )
-_WRAPPING = re.compile(r"<\|begin_of_solution\|>|<\|start\|>assistant|<\|end\|>")
+_WRAPPING = re.compile(
+    r"</?(?:output|response|solution|result|final)>|<\|begin_of_solution\|>|<\|start\|>assistant|<\|end\|>"
+)
 _CALCULATION = re.compile(r"<<[^<>\n]{0,100}>>")  # "48 + 24 = <<48+24=72>>72", the calculator notes of GSM8K
 _CLOSING_BOX = re.compile(
     r"\\(?:boxed|fbox)\s*\{[^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*\}[\s.$*]*(?:\\[\])][\s.]*)?\Z"

@@ -12,7 +12,8 @@ from typing import Any
 from lightreasoner.grading.characters import plain_characters
 
 DIGITS = 50  # of the check
-SAME = 1e-12  # relative difference that decimals with 15 digits can have
+SAME = 1e-35  # relative difference of exact formulas,
+SAME_DECIMALS = 1e-12  # and of formulas with decimals, which have 15 digits
 NOTHING = 1e-40  # what exact cancellation leaves of the check's digits
 
 # Notation of programs and of prose.
@@ -61,7 +62,7 @@ def _expression(parsed: list[Any]) -> Any:
 
 def _same_values(left: Any, right: Any) -> bool:
     """Whether two expressions agree at one point; True where that cannot be computed."""
-    from sympy import Expr, FiniteSet, MatrixBase, Tuple
+    from sympy import Expr, FiniteSet, Float, MatrixBase, Tuple
 
     if isinstance(left, FiniteSet | Tuple) and isinstance(right, FiniteSet | Tuple):
         return len(left) == len(right) and _each_has_a_partner(left.args, right.args)
@@ -70,7 +71,8 @@ def _same_values(left: Any, right: Any) -> bool:
     if not isinstance(left, Expr) or not isinstance(right, Expr):
         return True
     try:
-        return _close(*_values_at_a_point(left, right))
+        tolerance = SAME_DECIMALS if left.atoms(Float) or right.atoms(Float) else SAME
+        return _close(_values_at_a_point(left, right), tolerance)
     except (ValueError, TypeError, AttributeError, NotImplementedError, ArithmeticError):
         return True
 
@@ -80,7 +82,7 @@ def _each_has_a_partner(left: Iterable[Any], right: Iterable[Any]) -> bool:
     return all(any(_same_values(one, other) for other in partners) for one in left)
 
 
-def _values_at_a_point(left: Any, right: Any) -> list[complex]:
+def _values_at_a_point(left: Any, right: Any) -> list[Any]:
     """Values where every variable has a number of its own."""
     from sympy import Rational, default_sort_key
 
@@ -89,10 +91,11 @@ def _values_at_a_point(left: Any, right: Any) -> list[complex]:
     return [side.subs(point).doit().evalf(DIGITS) for side in (left, right)]
 
 
-def _close(left: Any, right: Any) -> bool:
+def _close(values: list[Any], tolerance: float) -> bool:
+    left, right = values
     size = max(abs(left), abs(right))
     if not size.is_number:
         return True
     if (left == 0 or right == 0) and size < NOTHING:
         return True
-    return bool(abs(left - right) <= SAME * size)
+    return bool(abs(left - right) <= tolerance * size)
