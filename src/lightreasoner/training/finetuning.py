@@ -286,6 +286,8 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
             )
     except ValueError as error:
         raise ConfigError(f"--report-to {' '.join(config.report_to)}: {error}") from None
+    if chosen and device.index is not None and device.type not in ("cpu", "mps"):
+        torch.get_device_module(device).set_device(device)  # whose random generator checkpoints save
     missing = set(config.report_to) - {"all", *map(str, accelerator.log_with)}
     if missing:
         raise ConfigError(f"--report-to {' '.join(sorted(missing))}: not installed here. Install it with pip")
