@@ -84,13 +84,14 @@ class _Decoder:
     def __init__(self, model: PreTrainedModel, mask: Tensor) -> None:
         self._model: Any = model
         self._ids = mask[:, :0]
-        self._has_cache: bool | None = None  # not known before the first pass
+        self._has_cache = False  # not before the first pass
         self._inputs: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
         accepted = signature(model.forward).parameters
         if "position_ids" in accepted:
             self._inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         if "logits_to_keep" in accepted:
             self._inputs["logits_to_keep"] = 1
+        self._without_cache = frozenset(self._inputs)
 
     def logits(self, new_ids: Tensor) -> Tensor:
         """Logits after all texts so far and these tokens: [B, n] → [B, width]."""
@@ -100,6 +101,6 @@ class _Decoder:
         inputs = self._model.prepare_inputs_for_generation(ids, is_first_iteration=is_first, **self._inputs)
         output = self._model(**inputs, return_dict=True)
         self._inputs = self._model._update_model_kwargs_for_generation(output, self._inputs)
-        self._has_cache = self._inputs["use_cache"] = any(name != "logits" for name in output)
+        self._has_cache = self._inputs["use_cache"] = self._inputs.keys() > self._without_cache
         logits: Tensor = output.logits[:, -1]
         return logits

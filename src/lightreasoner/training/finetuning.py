@@ -301,6 +301,8 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training in this process
     # Accelerate would take the first device of the machine. `torchrun` gives each process a device of its own.
     chosen = {} if "LOCAL_RANK" in os.environ else {"accelerate_torch_device": device}
+    if chosen and device.index is not None and device.type not in ("cpu", "mps"):
+        torch.get_device_module(device).set_device(device)  # whose random generator checkpoints save
     with patch_environment(**chosen):
         return Accelerator(
             mixed_precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "no"),
