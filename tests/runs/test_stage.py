@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from lightreasoner.errors import DiskFull, Interrupted, LightReasonerError, RunCorrupted, RunLocked, RunMismatch
+from lightreasoner.runs.claims import prompts_time
 from lightreasoner.runs.files import file_hash, publish_folder, write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.records import (
@@ -30,7 +31,7 @@ from lightreasoner.runs.records import (
     ScoredChoices,
 )
 from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder, open_stage, prompts_time, read_stage
+from lightreasoner.runs.stage import StageFolder, open_stage, read_stage
 from lightreasoner.samples.folder import Label, Rollout
 
 FINGERPRINT = {"model": "m", "beta": 0.4, "nested": {"a": [1, None]}}

@@ -22,9 +22,10 @@ from lightreasoner.evaluation.choices import Scoring, summarise_choices
 from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
 from lightreasoner.models.loading import content_hash, dtype_name, find_model, load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.runs.claims import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import ChoiceProblem, Problem
-from lightreasoner.runs.stage import open_stage, prompts_time, settle
+from lightreasoner.runs.stage import open_stage, settle
 
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
 

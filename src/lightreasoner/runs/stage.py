@@ -24,12 +24,10 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -38,6 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightreasoner.errors import RunCorrupted, RunMismatch
+from lightreasoner.runs.claims import claims, clear
 from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.faults import fault_point
@@ -218,7 +217,7 @@ def open_stage(
         fingerprint: everything that decides what the stage writes, JSON values.
         report: called with a line about each damaged file that was set aside.
         record: how the content is made, JSON values; written down for later readers, never compared.
-        asked_at: time that the prompts were rendered at, see `prompts_time`; None if there are none.
+        asked_at: time that the prompts were rendered at, see `claims.prompts_time`; None if there are none.
 
     Raises:
         RunLocked: another process works in the run folder.
@@ -229,8 +228,8 @@ def open_stage(
         folder.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **fingerprint}))
         manifest = _manifest_of(folder)
-        if manifest is None or (manifest["fingerprint"] != wanted and not _claims(folder)):
-            _clear(folder)
+        if manifest is None or (manifest["fingerprint"] != wanted and not claims(folder)):
+            clear(folder)
             manifest = {"stage": stage, "fingerprint": wanted, "record": record, "asked_at": asked_at}
             manifest |= {"created": now(), "environment": environment()}
             write_json(folder / "manifest.json", manifest)
@@ -355,58 +354,12 @@ def settle(
                 advance(len(ids), work.note(stage.counts))
 
 
-def prompts_time(run: Path, stage: str) -> str:
-    """The time that a chat template with a clock sees, ISO 8601: one for a run folder, so that dates stay as they were.
-
-    A stage that has begun keeps its own time. A new one takes the earliest of its run folder, so that a model before
-    and after training is asked with the same date; without any, it is now. An evaluation in `RUN/evaluate/` belongs to
-    the run folder `RUN`.
-    """
-    if (own := _asked_at(run / stage)) is not None:
-        return own
-    root = run.parent.parent if run.parent.name == "evaluate" else run
-    places = ("sample", "*/*/answers", "evaluate/*/*/*/answers")
-    times = [time for place in places for folder in root.glob(place) if (time := _asked_at(folder)) is not None]
-    return min(times, key=datetime.fromisoformat, default=datetime.now().astimezone().isoformat(timespec="seconds"))
-
-
-def _asked_at(folder: Path) -> str | None:
-    """When the prompts of a begun stage were rendered."""
-    try:
-        time = json.loads((folder / "manifest.json").read_text())["asked_at"]
-        datetime.fromisoformat(time)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(time) if _claims(folder) else None
-
-
-def _claims(folder: Path) -> bool:
-    """Whether the stage has done work that other settings must not touch."""
-    if (folder / "result.json").exists():
-        return True
-    with suppress(OSError, ValueError, AttributeError):  # what a damaged manifest belongs to counts
-        if json.loads((folder / "manifest.json").read_text()).get("released"):
-            return False
-    ledger = folder / "ledger.jsonl"
-    has_commit = ledger.exists() and b"\n" in ledger.read_bytes()
-    return has_commit or any(next(folder.glob(name), None) for name in ("checkpoint-*", "adapter"))
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a stage left that claims nothing; the ledger first, so that no commit lacks its shard."""
-    for pattern in ("ledger.jsonl", "log.json", "*.parquet"):
-        for path in folder.glob(pattern):
-            path.unlink()
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-
-
 def _manifest_of(folder: Path) -> dict[str, Any] | None:
     """The manifest; None where there is none to read and the folder claims nothing."""
     try:
         return _read_manifest(folder)
     except (RunCorrupted, RunMismatch):
-        if _claims(folder):
+        if claims(folder):
             raise
         return None
 

@@ -28,9 +28,10 @@ from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
+from lightreasoner.runs.claims import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, open_stage, prompts_time, settle
+from lightreasoner.runs.stage import Commit, open_stage, settle
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer")

@@ -24,9 +24,10 @@ from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import Pair, dtype_name, find_pair, load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.vocabulary import SharedVocabulary, share_vocabulary
+from lightreasoner.runs.claims import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, StageFolder, open_stage, prompts_time, settle
+from lightreasoner.runs.stage import Commit, StageFolder, open_stage, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
 
