@@ -27,7 +27,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -238,7 +238,7 @@ def open_stage(
         fingerprint: everything that decides what the stage writes, JSON values.
         report: called with a line about each damaged file that was set aside.
         record: how the content is made, JSON values; written down for later readers, never compared.
-        asked_at: time that the prompts were rendered at, see `prompts_time`; None if there are none.
+        asked_at: time that the prompts were rendered at, see `claims.prompts_time`; None if there are none.
 
     Raises:
         RunLocked: another process works in the run folder.
