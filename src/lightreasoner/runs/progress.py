@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Protocol
 
 from rich.console import Console
@@ -25,6 +26,12 @@ class Advance(Protocol):
 def say(line: str) -> None:
     """Print one line to stderr."""
     print(visible(line), file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(line: str) -> None:
+    """Print a line to stderr, unless this process has printed it before."""
+    say(line)
 
 
 @contextmanager
