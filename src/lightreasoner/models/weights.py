@@ -136,7 +136,8 @@ def refuse_wrong_weights(name: str, model: PreTrainedModel, loaded: Loaded) -> N
         )
     if unexpected:
         say_once(
-            f"warning: {name}: {_count(unexpected)} in its files without a place in the model, left out: {_few(unexpected)}"
+            f"warning: {name}: {_count(unexpected)} in its files without a place in the model, left out: "
+            f"{_few(unexpected)}"
         )
     _say_untied(name, model)
 
@@ -191,8 +192,8 @@ def _say_untied(name: str, model: PreTrainedModel) -> None:
     is_tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     if is_tied and head is not None and head.weight is not inputs.weight and model.device.type != "meta":
         say_once(
-            f"warning: {name}: config.json says that head and embeddings are one matrix, and the file holds two that differ; "
-            "both are used. Other programs may leave one out: set tie_word_embeddings to false"
+            f"warning: {name}: config.json says that head and embeddings are one matrix, and the file holds two that "
+            "differ; both are used. Other programs may leave one out: set tie_word_embeddings to false"
         )
 
 
