@@ -1,4 +1,9 @@
-"""The judge with the rules of the Qwen2.5-Math toolkit, quirks included: sections 3.3 to 3.5 of the specification."""
+"""The judge with the rules of the Qwen2.5-Math toolkit, quirks included.
+
+The verdicts of the tables are those of the toolkit itself, recorded from its code at commit a45202b with SymPy 1.12,
+ANTLR 4.11.1 and word2number 1.1, with gold answers as its `evaluate.py` reads them. MATH-500 is its data set `math`.
+The toolkit knows only correct and not correct; the tables say `no_answer` where nothing was found.
+"""
 
 import re
 import subprocess
@@ -13,7 +18,7 @@ from lightreasoner.grading.qwen_toolkit import equal, judge
 from lightreasoner.grading.qwen_toolkit_text import strip_string
 from lightreasoner.grading.verdicts import Judgement
 
-# (why, text, gold, benchmark, verdict)
+# (why, text, gold, benchmark, verdict of the toolkit)
 EXTRACTION = [
     # rule 1: multiple choice
     ("a letter in brackets", "The answer is (C).", "C", "mmlu_stem", "correct"),
@@ -50,6 +55,9 @@ EXTRACTION = [
     ("quirk: it runs to the end of the text", "The answer is 42.\nI checked it.", "42", "gsm8k", "wrong"),
     ("a final answer", "My final answer is 42", "42", "gsm8k", "correct"),
     ("Chinese", "所以答案是 42", "42", "gsm8k", "correct"),
+    ("quirk: … where the first phrase counts", "答案是5, 不, 答案是6", "6", "gsm8k", "wrong"),
+    ("a hope before the answer", "$. I hope so: final answer is $5", "5", "math", "correct"),
+    ("a stop token ends the text", "The answer is 5<|im_end|>7", "5", "math500", "correct"),
     # rule 7: the last number
     ("the last number", "7 * 6 = 42", "42", "gsm8k", "correct"),
     ("commas are dropped first", "that makes 1,080 in all", "1080", "gsm8k", "correct"),
@@ -70,10 +78,12 @@ NORMAL_FORMS = [
     ("newlines", "\\boxed{x\n+1}", "x+1", "math", "correct"),
     (r"\!", r"\boxed{10,\!080}", "10080", "math", "correct"),
     (r"\left and \right", r"\boxed{\left(1,2\right)}", "(1,2)", "math", "correct"),
-    ("an arrow is no bracket", r"\boxed{\leftarrow}", r"arrow", "math", "wrong"),
+    (r"quirk: \left goes from an arrow too", r"\boxed{\leftarrow}", r"arrow", "math", "correct"),
     ("degrees", r"\boxed{90^\circ}", "90", "math", "correct"),
     ("degrees in braces", r"\boxed{18.8^{\circ}}", "18.8", "math", "correct"),
-    ("a degree sign", r"\boxed{90°}", "90", "math", "correct"),
+    ("quirk: a degree sign stays", r"\boxed{90°}", "90", "math", "wrong"),
+    ("… on both sides", r"\boxed{90°}", "90°", "math", "correct"),
+    ("degrees and a letter", r"\boxed{7 ^\circ C}", "7", "minerva_math", "wrong"),
     ("dollars", r"\boxed{\$18.50}", "18.5", "gsm8k", "correct"),
     ("maths delimiters", r"\boxed{\(42\)}", "42", "gsm8k", "correct"),
     ("percent signs", r"\boxed{62.5\%}", "62.5", "gsm8k", "correct"),
@@ -95,21 +105,52 @@ NORMAL_FORMS = [
     ("quirk: a letter of its own is a unit", r"\boxed{5 m}", "5", "math", "correct"),
     ("quirk: … in a formula too", r"\boxed{(a+5)(b+2)}", "(c+5)(b+2)", "math", "correct"),
     ("quirk: … and in an exponent", r"\boxed{\exp(-t)}", "e^{-t}", "math", "wrong"),
-    ("… which minerva_math keeps", r"\boxed{\exp(-t)}", "e^{-t}", "minerva_math", "correct"),
+    ("… which minerva_math keeps", r"\boxed{3t+1}", "1+3t", "minerva_math", "correct"),
     ("in minerva_math letters are quantities", r"\boxed{5 m}", "5", "minerva_math", "wrong"),
     ("… and the gold answer keeps them", r"\boxed{m}", "m", "minerva_math", "correct"),
     ("a unit alone is the answer", r"\boxed{feet}", "feet", "math", "correct"),
-    ("a command is no unit", r"\boxed{\min(x,y)}", "(x,y)", "math", "wrong"),
+    ("quirk: a command is a unit", r"\boxed{\min(x,y)}", "(x,y)", "math", "correct"),
     ("a number in words", r"\boxed{seven}", "7", "gsm8k", "correct"),
     ("a large one", r"\boxed{two thousand three hundred and forty-five}", "2345", "gsm8k", "correct"),
-    ("two numbers in words are none", r"\boxed{six seven}", "13", "gsm8k", "wrong"),
+    ("quirk: two numbers in words are added", r"\boxed{six seven}", "13", "gsm8k", "correct"),
+    ("quirk: … whatever stands between them", r"\boxed{one of seven}", "8", "asdiv", "correct"),
+    ("quirk: other words go", r"\boxed{seven pens}", "7", "asdiv", "correct"),
+    ("words with a hyphen", r"\boxed{twenty-five}", "25", "asdiv", "correct"),
+    ("a decimal point in words", r"\boxed{two point five}", "2.5", "asdiv", "correct"),
+    ("a scale word alone", r"\boxed{thousand}", "1000", "math500", "correct"),
+    ("quirk: the last thousands count twice", r"\boxed{one million two thousand}", "1002000", "asdiv", "wrong"),
+    ("quirk: … in full", r"\boxed{one million two thousand}", "1003002", "asdiv", "correct"),
+    ("a fraction in words is none", r"\boxed{half}", "0.5", "asdiv", "wrong"),
+    ("zeros in front", r"\boxed{007}", "7", "asdiv", "correct"),
     ("x=", r"\boxed{x = 5}", "5", "math", "correct"),
     ("k= in the gold answer", r"\boxed{n+1}", "k=n+1", "olympiadbench", "correct"),
-    (r"x\in", r"\boxed{[-2,7]}", r"x \in [-2,7]", "math", "correct"),
+    (r"x\in", r"\boxed{[-2,7]}", r"x \in [-2,7]", "olympiadbench", "correct"),
+    (r"quirk: x\in stays in a gold answer of MATH", r"\boxed{x \in [-2,7]}", r"x \in [-2,7]", "math", "wrong"),
     ("a longer left side stays", r"\boxed{2x}", "f(x)=2x", "math", "wrong"),
-    ("an inequality is no definition", r"\boxed{x<=5}", "5", "math", "wrong"),
+    ("any two characters before the equals sign", r"\boxed{t = 5}", "5", "math500", "correct"),
+    ("… in front of a formula", r"\boxed{h=2x}", "2x", "math500", "correct"),
+    ("… with a unit word among them", r"\boxed{ab=5}", "5", "math500", "correct"),
+    ("nothing before the equals sign", r"\boxed{=5}", "5", "math500", "correct"),
+    ("a Greek letter is longer", r"\boxed{\theta=5}", "5", "math500", "wrong"),
+    ("two equals signs stay", r"\boxed{a=b=5}", "5", "math500", "wrong"),
+    ("quirk: an inequality is a definition", r"\boxed{x<=5}", "5", "math", "correct"),
+    ("quirk: x= goes from a word too", r"\boxed{max=5}", "5", "math500", "wrong"),
+    ("braces with a backslash", r"\boxed{\{5\}}", "5", "math500", "correct"),
+    ("a set for a pair", r"\boxed{\{1,2\}}", "(1,2)", "math500", "correct"),
+    ("large braces", r"\boxed{\left\{1, 2\right\}}", r"\{1,2\}", "math500", "correct"),
+    ("a full stop inside the dollars: answers are normalised twice", "The final answer is $-2 + 7i.$", "-2 + 7i",
+     "math500", "correct"),
+    ("the time of day", "The answer is 3:30 p.m.", "3:30 p.m.", "asdiv", "correct"),
+    ("quirk: … in a box", r"\boxed{4:30 \text{ p.m.}}", r"\text{4:30 p.m.}", "math500", "wrong"),
+    ("half of the day in text", r"\boxed{4:30 \text{ p.m.}}", "4:30", "math500", "correct"),
+    ("infinity", r"\boxed{infinity}", r"\infty", "math500", "correct"),
+    ("all real numbers", r"\boxed{(-\infty, \infty)}", r"\mathbb{R}", "math500", "correct"),
+    ("the empty set", r"\boxed{\emptyset}", "{}", "math500", "correct"),
+    (r"\leq", r"\boxed{x \leq 3}", r"x \le 3", "math500", "correct"),
+    ("a root over an integer", r"\boxed{\sqrt{3}/2}", r"\frac{\sqrt{3}}{2}", "math500", "correct"),
     ("3.000", r"\boxed{x+3.000}", "x+3", "math", "correct"),
-    (".5", r"\boxed{x+.5}", "x+0.5", "math", "correct"),
+    (".5", r"\boxed{(.5)}", "0.5", "math", "correct"),
+    ("quirk: .5 in a sum ends the formula", r"\boxed{x+.5}", "x+0.5", "math", "wrong"),
     ("quirk: j is i", r"\boxed{3+2j}", "3+2i", "math", "correct"),
     (r"\frac12", r"\boxed{\frac12}", r"\frac{1}{2}", "math", "correct"),
     (r"\frac1{72}", r"\boxed{\frac1{72}}", r"\frac{1}{72}", "math", "correct"),
@@ -130,6 +171,8 @@ EQUALITY = [
     ("zero is only zero", r"\boxed{0.0001}", "0", "gsm8k", "wrong"),
     ("quirk: commas do not separate numbers", r"\boxed{7,4}", "74", "olympiadbench", "correct"),
     ("quirk: an order of two numbers counts", r"\boxed{4,7}", "7,4", "olympiadbench", "wrong"),
+    ("the unit of a gold answer of ASDiv", "The answer is 9.", "9 (apples)", "asdiv", "correct"),
+    ("quirk: … as all brackets there", "The answer is -(1/3).", "-(1/3)", "asdiv", "wrong"),
     ("the form of SVAMP", r"\boxed{145}", "145.0", "svamp", "correct"),
     ("quirk: kinds of brackets do not count", r"\boxed{[3,4)}", "(3,4]", "math", "correct"),
     ("tuples by element", r"\boxed{(1/2, 2)}", "(0.5,2)", "math", "correct"),
@@ -142,29 +185,67 @@ EQUALITY = [
      "correct"),
     ("the shape of a matrix", r"\boxed{\begin{pmatrix}1&2\end{pmatrix}}", r"\begin{pmatrix}1\\2\end{pmatrix}", "math",
      "wrong"),
-    ("equations, sides moved", r"\boxed{5x-7y+11z=-4}", "5x - 7y + 11z + 4 = 0", "math", "correct"),
+    ("equations, sides moved", r"\boxed{5u-7v+11w=-4}", "5u - 7v + 11w + 4 = 0", "math", "correct"),
+    ("quirk: … without the z=", r"\boxed{5x-7y+11z=-4}", "5x - 7y + 11z + 4 = 0", "math", "wrong"),
+    ("an inequality turned", r"\boxed{u<3}", "3>u", "math500", "correct"),
     ("equations, sign turned", r"\boxed{-5x+7y-11z-4=0}", "5x - 7y + 11z + 4 = 0", "math", "correct"),
     ("quirk: equations, multiplied", r"\boxed{10x-14y+22z+8=0}", "5x - 7y + 11z + 4 = 0", "math", "wrong"),
     ("quirk: an equation that lost its y= is none", r"\boxed{2x-y+3=0}", "y=2x+3", "math", "wrong"),
     ("x= inside a tuple", r"\boxed{(x=1,y=2)}", "(1,2)", "math", "correct"),
     ("another order of terms", r"\boxed{9i+6}", "6+9i", "math", "correct"),
-    ("an expanded product", r"\boxed{x(x+1)}", "x^2+x", "math", "correct"),
+    ("an expanded product", r"\boxed{(x+1)x}", "x^2+x", "math", "correct"),
+    ("quirk: x(…) is a function", r"\boxed{x(x+1)}", "x^2+x", "math", "wrong"),
     ("a fraction not reduced", r"\boxed{\frac{4}{8}}", r"\frac12", "math", "correct"),
     ("a decimal for a fraction", r"\boxed{0.5}", r"\frac12", "math", "correct"),
     ("a decimal for a root", r"\boxed{1.41421}", r"\sqrt{2}", "math", "correct"),
     ("quirk: a formula has no percentages", r"\boxed{50}", r"\frac12", "math", "wrong"),
-    ("a mixed number", r"\boxed{1.8}", r"1\frac{4}{5}", "math", "correct"),
-    ("scientific notation", r"\boxed{4.5\times10^{33}}", "4.5e33", "minerva_math", "correct"),
-    ("plain notation", r"\boxed{sqrt(3)/2}", r"\frac{\sqrt{3}}{2}", "math", "correct"),
-    ("plain powers", r"\boxed{2**(1/2)}", r"\sqrt{2}", "math", "correct"),
-    ("plain pi", r"\boxed{2pi}", r"2\pi", "math", "correct"),
-    ("intervals united", r"\boxed{[3,5)\cup(-\infty,0]}", r"(-\infty,0]\cup[3,5)", "math", "correct"),
+    ("quirk: a mixed number is a product", r"\boxed{0.8}", r"1\frac{4}{5}", "math", "correct"),
+    ("quirk: … and not itself", r"\boxed{1.8}", r"1\frac{4}{5}", "math", "wrong"),
+    ("quirk: e is a letter in a formula", r"\boxed{\exp(-t)}", "e^{-t}", "minerva_math", "wrong"),
+    ("quirk: … and in a number", r"\boxed{4.5\times10^{33}}", "4.5e33", "minerva_math", "wrong"),
+    ("quirk: plain notation is a product of letters", r"\boxed{sqrt(3)/2}", r"\frac{\sqrt{3}}{2}", "math", "wrong"),
+    ("quirk: plain powers end the formula", r"\boxed{2**(1/2)}", r"\sqrt{2}", "math", "wrong"),
+    ("quirk: plain pi", r"\boxed{2pi}", r"2\pi", "math", "wrong"),
+    (r"quirk: \pi has no value", r"\boxed{6.2832}", r"2\pi", "math", "wrong"),
+    (r"quirk: \mathrm is a factor", r"\boxed{\mathrm{5}}", "5", "math", "wrong"),
+    (r"quirk: \displaystyle is a factor", r"\boxed{\displaystyle\frac{2}{4}}", r"\frac12", "math", "wrong"),
+    ("quirk: united intervals are no formula", r"\boxed{[3,5)\cup(-\infty,0]}", r"(-\infty,0]\cup[3,5)", "math",
+     "wrong"),
+    ("quirk: a formula ends at a comma", r"\boxed{1,-2}", "1,-3", "math500", "correct"),
+    ("sets in another order", r"\boxed{\{2,1\}}", r"\{1,2\}", "math500", "correct"),
+    ("quirk: … with a command they are lists", r"\boxed{\{\frac12,3\}}", r"\{3,\frac12\}", "math500", "wrong"),
+    ("pairs in another order", r"\boxed{(2,1)}", "(1,2)", "math500", "wrong"),
+    ("an interval for a set", r"\boxed{[1,2]}", r"\{1,2\}", "math500", "correct"),
+    ("a matrix is no pair", r"\boxed{\begin{pmatrix}1\\2\end{pmatrix}}", "(1,2)", "math500", "wrong"),
+    ("quirk: anagrams are one product of letters", r"\boxed{names}", "manes", "math500", "correct"),
+    ("two choices", r"\boxed{A and B}", "AB", "math500", "correct"),
+    ("two other choices", r"\boxed{A and C}", "AB", "math500", "wrong"),
+    ("quirk: nothing equals an empty gold answer", r"\boxed{\text{North}}", r"\text{east}", "math500", "correct"),
+    ("quirk: … nor does silence differ", "I do not know", r"\text{east}", "math500", "correct"),
+    ("quirk: … but a capital A to E does", r"\boxed{\text{Evelyn}}", r"\text{east}", "math500", "wrong"),
+    ("quirk: Python's digits with underscores", r"\boxed{4_2}", "42", "asdiv", "correct"),
+    ("quirk: other scripts' digits", r"\boxed{٤٢}", "42", "asdiv", "correct"),
+    ("a number in Python's notation", r"\boxed{1e2}", "100", "asdiv", "correct"),
+    ("quirk: all numbers beyond a float are equal", rf"\boxed{{{'9' * 400}}}", "8" * 400, "math500", "correct"),
     ("names are not products of letters", r"\boxed{Leon}", "Noel", "asdiv", "wrong"),
     ("another base is another number", r"\boxed{52}", "52_8", "math", "wrong"),
     ("divided by zero", r"\boxed{\frac{1}{0}}", "1", "math", "wrong"),
 ]  # fmt: skip
 
+# What stands behind 50, and whether the toolkit drops it. Its list of units has men but not people.
+UNITS = [
+    *((unit, "correct") for unit in (
+        "days", "apples", "lbs", "men", "g", "months", "percent", "miles per hour", "km/h", "m/s", "degrees",
+        "square feet", "years", "kg", "litres", "inches", "rs", "cc", "ohms", "a . m", "gallons", "women",
+    )),
+    *((unit, "wrong") for unit in (
+        "dollars", "students", "kilometers", "oranges", "cents", "pounds", "people", "eggs", "grams", "weeks",
+        "pieces", "cm^2", "euros", "volts", "children", "books", "tons", "kilograms", "times", "points", "boxes",
+    )),
+]  # fmt: skip
+
 CASES = EXTRACTION + NORMAL_FORMS + EQUALITY
+CASES += [(f"50 {unit}", f"The answer is 50 {unit}.", "50", "asdiv", verdict) for unit, verdict in UNITS]
 
 
 @pytest.mark.parametrize(("why", "text", "gold", "benchmark", "verdict"), CASES, ids=[case[0] for case in CASES])
@@ -178,19 +259,15 @@ def test_a_judgement_holds_the_extracted_answer_and_its_normal_form():
     assert judge("nothing", "5") == Judgement(None, None, "no_answer")
 
 
-def test_a_percent_sign_means_hundredths():
-    assert equal("0.3%", "0.003")
-    assert not equal("0.3%", "3")
+@pytest.mark.parametrize("no_number", ["nan", "inf", "0x2a", "42e"])
+def test_what_python_reads_as_no_finite_number_is_not_accepted(no_number):
+    assert judge(rf"\boxed{{{no_number}}}", "42").verdict == "wrong"
 
 
-@pytest.mark.parametrize("not_a_number", ["nan", "inf", "4_2", "٤٢", "0x2a", "42e"])
-def test_special_python_numbers_are_not_accepted(not_a_number):
-    assert judge(rf"\boxed{{{not_a_number}}}", "42").verdict == "wrong"
-
-
-def test_numbers_that_overflow_a_float_are_compared_as_text():
-    assert not equal("9" * 400, "8" * 400)
-    assert equal("9" * 400, "9" * 400)
+@pytest.mark.parametrize("benchmark", ["math", "minerva_math", "asdiv"])
+def test_a_percent_sign_is_dropped_and_the_percentage_accepted(benchmark):
+    for answer in (r"50\%", "50%", "50", "0.5"):
+        assert judge(rf"\boxed{{{answer}}}", r"50\%", benchmark).verdict == "correct"
 
 
 SIZE = 100_000
@@ -269,7 +346,7 @@ def test_python_in_an_answer_does_not_run(injection, gold, tmp_path, monkeypatch
 
 
 def test_only_the_numerals_of_an_answer_reach_eval(monkeypatch):
-    """SymPy converts numbers with Python's eval; a later version of it or of the converter must not pass it more."""
+    """SymPy converts numbers with Python's eval; a later version of it must not pass it more."""
     import sympy.parsing.sympy_parser as parser
     import sympy.physics.units  # noqa: F401  # SymPy imports it late, and evaluates its own strings then
 
@@ -277,7 +354,7 @@ def test_only_the_numerals_of_an_answer_reach_eval(monkeypatch):
     monkeypatch.setattr(parser, "parse_expr", lambda text, *_, parse=parser.parse_expr, **rest: (
         evaluated.append(text), parse(text, **rest))[1])  # fmt: skip
     assert judge(r"\boxed{x_{1}(2x+\text{abc}+\sqrt{0.5})}", "2y").verdict == "wrong"
-    assert judge(r"\boxed{sqrt(3)/2}", r"\frac{\sqrt{3}}{2}").verdict == "correct"
+    assert judge(r"\boxed{\frac{\sqrt{12}}{4}}", r"\frac{\sqrt{3}}{2}").verdict == "correct"
     for injection in INJECTIONS:
         assert not equal(injection.format(canary="canary"), r"\frac{1}{2}")
     assert evaluated

@@ -15,7 +15,7 @@ from lightreasoner.runs.stage import Commit, StageFolder, Work, settle
 
 CHUNK = 500  # answers per commit
 # Raised when a judge changes any decision, so that old and new verdicts are not mixed.
-JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 1, "toolkit": 1}
+JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 1, "toolkit": 2}
 
 
 def judge_identity(settings: JudgeSettings) -> dict[str, Any]:
