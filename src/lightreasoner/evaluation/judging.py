@@ -16,7 +16,7 @@ from lightreasoner.runs.stage import Commit, StageFolder, Work, settle
 
 CHUNK = 500  # answers per commit
 # Raised when a judge changes any decision, so that old and new verdicts are not mixed.
-JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 2, "toolkit": 1}
+JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 2, "toolkit": 2}
 
 
 def judge_identity(settings: JudgeSettings, benchmark: Benchmark) -> dict[str, Any]:
