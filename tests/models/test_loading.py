@@ -223,3 +223,12 @@ def test_a_gguf_model_is_an_ordinary_model_once_loaded(smollm2_gguf: Path, tmp_p
         load_tokenizer(source).save_pretrained(tmp_path)
         after = load_model(find_model(str(tmp_path)), MachineSettings(dtype="float32", device="cpu"))(ids).logits
     torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("lost", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")])
+def test_a_model_without_its_tokenizer_is_refused(lost: tuple[str, ...], random_expert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(random_expert, tmp_path / "model")
+    for name in lost:
+        (folder / name).unlink()
+    with pytest.raises(ModelError, match="no tokenizer in"):
+        load_tokenizer(find_model(str(folder)))
