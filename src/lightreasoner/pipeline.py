@@ -96,8 +96,8 @@ def check(config: RunConfig, *, download: bool = True) -> None:
     shortest = min(len(template.encode(problem.question)) for problem in problems)
     if shortest > config.finetune.max_length:
         raise DataError(
-            f"the shortest prompt has {shortest} tokens and --finetune.max-length is {config.finetune.max_length}, so no "
-            f"label could be trained on. Raise it above {shortest}"
+            f"the shortest prompt has {shortest} tokens and --finetune.max-length is {config.finetune.max_length}, so "
+            f"no label could be trained on. Raise it above {shortest}"
         )
     for source in (found.expert, found.amateur):
         check_weights(source, config)

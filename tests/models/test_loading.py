@@ -205,9 +205,11 @@ def test_a_device_that_is_not_there_is_refused(device: str, monkeypatch: pytest.
 
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     assert pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(ModelError, match="cuda:7 is not usable here: there are 2 CUDA devices, counted from cuda:0"):
+    with pytest.raises(ModelError, match="cuda:7 is not usable here: PyTorch finds 2 of the kind cuda, from cuda:0"):
         pick_device("cuda:7")
 
 

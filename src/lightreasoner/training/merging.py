@@ -97,8 +97,8 @@ def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:
     folder = run / ADAPTER if run.is_dir() else path
     if not (folder / ADAPTER_WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
         raise DataError(
-            f"{folder}: the adapter needs safetensors, and there is only adapter_model.bin: a pickle, which can run code "
-            "when it is read. Convert it first"
+            f"{folder}: the adapter needs safetensors, and there is only adapter_model.bin: a pickle, which can run "
+            "code when it is read. Convert it first"
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise DataError(f"no {ADAPTER_WEIGHTS} in {folder}; finish `lightr finetune` first, or check the path")
