@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lightreasoner import pipeline
 from lightreasoner.config import RunConfig
 from lightreasoner.errors import ConfigError, DataError, HubUnreachable, ModelError
+from lightreasoner.miniature import model_path
 from lightreasoner.pipeline import run
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.locks import HOLDER
@@ -133,6 +135,8 @@ def test_bad_input_gives_one_line(arguments: tuple[str, ...], message: str, tmp_
         ({"device": "cuda:9"}, ModelError, "cuda:9"),
         ({"chat_template": "absent.jinja"}, ConfigError, "absent.jinja"),
         ({"finetune": {"lora_targets": ["q_proj", "v_porj"]}}, ModelError, "v_proj"),
+        ({"finetune": {"max_length": 16}}, DataError, "no label could be trained on. Raise it above"),
+        ({"dtype": "float16", "device": "cpu"}, ModelError, "float16 needs a CUDA device"),
     ],
 )
 def test_a_run_finds_what_it_will_need_before_it_samples(
@@ -148,6 +152,16 @@ def test_a_run_finds_what_it_will_need_before_it_samples(
     with pytest.raises(error, match=message):
         run(RunConfig.checked(settings))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_finds_a_precision_that_cannot_be_merged_before_it_samples(tmp_path: Path) -> None:
+    expert = shutil.copytree(model_path("expert"), tmp_path / "expert")
+    settings = json.loads((expert / "config.json").read_text())
+    (expert / "config.json").write_text(json.dumps({**settings, "dtype": "float64"}))
+    config = RunConfig.checked({**load_recipe("miniature"), "expert": str(expert), "out": tmp_path / "run"})
+    with pytest.raises(ModelError, match="float64, in which nothing can be merged; give --merge-dtype"):
+        run(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_prints_the_settings_and_then_what_is_missing() -> None:

@@ -13,7 +13,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
-from lightreasoner.models.loading import check_weights, find_pair, load_tokenizer, pick_device
+from lightreasoner.models.loading import check_weights, find_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.source import is_on_hub
@@ -26,8 +26,8 @@ from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.samples.sampling import read_problems, sample
 from lightreasoner.training.adapters import check_targets
-from lightreasoner.training.finetuning import check_trackers, finetune
-from lightreasoner.training.merging import RESULT, merge
+from lightreasoner.training.finetuning import check_machine, finetune
+from lightreasoner.training.merging import RESULT, check_saving, merge
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -81,10 +81,9 @@ def check(config: RunConfig, *, download: bool = True) -> None:
         raise DataError(
             f"{merged} exists and holds no merge, so this run could not write its model. Give another --out"
         )
-    check_trackers(config.finetune.report_to)
-    pick_device(config.device)
+    check_machine(config.for_finetune())
     read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
-    read_problems(config.for_sample())
+    problems = read_problems(config.for_sample()).problems
     names = ((config.expert, config.expert_revision), (config.amateur, config.amateur_revision))
     if not download and any(is_on_hub(name) for name, _ in names):
         for name, revision in names:
@@ -93,10 +92,17 @@ def check(config: RunConfig, *, download: bool = True) -> None:
     found = find_pair(config)
     expert, amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
     share_vocabulary(expert, amateur, rule=config.vocabulary)
-    PromptTemplate(expert, config.cue, config.chat_template)
+    template = PromptTemplate(expert, config.cue, config.chat_template)
+    shortest = min(len(template.encode(problem.question)) for problem in problems)
+    if shortest > config.finetune.max_length:
+        raise DataError(
+            f"the shortest prompt has {shortest} tokens and --finetune.max-length is {config.finetune.max_length}, so "
+            f"no label could be trained on. Raise it above {shortest}"
+        )
     for source in (found.expert, found.amateur):
         check_weights(source, config)
     check_targets(config.for_finetune(), config.finetune.lora_targets, to_merge=True)
+    check_saving(config.for_merge(), found.expert, expert)
 
 
 def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:

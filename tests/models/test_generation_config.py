@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_read_is_refused(content: str, tmp_path: Path) -> 
         generation_settings("model", tmp_path)
 
 
-@pytest.mark.parametrize("stops", ["</s>", ["</s>"], 2.5, True, {"a": 1}])
+@pytest.mark.parametrize("stops", ["</s>", ["</s>"], 2.5, True, {"a": 1}, -1, [2, -1]])
 def test_stop_tokens_are_numbers(stops: object, tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
     with pytest.raises(ModelError, match="must be the number of a token"):

@@ -205,9 +205,11 @@ def test_a_device_that_is_not_there_is_refused(device: str, monkeypatch: pytest.
 
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     assert pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(ModelError, match="cuda:7 is not usable here: there are 2 CUDA devices, counted from cuda:0"):
+    with pytest.raises(ModelError, match="cuda:7 is not usable here: PyTorch finds 2 of the kind cuda, from cuda:0"):
         pick_device("cuda:7")
 
 
@@ -223,3 +225,12 @@ def test_a_gguf_model_is_an_ordinary_model_once_loaded(smollm2_gguf: Path, tmp_p
         load_tokenizer(source).save_pretrained(tmp_path)
         after = load_model(find_model(str(tmp_path)), MachineSettings(dtype="float32", device="cpu"))(ids).logits
     torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("lost", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")])
+def test_a_model_without_its_tokenizer_is_refused(lost: tuple[str, ...], random_expert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(random_expert, tmp_path / "model")
+    for name in lost:
+        (folder / name).unlink()
+    with pytest.raises(ModelError, match="no tokenizer in"):
+        load_tokenizer(find_model(str(folder)))

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -170,6 +171,52 @@ def test_damaged_files_of_an_adapter_are_refused(
     with pytest.raises(LightReasonerError, match=words) as refused:
         load_adapter(base_of(random_expert), adapter, "the base")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens"]])
+def test_embeddings_that_peft_saves_beside_an_adapter_are_used(
+    targets: list[str], random_expert: Path, tmp_path: Path
+) -> None:
+    trained = get_peft_model(base_of(random_expert), LoraConfig(task_type="CAUSAL_LM", target_modules=targets))
+    embeddings = cast(Any, trained).get_input_embeddings()
+    with torch.no_grad():
+        embeddings.weight[5] += 1  # such as that of a token that was added
+    trained.save_pretrained(str(tmp_path), save_embedding_layers=True)
+    assert any("embed_tokens" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    adapted: Any = load_adapter(base_of(random_expert), tmp_path, "the base")
+    assert torch.equal(adapted.get_input_embeddings().weight, embeddings.weight)
+
+
+def test_two_different_matrices_for_a_tied_one_are_refused(adapter: Path, random_expert: Path) -> None:
+    file = adapter / "adapter_model.safetensors"
+    embeddings = base_of(random_expert).get_input_embeddings().weight.detach()
+    names = ("base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight")
+    saved = {names[0]: embeddings.clone(), names[1]: embeddings + 1}
+    save_file({**load_file(file), **saved}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="has other values than the matrix that the base uses"):
+        load_adapter(base_of(random_expert), adapter, "the base")
+
+
+def test_what_peft_says_about_an_adapter_is_one_line(
+    adapter: Path, random_expert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "of_a_newer_version": 1}))
+    load_adapter(base_of(random_expert), adapter, "the base")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the adapter in ")
+    assert "of_a_newer_version" in line
+
+
+def test_an_adapter_with_biases_is_loaded_without_warnings(
+    random_expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], lora_bias=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        get_peft_model(base_of(random_expert), settings).save_pretrained(str(tmp_path), save_embedding_layers=False)
+    load_adapter(base_of(random_expert), tmp_path, "the base")
+    assert capsys.readouterr().err == ""
 
 
 def test_an_adapter_without_its_settings_is_refused(adapter: Path, random_expert: Path) -> None:

@@ -107,12 +107,12 @@ def test_after_a_divergence_the_advised_settings_may_use_the_folder(
 
 
 def _diverges_at(turn: int) -> Callable[..., float]:
-    turns = iter(range(1, turn + 1))
+    turns, clip = iter(range(1, turn + 1)), finetuning._clipped_norm
 
     def clipped_norm(*arguments: Any) -> float:
         if next(turns) == turn:
             raise TrainingDiverged("the gradient's norm is nan")
-        return 1.0
+        return clip(*arguments)
 
     return clipped_norm
 

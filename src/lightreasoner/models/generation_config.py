@@ -36,7 +36,7 @@ def generation_settings(name: str, folder: Path) -> tuple[GenerationConfig | Non
     if not isinstance(left, dict):
         raise ModelError(f"{name}: {file} is not a JSON object, and it names the stop tokens. Download it again")
     stops = left.get("eos_token_id")
-    if not all(type(token) is int for token in (stops if isinstance(stops, list) else [stops or 0])):
+    if not all(type(token) is int and token >= 0 for token in (stops if isinstance(stops, list) else [stops or 0])):
         raise ModelError(f"{name}: eos_token_id in {file} is {stops!r}; it must be the number of a token, or several")
     return agreeing(left)
 

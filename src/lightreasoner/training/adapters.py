@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -36,6 +37,7 @@ CHECKED_HERE = "|".join(
         "Input and output embeddings are no longer tied",
         "Found missing adapter keys",
         "Some weights of",
+        "Adapter '.*' LoRA tensor",
         "fan_in_fan_out is set to False",
     ]
 )
@@ -142,7 +144,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     if wrong := [key for key, weight in found.items() if not weight.isfinite().all()]:
         raise DataError(f"{folder / ADAPTER_WEIGHTS}: NaN or infinite numbers in {wrong[0]}; its training diverged")
     try:
-        with without_warnings():
+        with _said_in_one_line(folder), without_warnings():
             # Read on the CPU, and moved from there. Weights that are missing or have another shape stay fresh, and are
             # refused below.
             adapted = PeftModel.from_pretrained(base, folder, torch_device="cpu", ignore_mismatched_sizes=True)
@@ -151,18 +153,34 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         raise ModelError(f"the adapter in {folder} cannot be put on {name}: {type(error).__name__}: {line}") from error
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise ModelError(f"the adapter in {folder} is of the kind {adapted.peft_type}, which has no merged form")
-    if difference := weight_difference(adapted, found):
+    if difference := weight_difference(adapted, found, in_base=_saved_of_base(adapted, found)):
         raise ModelError(f"the adapter in {folder} does not fit {name}: {difference}; use the base it was made for")
     return adapted.eval()
 
 
-def weight_difference(adapted: PeftModel, found: Mapping[str, Tensor]) -> str | None:
+def _saved_of_base(adapted: PeftModel, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices of the base that the adapter's file holds, as PEFT has put them into the model.
+
+    PEFT saves embeddings and head beside an adapter that changes them, or whose training added tokens.
+    """
+    base = adapted.state_dict()
+    return {key: base[key] for key in found if key in base}
+
+
+def weight_difference(
+    adapted: PeftModel, found: Mapping[str, Tensor], in_base: Mapping[str, Tensor] | None = None
+) -> str | None:
     """How the names and shapes of saved weights differ from those of the adapter; None where they do not.
 
     PEFT only warns about missing weights and fills in fresh ones.
+
+    Args:
+        adapted: base + adapter.
+        found: the saved weights.
+        in_base: weights of the base that the adapter may bring along; they must be the saved ones by now.
     """
     # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
-    wanted: dict[str, Any] = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    wanted: dict[str, Any] = {**get_peft_model_state_dict(adapted, save_embedding_layers=False), **(in_base or {})}
     if differing := sorted(wanted.keys() ^ found.keys()):
         missing = len(wanted.keys() - found.keys())
         unknown = len(differing) - missing
@@ -170,7 +188,19 @@ def weight_difference(adapted: PeftModel, found: Mapping[str, Tensor]) -> str | 
     for key, weight in wanted.items():
         if weight.shape != found[key].shape:
             return f"{key} is {list(found[key].shape)}, and {list(weight.shape)} is needed"
+    for key, weight in (in_base or {}).items():
+        if not torch.equal(weight.cpu(), found[key].to(weight.dtype)):
+            return f"{key} has other values than the matrix that the base uses in its place"
     return None
+
+
+@contextmanager
+def _said_in_one_line(folder: Path) -> Iterator[None]:
+    """PEFT's other warnings, such as settings of a newer version that it leaves out, in this package's form."""
+    with warnings.catch_warnings(record=True) as told:
+        yield
+    for line in dict.fromkeys(" ".join(str(warning.message).split()) for warning in told):
+        say(f"warning: the adapter in {folder}: {line}")
 
 
 @contextmanager

@@ -78,7 +78,8 @@ def load_labels(data: Path, max_length: int) -> tuple[Provenance, LabelSet]:
     rollouts, steps = (pa.concat_tables(stage.tables(kind)) for kind in ("rollouts", "steps"))
     labels = flatten(Shard(rollouts, steps), max_length)
     if len(labels) == 0:
-        raise DataError(f"{data}: no label to train on ({labels.skipped} skipped as longer than {max_length} tokens)")
+        too_long = f": the prefixes of all {labels.skipped} are longer than {max_length} tokens. Raise --max-length"
+        raise DataError(f"{data}: no label to train on{too_long if labels.skipped else ''}")
     return made, labels
 
 

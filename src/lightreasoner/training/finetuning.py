@@ -288,16 +288,10 @@ def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
     """The device, precision, processes and trackers of this training.
 
     Raises:
-        ConfigError: see `check_trackers`.
-        ModelError: float16 without a CUDA device.
+        LightReasonerError: see `check_machine`.
     """
-    check_trackers(config.report_to)
-    device = loading.pick_device(config.device)
-    dtype = loading.pick_dtype(config)
-    if dtype == torch.float16 and device.type != "cuda":
-        raise ModelError(
-            "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
-        )
+    check_machine(config)
+    device, dtype = loading.pick_device(config.device), loading.pick_dtype(config)
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training in this process
     # Accelerate would take the first device of the machine. `torchrun` gives each process a device of its own.
     chosen = {} if "LOCAL_RANK" in os.environ else {"accelerate_torch_device": device}
@@ -320,6 +314,21 @@ def _start_trackers(accelerator: Accelerator, project: str, config: FinetuneConf
     except Exception as error:  # each tracker raises its own types, for a missing login or network
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError(f"--report-to {' '.join(config.report_to)}: cannot start ({reason})") from error
+
+
+def check_machine(config: FinetuneConfig) -> None:
+    """Check that this machine has what a training with these settings needs.
+
+    Raises:
+        ConfigError: see `check_trackers`.
+        ModelError: the device is not there, or float16 without a CUDA device.
+    """
+    check_trackers(config.report_to)
+    device = loading.pick_device(config.device)
+    if loading.pick_dtype(config) == torch.float16 and device.type != "cuda":
+        raise ModelError(
+            "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
+        )
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -62,7 +62,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             f"the adapter was trained on {training.settings.model}, which is not {config.model} as it is now "
             f"({changed}); an adapter fits its own base only"
         )
-    dtype_name = _dtype_on_disk(config, source)
+    tokenizer = load_tokenizer(source, config)
+    dtype_name = check_saving(config, source, tokenizer)
     request = {
         "base": config.model,
         "base_sha256": content_hash(files),
@@ -75,10 +76,6 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         if config.out.exists():
             return _earlier_merge(config.out, request)
         started = time.perf_counter()
-        tokenizer = load_tokenizer(source, config)
-        with _saving(config.model), tempfile.TemporaryDirectory() as trial:  # before the work
-            empty_model(source, config).config.save_pretrained(trial)
-            tokenizer.save_pretrained(trial)
         merged, figures = _merged(config, source, adapter, tokenizer, getattr(torch, dtype_name))
         _set_generation(merged, tokenizer, source)
         with new_folder(config.out, sum(parameter.nbytes for parameter in merged.parameters())) as folder:
@@ -98,6 +95,11 @@ def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:
     is_in_run = path.name == ADAPTER and (path.parent / "manifest.json").is_file()
     run = path.parent if is_in_run else path / "finetune"
     folder = run / ADAPTER if run.is_dir() else path
+    if not (folder / ADAPTER_WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
+        raise DataError(
+            f"{folder}: the adapter needs safetensors, and there is only adapter_model.bin: a pickle, which can run "
+            "code when it is read. Convert it first"
+        )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise DataError(f"no {ADAPTER_WEIGHTS} in {folder}; finish `lightr finetune` first, or check the path")
     if not run.is_dir():
@@ -124,13 +126,24 @@ class Figures(NamedTuple):
     rounded: Tensor
 
 
-def _dtype_on_disk(config: MergeConfig, source: ModelSource) -> str:
+def check_saving(config: MergeConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Check before the work that a model like the base can be saved.
+
+    Returns:
+        The precision of the merged weights on disk.
+
+    Raises:
+        ModelError: nothing can be merged in the base's precision, or transformers refuses to save its settings.
+    """
     name = weights_dtype(source) if config.merge_dtype == "auto" else config.merge_dtype
     if name not in {str(dtype).removeprefix("torch.") for dtype in LARGEST_ROUNDED}:
         raise ModelError(
             f"the weights of {config.model} are {name}, in which nothing can be merged; "
             "give --merge-dtype float32, bfloat16 or float16"
         )
+    with _saving(config.model), tempfile.TemporaryDirectory() as trial:
+        empty_model(source, config).config.save_pretrained(trial)
+        tokenizer.save_pretrained(trial)
     return name
 
 
