@@ -35,7 +35,8 @@ def test_the_identity_holds_what_decides_and_nothing_else() -> None:
     assert SAMPLE.identity() == {
         "expert": "e", "expert_revision": None, "amateur": "a", "amateur_revision": None, "vocabulary": "strict",
         "dtype": "auto", "dataset": "d",
-        "cue": configs.DEFAULT_CUE, "max_new_tokens": 128, "divergence_beta": 0.4, "plausibility_alpha": 0.2,
+        "cue": configs.DEFAULT_CUE, "max_new_tokens": 128, "stop_strings": [], "divergence_beta": 0.4,
+        "plausibility_alpha": 0.2,
         "temperature": 0.0, "top_p": 1.0, "top_tokens": 5, "seed": 42,
     }  # fmt: skip
 

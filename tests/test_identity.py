@@ -15,7 +15,6 @@ from lightreasoner.config import BaselineConfig, EvaluateConfig, FinetuneConfig,
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate
-from lightreasoner.runs import claims
 from lightreasoner.runs.files import file_hash
 from lightreasoner.samples.baselines import baseline
 from lightreasoner.samples.sampling import sample
@@ -277,7 +276,7 @@ def on_day(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             def now(cls, tz: tzinfo | None = None) -> Any:
                 return datetime(2026, 3, day, 12, tzinfo=tz)
 
-        monkeypatch.setattr(claims, "datetime", Clock)
+        monkeypatch.setattr("lightreasoner.runs.manifest.datetime", Clock)
 
     return set_clock
 

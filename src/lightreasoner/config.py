@@ -118,7 +118,8 @@ class MachineSettings(Config):
     device: Place[str] = "auto"
     """cuda, cuda:1, mps or cpu. auto: the first that is available."""
     trust_remote_code: Place[bool] = False
-    """Run Python code of a model, with all your rights; code from the Hub only at a commit given as revision."""
+    """Run Python code from a model repository, with all your rights. Off: such a model is refused. Code from the Hub
+    runs only at a commit given as revision."""
 
 
 class SampleSettings(Config):
@@ -178,8 +179,7 @@ class FinetuneSettings(Config):
     labels_per_step: Decides[Count] = 16
     """Labels per optimizer step, exactly (paper: 16)."""
     labels_per_forward: Decides[Count] = 8
-    """Labels of one rollout that share a forward pass, at most. 1: the paper's independent samples, several times
-    slower."""
+    """Most labels of one rollout in a forward pass. 1: the paper's independent samples, several times slower."""
     tokens_per_micro_batch: Speed[Count | None] = None
     """Tokens per forward and backward pass. Default: by device. Changes speed and memory only."""
     learning_rate: Decides[Positive] = 5e-5

@@ -167,7 +167,7 @@ def _is_meant(name: str, known: str) -> bool:
 
 def _explain(config: type[BaseModel], problem: Any, advice: str) -> str:
     """One clause of an error message, for one finding of pydantic."""
-    path = [str(part) for part in problem["loc"]]
+    path = [part for part in map(str, problem["loc"]) if not part.isdecimal()]  # no places in lists
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key}: {_nearest_key(path[-1], config, path[:-1])}"
@@ -178,8 +178,7 @@ def _explain(config: type[BaseModel], problem: Any, advice: str) -> str:
         return f"{key}: {problem['ctx']['error']}".removeprefix(": ")
     if problem["type"] == "literal_error":
         choices = re.findall("'(.+?)'", problem["ctx"]["expected"])
-        name = ".".join(part for part in path if not part.isdecimal())
-        return f"{name} = {problem['input']!r}: {nearest(str(problem['input']), choices, 'values')}"
+        return f"{key} = {problem['input']!r}: {nearest(str(problem['input']), choices, 'values')}"
     return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

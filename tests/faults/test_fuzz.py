@@ -196,7 +196,7 @@ TEXTS = st.text(max_size=80) | st.lists(PIECES | st.text(max_size=5), max_size=3
 @bounded
 @given(text=TEXTS)
 def test_answers_are_found_in_any_text(text: str) -> None:
-    for extract in (extract_answer, stated_answer, last_boxed, extract_choice, toolkit.extract, toolkit.choice_letter):
+    for extract in (extract_answer, stated_answer, last_boxed, extract_choice, toolkit.extract, toolkit.choice):
         only_our_errors(lambda extract=extract: extract(text))  # type: ignore[misc]
 
 

@@ -73,8 +73,7 @@ def read_file(path: Path) -> Iterator[Row]:
     elif start == b"ARROW1":
         suffix = ".arrow"
     elif suffix not in READERS:
-        with _opened(path) as lines:
-            first = next((line for line in lines if line.strip()), b"")
+        first = next((line for line in _lines(path) if line.strip()), b"")
         if first.removeprefix(BOM_UTF8).lstrip()[:1] not in (b"[", b"{"):
             raise DataError(
                 f"{path}: the name does not end in {', '.join(READERS)}, and the content is not JSON. Rows are read "

@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,13 +69,31 @@ class StopCheck:
 
     def __init__(self, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None, device: torch.device) -> None:
         self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long, device=device)
-        strings = list(decoding.stop_strings)
-        self._strings: Any = StopStringCriteria(tokenizer, strings) if strings and tokenizer else None
+        strings = decoding.stop_strings
+        self._ends_text = text_check(strings, tokenizer) if strings and tokenizer else None
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Check the newest token of each row."""
         finished = torch.isin(tokens[:, -1], self._stop_ids)
-        return finished | self._strings(tokens, None) if self._strings else finished
+        return finished | self._ends_text(tokens, None) if self._ends_text else finished
+
+
+def text_check(strings: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Callable[[Tensor, Any], Tensor]:
+    """A check for rows that have just completed a stop string, as transformers' `generate` takes it.
+
+    `StopStringCriteria` looks the ends of texts up by token, without leaving the device. It refuses some tokenizers,
+    such as those that join words with spaces; for them the newest tokens are decoded.
+    """
+    try:
+        return StopStringCriteria(tokenizer, list(strings))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError):
+        longest = max(map(len, strings)) + 1  # tokens; each has a character or more
+
+        def decoded(tokens: Tensor, scores: Any) -> Tensor:
+            texts = tokenizer.batch_decode(tokens[:, -longest:], skip_special_tokens=True)
+            return torch.tensor([any(stop in text for stop in strings) for text in texts], device=tokens.device)
+
+        return decoded
 
 
 def until_stop(ids: TokenIds, decoding: Decoding, tokenizer: PreTrainedTokenizerBase | None) -> TokenIds:

@@ -6,9 +6,17 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from lightreasoner.inference.generation import Decoding, Generation, TokenIds, left_padded, stream_seed, until_stop
+from lightreasoner.inference.generation import (
+    Decoding,
+    Generation,
+    TokenIds,
+    left_padded,
+    stream_seed,
+    text_check,
+    until_stop,
+)
 from lightreasoner.inference.packing import same_logits
 
 
@@ -40,7 +48,6 @@ class PaddedEngine:
             max_new_tokens=decoding.max_new_tokens,
             eos_token_id=list(decoding.stop_ids) or None,
             pad_token_id=pad,
-            stop_strings=list(decoding.stop_strings) or None,
             do_sample=decoding.temperature > 0,
             **(sampling if decoding.temperature else {}),
         )
@@ -49,10 +56,18 @@ class PaddedEngine:
         numbered = [] if device.type in ("cpu", "mps") else [device]
         with torch.inference_mode(), torch.random.fork_rng(numbered, device_type=device.type):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
-            more = {"tokenizer": self.tokenizer} if decoding.stop_strings else {}
-            output: torch.Tensor = _generate(self.model, input_ids, mask, settings, **more)
+            criteria = self._stopping(decoding, input_ids.shape[1])
+            output: torch.Tensor = _generate(self.model, input_ids, mask, settings, stopping_criteria=criteria)
         rows: list[TokenIds] = output[:, input_ids.shape[1] :].tolist()
         return rows
+
+    def _stopping(self, decoding: Decoding, prompt: int) -> StoppingCriteriaList:
+        """Stop texts in the responses, which begin at token `prompt`."""
+        if not decoding.stop_strings:
+            return StoppingCriteriaList()
+        assert self.tokenizer is not None
+        check = text_check(decoding.stop_strings, self.tokenizer)
+        return StoppingCriteriaList([lambda tokens, scores, **_: check(tokens[:, prompt:], scores)])
 
 
 def decoded_together(prompts: Sequence[TokenIds], *models: PreTrainedModel) -> list[list[int]]:
