@@ -385,6 +385,9 @@ TOWERS = (
     r"\int_0^{\infty} \frac{\sin(x^3+\ln x)}{\sqrt{1+x^7}} dx",
     r"\lim_{x\to\infty} \frac{x!}{x^x \Gamma(x)}",
     "(x+y+z+w)^{200}",
+    "(x+y+z+w)^{999}",
+    r"\prod_{n=1}^{5000} (x+n)",
+    r"\sum_{n=1}^{9999} \frac{1}{n^3}",
     "(" * 200 + "x" + ")" * 200,
 )
 GOLDS: tuple[tuple[str, AnswerKind, str], ...] = (

@@ -245,6 +245,17 @@ def _different_kinds(answer: str, gold: str) -> bool | None:
     return False if all(variables) and variables[0].isdisjoint(variables[1]) else None
 
 
+# Powers of powers and factorials that no one writes as an answer, and that SymPy would compute until its time limit.
+_TOO_LARGE = re.compile(
+    r"\^[{(+-]*\d{5,}|\^[{(+-]*\d{2,}[})]*[\^!]|(?:\^[{(+-]*\d+[})]*){2}\^"  # 2^{99999}, 9^{99^9}, 9^{9^{9^9}}
+    r"|\d{5,}[)}]*!|![)}]*!"  # 99999!, 9!!!
+)
+
+
+def _beyond_computing(answer: str, gold: str) -> bool | None:
+    return False if _TOO_LARGE.search(answer) and not _TOO_LARGE.search(gold) else None
+
+
 def _long_answers(answer: str, gold: str) -> bool | None:
     return False if len(answer) > LONGEST_EXPRESSION else None
 
@@ -257,6 +268,12 @@ def _formulas(answer: str, gold: str) -> bool:
 
 COMPARISONS: tuple[Comparison, ...] = (
     Comparison("long answers", _long_answers, ("x+" * LONGEST_EXPRESSION, "x", False), "Longer than any gold answer."),
+    Comparison(
+        "numbers beyond computing",
+        _beyond_computing,
+        ("9^{9^{9^9}}", "9", False),
+        "They have more digits than any gold answer.",
+    ),
     Comparison(
         "approximations",
         _approximations,
