@@ -42,6 +42,11 @@ def test_nothing_from_a_stop_text_on_is_shown() -> None:
         printed(QUESTION, stop_strings=[*map(chr, range(32, 127)), "\n"])
 
 
+def test_a_question_beyond_the_context_is_refused() -> None:
+    with pytest.raises(DataError, match="the question is longer than the context of 512 tokens"):
+        printed("How many? " * 300)
+
+
 def test_the_heat_map_shows_the_values_that_sampling_writes(tmp_path: Path) -> None:
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"question": QUESTION}))

@@ -136,6 +136,7 @@ def test_bad_input_gives_one_line(arguments: tuple[str, ...], message: str, tmp_
         ({"chat_template": "absent.jinja"}, ConfigError, "absent.jinja"),
         ({"finetune": {"lora_targets": ["q_proj", "v_porj"]}}, ModelError, "v_proj"),
         ({"finetune": {"max_length": 16}}, DataError, "no label could be trained on. Raise it above"),
+        ({"sample": {"max_new_tokens": 500}}, DataError, "Lower --max-new-tokens to 4"),
         ({"dtype": "float16", "device": "cpu"}, ModelError, "float16 needs a CUDA device"),
     ],
 )

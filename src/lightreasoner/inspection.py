@@ -20,7 +20,7 @@ from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection
 from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.samples.folder import Label, ScoredRollout, scored_rollouts
-from lightreasoner.samples.sampling import Prompted, Sampler
+from lightreasoner.samples.sampling import Prompted, Sampler, refuse_if_none_fits
 
 # Style of each KL class, in the colours of the report; legible on dark and light terminals.
 PALE = ("#f5f9d8", "#e3f3b4", "#bfe5b5", "#7fcdbb", "#45b4c2", "#4aa0cf")
@@ -63,8 +63,10 @@ def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     stops = template.stops(load_generation_config(source), config.stop_strings)
     problem = make_problem(config.question)
     settings = config.model_dump(include=set(SampleConfig.model_fields))
-    sampler = Sampler.of(load_pair(config), template, stops, SampleConfig(**settings, dataset="-", out=Path("-")))
-    (shard,) = sampler.run([Prompted(problem, template.encode(problem.question))])
+    pair, prompt_ids = load_pair(config), template.encode(problem.question)
+    refuse_if_none_fits([len(prompt_ids)], pair.context_length, config.max_new_tokens)
+    sampler = Sampler.of(pair, template, stops, SampleConfig(**settings, dataset="-", out=Path("-")))
+    (shard,) = sampler.run([Prompted(problem, prompt_ids)])
     (scored,) = scored_rollouts(shard)
     if not len(scored.kl):
         raise DataError(

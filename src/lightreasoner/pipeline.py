@@ -13,7 +13,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
-from lightreasoner.models.loading import check_weights, find_pair, load_tokenizer
+from lightreasoner.models.loading import check_weights, context_length, empty_model, find_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.source import is_on_hub
@@ -24,7 +24,7 @@ from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
-from lightreasoner.samples.sampling import read_problems, sample
+from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge
@@ -93,8 +93,10 @@ def check(config: RunConfig, *, download: bool = True) -> None:
     expert, amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
     share_vocabulary(expert, amateur, rule=config.vocabulary)
     template = PromptTemplate(expert, config.cue, config.chat_template)
-    shortest = min(len(template.encode(problem.question)) for problem in problems)
-    if shortest > config.finetune.max_length:
+    lengths = [len(template.encode(problem.question)) for problem in problems]
+    contexts = [context_length(empty_model(source, config)) for source in (found.expert, found.amateur)]
+    refuse_if_none_fits(lengths, min(contexts), config.sample.max_new_tokens)
+    if (shortest := min(lengths)) > config.finetune.max_length:
         raise DataError(
             f"the shortest prompt has {shortest} tokens and --finetune.max-length is {config.finetune.max_length}, so "
             f"no label could be trained on. Raise it above {shortest}"

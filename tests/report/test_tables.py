@@ -76,6 +76,12 @@ def test_an_evaluation_says_how_many_answers_were_cut_off_and_how_long_they_are(
     assert "--max-answer-tokens" in warning
 
 
+def test_an_evaluation_says_how_many_prompts_were_beyond_the_context() -> None:
+    lines = evaluation_lines({"chat/gsm8k": {**FIGURES, "prompt_too_long": 6}, "chat/svamp": FIGURES})
+    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    assert "chat/gsm8k: no answer to 6 prompts" in warning
+
+
 def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:
     rows = benchmark_rows()
     assert rows["mmlu_stem"] | {"source": "", "items_sha256": ""} == {

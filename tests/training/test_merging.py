@@ -143,6 +143,23 @@ def test_rounding_that_hides_the_adapter_is_said(
     assert "rounding to bfloat16 changes the model by" in capsys.readouterr().err
 
 
+def test_an_adapter_that_changes_nothing_is_said(
+    run: Path, random_expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = shutil.copytree(run / "finetune" / "adapter", tmp_path / "fresh")
+    file = adapter / "adapter_model.safetensors"
+    weights = {name: torch.zeros_like(value) for name, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    assert merge(config_for(adapter, random_expert, tmp_path / "merged"))["adapter_kl"] == 0
+    assert "changes nothing; its training had no effect" in capsys.readouterr().err
+
+
+def test_an_adapter_in_a_pickle_is_refused_as_one(random_expert: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(DataError, match="needs safetensors, and there is only adapter_model.bin"):
+        merge(config_for(tmp_path, random_expert, tmp_path / "merged"))
+
+
 @pytest.mark.parametrize(
     ("settings", "dropped"),
     [

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     GgufConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -123,13 +125,22 @@ def empty_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> 
     """
     _check_code(source, machine)
     with _loading(f"the configuration of {source.name}"), torch.device("meta"):
-        config = AutoConfig.from_pretrained(
-            source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
-        )
+        if source.gguf_file:
+            modified = (source.folder / source.gguf_file).stat().st_mtime_ns
+            config = deepcopy(_gguf_config(source.folder, source.gguf_file, modified))
+        else:
+            config = AutoConfig.from_pretrained(source.folder, trust_remote_code=machine.trust_remote_code)
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, trust_remote_code=machine.trust_remote_code
         )
     return cast(PreTrainedModel, model)
+
+
+@cache
+def _gguf_config(folder: Path, file: str, modified: int) -> PreTrainedConfig:
+    """The configuration in a GGUF file, which takes seconds to read; `modified` is the time of its last change."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, gguf_file=file)
+    return config
 
 
 def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> int | None:

@@ -21,7 +21,7 @@ from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.model import Accuracy, Cost, Report
-from lightreasoner.report.tables import cut_off_warnings
+from lightreasoner.report.tables import length_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
@@ -244,7 +244,7 @@ def _score(evaluated: Evaluated | None, judge: JudgeName | None) -> Interval | N
 
 def _cut_off(run: RunFolder) -> list[str]:
     """Warnings of the evaluations that there are, where there is no comparison."""
-    return cut_off_warnings({f"{one.prompt}/{one.benchmark.name}": one.figures for one in (*run.before, *run.after)})
+    return length_warnings({f"{one.prompt}/{one.benchmark.name}": one.figures for one in (*run.before, *run.after)})
 
 
 def _lengths(evaluated: Evaluated | None) -> Mapping[str, float | None]:

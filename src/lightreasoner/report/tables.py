@@ -35,17 +35,24 @@ def evaluation_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if len(names) == 1:  # no average of one
         header, rows = header[:-1], [row[:-1] for row in rows]
     details = (_details(key, figures) for key, figures in results.items())
-    return [*table(header, rows), "", *details, *(f"warning: {text}" for text in cut_off_warnings(results))]
+    return [*table(header, rows), "", *details, *(f"warning: {text}" for text in length_warnings(results))]
 
 
-def cut_off_warnings(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A warning for each benchmark of an evaluation where more than `MOST_CUT_OFF` of the answers were cut off."""
-    return [
+def length_warnings(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A warning for each benchmark where more than `MOST_CUT_OFF` of the answers were cut off, or prompts too long."""
+    cut_off = [
         f"{key}: {100 * share:.1f} % of the answers were cut off at the length limit, so their accuracy is that of the "
         "limit too. Raise --max-answer-tokens, with another --out"
         for key, figures in results.items()
         if (share := figures.get("cut_off") or 0) > MOST_CUT_OFF
     ]
+    too_long = [
+        f"{key}: no answer to {count} prompts, which are too long for the model's context; they count as wrong. Leave "
+        "these problems out, or use a model with a longer context"
+        for key, figures in results.items()
+        if (count := figures.get("prompt_too_long") or 0)
+    ]
+    return [*cut_off, *too_long]
 
 
 def comparison_lines(result: Mapping[str, Any]) -> list[str]:

@@ -139,22 +139,35 @@ def _fitting(prompted: Sequence[Prompted], pair: Pair, config: SampleConfig) -> 
     """
     context, rollout = pair.context_length, config.max_new_tokens
     lengths = [len(item.prompt_ids) for item in prompted]
+    refuse_if_none_fits(lengths, context, rollout)
     fitting = [item for item, length in zip(prompted, lengths, strict=True) if length + rollout <= context]
-    if not fitting:
-        shortest = min(lengths)
-        who = f"all {len(prompted)} questions are" if len(prompted) > 1 else "the question is"
-        all_of_them = f"{who} longer than the context of {context} tokens"
-        if shortest >= context:
-            raise DataError(
-                f"{all_of_them}: the shortest prompt has {shortest}. Give shorter questions or other models"
-            )
-        raise DataError(
-            f"{all_of_them}, with the rollout: the shortest prompt has {shortest} and --max-new-tokens is {rollout}. "
-            f"Lower --max-new-tokens to {context - shortest} or less"
-        )
     if too_long := len(prompted) - len(fitting):
         say(f"{too_long} questions skipped: with the rollout they are longer than {context} tokens")
     return fitting
+
+
+def refuse_if_none_fits(lengths: Sequence[int], context: float, rollout: int) -> None:
+    """Refuse questions of which none fits in the context.
+
+    Args:
+        lengths: tokens of each prompt.
+        context: tokens that both models were made for.
+        rollout: most tokens of a response.
+
+    Raises:
+        DataError: none fits together with a rollout.
+    """
+    shortest = min(lengths)
+    if shortest + rollout <= context:
+        return
+    who = f"all {len(lengths)} questions are" if len(lengths) > 1 else "the question is"
+    all_of_them = f"{who} longer than the context of {context} tokens"
+    if shortest >= context:
+        raise DataError(f"{all_of_them}: the shortest prompt has {shortest}. Give shorter questions or other models")
+    raise DataError(
+        f"{all_of_them}, with the rollout: the shortest prompt has {shortest} and --max-new-tokens is {rollout}. "
+        f"Lower --max-new-tokens to {context - shortest} or less"
+    )
 
 
 def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[str, Any]) -> str:

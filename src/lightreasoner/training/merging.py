@@ -183,6 +183,8 @@ def _merged(
         line = str(error).strip().partition("\n")[0]
         raise ModelError(f"the adapter in {adapter} cannot be merged into {config.model}: {line}") from error
     effect = _mean_kl(expected, untouched)
+    if not effect:
+        say(f"warning: the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
     _refuse_difference(
         _mean_kl(expected, _log_probabilities(merged, tokenizer)),
         min(max(effect / 1000, SMALLEST_IN_FLOAT32), LARGEST_IN_FLOAT32),
