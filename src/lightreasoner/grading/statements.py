@@ -16,8 +16,7 @@ _IS = r"(?:is|are|equals|should be|must be|would be|will be|comes to|comes out t
 _ANNOUNCEMENT = re.compile(
     rf"""\b(?:answer|final\ result|ans)\b(?:[*_]{{1,3}})?(?:[*_\s]{{0,4}}?{_IS}|\s{{0,3}}(?:[:：]|=(?!=)))
     |\banswers?\b(?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?\s(?:{_IS})  # the answer to the question is
-    |^[\#>*_\ \t]{{0,12}}(?:(?:the|my|final|correct)\ ){{0,3}}answers?[*_:\ \t]{{0,6}}\n  # a heading
-    |^\#{{4}}(?!\#)(?P<hashes>)  # the form of GSM8K's solutions
+    |\#{{4}}(?!\#)  # the form of GSM8K's solutions
     |答案(?:是|为|：|:)""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
@@ -25,21 +24,10 @@ CHOICE_ANNOUNCEMENT = re.compile(
     rf"{_ANNOUNCEMENT.pattern}|\b(?:option|choice)\b\s{{1,3}}(?:{_IS})",
     _ANNOUNCEMENT.flags,
 )
-_KEYS = (
-    "nswer",
-    "NSWER",
-    "####",
-    "inal result",
-    "inal Result",
-    "ns:",
-    "ns =",
-    "NS:",
-    "答案",
-    "option",
-    "choice",
-    "hoice:",
-)
-_REACH = 30  # characters between the start of an announcement and its key word; four times as many to its end
+_HEADING = re.compile(r"[#>*_ \t]{0,12}(?:(?:the|my|final|correct) ){0,3}answers?[*_: \t]{0,6}\n", re.IGNORECASE)
+# Parts of the words that announcements begin with, and how many letters stand before them.
+_KEYS = {"nswer": 1, "NSWER": 1, "inal result": 1, "inal Result": 1, "ns:": 1, "ns =": 1, "NS:": 1}
+_KEYS |= {"####": 0, "答案": 0, "option": 0, "choice": 0, "hoice:": 1}
 
 # "If the answer is 5, …" announces nothing.
 _HYPOTHESIS = re.compile(
@@ -126,18 +114,18 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
 
 
 def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    """The announcements from the last to the first: the pattern is tried only near its key words, which is faster."""
+    """The announcements from the last to the first: the patterns are tried only at key words, which is faster."""
     last = {word: text.rfind(word) for word in _KEYS}
     for _ in range(MOST_KEY_WORDS):
-        key = max(last.values())
-        if key < 0:
+        word = max(last, key=last.__getitem__)
+        place = last[word]
+        if place < 0:
             return
-        near = announcement.finditer(text, max(0, key - _REACH), key + 4 * _REACH)
-        found = next((match for match in near if match.start() <= key < match.end()), None)
-        if found:
+        line = text.rfind("\n", 0, place) + 1
+        found = announcement.match(text, max(0, place - _KEYS[word])) or _HEADING.match(text, line)
+        if found and (found[0] != "####" or found.start() == line):
             yield found
-        end = found.start() if found else key
-        last |= {word: text.rfind(word, 0, end) for word, place in last.items() if place >= end}
+        last |= {word: text.rfind(word, 0, place) for word, position in last.items() if position >= place}
 
 
 def without_reason(text: str) -> str:
@@ -226,7 +214,7 @@ def _is_title(text: str, announcement: re.Match[str], answer: str, rest: str) ->
     if answer[0] in "$\\":
         return False
     more = bool(rest.strip(_MARKUP).partition("\n")[2].strip())
-    if announcement["hashes"] is not None:
+    if announcement[0] == "####":
         return more and (_PROSE.search(before_digit) is not None or _NUMBERED.match(rest) is not None)
     labels = announcement[0].rstrip().endswith((":", "："))
     starts = not text[: announcement.start()].strip(_MARKUP)
