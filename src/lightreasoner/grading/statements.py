@@ -17,7 +17,9 @@ _ANNOUNCEMENT = re.compile(
     rf"""\b(?:answer|final\ result|ans)\b(?:[*_]{{1,3}})?(?:[*_\s]{{0,4}}?{_IS}|\s{{0,3}}(?:[:：]|=(?!=)))
     |\banswers?\b(?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?\s(?:{_IS})  # the answer to the question is
     |\#{{4}}(?!\#)  # the form of GSM8K's solutions
-    |答案(?:是|为|：|:)""",
+    |(?:答案|正解|答え|정답)[*_]{{0,3}}(?:是|为|為|は|은|：|:)
+    |\b(?:antwort|respuesta|réponse|risposta|resposta|ответ)\b(?:\s\w+)?[*_]{{0,3}}
+        (?:\s(?:ist|lautet|es|est|è|é)\b[:：]?|\s{{0,3}}[:：])""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 CHOICE_ANNOUNCEMENT = re.compile(
@@ -27,6 +29,17 @@ CHOICE_ANNOUNCEMENT = re.compile(
 _HEADING = re.compile(r"[#>*_ \t]{0,12}(?:(?:the|my|final|correct) ){0,3}answers?[*_: \t]{0,6}\n", re.IGNORECASE)
 # Parts of the words that announcements begin with, and how many letters stand before them.
 _KEYS = {"nswer": 1, "NSWER": 1, "inal result": 1, "inal Result": 1, "ns:": 1, "ns =": 1, "NS:": 1}
+_KEYS |= {
+    "ntwort": 1,
+    "espuesta": 1,
+    "éponse": 1,
+    "isposta": 1,
+    "esposta": 1,
+    "твет": 1,
+    "正解": 0,
+    "答え": 0,
+    "정답": 0,
+}
 _KEYS |= {"####": 0, "答案": 0, "option": 0, "choice": 0, "hoice:": 1}
 
 # "If the answer is 5, …" announces nothing.
@@ -78,6 +91,8 @@ _GOES_ON_AFTER_STOP = re.compile(r"\.\s*[\d$£€\\a-z-]")
 # Markdown's bold marks, but not double asterisks for a power: "x**2", "(x+1)**2".
 _BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![\w({\\])")
 
+_PICTURES = re.compile("[\u2600-\u27bf\u2b50\ufe0f\U0001f300-\U0001faff]")  # ticks and emoji
+
 # Reasons and remarks, behind any answer and behind a quantity.
 _REASON = re.compile(
     r"""[,\s]\s*\(?(?:because|since|whereas|hence|thus|therefore|rather\ than|instead\ of|i\.e\.|namely
@@ -88,7 +103,8 @@ _REASON = re.compile(
 _REMARK = re.compile(
     r"""\s+(?:for|from|with|when|where|which|if|after|before|at|on|in|out|of|than|per|each|every|that|using|making|so
         |not|but|as|left|remaining|altogether|together|is|are|was|were|will|by\ \w+ing)\b(?=\s*\S)
-    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})|\s\((?=[^)]*(?:(?<![\\A-Za-z])[A-Za-z]{3}|=))""",
+    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})
+    |\s\((?=[^)]*(?:(?<![\\A-Za-z])[A-Za-z]{3}|=|\d\s*[×*+/−–-]\s*[$£€]?\d))""",
     re.IGNORECASE | re.VERBOSE,
 )
 _YES_NO = re.compile(r"(?:yes|no|true|false)(?=\s*,)", re.IGNORECASE)
@@ -194,7 +210,7 @@ def _sentence(text: str) -> str | None:
     if end is not None and end[0] == "?":
         return None
     sentence = without_reason(line[: end.start()] if end else line)
-    return _BOLD.sub("", sentence).strip(" \t*_`") or None
+    return _PICTURES.sub("", _BOLD.sub("", sentence)).strip(" \t*_`") or None
 
 
 def _is_abbreviation(line: str, stop: int) -> bool:
