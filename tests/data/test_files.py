@@ -326,4 +326,4 @@ def test_an_arrow_file_with_damaged_offsets_is_refused_and_does_not_crash(tmp_pa
 )
 def test_csv_with_quotation_marks_in_unusual_places(content: str, row: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(content)
-    assert [fields for _, fields in read_file(tmp_path / "rows.csv")] == [row]
+    assert [fields for _, fields in read_path(tmp_path / "rows.csv", "test")] == [row]
