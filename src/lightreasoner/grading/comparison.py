@@ -276,6 +276,8 @@ def _different_kinds(answer: str, gold: str) -> bool | None:
     is_number = [parse_quantity(side) is not None for side in (answer, gold)]
     if _BOUND.search(answer) or _BOUND.search(gold):
         return None
+    if _PRODUCT.fullmatch(answer) and _PRODUCT.fullmatch(gold):
+        return False  # the same one has the same text
     if any(is_number):
         other = plain(answer if is_number[1] else gold)
         formula = "=" not in other and (_VARIABLE.search(other) or (is_number[0] and _PRODUCT.fullmatch(gold)))

@@ -12,7 +12,7 @@ from functools import partial
 from lightreasoner.grading import boxes
 from lightreasoner.grading.boxes import boxed_answer, last_boxed
 from lightreasoner.grading.number_words import SCALES, SMALL_NUMBERS
-from lightreasoner.grading.numbers import AMOUNT, parse_number
+from lightreasoner.grading.numbers import AMOUNT
 from lightreasoner.grading.reasoning import visible_answer
 from lightreasoner.grading.statements import CHOICE_ANNOUNCEMENT, FORMULA, is_formula, stated
 
@@ -114,9 +114,9 @@ _MINUS = (
 )
 _TIMES_TEN_TO = r"\s{0,2}(?:×|\\times|[*x])\s{0,2}10\s?(?:\^\s?\{?[-−]?\d+\}?|[⁰¹²³⁴-⁹⁻]+)"
 _LAST_NUMBER = re.compile(
-    rf"{_MINUS}?(?:\\?[$£€]\s?)?"
+    rf"{_MINUS}?(?:\\?[$£€]\s?)?(?<![A-Za-z]\^)(?<![A-Za-z]\^\{{)"
     rf"(?:{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])|{AMOUNT}(?:\s\d+/\d+|\s*/\s*\d+|{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
-    rf"(?:{_TIMES_TEN_TO}|[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
+    rf"(?:{_TIMES_TEN_TO}|\s?[万萬만亿億억]|[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
 )
 
 
@@ -146,27 +146,18 @@ def _without_last_reason(text: str, answer: re.Pattern[str]) -> str:
     return text[: reason.start()] if answer.search(sentence) else text
 
 
-_BOLD = re.compile(r"\*\*(?=[^\s*])([^*\n:]{1,200})(?<=\S)\*\*(?!\s?:)(?![^.!?\n]*\d)")
-
-
-def _bold_at_end(text: str) -> str | None:
-    """The last bold words of the last line, if no number follows in their sentence."""
-    end = len(text.rstrip())
-    found = _BOLD.findall(text, max(text.rfind("\n", 0, end) + 1, end - LONGEST_LINE), end)
-    return found[-1].strip() if found else None
-
-
-def _bold_number(text: str, holds_answer: HoldsAnswer) -> str | None:
-    bold = _bold_at_end(text)
-    return bold if bold and parse_number(bold) is not None else None
+_BOLD = re.compile(r"\*\*(?=[^\s*])([^*\n:]{1,200})(?<=\S)\*\*(?!\s?:)(?!(?!\s(?:for|where|when|if)\b)[^.!?\n]*\d)")
 
 
 def _bold_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
-    bold = _bold_at_end(text)
-    return bold if bold and _DIGIT_OR_SIGN.search(bold) and not _PROSE.search(bold) else None
+    """The last bold words of the last line, if they begin with mathematics, and no number follows in their sentence."""
+    end = len(text.rstrip())
+    found = _BOLD.findall(text, max(text.rfind("\n", 0, end) + 1, end - LONGEST_LINE), end)
+    bold = found[-1].strip() if found else ""
+    return bold if _DIGIT_OR_SIGN.search(bold) and not _PROSE.match(bold) else None
 
 
-_DIGIT_OR_SIGN = re.compile(r"[\d\\^=+*/<>√π]")
+_DIGIT_OR_SIGN = re.compile(r"[\d\\^=+*/<>√π²³]")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{3,}")
 
 
@@ -235,12 +226,6 @@ def _inside(formula: re.Match[str]) -> str:
 
 NUMBER: tuple[Rule, ...] = (
     Rule(
-        "the bold number of the last line",
-        _bold_number,
-        ("There are **36 sheep** left. That is 40 - 4.", "36 sheep"),
-        "Markdown marks a result so. Bold words before a colon are titles.",
-    ),
-    Rule(
         "the number in the last formula",
         _number_in_formula,
         (r"Therefore we get $\frac{40}{2}$.", r"\frac{40}{2}"),
@@ -262,7 +247,7 @@ EXPRESSION: tuple[Rule, ...] = (
         ("From $a$ follows $x^2+1$ for all.", "x^2+1"),
         "Solutions end with their result; a formula above the last line is a step.",
     ),
-    NUMBER[2],
+    NUMBER[1],
     Rule("yes or no", _yes_or_no, ("Yes, they do.", "Yes"), "An answer to a question may begin with its short form."),
 )
 TEXT: tuple[Rule, ...] = (

@@ -89,7 +89,7 @@ _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Mt|Jr|vs|i\.e|e\.g|[ap]\.
 _SHORTENED = re.compile(r"\b(?:Rs|nos?|approx|ca?|U\.S|est|sq|cu|fig|eq|max|min)\Z", re.IGNORECASE)
 _GOES_ON_AFTER_STOP = re.compile(r"\.\s*[\d$£€\\a-z-]")
 # Markdown's bold marks, but not double asterisks for a power: "x**2", "(x+1)**2".
-_BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![\w({\\])")
+_BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![0-9A-Za-z_({\\])")
 
 _PICTURES = re.compile("[\u2600-\u27bf\u2b50\ufe0f\U0001f300-\U0001faff]")  # ticks and emoji
 
