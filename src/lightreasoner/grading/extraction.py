@@ -114,7 +114,7 @@ _MINUS = (
 )
 _TIMES_TEN_TO = r"\s{0,2}(?:×|\\times|[*x])\s{0,2}10\s?(?:\^\s?\{?[-−]?\d+\}?|[⁰¹²³⁴-⁹⁻]+)"
 _LAST_NUMBER = re.compile(
-    rf"{_MINUS}?(?:\\?[$£€]\s?)?(?<![A-Za-z]\^)(?<![A-Za-z]\^\{{)"
+    rf"{_MINUS}?(?:\\?[$£€]\s?)?"
     rf"(?:{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])|{AMOUNT}(?:\s\d+/\d+|\s*/\s*\d+|{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
     rf"(?:{_TIMES_TEN_TO}|\s?[万萬만亿億억]|[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
 )
@@ -129,6 +129,7 @@ _NUMBER_IN_WORDS = re.compile(
 _YES_NO = re.compile(r"[\s*]*(yes|no|true|false)\b(?=\s*[,.;:!*]|\s*\Z)", re.IGNORECASE)
 
 
+_UNIT_BEFORE = re.compile(r"[A-Za-z]\^\{?\Z")  # the 3 of "12 m^3" is no answer
 _DIGIT = re.compile(r"\d")
 _LAST_REASON = re.compile(
     r"(?<=\S)[\s,(–—-]+\b(?:because|since)\b(?![^\n]*\b(?:so|thus|therefore|hence|then|means|leaving)\b)"
@@ -139,7 +140,10 @@ _LAST_REASON = re.compile(
 def _without_last_reason(text: str, answer: re.Pattern[str]) -> str:
     """A text without the reason that ends its last sentence, if an answer stands in the sentence before it."""
     line = text.rfind("\n", 0, len(text.rstrip())) + 1
-    reason = _LAST_REASON.search(text, max(line, len(text) - LONGEST_LINE))
+    start = max(line, len(text) - LONGEST_LINE)
+    if text.find("because", start) < 0 and text.find("since", start) < 0:
+        return text
+    reason = _LAST_REASON.search(text, start)
     if reason is None:
         return text
     sentence = re.split(r"[.!?]\s", text[line : reason.start()])[-1]
@@ -165,10 +169,15 @@ def _last_number(text: str, holds_answer: HoldsAnswer) -> str | None:
     remark = _REMARK_AT_END.search(text, max(0, len(text) - LONGEST_LINE))
     if remark and re.search(r"\d", text[text.rfind("\n", 0, remark.start()) + 1 : remark.start()]):
         text = text[: remark.start()]
-    found = None
-    for number in _LAST_NUMBER.finditer(_without_last_reason(text, _DIGIT)):
-        found = number
-    return found[0].strip() if found else None
+    text = _without_last_reason(text, _DIGIT)
+    end = len(text)
+    while end > 0:  # from the last line to the first
+        start = text.rfind("\n", 0, end) + 1
+        for number in reversed(list(_LAST_NUMBER.finditer(text, start, end))):
+            if not _UNIT_BEFORE.search(text, max(0, number.start() - 3), number.start()):
+                return number[0].strip()
+        end = start - 1
+    return None
 
 
 def _number_in_words(text: str, holds_answer: HoldsAnswer) -> str | None:

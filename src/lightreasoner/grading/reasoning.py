@@ -45,6 +45,7 @@ _OFFER = re.compile(
     r"|(?:I )?hope (?:this|that|it|my|the) (?:\w+ )?(?:helps|is helpful))(?![^\n]*(?:boxed|####))[^\n]*\Z",
     re.IGNORECASE | re.MULTILINE,
 )
+_WORDS_OF_OFFERS = ("ould you", "you want", "ant me", "hall I", "et me know", "eel free", "f you", "ope ")
 _MOST_OFFERS = 3
 _LONGEST_OFFER = 1000  # characters
 
@@ -52,11 +53,14 @@ _LONGEST_OFFER = 1000  # characters
 def visible_answer(text: str) -> str:
     """The text outside the thinking and calculator notes, up to the first end token, offer or turn of the user."""
     text = _outside_thinking(text)
-    if (turn := _NEXT_TURN.search(text)) and text[: turn.start()].strip():
+    if ("\nHuman:" in text or "\nUser:" in text) and (turn := _NEXT_TURN.search(text)) and text[: turn.start()].strip():
         text = text[: turn.start()]
     for _ in range(_MOST_OFFERS):
         text = text.rstrip()
-        offer = _OFFER.search(text, max(text.rfind("\n") + 1, len(text) - _LONGEST_OFFER))
+        start = max(text.rfind("\n") + 1, len(text) - _LONGEST_OFFER)
+        if not any(text.find(word, start) >= 0 for word in _WORDS_OF_OFFERS):
+            break
+        offer = _OFFER.search(text, start)
         if offer is None or not text[: offer.start()].strip():
             break
         text = text[: offer.start()]

@@ -29,18 +29,8 @@ CHOICE_ANNOUNCEMENT = re.compile(
 _HEADING = re.compile(r"[#>*_ \t]{0,12}(?:(?:the|my|final|correct) ){0,3}answers?[*_: \t]{0,6}\n", re.IGNORECASE)
 # Parts of the words that announcements begin with, and how many letters stand before them.
 _KEYS = {"nswer": 1, "NSWER": 1, "inal result": 1, "inal Result": 1, "ns:": 1, "ns =": 1, "NS:": 1}
-_KEYS |= {
-    "ntwort": 1,
-    "espuesta": 1,
-    "éponse": 1,
-    "isposta": 1,
-    "esposta": 1,
-    "твет": 1,
-    "正解": 0,
-    "答え": 0,
-    "정답": 0,
-}
 _KEYS |= {"####": 0, "答案": 0, "option": 0, "choice": 0, "hoice:": 1}
+_OTHER_KEYS = {"ntwort": 1, "espuesta": 1, "éponse": 1, "sposta": 2, "твет": 1, "正解": 0, "答え": 0, "정답": 0}
 
 # "If the answer is 5, …" announces nothing.
 _HYPOTHESIS = re.compile(
@@ -131,14 +121,15 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
 
 def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Match[str]]:
     """The announcements from the last to the first: the patterns are tried only at key words, which is faster."""
-    last = {word: text.rfind(word) for word in _KEYS}
+    keys = _KEYS if " the " in text else _KEYS | _OTHER_KEYS  # other languages
+    last = {word: text.rfind(word) for word in keys}
     for _ in range(MOST_KEY_WORDS):
         word = max(last, key=last.__getitem__)
         place = last[word]
         if place < 0:
             return
         line = text.rfind("\n", 0, place) + 1
-        found = announcement.match(text, max(0, place - _KEYS[word])) or _HEADING.match(text, line)
+        found = announcement.match(text, max(0, place - keys[word])) or _HEADING.match(text, line)
         if found and (found[0] != "####" or found.start() == line):
             yield found
         last |= {word: text.rfind(word, 0, place) for word, position in last.items() if position >= place}
