@@ -129,7 +129,7 @@ _NUMBER_IN_WORDS = re.compile(
 _YES_NO = re.compile(r"[\s*]*(yes|no|true|false)\b(?=\s*[,.;:!*]|\s*\Z)", re.IGNORECASE)
 
 
-_UNIT_BEFORE = re.compile(r"[A-Za-z]\^\{?\Z")  # the 3 of "12 m^3" is no answer
+_UNIT_BEFORE = re.compile(r"(?:[A-Za-z]{2}|(?<![A-Za-z])m)\^\{?\Z")  # the 3 of "12 m^3" is no answer
 _DIGIT = re.compile(r"\d")
 _LAST_REASON = re.compile(
     r"(?<=\S)[\s,(–—-]+\b(?:because|since)\b(?![^\n]*\b(?:so|thus|therefore|hence|then|means|leaving)\b)"
@@ -174,7 +174,7 @@ def _last_number(text: str, holds_answer: HoldsAnswer) -> str | None:
     while end > 0:  # from the last line to the first
         start = text.rfind("\n", 0, end) + 1
         for number in reversed(list(_LAST_NUMBER.finditer(text, start, end))):
-            if not _UNIT_BEFORE.search(text, max(0, number.start() - 3), number.start()):
+            if not _UNIT_BEFORE.search(text, max(0, number.start() - 4), number.start()):
                 return number[0].strip()
         end = start - 1
     return None
