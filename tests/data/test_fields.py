@@ -86,3 +86,11 @@ def test_a_chat_without_a_question_is_refused_with_its_line(fields: dict[str, An
         question_of(row(**fields))
     assert str(caught.value).startswith("rows.jsonl, line 3: ")
     assert message in str(caught.value)
+
+
+def test_a_chat_as_json_text_is_read_in_any_field() -> None:
+    chat = '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "One?"}]'
+    assert question_of(("rows.csv, line 2", {"prompt": chat})) == "One?"
+    with pytest.raises(DataError, match=r"rows.csv, line 2: prompt is .*, not a chat in JSON"):
+        question_of(("rows.csv, line 2", {"prompt": chat.replace('"', "'")}))
+    assert question_of(("rows.csv, line 2", {"prompt": "[1, 2] has how many items?"})) == "[1, 2] has how many items?"

@@ -314,3 +314,16 @@ def test_an_arrow_file_with_damaged_offsets_is_refused_and_does_not_crash(tmp_pa
     assert offsets
     file.write_bytes(before + struct.pack("<2i", 0, 10**9) + after)
     assert "rows.arrow: damaged after row 0" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('"question, asked";answer\nOne?;5\n', {"question, asked": "One?", "answer": "5"}),
+        ('question, answer\n"One, two?", "5"\n', {"question": "One, two?", "answer": "5"}),
+    ],
+    ids=["comma in quotation marks in the header", "space before quotation marks"],
+)
+def test_csv_with_quotation_marks_in_unusual_places(content: str, row: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    assert [fields for _, fields in read_path(tmp_path / "rows.csv", "test")] == [row]

@@ -1,13 +1,16 @@
 """Find a row's question: in a field, in a field of a field, or in a chat."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
 
-QUESTION_FIELDS = ("question", "problem", "prompt", "query", "messages", "conversations")
+CHAT_FIELDS = ("messages", "conversations")
+QUESTION_FIELDS = ("question", "problem", "prompt", "query", *CHAT_FIELDS)
+_CHAT_AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:")
 MISSING = object()
 ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 
@@ -100,7 +103,7 @@ def turns_of(row: Row, name: str, value: Any) -> list[Turn] | None:
     """
     where = row[0]
     field = name.rpartition(".")[2].casefold()
-    if isinstance(value, str) and field in ("messages", "conversations"):
+    if isinstance(value, str) and (field in CHAT_FIELDS or _CHAT_AS_TEXT.match(value)):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):

@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import os
+import re
 import tempfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -170,10 +171,11 @@ def _read_csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(1 << 30)  # the default is too short for long chats
     lines = _text_lines(path)
     head = next(lines, "").removeprefix("\ufeff")
-    separator = next((mark for mark in ",\t;" if mark in head), ",")
+    bare = re.sub(r'"[^"]*"', "", head)
+    separator = next((mark for mark in ",\t;" if mark in bare), ",")
     if path.name.lower().removesuffix(path.suffix).endswith(".tsv") or path.suffix.lower() == ".tsv":
         separator = "\t"
-    reader = csv.reader(chain([head], lines), delimiter=separator, strict=True)
+    reader = csv.reader(chain([head], lines), delimiter=separator, strict=True, skipinitialspace=True)
     header: list[str] = []
     line = 1
     try:

@@ -59,6 +59,7 @@ def equal_expressions(answer: str, gold: str) -> bool:
     """Whether two answers are equal, by the first comparison that can decide."""
     if closing(answer := answer.strip(), "{}") == len(answer) - 1 and answer[:1] == "{":
         answer = answer[1:-1]  # a group of LaTeX, not a set, which is \\{…\\}
+    answer = _FULL_STOP_INSIDE.sub(r"\1", answer)
     if answer == gold or plain(answer) == plain(gold):
         return True
     decisions = (comparison.decide(answer, gold) for comparison in COMPARISONS)
@@ -66,6 +67,8 @@ def equal_expressions(answer: str, gold: str) -> bool:
 
 
 # --- The ways to compare ---
+
+_FULL_STOP_INSIDE = re.compile(r"\.\s*(\$+|\\[)\]])\s*\Z")
 
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq)(?![A-Za-z])|≈")
 
@@ -86,6 +89,8 @@ def _clock_times(answer: str, gold: str) -> bool | None:
     if not (_CLOCK.fullmatch(times[1]) and _COLONS.fullmatch(times[0])):
         return None
     answered, expected = (_CLOCK.fullmatch(time) for time in times)
+    if answered and expected and answered[3] and not expected[3]:  # the answer says more
+        return answered[2] == expected[2] and int(answered[1]) % 12 == int(expected[1]) % 12
     return answered is not None and expected is not None and _minutes(answered) == _minutes(expected)
 
 
@@ -149,6 +154,32 @@ def _sequences_with_dots(answer: str, gold: str) -> bool | None:
     return all(map(equal_expressions, left[1], right[1]))
 
 
+_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
+
+
+def _plus_or_minus(answer: str, gold: str) -> bool | None:
+    left, right = (_both_signs(side) for side in (answer, gold))
+    if left is None and right is None:
+        return None
+    pairs = []
+    for signs, side in ((left, answer), (right, gold)):
+        found = None if signs else elements(side)
+        pairs.append(signs or (found[1] if found else []))
+    (one, other) = pairs
+    if len(one) != len(other):
+        return False
+    return any(all(map(equal_expressions, order, other)) for order in (one, one[::-1]))
+
+
+def _both_signs(side: str) -> list[str] | None:
+    """The two values of a side with one plus-minus sign; None for other sides."""
+    side = _VALUE_OF.sub("", plain_characters(side))
+    if "," in side or "\\mp" in side or len(_PLUS_MINUS.findall(side)) != 1:
+        return None
+    return [_PLUS_MINUS.sub(sign, side) for sign in "+-"]
+
+
+_VALUE_OF = re.compile(r"^\s*\$?\s*[A-Za-z](?:_\{?\w+\}?)?\s*=\s*")
 _ASSIGNMENT = re.compile(r"\s*\$?\s*([A-Za-z](?:_\{?\w+\}?)?'*)\s*=[^=]*")
 
 
@@ -206,7 +237,9 @@ def elements(text: str) -> tuple[str, list[str]] | None:
     """The brackets of a tuple, interval, set or list (none for a list), and its elements; None for other texts."""
     text = re.sub(r"\\text\{\s*(?:and|or)\s*\}|(?<=[\s$])(?:and|or)(?=[\s$])", ",", text)
     text = (
-        re.sub(r"\\(?:left|right)(?![A-Za-z])|[$]", "", plain_characters(text)).replace(r"\{", "{").replace(r"\}", "}")
+        re.sub(r"\\(?:left|right)(?![A-Za-z])|[$]", "", _angles(plain_characters(text)))
+        .replace(r"\{", "{")
+        .replace(r"\}", "}")
     )
     text = re.sub(r",\s*,", ",", text.strip().removesuffix("."))
     kind = text[:1] + text[-1:]
@@ -226,10 +259,16 @@ def elements(text: str) -> tuple[str, list[str]] | None:
     return (kind, parts) if commas and all(parts) else None
 
 
+def _angles(text: str) -> str:
+    """Angle brackets enclose a vector, like round ones."""
+    return text.replace(r"\langle", "(").replace(r"\rangle", ")")
+
+
 # Letters that are variables: no unit, constant, differential or name of a function.
 _VARIABLE = re.compile(r"(?<![A-Za-z\\])[abcknopqrtuvwxyzBDGHMPQRSXYZ](?![A-Za-z])")
 
 
+_PRODUCT = re.compile(r"-?\d+[A-Za-hk-z]")  # a unit would be set off: 3m, but 3 m or 3\text{ m}
 _BOUND = re.compile(r"\\(?:lim|sum|prod|int)(?![A-Za-z])")  # operators whose variable is no variable of the formula
 
 
@@ -237,9 +276,11 @@ def _different_kinds(answer: str, gold: str) -> bool | None:
     is_number = [parse_quantity(side) is not None for side in (answer, gold)]
     if _BOUND.search(answer) or _BOUND.search(gold):
         return None
+    if _PRODUCT.fullmatch(answer) and _PRODUCT.fullmatch(gold):
+        return False  # the same one has the same text
     if any(is_number):
         other = plain(answer if is_number[1] else gold)
-        formula = "=" not in other and _VARIABLE.search(other)
+        formula = "=" not in other and (_VARIABLE.search(other) or (is_number[0] and _PRODUCT.fullmatch(gold)))
         return False if formula or _WORDS.fullmatch(other) or elements(other) else None
     variables = [set(_VARIABLE.findall(TEXT_COMMANDS.sub("", side).lower())) for side in (answer, gold)]
     return False if all(variables) and variables[0].isdisjoint(variables[1]) else None
@@ -292,6 +333,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison(
         "different variables", _different_variables, ("x=5", "y=5", False), "Values of other things are other answers."
     ),
+    Comparison("plus or minus", _plus_or_minus, (r"x = 1 \pm 2", "3, -1", True), "The sign stands for two values."),
     Comparison("dates", _dates, ("March 3rd", "February 3rd", False), "The month is no unit."),
     Comparison("numbers", _numbers, (r"2\frac12 \text{ cups}", "2.5", True), "Numbers are compared exactly."),
     Comparison("words", _words, ("Yes, they do", "Yes", True), "Other words are another answer."),

@@ -106,12 +106,17 @@ MARKED: tuple[Rule, ...] = (
 # --- Numbers and formulas at the end of a text ---
 
 # A minus sign, also with a space behind a word: "it is - 5 degrees", but not "30 - 5" nor the bullet "- 5 apples".
-_GROUPED = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d.,]*\d)"
+_GROUPED = r"\d{1,3}(?:(?:[ \u00a0\u2009\u202f'’_]\d{3})+|(?:\.\d{3}){2,})(?![\d.,]*\d)"
 _FRACTION_SIGNS = "[¼½¾⅐-⅞]"
+_MINUS = (
+    r"(?:(?<![\w)\]}.,-])[-−–－](?!\s)|(?<=[=(:])[ ]?[-−–]\s|(?<=\b(?:is|to|at|of|be)) (?:[-−–]|minus|negative) "
+    r"|(?<=\*\*)(?:minus|negative) )"
+)
+_TIMES_TEN_TO = r"\s{0,2}(?:×|\\times|[*x])\s{0,2}10\s?(?:\^\s?\{?[-−]?\d+\}?|[⁰¹²³⁴-⁹⁻]+)"
 _LAST_NUMBER = re.compile(
-    rf"(?:(?<![\w)\]}}.,-])[-−–－](?!\s)|(?<=[=(:])[ ]?[-−–]\s|(?<=\b(?:is|to|at|of|be)) [-−–] )?(?:\\?[$£€]\s?)?"
+    rf"{_MINUS}?(?:\\?[$£€]\s?)?"
     rf"(?:{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])|{AMOUNT}(?:\s\d+/\d+|\s*/\s*\d+|{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
-    r"(?:[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
+    rf"(?:{_TIMES_TEN_TO}|\s?[万萬만亿億억]|[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
 )
 
 
@@ -124,14 +129,55 @@ _NUMBER_IN_WORDS = re.compile(
 _YES_NO = re.compile(r"[\s*]*(yes|no|true|false)\b(?=\s*[,.;:!*]|\s*\Z)", re.IGNORECASE)
 
 
+_UNIT_BEFORE = re.compile(r"(?:[A-Za-z]{2}|(?<![A-Za-z])m)\^\{?\Z")  # the 3 of "12 m^3" is no answer
+_DIGIT = re.compile(r"\d")
+_LAST_REASON = re.compile(
+    r"(?<=\S)[\s,(–—-]+\b(?:because|since)\b(?![^\n]*\b(?:so|thus|therefore|hence|then|means|leaving)\b)"
+    r"(?:[^.!?\n]|\.(?=\d))*[.!?)\s*]*\Z"
+)
+
+
+def _without_last_reason(text: str, answer: re.Pattern[str]) -> str:
+    """A text without the reason that ends its last sentence, if an answer stands in the sentence before it."""
+    line = text.rfind("\n", 0, len(text.rstrip())) + 1
+    start = max(line, len(text) - LONGEST_LINE)
+    if text.find("because", start) < 0 and text.find("since", start) < 0:
+        return text
+    reason = _LAST_REASON.search(text, start)
+    if reason is None:
+        return text
+    sentence = re.split(r"[.!?]\s", text[line : reason.start()])[-1]
+    return text[: reason.start()] if answer.search(sentence) else text
+
+
+_BOLD = re.compile(r"\*\*(?=[^\s*])([^*\n:]{1,200})(?<=\S)\*\*(?!\s?:)(?!(?!\s(?:for|where|when|if)\b)[^.!?\n]*\d)")
+
+
+def _bold_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
+    """The last bold words of the last line, if they begin with mathematics, and no number follows in their sentence."""
+    end = len(text.rstrip())
+    found = _BOLD.findall(text, max(text.rfind("\n", 0, end) + 1, end - LONGEST_LINE), end)
+    bold = found[-1].strip() if found else ""
+    return bold if _DIGIT_OR_SIGN.search(bold) and not _PROSE.match(bold) else None
+
+
+_DIGIT_OR_SIGN = re.compile(r"[\d\\^=+*/<>√π²³]")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{3,}")
+
+
 def _last_number(text: str, holds_answer: HoldsAnswer) -> str | None:
     remark = _REMARK_AT_END.search(text, max(0, len(text) - LONGEST_LINE))
     if remark and re.search(r"\d", text[text.rfind("\n", 0, remark.start()) + 1 : remark.start()]):
         text = text[: remark.start()]
-    found = None
-    for number in _LAST_NUMBER.finditer(text):
-        found = number
-    return found[0].strip() if found else None
+    text = _without_last_reason(text, _DIGIT)
+    end = len(text)
+    while end > 0:  # from the last line to the first
+        start = text.rfind("\n", 0, end) + 1
+        for number in reversed(list(_LAST_NUMBER.finditer(text, start, end))):
+            if not _UNIT_BEFORE.search(text, max(0, number.start() - 4), number.start()):
+                return number[0].strip()
+        end = start - 1
+    return None
 
 
 def _number_in_words(text: str, holds_answer: HoldsAnswer) -> str | None:
@@ -151,6 +197,9 @@ def _number_in_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
     return _inside(formulas[-1])
 
 
+_ALIGNED = re.compile(
+    r"\\begin\{(?:align|aligned|split|gather|gathered|eqnarray)\*?\}(.*)\\end\{[a-z]+\*?\}", re.DOTALL
+)
 _BETWEEN = re.compile(r"\s*(?:,?\s*(?:and|or)\b|,)\s*", re.IGNORECASE)
 
 
@@ -167,6 +216,7 @@ def _last_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
 
 def _formulas_of_last_line(text: str) -> list[re.Match[str]]:
     """The formula that ends a text, also over several lines; else the formulas of its last line."""
+    text = _without_last_reason(text, FORMULA)
     end = len(text.rstrip())
     line = text.rfind("\n", 0, end) + 1
     found = [one for one in FORMULA.finditer(text, max(0, end - LONGEST_LINE), end) if is_formula(one)]
@@ -176,7 +226,11 @@ def _formulas_of_last_line(text: str) -> list[re.Match[str]]:
 
 
 def _inside(formula: re.Match[str]) -> str:
-    return next(part for part in formula.groups() if part is not None).strip()
+    inside = next(part for part in formula.groups() if part is not None).strip()
+    if aligned := _ALIGNED.fullmatch(inside):
+        rows = [row for row in aligned[1].split(r"\\") if row.strip()]
+        return rows[-1].replace("&", "").strip() if rows else inside
+    return inside
 
 
 NUMBER: tuple[Rule, ...] = (
@@ -195,6 +249,7 @@ NUMBER: tuple[Rule, ...] = (
     ),
 )
 EXPRESSION: tuple[Rule, ...] = (
+    Rule("the bold formula of the last line", _bold_formula, ("It is **2√3**.", "2√3"), "Markdown marks a result so."),
     Rule(
         "the last formula",
         _last_formula,
@@ -230,6 +285,7 @@ def _letter_of(answer: str) -> str | None:
 
 
 def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer) -> str | None:
+    text = _without_last_reason(text, letters)
     found = [match for match in letters.finditer(text) if text[max(0, match.start() - 4) : match.start()] != "not "]
     return next(group for group in found[-1].groups() if group) if found else None
 

@@ -18,7 +18,7 @@ LARGEST_POWER = 20_000  # bits
 
 # Digits, with thousands separators only where they belong ("3,4" is two numbers); Indian groups; then an exponent.
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)"
-AMOUNT = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,3}}(?![\d.]))?"
+AMOUNT = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,3}}(?!\d|\.\d))?"
 
 # Layout of LaTeX and Markdown that changes no value.
 _FONT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|boldsymbol|bm|mbox|operatorname|q?quad)\b|\\[ :;]|~")
@@ -40,6 +40,8 @@ _APPROXIMATELY = re.compile(
     r"^[\s{]*(?:\\(?:approx|sim|simeq|thickapprox)\b|≈|~|about\b|approx(?:imately|\.)?|ca?\.)\s*"
 )
 
+_MINUS_IN_WORDS = re.compile(r"^\s*(?:minus|negative)\s+(?=[$£€]?\d)", re.IGNORECASE)
+_MYRIADS = re.compile("(?<=\\d)[万萬만亿億억]")
 _CURRENCY = r"(?:\\?[$£€¥₹]|\b(?:US|U\.S\.|C|A)\s?\\?\$|\b(?:Rs\.?|USD|EUR|GBP|INR)\b)"
 _SCALE = "|".join(SCALES)
 _NUMBER = re.compile(
@@ -55,9 +57,11 @@ _BARE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 _WORDS_AND_MARKS = (
     r"""[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}+|[\s.,;:?'"(){}%$£€¥₹#·]|\\[%,#]|\\cdot\s|[-/](?=[\s{]*[^\W\d_])"""
 )
-_UNIT_LETTER = r"(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(])"
+_UNIT_LETTER = r"[\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]|(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(])"
 _BEFORE = re.compile(rf"(?:{_WORDS_AND_MARKS})*+")
 _BEHIND = re.compile(rf"(?:{_WORDS_AND_MARKS}|{_UNIT_LETTER})*+")
+_PRODUCT = re.compile(r"(?:[xyz]{2,3}|abc?|ac|bc|mn|pq|uv)(?![^\W\d_])")  # 64xy
+_MULTIPLE = re.compile(r"\s*\$?\d+\s*[abcknpqrtuvwxyz]\s*")  # the left side of 2n = 6, which is no value
 _GLUED_LETTER = re.compile(r"[^\W\d_](?![^\W\d_])")
 # Words that change the value of the number beside them.
 _CHANGES_VALUE = re.compile(
@@ -117,7 +121,7 @@ def _right_side(text: str) -> str:
     """What an equation or a chain of them ends with: `x = 30 - 16 = 14`. A list of equations stays as it is."""
     *left, right = _SIDE.split(text)
     bare = _BRACKETS.sub("", "".join(left))
-    if not left or _LIST.search(bare) or ("," in right and _LIST.search(right)):
+    if not left or _MULTIPLE.fullmatch(left[-1]) or _LIST.search(bare) or ("," in right and _LIST.search(right)):
         return text
     if re.fullmatch(r"\s*[A-Za-z]\s*", right) and len(left) == 1:
         return left[0]  # 14 = x
@@ -126,7 +130,8 @@ def _right_side(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Remove layout around a number; LaTeX fractions become a/b, and powers of ten become e."""
-    text = _DECORATION.sub("", _SEPARATOR.sub(",", text))
+    text = _MINUS_IN_WORDS.sub("-", _DECORATION.sub("", _SEPARATOR.sub(",", text)))
+    text = _MYRIADS.sub(lambda found: {"万": "e4", "萬": "e4", "만": "e4"}.get(found[0], "e8"), text)
     text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = _DOTTED_GROUPS.sub(lambda found: found[0].replace(".", ""), text)
     text = _UNIT_FRACTION.sub(r" \1/\2", _FONT.sub(" ", text))
@@ -149,7 +154,7 @@ def _only_units(before: str, after: str, *, glued_units: bool) -> bool:
     """Whether nothing but words, units and punctuation stands before and after a number."""
     if not _BEFORE.fullmatch(before) or not _BEHIND.fullmatch(after):
         return False
-    if _GLUED_LETTER.match(after) and not glued_units:
+    if _PRODUCT.match(after) or (_GLUED_LETTER.match(after) and not glued_units):
         return False
     return not _CHANGES_VALUE.search(f"{before} {after}")
 

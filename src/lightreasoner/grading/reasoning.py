@@ -37,9 +37,37 @@ _CLOSING_BOX = re.compile(
     r"\\(?:boxed|fbox)\s*\{[^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*\}[\s.$*]*(?:\\[\])][\s.]*)?\Z"
 )
 _LONGEST_BOX = 1000  # characters
+_NEXT_TURN = re.compile(r"\n(?:Human|User):\s")  # base models go on with a turn of the user
+# "Would you like to try problem 2?": what a model offers behind its answer.
+_OFFER = re.compile(
+    r"(?:^|(?<=[^\w\s,] ))\W{0,6}(?:would you like|do you want|want me to|shall I|(?:please )?let me know|feel free"
+    r"|if you(?:'d| would)? (?:have|need|want|like) (?:any|more|further|other|another|to|me|help|\d+ more)\b"
+    r"|(?:I )?hope (?:this|that|it|my|the) (?:\w+ )?(?:helps|is helpful))(?![^\n]*(?:boxed|####))[^\n]*\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+_WORDS_OF_OFFERS = ("ould you", "you want", "ant me", "hall I", "et me know", "eel free", "f you", "ope ")
+_MOST_OFFERS = 3
+_LONGEST_OFFER = 1000  # characters
 
 
 def visible_answer(text: str) -> str:
+    """The text outside the thinking and calculator notes, up to the first end token, offer or turn of the user."""
+    text = _outside_thinking(text)
+    if ("\nHuman:" in text or "\nUser:" in text) and (turn := _NEXT_TURN.search(text)) and text[: turn.start()].strip():
+        text = text[: turn.start()]
+    for _ in range(_MOST_OFFERS):
+        text = text.rstrip()
+        start = max(text.rfind("\n") + 1, len(text) - _LONGEST_OFFER)
+        if not any(text.find(word, start) >= 0 for word in _WORDS_OF_OFFERS):
+            break
+        offer = _OFFER.search(text, start)
+        if offer is None or not text[: offer.start()].strip():
+            break
+        text = text[: offer.start()]
+    return text
+
+
+def _outside_thinking(text: str) -> str:
     """The text outside the thinking and calculator notes, up to the first end token.
 
     A closing tag without an opening one ends thinking that began in the prompt. An opening tag without a closing one

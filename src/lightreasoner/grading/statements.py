@@ -17,7 +17,9 @@ _ANNOUNCEMENT = re.compile(
     rf"""\b(?:answer|final\ result|ans)\b(?:[*_]{{1,3}})?(?:[*_\s]{{0,4}}?{_IS}|\s{{0,3}}(?:[:：]|=(?!=)))
     |\banswers?\b(?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?\s(?:{_IS})  # the answer to the question is
     |\#{{4}}(?!\#)  # the form of GSM8K's solutions
-    |答案(?:是|为|：|:)""",
+    |(?:答案|正解|答え|정답)[*_]{{0,3}}(?:是|为|為|は|은|：|:)
+    |\b(?:antwort|respuesta|réponse|risposta|resposta|ответ)\b(?:\s\w+)?[*_]{{0,3}}
+        (?:\s(?:ist|lautet|es|est|è|é)\b[:：]?|\s{{0,3}}[:：])""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 CHOICE_ANNOUNCEMENT = re.compile(
@@ -28,6 +30,7 @@ _HEADING = re.compile(r"[#>*_ \t]{0,12}(?:(?:the|my|final|correct) ){0,3}answers
 # Parts of the words that announcements begin with, and how many letters stand before them.
 _KEYS = {"nswer": 1, "NSWER": 1, "inal result": 1, "inal Result": 1, "ns:": 1, "ns =": 1, "NS:": 1}
 _KEYS |= {"####": 0, "答案": 0, "option": 0, "choice": 0, "hoice:": 1}
+_OTHER_KEYS = {"ntwort": 1, "espuesta": 1, "éponse": 1, "sposta": 2, "твет": 1, "正解": 0, "答え": 0, "정답": 0}
 
 # "If the answer is 5, …" announces nothing.
 _HYPOTHESIS = re.compile(
@@ -76,7 +79,9 @@ _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Mt|Jr|vs|i\.e|e\.g|[ap]\.
 _SHORTENED = re.compile(r"\b(?:Rs|nos?|approx|ca?|U\.S|est|sq|cu|fig|eq|max|min)\Z", re.IGNORECASE)
 _GOES_ON_AFTER_STOP = re.compile(r"\.\s*[\d$£€\\a-z-]")
 # Markdown's bold marks, but not double asterisks for a power: "x**2", "(x+1)**2".
-_BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![\w({\\])")
+_BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![0-9A-Za-z_({\\])")
+
+_PICTURES = re.compile("[\u2600-\u27bf\u2b50\ufe0f\U0001f300-\U0001faff]")  # ticks and emoji
 
 # Reasons and remarks, behind any answer and behind a quantity.
 _REASON = re.compile(
@@ -88,7 +93,8 @@ _REASON = re.compile(
 _REMARK = re.compile(
     r"""\s+(?:for|from|with|when|where|which|if|after|before|at|on|in|out|of|than|per|each|every|that|using|making|so
         |not|but|as|left|remaining|altogether|together|is|are|was|were|will|by\ \w+ing)\b(?=\s*\S)
-    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})|\s\((?=[^)]*(?:(?<![\\A-Za-z])[A-Za-z]{3}|=))""",
+    |\s+to\s+(?=[^\W\d_])|,\s+(?!and\b|or\b)(?=[^\W\d_]{2})
+    |\s\((?=[^)]*(?:(?<![\\A-Za-z])[A-Za-z]{3}|=|\d\s*[×*+/−–-]\s*[$£€]?\d))""",
     re.IGNORECASE | re.VERBOSE,
 )
 _YES_NO = re.compile(r"(?:yes|no|true|false)(?=\s*,)", re.IGNORECASE)
@@ -115,14 +121,15 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
 
 def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Match[str]]:
     """The announcements from the last to the first: the patterns are tried only at key words, which is faster."""
-    last = {word: text.rfind(word) for word in _KEYS}
+    keys = _KEYS if " the " in text else _KEYS | _OTHER_KEYS  # other languages
+    last = {word: text.rfind(word) for word in keys}
     for _ in range(MOST_KEY_WORDS):
         word = max(last, key=last.__getitem__)
         place = last[word]
         if place < 0:
             return
         line = text.rfind("\n", 0, place) + 1
-        found = announcement.match(text, max(0, place - _KEYS[word])) or _HEADING.match(text, line)
+        found = announcement.match(text, max(0, place - keys[word])) or _HEADING.match(text, line)
         if found and (found[0] != "####" or found.start() == line):
             yield found
         last |= {word: text.rfind(word, 0, place) for word, position in last.items() if position >= place}
@@ -194,7 +201,7 @@ def _sentence(text: str) -> str | None:
     if end is not None and end[0] == "?":
         return None
     sentence = without_reason(line[: end.start()] if end else line)
-    return _BOLD.sub("", sentence).strip(" \t*_`") or None
+    return _PICTURES.sub("", _BOLD.sub("", sentence)).strip(" \t*_`") or None
 
 
 def _is_abbreviation(line: str, stop: int) -> bool:

@@ -19,6 +19,8 @@ NOTHING = 1e-40  # what exact cancellation leaves of the check's digits
 # Notation of programs and of prose.
 _NOTATION = (
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\{?\s*(\d+|[A-Za-z])\s*\\choose\s*(\d+|[A-Za-z])\s*\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z\\])C\(\s*(\d+)\s*,\s*(\d+)\s*\)"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\q?quad(?![A-Za-z])"), r"\\ "),
     (re.compile(r"\\(?:boldsymbol|bm|mathbf)(?![A-Za-z])\s*"), ""),
     (re.compile(r"(?<![A-Za-z\\])(pi|theta|infty)(?![A-Za-z])"), r"\\\1 "),
