@@ -23,7 +23,7 @@ ROWS = (
     {"gold": "18", "text": "The answer is 17.", "benchmark": "gsm8k"},
     {"gold": "C", "text": "so (C)", "benchmark": "mmlu_stem"},
     {"gold": "B", "text": "I do not know \ud800"},
-    {"gold": "2", "text": r"\boxed{9^{9^{9^{9}}}}"},
+    {"gold": "9^{9^{9^{8}}}", "text": r"\boxed{9^{9^{9^{9}}}}"},
     {"gold": "5", "text": r"\boxed{500}", "benchmark": "asdiv", "more": "of no interest"},
 )
 

@@ -24,8 +24,9 @@ from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case, Judgement
 from tests.grading.test_mathematical import TABLE
 
 MARGIN = 15  # seconds that a busy machine may add to anything
-HANGING = Case(r"\boxed{9^{9^{9^{9}}}}", "2", "expression")  # math-verify carries the powers out
-GREEDY = Case(r"\boxed{2^{17179869184}}", "2", "expression")  # a number of 2 GB
+# Beside such gold answers math-verify carries the powers out.
+HANGING = Case(r"\boxed{9^{9^{9^{9}}}}", "9^{9^{9^{8}}}", "expression")
+GREEDY = Case(r"\boxed{2^{17179869184}}", "2^{17179869183}", "expression")  # a number of 2 GB
 EASY = Case(r"\boxed{1+x}", "x+1", "expression")
 WRONG = Case(r"\boxed{x}", "x+1", "expression")
 SCRIPT = r"""
@@ -35,7 +36,7 @@ from lightreasoner.grading.verdicts import Case
 pool = GradingPool(workers=1, seconds=3)
 print(next(pool.judge([Case("1", "1", "expression")])).verdict, flush=True)
 if {hanging}:
-    print(next(pool.judge([Case(r"\boxed{{9^{{9^{{9^{{9}}}}}}}}", "2", "expression")])).verdict, flush=True)
+    print(next(pool.judge([Case(r"\boxed{{9^{{9^{{9^{{9}}}}}}}}", "9^{{9^{{9^{{8}}}}}}", "expression")])).verdict, flush=True)
 if {waiting}:
     import time
     time.sleep(600)
@@ -445,6 +446,8 @@ def hostile_cases(seed: int, count: int, towers: int) -> Iterator[Case]:
         text = dice.choice(TOWERS) if place in places else hostile_text(dice)
         harmless = len(text) < 60 and dice.random() < 0.5 and not any(tower in text for tower in TOWERS)
         gold, kind, benchmark = dice.choice(FORMULA_GOLDS if place in places or harmless else GOLDS)
+        if place == max(places):
+            text, gold, kind = "9^{9^{9^{9}}}", HANGING.gold, HANGING.kind
         frame = FRAMES[0] if place in places else dice.choice(FRAMES)
         yield Case(frame.replace("%s", text), gold, kind, benchmark)
 
