@@ -36,7 +36,8 @@ from lightreasoner.grading.verdicts import Case
 pool = GradingPool(workers=1, seconds=3)
 print(next(pool.judge([Case("1", "1", "expression")])).verdict, flush=True)
 if {hanging}:
-    print(next(pool.judge([Case(r"\boxed{{9^{{9^{{9^{{9}}}}}}}}", "9^{{9^{{9^{{8}}}}}}", "expression")])).verdict, flush=True)
+    hanging = Case(r"\boxed{{9^{{9^{{9^{{9}}}}}}}}", "9^{{9^{{9^{{8}}}}}}", "expression")
+    print(next(pool.judge([hanging])).verdict, flush=True)
 if {waiting}:
     import time
     time.sleep(600)
