@@ -57,7 +57,6 @@ WEIGHTS: dict[str, Change] = {
     "model.safetensors of the {}: other content now": other_weights,
     "stray.safetensors of the {}: not there then": lambda model: (model / "stray.safetensors").write_bytes(b"x"),
     "config.json of the {}: other content now": settings("config.json", rms_norm_eps=1e-5),
-    "adapter_config.json of the {}: not there then": settings("adapter_config.json", r=8),
 }
 TOKENIZER: dict[str, Change] = {
     "tokenizer.json of the {}: other content now": text(
@@ -286,6 +285,11 @@ def prompts(folder: Path) -> set[str]:
     return set(re.findall(r"Today: (.+?)\\n", json.dumps(manifest["fingerprint"])))
 
 
+def differences_told(before: Path, after: Path) -> list[str]:
+    """Warnings of a comparison about how the two were made, not about how long the answers are."""
+    return [text for text in compare(before, after)["warnings"] if "cut off" not in text]
+
+
 def test_a_dated_run_goes_on_with_its_own_date_and_asks_both_models_with_it(
     models: Path, expert: Path, on_day: Callable[[int], None]
 ) -> None:
@@ -314,10 +318,10 @@ def test_a_dated_run_goes_on_with_its_own_date_and_asks_both_models_with_it(
     assert evaluate(of(expert, run / "evaluate/expert")) == before
     for folder in ("sample", "evaluate/expert/chat/arithmetic/answers", "evaluate/merged/chat/arithmetic/answers"):
         assert prompts(run / folder) == {"01 Mar 2026"}, folder
-    assert compare(run / "evaluate/expert", run / "evaluate/merged")["warnings"] == []
+    assert differences_told(run / "evaluate/expert", run / "evaluate/merged") == []
 
     evaluate(of(expert, models / "later"))
-    assert compare(run / "evaluate/expert", models / "later")["warnings"] == [
+    assert differences_told(run / "evaluate/expert", models / "later") == [
         "arithmetic: different prompt (dates), which may be part of the difference"
     ]
     text("chat_template.jinja", "Today", "Now")(expert)
