@@ -110,7 +110,7 @@ def test_a_pickled_adapter_is_refused(merging: tuple[object, ...], tuned: Path, 
     adapter = copied(tuned / "finetune/adapter", tmp_path / "adapter")
     (adapter / "adapter_model.safetensors").unlink()
     torch.save(Canary(canary), adapter / "adapter_model.bin")
-    assert "no adapter_model.safetensors" in refused(*changed(merging, adapter=adapter), tmp_path / "merged")
+    assert "only adapter_model.bin: a pickle" in refused(*changed(merging, adapter=adapter), tmp_path / "merged")
     assert not canary.exists()
 
 
