@@ -170,7 +170,7 @@ def test_a_value_out_of_range_is_refused_with_its_key_and_value(section: str, na
 @pytest.mark.parametrize("section", ["sample", "evaluate"])
 def test_an_empty_stop_text_which_would_end_every_answer_is_refused(section: str) -> None:
     message = message_of(RunConfig, {**REQUIRED, section: {"stop_strings": ["Q:", ""]}})
-    assert message.startswith(f"{section}.stop_strings.1 = '': ")
+    assert message.startswith(f"{section}.stop_strings = '': ")
 
 
 @pytest.mark.parametrize(
