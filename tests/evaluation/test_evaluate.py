@@ -69,6 +69,7 @@ def test_a_folder_refuses_other_settings(changed: dict[str, Any], named: str, tm
 SEVEN = [name for name in (*PAPER_SET, "math500") if name != "math"]
 
 
+@pytest.mark.slow
 def test_seven_benchmarks_killed_at_random_and_resumed_give_the_uninterrupted_results(
     data_dir: Path, tmp_path: Path
 ) -> None:

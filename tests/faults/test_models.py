@@ -157,16 +157,16 @@ def test_model_code_runs_only_with_the_flag(
     assert "code.py" in asked.error
 
 
-def test_hub_code_needs_a_pinned_commit() -> None:
+def test_hub_code_needs_a_pinned_commit(tmp_path: Path) -> None:
     from lightreasoner.config import MachineSettings
     from lightreasoner.errors import ModelError
     from lightreasoner.models.loading import load_tokenizer
     from lightreasoner.models.source import ModelSource
 
-    source = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="main")
+    source = ModelSource("owner/name", tmp_path, commit="a" * 40, revision="main")
     with pytest.raises(ModelError, match=f"Read the code at commit {'a' * 40}, and pin it"):
         load_tokenizer(source, MachineSettings(trust_remote_code=True))
-    pinned = ModelSource("owner/name", Path("nowhere"), commit="a" * 40, revision="a" * 40)
+    pinned = ModelSource("owner/name", tmp_path, commit="a" * 40, revision="a" * 40)
     with pytest.raises(ModelError, match="cannot load the tokenizer"):
         load_tokenizer(pinned, MachineSettings(trust_remote_code=True))
 

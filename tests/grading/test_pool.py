@@ -492,14 +492,15 @@ def test_no_text_is_run_as_a_program(judge: JudgeName, tmp_path: Path, monkeypat
     assert found["wrong"] > len(cases) / 2  # the texts reached the judge
 
 
-@pytest.mark.parametrize("judge", ["math-verify", "toolkit"])
-def test_five_thousand_hostile_texts_get_verdicts(
-    judge: JudgeName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# The toolkit judge reads more of them as formulas, which takes longer.
+@pytest.mark.parametrize(("judge", "count"), [("math-verify", 5000), ("toolkit", 1500)])
+def test_thousands_of_hostile_texts_get_verdicts(
+    judge: JudgeName, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    counts = judge_hostile(judge, tmp_path, count=5000, towers=5, seed=1)
-    assert counts["wrong"] > 1000
-    assert counts["no_answer"] > 1000
+    counts = judge_hostile(judge, tmp_path, count=count, towers=5, seed=1)
+    assert counts["wrong"] > count / 5
+    assert counts["no_answer"] > count / 5
     assert (
         counts["timeout"] + counts["grader_error"] <= 100
     )  # more would mean that the judge gives up on plain nonsense
