@@ -5,7 +5,6 @@ ANTLR 4.11.1 and word2number 1.1, with gold answers as its `evaluate.py` reads t
 The toolkit knows only correct and not correct; the tables say `no_answer` where nothing was found.
 """
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -345,20 +344,36 @@ def test_python_in_an_answer_does_not_run(injection, gold, tmp_path, monkeypatch
     assert not canary.exists()
 
 
-def test_only_the_numerals_of_an_answer_reach_eval(monkeypatch):
-    """SymPy converts numbers with Python's eval; a later version of it must not pass it more."""
-    import sympy.parsing.sympy_parser as parser
-    import sympy.physics.units  # noqa: F401  # SymPy imports it late, and evaluates its own strings then
+def test_only_the_numerals_of_an_answer_reach_eval():
+    """SymPy converts numbers with Python's eval; a later version of it must not pass it more.
 
-    evaluated = []
-    monkeypatch.setattr(parser, "parse_expr", lambda text, *_, parse=parser.parse_expr, **rest: (
-        evaluated.append(text), parse(text, **rest))[1])  # fmt: skip
-    assert judge(r"\boxed{x_{1}(2x+\text{abc}+\sqrt{0.5})}", "2y").verdict == "wrong"
-    assert judge(r"\boxed{\frac{\sqrt{12}}{4}}", r"\frac{\sqrt{3}}{2}").verdict == "correct"
-    for injection in INJECTIONS:
-        assert not equal(injection.format(canary="canary"), r"\frac{1}{2}")
-    assert evaluated
-    assert all(re.fullmatch(r"\d+(\.\d+)?", text) for text in evaluated), evaluated
+    In a process of its own: SymPy evaluates strings of its own when other tests make it import further modules.
+    """
+    program = r"""
+import re
+import sympy.parsing.sympy_parser as parser
+from lightreasoner.grading.qwen_toolkit import equal, judge
+from tests.grading.test_qwen_toolkit import INJECTIONS
+
+# SymPy imports modules late, and evaluates its own strings then.
+judge(r"\boxed{x_{1}(3x+\text{abc}+\sqrt{0.7})}", "3y")
+
+parse, evaluated = parser.parse_expr, []
+
+def recorded(text, *_, **rest):
+    evaluated.append(text)
+    return parse(text, **rest)
+
+parser.parse_expr = recorded
+assert judge(r"\boxed{x_{1}(2x+\text{abc}+\sqrt{0.5})}", "2y").verdict == "wrong"
+assert judge(r"\boxed{\frac{\sqrt{12}}{4}}", r"\frac{\sqrt{3}}{2}").verdict == "correct"
+for injection in INJECTIONS:
+    assert not equal(injection.format(canary="canary"), r"\frac{1}{2}")
+assert evaluated
+assert all(re.fullmatch(r"\d+(\.\d+)?", text) for text in evaluated), evaluated
+"""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=root)
 
 
 def test_numbers_words_and_choices_need_no_computer_algebra():
