@@ -96,7 +96,8 @@ def test_a_gold_answer_in_a_box_is_correct(
     found = list(pool.judge(case_of(name, boxed(gold_of(problem)), gold_of(problem)) for problem in problems))
     not_correct = [problem.id for problem, one in zip(problems, found, strict=True) if one.verdict != "correct"]
     assert set(not_correct) <= set(NOT_ITSELF[judge])
-    assert len(not_correct) <= max(1, len(problems) / 1000)
+    if judge == "math-verify":  # what the toolkit itself calls wrong is listed above, item by item
+        assert len(not_correct) <= len(problems) / 1000
 
 
 def wrongly_accepted(

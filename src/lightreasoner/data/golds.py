@@ -13,7 +13,7 @@ from typing import Any
 from lightreasoner.data.fields import checked_text, last_turn, named, turns_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
-from lightreasoner.grading.extraction import closing
+from lightreasoner.grading.boxes import closing
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import AnswerKind
 

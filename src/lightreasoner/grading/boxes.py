@@ -115,3 +115,13 @@ def _with_sign(text: str, box: Box) -> str:
     ):
         content = f"-{content}"
     return content + ("\\%" if _PERCENT_BEHIND.match(text, box.end) and "%" not in content else "")
+
+
+def closing(text: str, pair: str) -> int | None:
+    """Position of the bracket that closes the first one of a text; None if unclosed."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == pair[0]) - (character == pair[1])
+        if depth == 0:
+            return position
+    return None

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from lightreasoner.grading.boxes import closing
 from lightreasoner.grading.characters import plain_characters
-from lightreasoner.grading.extraction import closing
 from lightreasoner.grading.numbers import parse_quantity, same_number
 
 LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only

@@ -16,7 +16,7 @@ from lightreasoner.grading.numbers import AMOUNT
 from lightreasoner.grading.reasoning import visible_answer
 from lightreasoner.grading.statements import CHOICE_ANNOUNCEMENT, FORMULA, is_formula, stated
 
-__all__ = ["closing", "extract_answer", "extract_choice", "extract_text", "last_boxed", "stated_answer"]
+__all__ = ["extract_answer", "extract_choice", "extract_text", "last_boxed", "stated_answer"]
 
 LONGEST_LINE = 1000  # characters; of a longer last line the end is read
 HoldsAnswer = Callable[[str], bool]
@@ -367,13 +367,3 @@ def extract_choice(text: str) -> str | None:
 def stated_answer(text: str) -> str | None:
     """The answer that a text marks; empty for an empty box; None without a marked answer."""
     return _first(MARKED, visible_answer(text), bool)
-
-
-def closing(text: str, pair: str) -> int | None:
-    """Position of the bracket that closes the first one of a text; None if unclosed."""
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character == pair[0]) - (character == pair[1])
-        if depth == 0:
-            return position
-    return None
