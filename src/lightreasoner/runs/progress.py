@@ -14,6 +14,8 @@ from lightreasoner.runs.terminal import visible
 
 PLAIN_LINE_EVERY = 15.0  # seconds
 
+_tokens = 0
+
 
 class Advance(Protocol):
     """Advances the progress, with an optional note such as a count."""
@@ -32,6 +34,17 @@ def say(line: str) -> None:
 def say_once(line: str) -> None:
     """Print a line to stderr, unless this process has printed it before."""
     say(line)
+
+
+def count_tokens(count: int) -> None:
+    """Count tokens that a model has just generated or read; engines call this at every step."""
+    global _tokens
+    _tokens += count
+
+
+def tokens_counted() -> int:
+    """All tokens that this process has counted so far."""
+    return _tokens
 
 
 @contextmanager
