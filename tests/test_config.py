@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from lightreasoner.config import (
+    BaselineConfig,
+    EngineSettings,
     EvaluateConfig,
     EvaluateSettings,
     FinetuneConfig,
@@ -245,6 +247,8 @@ EVERYTHING: dict[str, Any] = {
     "dtype": "float16",
     "device": "cuda:1",
     "trust_remote_code": True,
+    "engine": "vllm",
+    "engine_python": "venv/bin/python",
     "out": "runs/all",
     "seed": 7,
     "sample": {
@@ -346,7 +350,8 @@ def test_the_merge_stage_carries_every_field_and_writes_beside_the_adapter() -> 
 
 def test_the_evaluate_stage_carries_every_field_for_the_model_that_it_is_given() -> None:
     config = everything().for_evaluate("other/model", "rev-o", "other")
-    assert all(name.startswith("contrast_") for name in defaults_of(config)), "a run decodes with one model"
+    of_one_evaluation = {"contrast_with", "contrast_with_revision", "contrast_alpha", "adapter"}
+    assert set(defaults_of(config)) == of_one_evaluation, "a run evaluates one whole model"
     assert (config.model, config.model_revision) == ("other/model", "rev-o")
     assert config.out == Path("runs/all/evaluate/other")
     assert (config.cue, config.chat_template, config.data_dir) == ("Think.", Path("template.jinja"), Path("the/data"))
@@ -357,10 +362,11 @@ def test_the_evaluate_stage_carries_every_field_for_the_model_that_it_is_given()
 @pytest.mark.parametrize(
     ("stage", "parts"),
     [
-        (SampleConfig, [SampleSettings, MachineSettings, PromptSettings, ProblemSettings]),
+        (SampleConfig, [SampleSettings, EngineSettings, PromptSettings, ProblemSettings]),
         (FinetuneConfig, [FinetuneSettings, MachineSettings]),
         (MergeConfig, [MergeSettings, MachineSettings]),
-        (EvaluateConfig, [EvaluateSettings, MachineSettings, PromptSettings]),
+        (EvaluateConfig, [EvaluateSettings, EngineSettings, PromptSettings]),
+        (BaselineConfig, [EngineSettings, PromptSettings, ProblemSettings]),
     ],
 )
 def test_a_stage_has_the_same_defaults_alone_as_in_a_run(stage: type[Config], parts: list[type[Config]]) -> None:

@@ -8,6 +8,7 @@ Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Pla
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -52,6 +53,10 @@ BaselineKind = Literal["rejection-sft", "ground-truth"]
 VocabularyRule = Literal["strict", "shared"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
+EngineName = Literal["own", "vllm"]  # as in inference.engines
+# Responses in a batch, where the settings name no number. vLLM forms its own batches of what it is given: fewer at a
+# time would let it wait for the longest. A batch is also what an interruption can lose.
+BATCH_SIZES: Mapping[EngineName, int] = {"own": 32, "vllm": 256}
 ExportFormat = Literal["lm-eval", "hub"]
 
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
@@ -120,6 +125,21 @@ class MachineSettings(Config):
     trust_remote_code: Place[bool] = False
     """Run Python code from a model repository, with all your rights. Off: such a model is refused. Code from the Hub
     runs only at a commit given as revision."""
+
+
+class EngineSettings(MachineSettings):
+    """Device, precision and the engine that generates."""
+
+    engine: Decides[EngineName] = "own"
+    """Engine that generates responses: own, or vllm in a process of its own, which is faster on a GPU. Distributions
+    are always computed here."""
+    engine_python: Place[Path | None] = None
+    """Python of another environment that has vLLM, such as venv/bin/python. Default: this one (extra vllm)."""
+
+    def identity(self, *parts: type[Config], inputs: bool = False) -> dict[str, Any]:
+        """See `Config.identity`; the own engine is not named, as in folders that are older than the choice."""
+        found = super().identity(*parts, inputs=inputs)
+        return {name: value for name, value in found.items() if (name, value) != ("engine", "own")}
 
 
 class SampleSettings(Config):
@@ -247,8 +267,8 @@ class AnswerSettings(Config):
     """Temperature of the answers. 0: greedy."""
     top_p: Decides[PositiveShare] = 1.0
     """Nucleus sampling of the answers; needs a temperature."""
-    answer_batch_size: Speed[Count] = 32
-    """Answers per batch. Halved on out-of-memory."""
+    answer_batch_size: Speed[Count | None] = None
+    """Answers per batch. Default: 32, or 256 with vllm. Halved on out-of-memory."""
 
     @model_validator(mode="after")
     def _several_samples_need_temperature(self) -> Self:
@@ -294,7 +314,7 @@ class PairConfig(MachineSettings, PairSettings):
     """Two models and where they run."""
 
 
-class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, PairConfig):
+class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, EngineSettings, PairConfig):
     """`lightr sample`."""
 
     out: Place[Path]
@@ -325,7 +345,7 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
     """Seed of the LoRA weights, dropout and the order of labels."""
 
 
-class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings, ModelSettings):
+class BaselineConfig(EngineSettings, PromptSettings, ProblemSettings, ModelSettings):
     """`lightr baseline`."""
 
     kind: Decides[BaselineKind]
@@ -338,8 +358,8 @@ class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings, ModelSett
     """Cap on an answer, in tokens; longer ones are not kept (the paper does not say)."""
     stop_strings: Decides[StopStrings] = ()
     """More texts that end an answer; nothing from where one begins is trained on."""
-    batch_size: Speed[Count] = 32
-    """Questions per batch. Halved on out-of-memory."""
+    batch_size: Speed[Count | None] = None
+    """Questions per batch. Default: 32, or 256 with vllm. Halved on out-of-memory."""
     judge: Decides[JudgeName] = "math-verify"
     """Judge that decides whether an answer is right."""
     grading_workers: Speed[Count | None] = None
@@ -359,9 +379,11 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings, ModelSettings):
+class EvaluateConfig(EvaluateSettings, EngineSettings, PromptSettings, ModelSettings):
     """`lightr evaluate`."""
 
+    adapter: Input[Path | None] = None
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to put on the model without merging."""
     contrast_with: Decides[str | None] = None
     """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio."""
     contrast_with_revision: Input[str | None] = None
@@ -379,6 +401,8 @@ class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings, ModelSet
 
     @model_validator(mode="after")
     def _contrastive_decoding_is_greedy(self) -> Self:
+        if self.contrast_with and self.engine != "own":
+            raise ValueError(f"contrast_with needs both distributions at each token, so engine = {self.engine} cannot")
         if self.contrast_with and self.temperature:
             raise ValueError(f"contrast_with takes the best token, so temperature = {self.temperature} means nothing")
         return self
@@ -395,7 +419,7 @@ class InspectConfig(SampleSettings, PromptSettings, PairConfig):
     """Seed of sampling with a temperature."""
 
 
-class RunConfig(PromptSettings, ProblemSettings, PairConfig):
+class RunConfig(PromptSettings, ProblemSettings, EngineSettings, PairConfig):
     """`lightr run`, and the form of a recipe."""
 
     out: Place[Path] = Path("runs/default")

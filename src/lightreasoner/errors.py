@@ -35,6 +35,10 @@ class ModelError(LightReasonerError):
     """A model cannot be found, loaded or paired."""
 
 
+class EngineError(ModelError):
+    """A generation engine in another process cannot be started, or has failed."""
+
+
 class HubUnreachable(ModelError):
     """The model or data set is on the Hub, and the Hub does not answer."""
 

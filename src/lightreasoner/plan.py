@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from lightreasoner.config import RunConfig
+from lightreasoner.config import BATCH_SIZES, RunConfig
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import ConfigError
 from lightreasoner.models.shape import Shape, read_config
@@ -116,7 +116,9 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, width
     """Peak bytes of each stage, and their parts."""
     questions = config.sample.batch_size or BATCH
     batch = questions * (prompt + config.sample.max_new_tokens)
-    answers = config.evaluate.answer_batch_size * (prompt + config.evaluate.max_answer_tokens)
+    answers = (config.evaluate.answer_batch_size or BATCH_SIZES[config.engine]) * (
+        prompt + config.evaluate.max_answer_tokens
+    )
     rows = questions * config.sample.max_new_tokens
     step = config.finetune.labels_per_step * (prompt + config.sample.max_new_tokens // 2)
     micro = min(step, config.finetune.tokens_per_micro_batch or step)

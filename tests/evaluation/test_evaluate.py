@@ -15,9 +15,10 @@ import pytest
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.data.benchmarks import PAPER_SET
 from lightreasoner.errors import ConfigError, RunMismatch
-from lightreasoner.evaluation import answering, judging
+from lightreasoner.evaluation import judging
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.inference import engines
 
 from .helpers import answers, config_for, verdicts
 
@@ -44,7 +45,7 @@ def test_unknown_items_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_finished_evaluation_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate(config_for(tmp_path, max_items=8))
-    monkeypatch.setattr(answering, "load_model", None)
+    monkeypatch.setattr(engines, "load_model", None)
     monkeypatch.setattr(judging, "GradingPool", None)
     assert evaluate(config_for(tmp_path, max_items=8)) == first
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from lightreasoner.evaluation import answering
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.evaluation.statistics import majority, pass_at_k
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.verdicts import VERDICTS
+from lightreasoner.inference import engines
 from lightreasoner.runs.records import JudgedAnswer
 
 from .helpers import answers, config_for, verdicts
@@ -62,7 +62,7 @@ def test_several_samples_give_pass_at_k_and_majority_votes(tmp_path: Path) -> No
 
 def test_another_judge_needs_no_new_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate(config_for(tmp_path, max_items=12))
-    monkeypatch.setattr(answering, "load_model", None)
+    monkeypatch.setattr(engines, "load_model", None)
     result = evaluate(config_for(tmp_path, max_items=12, judge="toolkit"))["chat/arithmetic"]
     assert result["total"] == 12
     assert {key: row.verdict for key, row in verdicts(tmp_path, judge="toolkit").items()} == {

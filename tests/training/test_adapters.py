@@ -16,9 +16,10 @@ from transformers import FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHead
 
 from lightreasoner.config import FinetuneConfig, MachineSettings
 from lightreasoner.errors import ConfigError, DataError, LightReasonerError, ModelError
+from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
-from lightreasoner.training.adapters import attach_lora, load_adapter
+from lightreasoner.training.adapters import attach_lora
 from lightreasoner.training.finetuning import check_targets, finetune
 
 from .conftest import config_for

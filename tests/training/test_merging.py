@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner.config import FinetuneConfig, MachineSettings, MergeConfig, SampleConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
+from lightreasoner.models.adapters import without_warnings
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training import merging
-from lightreasoner.training.adapters import without_warnings
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge
 

@@ -5,16 +5,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config import EvaluateConfig, MachineSettings, PairConfig
+from lightreasoner.config import BATCH_SIZES, EvaluateConfig, MachineSettings, PairConfig
 from lightreasoner.inference.contrastive_engine import ContrastiveEngine
+from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.generation import Decoding, Engine
 from lightreasoner.inference.memory import ModelWork
-from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.models.loading import Pair, context_length, load_model, load_pair
+from lightreasoner.models.loading import Pair, context_length, load_pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.records import Answer, Problem
@@ -31,24 +32,40 @@ class Asked:
 
 
 class ModelUnderTest:
-    """The model under evaluation, loaded on first use: a finished evaluation never loads it."""
+    """The model under evaluation, loaded on first use: a finished evaluation never loads it.
 
-    def __init__(self, config: EvaluateConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
+    Args:
+        adapter: folder of a PEFT adapter on it.
+    """
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        source: ModelSource,
+        tokenizer: PreTrainedTokenizerBase,
+        adapter: Path | None = None,
+    ) -> None:
         self.source = source
         self.tokenizer = tokenizer
+        self.served = served_by(config, source, tokenizer, config.out, adapter)
         self._config = config
 
-    @cached_property
+    @property
     def model(self) -> Any:
         """The model."""
-        return self._pair.expert if self._config.contrast_with else load_model(self.source, self._config)
+        return self._pair.expert if self._config.contrast_with else self.served.model
 
-    @cached_property
+    @property
+    def context(self) -> float:
+        """Tokens that the model was made for; infinite where it does not say."""
+        return context_length(self._pair.expert) if self._config.contrast_with else self.served.context
+
+    @property
     def engine(self) -> Engine:
         """Its engine: the model alone, or with an amateur for contrastive decoding."""
         if self._config.contrast_with:
             return ContrastiveEngine(self._pair, self._config.contrast_alpha, self.tokenizer)
-        return engine_for(self.model, self.tokenizer)
+        return self.served.engine
 
     @cached_property
     def _pair(self) -> Pair:
@@ -77,7 +94,8 @@ class Answering(ModelWork[Asked, Answer]):
         self, under_test: ModelUnderTest, config: EvaluateConfig, name: str, template: PromptTemplate, stops: Stops
     ) -> None:
         self.label = f"{config.model} on {name} ({template.kind})"
-        self.questions = max(1, config.answer_batch_size // config.samples_per_problem)  # per batch
+        answers = config.answer_batch_size or BATCH_SIZES[config.engine]
+        self.questions = max(1, answers // config.samples_per_problem)  # per batch
         self._under_test = under_test
         self._config = config
         self._name = name
@@ -100,7 +118,7 @@ class Answering(ModelWork[Asked, Answer]):
 
     def group(self, item: Asked) -> int:
         """Cap on the answer, in tokens."""
-        left = context_length(self._under_test.model) - len(item.prompt_ids)
+        left = self._under_test.context - len(item.prompt_ids)
         return int(max(0, min(self._config.max_answer_tokens, left)))
 
     def run(self, batch: Sequence[Asked]) -> list[Answer]:

@@ -13,9 +13,11 @@ fingerprint of a stage holds model and items, and under `how`, by subject, the s
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
-from lightreasoner.config import AnswerSettings, EvaluateConfig, PromptKind
+from lightreasoner.config import BATCH_SIZES, AnswerSettings, EvaluateConfig, PromptKind
 from lightreasoner.data.benchmarks import Benchmark, ChoiceBenchmark, items_hash
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, RunMismatch
@@ -25,9 +27,10 @@ from lightreasoner.evaluation.judging import judge_all, judge_identity, summaris
 from lightreasoner.models.loading import dtype_name, load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
+from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.records import ChoiceProblem, Problem
+from lightreasoner.runs.records import ADAPTER_FILES, ChoiceProblem, Problem
 from lightreasoner.runs.stage import open_stage, settle
 
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
@@ -44,17 +47,24 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     benchmarks = read_items(config)
     source = find_model(config.model, config.model_revision)
-    evaluator = _Evaluator(config, ModelUnderTest(config, source, load_tokenizer(source, config)))
+    adapter = None
+    if config.adapter is not None:
+        from lightreasoner.models.adapters import usable_adapter  # PEFT takes a second to import
+
+        adapter = usable_adapter(config.adapter, config.model, source)
+    under_test = ModelUnderTest(config, source, load_tokenizer(source, config), adapter)
+    evaluator = _Evaluator(config, under_test, adapter)
     kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
     results = {}
-    for benchmark, items in benchmarks:
-        name = benchmark.name
-        if isinstance(benchmark, OwnBenchmark):
-            say(benchmark.note)
-        if isinstance(benchmark, Benchmark):
-            results.update({f"{kind}/{name}": evaluator.answer_and_judge(benchmark, items, kind) for kind in kinds})
-        else:
-            results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(benchmark, items)
+    with closing(under_test.served):
+        for benchmark, items in benchmarks:
+            name = benchmark.name
+            if isinstance(benchmark, OwnBenchmark):
+                say(benchmark.note)
+            if isinstance(benchmark, Benchmark):
+                results.update({f"{kind}/{name}": evaluator.answer_and_judge(benchmark, items, kind) for kind in kinds})
+            else:
+                results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(benchmark, items)
     return results
 
 
@@ -73,11 +83,13 @@ def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark
 
 
 class _Evaluator:
-    def __init__(self, config: EvaluateConfig, under_test: ModelUnderTest) -> None:
+    def __init__(self, config: EvaluateConfig, under_test: ModelUnderTest, adapter: Path | None) -> None:
         self._config = config
         self._under_test = under_test
         files = under_test.source.files()
         self._model = {"model": config.model, "model_sha256": content_hash(files), "model_files": files}
+        if adapter is not None:
+            self._model["adapter_files"] = {name: file_hash(adapter / name) for name in ADAPTER_FILES.values()}
         self._generation_config = load_generation_config(under_test.source)
 
     def answer_and_judge(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
@@ -101,6 +113,7 @@ class _Evaluator:
             **ends,
             "seed": config.seed if config.temperature else None,  # greedy decoding draws nothing
             **self._contrast(),
+            **self._under_test.served.identity(),
         }
         answered = self._identity(name, items, prompt=prompt, decoding=decoding)
         record = None
@@ -127,7 +140,7 @@ class _Evaluator:
             if stage.result is not None:
                 return stage.result
             scoring = Scoring(self._under_test, f"{config.model} on {name}")
-            settle(stage, items, config.answer_batch_size, scoring, total=len(items))
+            settle(stage, items, config.answer_batch_size or BATCH_SIZES["own"], scoring, total=len(items))
             return stage.finish({**summarise_choices(name, stage), "items_known": self._known(benchmark, items)})
 
     def _refuse_changed(self, benchmark: OwnBenchmark, stage: str) -> None:

@@ -103,12 +103,17 @@ def until_stop(ids: TokenIds, decoding: Decoding, tokenizer: PreTrainedTokenizer
         return ids[:end]
     assert tokenizer is not None
 
-    def contains_stop(length: int) -> bool:
-        text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
-        return any(stop in text for stop in decoding.stop_strings)
+    def stopped(length: int) -> bool:
+        return contains_stop(ids[:length], decoding.stop_strings, tokenizer)
 
     # A prefix contains a stop string if a shorter prefix does, so bisection finds the first one.
-    return ids[: min(end, 1 + bisect_left(range(1, end + 1), True, key=contains_stop))]
+    return ids[: min(end, 1 + bisect_left(range(1, end + 1), True, key=stopped))]
+
+
+def contains_stop(ids: TokenIds, strings: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the text of these tokens contains a stop string."""
+    text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    return any(stop in text for stop in strings)
 
 
 def left_padded(prompts: Sequence[TokenIds], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -8,14 +8,13 @@ Writes `OUT/sample/`, see `samples.folder`; without divergences, since no amateu
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
 
-from lightreasoner.config import BaselineConfig, BaselineKind
+from lightreasoner.config import BATCH_SIZES, BaselineConfig, BaselineKind
 from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
@@ -25,13 +24,13 @@ from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case
-from lightreasoner.inference.generation import Decoding, Engine, TokenIds
+from lightreasoner.inference.engines import Served, served_by
+from lightreasoner.inference.generation import Decoding, TokenIds
 from lightreasoner.inference.memory import ModelWork
-from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
-from lightreasoner.models.source import ModelSource, find_model
+from lightreasoner.models.source import find_model
 from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
@@ -66,6 +65,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     stops = template.stops(loading.load_generation_config(source), config.stop_strings)
     if config.dataset == "arithmetic" and config.max_questions is None:
         raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
+    served = served_by(config, source, template.tokenizer, config.out)
     solved = list(distinct(solved_problems(config), config.max_questions))
     content = "\n".join(f"{item.problem.id} {item.problem.answer} {item.solution}" for item in solved)
     made = Baseline(
@@ -79,12 +79,14 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         settings=config,
         problems_sha256=make_problem(content).id,
         dtype=loading.dtype_name(config),
+        engine_version=served.identity().get("engine_version"),
     )
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
         if stage.result is not None:
             return stage.result
-        work = BASELINES[config.kind](config, source, template, stops)
-        settle(stage, solved, config.batch_size, work, total=len(solved))
+        work = BASELINES[config.kind](config, served, template, stops)
+        with closing(served):
+            settle(stage, solved, config.batch_size or BATCH_SIZES[config.engine], work, total=len(solved))
         counts = stage.counts
         if not counts["answers_kept"]:
             stage.release()
@@ -125,10 +127,10 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
 class WrittenSolutions(ModelWork[Solved, TokenIds]):
     """Ground-truth SFT: the solution that came with each problem. Needs no model."""
 
-    def __init__(self, config: BaselineConfig, source: ModelSource, template: PromptTemplate, stops: Stops) -> None:
+    def __init__(self, config: BaselineConfig, served: Served, template: PromptTemplate, stops: Stops) -> None:
         self.label = config.kind
         self._config = config
-        self._source = source
+        self._served = served
         self._template = template
         self._stops = stops
 
@@ -192,23 +194,17 @@ class WrittenSolutions(ModelWork[Solved, TokenIds]):
 class OwnRightAnswers(WrittenSolutions):
     """Rejection-sampled SFT: one greedy answer of the model to each problem, kept if it is complete and right."""
 
-    @cached_property
-    def _loaded(self) -> tuple[PreTrainedModel, Engine]:
-        """The model and its engine."""
-        model = loading.load_model(self._source, self._config)
-        return model, engine_for(model, self._template.tokenizer)
-
     def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
         """The model's answers, each ended by a stop token, a stop text or the cap."""
         cap = self.group(batch[0])
         if not cap:
             return [[] for _ in batch]
         decoding = Decoding(cap, self._stops.ids, stop_strings=self._stops.strings)
-        return self._loaded[1].generate([self._prompt(item) for item in batch], decoding).responses
+        return self._served.engine.generate([self._prompt(item) for item in batch], decoding).responses
 
     def group(self, item: Solved) -> int:
         """Cap on the answer, in tokens; 0 if the prompt fills the context. So no answer depends on other prompts."""
-        left = loading.context_length(self._loaded[0]) - len(self._prompt(item))
+        left = self._served.context - len(self._prompt(item))
         return int(max(0, min(self._config.max_new_tokens, left)))
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
@@ -241,7 +237,7 @@ class OwnRightAnswers(WrittenSolutions):
 
 
 # A baseline is one class and one line here.
-BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, ModelSource, PromptTemplate, Stops], WrittenSolutions]] = {
+BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, Served, PromptTemplate, Stops], WrittenSolutions]] = {
     "rejection-sft": OwnRightAnswers,
     "ground-truth": WrittenSolutions,
 }

@@ -245,10 +245,12 @@ class Made(BaseModel):
     questions: int | None = None  # number of questions asked; None where it is not known
     beta: float | None = None  # β of Eq 3; None where another rule chose the steps
     alpha: float | None = None  # α of Eq 4; None where the labels are not made by it
+    engine_version: str | None = None  # of the engine that generated the responses; None for the own one
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the rows, flat."""
-        return self.model_dump(mode="json", exclude={"settings", "source", "beta", "alpha"})
+        left_out = {"settings", "source", "beta", "alpha", *(() if self.engine_version else ("engine_version",))}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 class Configured(Made):

@@ -17,6 +17,7 @@ from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.packing import packs
 from lightreasoner.inference.scoring import tokens_per_pass
 from lightreasoner.miniature.word_problems import THEMES, word_problems
+from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
@@ -24,7 +25,6 @@ from lightreasoner.samples.baselines import baseline, distinct, solved_problems
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import select
 from lightreasoner.studies.job import Job
-from lightreasoner.training.adapters import load_adapter
 from lightreasoner.training.batches import Collator, load_labels
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge

@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightreasoner.errors import RunCorrupted
+from lightreasoner.models.adapters import ADAPTER_WEIGHTS, weight_difference
 from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_json
 from lightreasoner.runs.progress import say
-from lightreasoner.training.adapters import ADAPTER_WEIGHTS, weight_difference
 
 COMPLETE = "complete.json"
 OTHER_BYTES = 100_000  # rough size of a checkpoint without weights and moments

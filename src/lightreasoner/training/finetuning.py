@@ -27,9 +27,10 @@ from transformers import get_linear_schedule_with_warmup, set_seed
 
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.config_base import nearest
-from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, RunCorrupted, TrainingDiverged
+from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, TrainingDiverged
 from lightreasoner.inference.packing import packs
 from lightreasoner.models import loading
+from lightreasoner.models.adapters import ADAPTER, check_adapter
 from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.differences import changed_files
@@ -44,8 +45,6 @@ from lightreasoner.training.adapters import check_targets as check_targets  # fo
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
-
-ADAPTER = "adapter"
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -92,21 +91,6 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         _leave_group()
         stage.keep_time()
         return stage.finish({**result, "seconds": round(stage.seconds or 0.0, 1)})
-
-
-def check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:
-    """Compare the adapter's files with the hashes in the stage's result.
-
-    Raises:
-        RunCorrupted: a file is missing or differs.
-    """
-    for name, file in ADAPTER_FILES.items():
-        path = adapter / file
-        if name in result and (not path.is_file() or file_hash(path) != result[name]):
-            raise RunCorrupted(
-                f"{path} is not the file that fine-tuning wrote (missing or damaged), so the adapter is not used. "
-                f"Remove {adapter.parent} and fine-tune again"
-            )
 
 
 def _leave_group() -> None:

@@ -15,19 +15,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightreasoner import contrast
 from lightreasoner.config import DEFAULT_CUE, MergeConfig
 from lightreasoner.errors import DataError, MergeMismatch, ModelError
+from lightreasoner.models.adapters import (
+    ADAPTER_WEIGHTS,
+    check_adapter,
+    find_adapter,
+    load_adapter,
+    refuse_other_base,
+    without_warnings,
+)
 from lightreasoner.models.generation_config import agreeing, generation_settings
 from lightreasoner.models.loading import empty_model, load_model, load_tokenizer, weights_dtype
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import ModelSource, content_hash, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
-from lightreasoner.runs.differences import changed_files, differences
+from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.training.adapters import ADAPTER_WEIGHTS, load_adapter, without_warnings
-from lightreasoner.training.finetuning import ADAPTER, check_adapter
 from lightreasoner.training.model_card import Tuned, model_card, tuned
 
 RESULT = "lightreasoner.json"  # within the merged folder
@@ -57,11 +63,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     source = find_model(config.model, config.model_revision)
     adapter, training = _find_adapter(config.adapter)
     files = source.files()
-    if training and (changed := changed_files("model", training.expert_files, files)):
-        raise ModelError(
-            f"the adapter was trained on {training.settings.model}, which is not {config.model} as it is now "
-            f"({changed}); an adapter fits its own base only"
-        )
+    if training:
+        refuse_other_base(training.expert_files, training.settings.model, config.model, files)
     tokenizer = load_tokenizer(source, config)
     dtype_name = check_saving(config, source, tokenizer)
     request = {
@@ -92,17 +95,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
 
 def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:
     """The adapter's folder, and how it was trained if it is in a run folder."""
-    is_in_run = path.name == ADAPTER and (path.parent / "manifest.json").is_file()
-    run = path.parent if is_in_run else path / "finetune"
-    folder = run / ADAPTER if run.is_dir() else path
-    if not (folder / ADAPTER_WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
-        raise DataError(
-            f"{folder}: the adapter needs safetensors, and there is only adapter_model.bin: a pickle, which can run "
-            "code when it is read. Convert it first"
-        )
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise DataError(f"no {ADAPTER_WEIGHTS} in {folder}; finish `lightr finetune` first, or check the path")
-    if not run.is_dir():
+    folder, run = find_adapter(path)
+    if run is None:
         return folder, None
     _, stage = read_stage(run)
     assert stage.result is not None

@@ -1,0 +1,189 @@
+"""Stages with the engine vLLM (a stand-in for the package), and adapters that are put on a model without merging."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lightreasoner.config import BaselineConfig, EvaluateConfig, RunConfig, SampleConfig
+from lightreasoner.errors import ConfigError, ModelError, RunCorrupted, RunMismatch
+from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.inference import engines, vllm_engine
+from lightreasoner.models.loading import load_model
+from lightreasoner.models.source import find_model
+from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.baselines import baseline
+from tests.evaluation.helpers import answers, config_for
+
+from .fake_vllm import token
+from .vllm_helpers import FakeVllm
+
+SETTINGS: dict[str, Any] = {"max_items": 5, "max_answer_tokens": 10, "engine": "vllm"}
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
+    yield FakeVllm(tmp_path / "site", monkeypatch)
+    vllm_engine.engine_version.cache_clear()
+
+
+def test_an_evaluation_answers_with_vllm_and_never_loads_the_model(
+    fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "load_model", None)
+    evaluate(config_for(tmp_path / "out", **SETTINGS))
+    rows = answers(tmp_path / "out")
+    assert len(rows) == 5
+    for row in rows.values():
+        free = [token(row.prompt_ids, place) for place in range(10)]
+        assert row.output_ids == free[: len(row.output_ids)]
+    (arguments,) = fake.seen("arguments")
+    assert arguments["model"] == str(find_model("miniature/expert").folder)
+    assert len(fake.seen("sampling")) == 5, "one batch"
+
+
+def test_a_finished_evaluation_is_given_back_without_starting_vllm(fake: FakeVllm, tmp_path: Path) -> None:
+    first = evaluate(config_for(tmp_path / "out", **SETTINGS))
+    fake.set_faults(load="kill", always=True)
+    assert evaluate(config_for(tmp_path / "out", **SETTINGS)) == first
+
+
+def test_engine_and_version_decide_and_the_own_engine_is_not_named(fake: FakeVllm, tmp_path: Path) -> None:
+    own = {**SETTINGS, "engine": "own"}
+    evaluate(config_for(tmp_path / "own", **own))
+    fingerprint, _ = read_stage(tmp_path / "own/chat/arithmetic/answers")
+    assert "engine" not in json.dumps(fingerprint)
+    with pytest.raises(RunMismatch, match='engine_version: null there, "9.1" now'):
+        evaluate(config_for(tmp_path / "own", **SETTINGS))
+    evaluate(config_for(tmp_path / "out", **SETTINGS))
+    fake.set_version("9.2")
+    with pytest.raises(RunMismatch, match='engine_version: "9.1" there, "9.2" now'):
+        evaluate(config_for(tmp_path / "out", **SETTINGS))
+
+
+def test_an_interrupted_evaluation_continues_with_another_child(fake: FakeVllm, tmp_path: Path) -> None:
+    config = config_for(tmp_path / "out", **{**SETTINGS, "answer_batch_size": 2})
+    evaluate(config_for(tmp_path / "whole", **SETTINGS))
+    fake.set_faults(step="out of order", always=True)
+    with pytest.raises(ModelError, match="out of order"):
+        evaluate(config)
+    fake.set_faults()
+    evaluate(config)
+    whole, continued = answers(tmp_path / "whole"), answers(tmp_path / "out")
+    assert {key: row.output_ids for key, row in continued.items()} == {
+        key: row.output_ids for key, row in whole.items()
+    }
+
+
+def test_choices_are_scored_here_and_vllm_is_ended_before(
+    fake: FakeVllm, random_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*arguments: Any) -> Any:
+        living = [process for process in psutil.Process().children() if str(vllm_engine.CHILD) in process.cmdline()]
+        assert not living, "both may not fit in memory"
+        return load_model(*arguments)
+
+    monkeypatch.setattr(engines, "load_model", load)
+    rows = [{"question": "Why?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}]
+    (tmp_path / "arc_challenge").mkdir()
+    (tmp_path / "arc_challenge" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings: dict[str, Any] = {**SETTINGS, "benchmarks": ("arithmetic", "arc_challenge"), "data_dir": tmp_path}
+    found = evaluate(config_for(tmp_path / "out", str(random_expert), **settings))
+    assert found["likelihood/arc_challenge"]["total"] == 1
+    assert len(fake.seen("arguments")) == 1
+    fingerprint, _ = read_stage(tmp_path / "out/likelihood/arc_challenge/choices")
+    assert "engine" not in json.dumps(fingerprint)
+
+
+def test_a_baseline_answers_with_vllm(fake: FakeVllm, tmp_path: Path) -> None:
+    def config(out: str, **changes: Any) -> BaselineConfig:
+        settings = {"kind": "rejection-sft", "model": "miniature/expert", "dataset": "arithmetic", "max_questions": 4}
+        return BaselineConfig(**{**settings, "max_new_tokens": 10, "out": tmp_path / out, "engine": "vllm", **changes})
+
+    with pytest.raises(Exception, match="none of 4 answers is right and complete"):
+        baseline(config("out"))
+    assert len(fake.seen("sampling")) == 4
+    written = json.loads((tmp_path / "out/sample/manifest.json").read_text())["fingerprint"]
+    assert (written["engine"], written["engine_version"]) == ("vllm", "9.1")
+    baseline(config("own", kind="ground-truth", engine="own"))
+    written = json.loads((tmp_path / "own/sample/manifest.json").read_text())["fingerprint"]
+    assert not {"engine", "engine_version"} & written.keys()
+
+
+def test_contrastive_decoding_needs_the_own_engine() -> None:
+    with pytest.raises(ConfigError, match="contrast_with needs both distributions at each token"):
+        EvaluateConfig(model="m", out=Path("o"), contrast_with="n", engine="vllm")
+
+
+def test_the_identity_names_an_engine_that_is_not_the_own_one_and_never_a_python() -> None:
+    pair: dict[str, Any] = {"expert": "e", "amateur": "a", "dataset": "d", "out": Path("o")}
+    for kind in (SampleConfig, RunConfig):
+        own, other = kind(**pair), kind(**pair, engine="vllm", engine_python="p")
+        assert not [name for name in own.identity() if "engine" in name]
+        assert other.identity() == {**own.identity(), "engine": "vllm"}
+        assert "--engine" in other.flags()
+        assert not {"--engine", "--engine-python"} & {*own.flags()}
+        assert "--engine-python" not in other.flags()
+
+
+# --- Adapters ---
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, random_expert: Path) -> Path:
+    """A random adapter of rank 5 on the random expert, and beside it both merged."""
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("adapter")
+    model: Any = AutoModelForCausalLM.from_pretrained(random_expert, dtype=torch.float32)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=5, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = get_peft_model(model, lora)
+    adapted.save_pretrained(folder / "adapter")
+    shutil.copytree(random_expert, folder / "merged")
+    adapted.merge_and_unload().save_pretrained(folder / "merged")
+    return folder / "adapter"
+
+
+def test_a_model_with_an_adapter_answers_as_both_merged(adapter: Path, random_expert: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_items": 12, "max_answer_tokens": 16}
+    evaluate(config_for(tmp_path / "adapter", str(random_expert), adapter=adapter, **settings))
+    evaluate(config_for(tmp_path / "merged", str(adapter.parent / "merged"), **settings))
+    evaluate(config_for(tmp_path / "base", str(random_expert), **settings))
+    one, other, base = (
+        {key: row.output_ids for key, row in answers(tmp_path / name).items()} for name in ("adapter", "merged", "base")
+    )
+    assert one == other
+    assert one != base
+
+
+def test_vllm_serves_an_adapter_by_request(fake: FakeVllm, adapter: Path, random_expert: Path, tmp_path: Path) -> None:
+    evaluate(config_for(tmp_path / "out", str(random_expert), adapter=adapter, **SETTINGS))
+    (arguments,) = fake.seen("arguments")
+    assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, 8)
+    assert {sampling["lora"] for sampling in fake.seen("sampling")} == {str(adapter)}
+
+
+def test_another_adapter_is_another_model_and_an_unusable_one_is_refused(
+    adapter: Path, random_expert: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "adapter"
+    shutil.copytree(adapter, own)
+    settings: dict[str, Any] = {"max_items": 2, "max_answer_tokens": 4, "adapter": own}
+    config = config_for(tmp_path / "out", str(random_expert), **settings)
+    evaluate(config)
+    content = json.loads((own / "adapter_config.json").read_text())
+    (own / "adapter_config.json").write_text(json.dumps({**content, "lora_alpha": 99}))
+    with pytest.raises(RunMismatch, match="adapter_config.json of the adapter: other content now"):
+        evaluate(config)
+    with pytest.raises(RunMismatch, match="adapter_model.safetensors of the adapter: not there now"):
+        evaluate(config.model_copy(update={"adapter": None}))
+    (tmp_path / "run/finetune").mkdir(parents=True)
+    own.rename(tmp_path / "run/finetune/adapter")
+    with pytest.raises(RunCorrupted):
+        evaluate(config.model_copy(update={"adapter": tmp_path / "run"}))
