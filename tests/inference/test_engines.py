@@ -17,10 +17,11 @@ from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, ModelError, RunCorrupted, RunMismatch
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference import engines, vllm_engine
-from lightreasoner.models.loading import load_model
+from lightreasoner.models.loading import FoundPair, load_model
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline
+from lightreasoner.samples.sampling import sample
 from tests.evaluation.helpers import answers, config_for
 
 from .fake_vllm import token
@@ -132,6 +133,54 @@ def test_the_identity_names_an_engine_that_is_not_the_own_one_and_never_a_python
         assert "--engine" in other.flags()
         assert not {"--engine", "--engine-python"} & {*own.flags()}
         assert "--engine-python" not in other.flags()
+
+
+@pytest.mark.parametrize("change", [{}, {"stop_strings": ("5", "?", "A", "P")}])
+def test_rollouts_come_from_vllm_and_every_number_from_here(
+    fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    def config(out: str, **changes: Any) -> SampleConfig:
+        pair = {"expert": "miniature/expert", "amateur": "miniature/base", "dataset": "arithmetic", "engine": "vllm"}
+        small = {"max_questions": 6, "max_new_tokens": 12, "dtype": "float32", "divergence_beta": None}
+        return SampleConfig.checked({**pair, **small, "out": tmp_path / out, **change, **changes})
+
+    def load(found: FoundPair, source: Any) -> Any:
+        living = [process for process in psutil.Process().children() if str(vllm_engine.CHILD) in process.cmdline()]
+        assert not living, "all three may not fit in memory"
+        return load_one(found, source)
+
+    load_one = FoundPair.load_one
+    monkeypatch.setattr(FoundPair, "load_one", load)
+    sample(config("together", residency="together"))
+    sample(config("sequential", residency="sequential"))
+    assert len(fake.seen("sampling")) == 12
+    before, after = (read_stage(tmp_path / name / "sample")[1] for name in ("together", "sequential"))
+    assert before.digest == after.digest
+    rows = [row for table in before.tables("rollouts") for row in table.to_pylist()]
+    for row in rows:
+        ids = row["response_ids"]
+        assert ids == [token(row["prompt_ids"], place) for place in range(len(ids))]
+        assert all(value >= 0 for value in row["kl"])
+    assert any(len(row["response_ids"]) < 12 for row in rows) == bool(change)
+    assert before.manifest["fingerprint"]["engine_version"] == "9.1"
+    assert not [path for name in ("together", "sequential") for path in (tmp_path / name).glob("sample-*")]
+
+
+def test_scoring_that_failed_is_repeated_without_generating_again(
+    fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = {"expert": "miniature/expert", "amateur": "miniature/base", "dataset": "arithmetic", "engine": "vllm"}
+    config = SampleConfig.checked({**pair, "max_questions": 4, "max_new_tokens": 8, "out": tmp_path, "batch_size": 2})
+
+    def fail(*_: Any) -> Any:
+        raise ModelError("no such device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FoundPair, "load_one", fail)
+        with pytest.raises(ModelError, match="no such device"):
+            sample(config)
+    fake.set_faults(load="kill", always=True)
+    assert sample(config)["questions"] == 4
 
 
 def test_the_doctor_says_which_vllm_there_is_or_what_is_missing(

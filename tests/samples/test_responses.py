@@ -114,7 +114,10 @@ def test_responses_of_another_process_are_read_by_the_expert(config: SampleConfi
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(responses, "ExpertEngine", lambda pair, tokenizer: Outside())
-        for other in (sequential(config, "outside", divergence_beta=None), sequential(config, "pair", divergence_beta=None, residency="together")):
+        for other in (
+            sequential(config, "outside", divergence_beta=None),
+            sequential(config, "pair", divergence_beta=None, residency="together"),
+        ):
             sample(other)
     assert generate is PackedEngine.generate
     assert asked == [8] * 6
@@ -264,7 +267,12 @@ def test_memory_that_runs_out_halves_the_batches_of_the_expert(
     monkeypatch.setattr(PackedEngine, "generate", greedy_for_memory)
     sample(sequential(config))
     rows = [
-        sorted(row["question_id"] + str(row["response_ids"]) for table in tables(each) for row in table.to_pylist() if "kl" in row)
+        sorted(
+            row["question_id"] + str(row["response_ids"])
+            for table in tables(each)
+            for row in table.to_pylist()
+            if "kl" in row
+        )
         for each in (config, sequential(config))
     ]
     assert rows[0] == rows[1]

@@ -8,14 +8,15 @@ in a stage folder of its own, and scoring reads them there:
       states-00000.parquet      one row per response token, in the order of the responses: the raw bytes of its hidden
                                 state in the model's precision; absent where no states were kept
 
-Results are those of both models together, to the bit. The folder is removed when the samples are finished.
+Results are those of both models together, to the bit. The folder is removed when the samples are finished. So is
+`RUN/sample-responses/`, with the responses of an engine in another process, which ends before a model is loaded here.
 """
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,7 @@ from lightreasoner.runs.terminal import size
 from lightreasoner.samples.folder import Sampled
 
 STATES = "sample-states"
+RESPONSES = "sample-responses"  # of an engine in another process, without states
 
 # What the sample's fingerprint says of the amateur and of scoring.
 SCORING = {"amateur", "amateur_revision", "amateur_files", "vocabulary"}
@@ -197,18 +199,18 @@ def states_of(table: pa.Table) -> Tensor:
 
 
 class ExpertPass(PromptWork[Responses]):
-    """Responses and their states, to be stored."""
+    """Responses and, with a pair, the states of its expert, to be stored."""
 
     label = "expert"
 
-    def __init__(self, pair: LazyPair, source: ResponseSource) -> None:
+    def __init__(self, pair: LazyPair | None, source: ResponseSource) -> None:
         self._pair = pair
         self._source = source
 
     def run(self, batch: Sequence[Prompted]) -> list[Responses]:
         """Responses of the source; where it keeps no states, the expert reads them."""
         made = self._source(batch)
-        if made.generation.states is None:
+        if self._pair is not None and made.generation.states is None:
             prompts, answers = [item.prompt_ids for item in batch], made.generation.responses
             states = response_states(self._pair.expert, prompts, answers)
             made = replace(made, generation=replace(made.generation, states=states))
@@ -219,13 +221,26 @@ class ExpertPass(PromptWork[Responses]):
         responses = [ids for result in results for ids in result.generation.responses]
         finished = [ended for result in results for ended in result.finished]
         rows = zip(batch, responses, finished, strict=True)
-        tables = {
-            "responses": Response.table(Response(item.problem.id, ids, ended) for item, ids, ended in rows),
-            "states": pa.concat_tables(
+        tables = {"responses": Response.table(Response(item.problem.id, ids, ended) for item, ids, ended in rows)}
+        if self._pair is not None:
+            tables["states"] = pa.concat_tables(
                 states_table(result.generation.states.hidden) for result in results if result.generation.states
-            ),
-        }
+            )
         return Commit(tables, {"questions": len(responses), "tokens": sum(map(len, responses))})
+
+
+def responses_first(
+    run: Path, made: Sampled, asked_at: str, source: ResponseSource, items: Sequence[Prompted], rows: int
+) -> Stored:
+    """The responses to these items, without states, before a model is loaded; arguments as for `expert_first`."""
+    with open_stage(run, RESPONSES, _of_responses(made), say, asked_at=asked_at) as stage:
+        settle(stage, items, rows, ExpertPass(None, source), total=len(items))
+    return Stored(stage)
+
+
+def _of_responses(made: Sampled) -> dict[str, Any]:
+    """What decides the responses."""
+    return {name: value for name, value in made.fingerprint().items() if name not in SCORING}
 
 
 def expert_first(
@@ -251,8 +266,7 @@ def expert_first(
     Raises:
         DiskFull: the disk cannot hold the states.
     """
-    fingerprint = {name: value for name, value in made.fingerprint().items() if name not in SCORING}
-    with open_stage(run, STATES, fingerprint, say, asked_at=asked_at) as stage:
+    with open_stage(run, STATES, _of_responses(made), say, asked_at=asked_at) as stage:
         settled = stage.settled_ids
         waiting = sum(item.problem.id not in settled for item in items)
         _refuse_full_disk(run, waiting, pair, made.settings.max_new_tokens)
@@ -272,13 +286,14 @@ def _refuse_full_disk(run: Path, responses: int, pair: LazyPair, tokens: int) ->
 
 
 def release_states(run: Path) -> None:
-    """Leave the stored states to other settings; see `StageFolder.release`."""
-    folder = run / STATES
-    if (folder / "manifest.json").exists():
-        StageFolder(folder, read_manifest(folder)).release()
+    """Leave the stored responses and states to other settings; see `StageFolder.release`."""
+    for folder in (run / STATES, run / RESPONSES):
+        if (folder / "manifest.json").exists():
+            StageFolder(folder, read_manifest(folder)).release()
 
 
 def remove_states(run: Path) -> None:
-    """Remove the stored states, which finished samples do not need."""
-    if (run / STATES).exists():
-        shutil.rmtree(run / STATES)
+    """Remove the stored responses and states, which finished samples do not need."""
+    for folder in (run / STATES, run / RESPONSES):
+        if folder.exists():
+            shutil.rmtree(folder)

@@ -4,13 +4,15 @@ Writes `RUN/sample/`, see `samples.folder`.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
-from lightreasoner.config import SampleConfig
+from lightreasoner.config import BATCH_SIZES, SampleConfig
 from lightreasoner.data.problems import ProblemSet, load_problems
 from lightreasoner.errors import DataError
+from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer
@@ -26,9 +28,11 @@ from lightreasoner.samples.responses import (
     Generated,
     Prompted,
     ResponseSource,
+    decoding_of,
     expert_first,
     release_states,
     remove_states,
+    responses_first,
 )
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
 from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
@@ -64,6 +68,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     asked_at = prompts_time(config.out, "sample")
     template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
+    served = served_by(config, found.expert, tokenizer, config.out)
     made = folder.Sampled(
         expert=config.expert,
         expert_revision=config.expert_revision,
@@ -79,6 +84,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         alpha=config.plausibility_alpha,
         settings=config,
         dtype=dtype_name(config),
+        engine_version=served.identity().get("engine_version"),
     )
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
         if stage.result is not None:
@@ -92,6 +98,11 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         responses: ResponseSource = Generated.of(pair, template, stops, config)
         size = 1
         if waiting:
+            if config.engine != "own":
+                rows = config.batch_size or BATCH_SIZES[config.engine]
+                outside = Generated(served.engine, decoding_of(config, stops), tokenizer)
+                with closing(served):
+                    responses = responses_first(config.out, made, asked_at, outside, waiting, rows)
             mode = pair.residency(config.residency, config.out / STATES / "ledger.jsonl")
             size = _batch_size(config, stage, pair, fitting, together=mode == "together")
             if mode == "sequential":
