@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from lightreasoner.config import BaselineConfig, EvaluateConfig
+from lightreasoner.config import BaselineConfig, EvaluateConfig, SampleConfig
 from lightreasoner.data.benchmarks import load_benchmark
 from lightreasoner.errors import DataError, EngineError
 from lightreasoner.evaluation.evaluate import evaluate
@@ -21,7 +21,9 @@ from lightreasoner.inference.generation import Decoding
 from lightreasoner.models.loading import load_generation_config, load_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
+from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline
+from lightreasoner.samples.sampling import sample
 from tests.evaluation.helpers import answers
 
 pytestmark = pytest.mark.slow
@@ -120,6 +122,36 @@ def test_vllm_gives_the_responses_of_the_own_engine_but_for_ties(
     else:
         ties(own, prompts[:8], own.engine.generate(prompts[:8], strings).responses, cut)
         assert max(map(len, cut)) < LENGTH
+
+
+def test_rollouts_and_divergences_are_those_of_the_own_engine(
+    settings: dict[str, Any], model: Path, smollm2_amateur: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    rows = {}
+    for engine in ("own", "vllm"):
+        config = SampleConfig(
+            expert=str(model),
+            amateur=str(smollm2_amateur),
+            dataset="gsm8k",
+            data_dir=data_dir,
+            max_questions=QUESTIONS,
+            max_new_tokens=LENGTH,
+            divergence_beta=None,
+            out=tmp_path / engine,
+            engine=engine,
+            **{name: settings[name] for name in ("engine_python", "dtype", "device")},
+        )
+        sample(config)
+        _, stage = read_stage(tmp_path / engine / "sample")
+        rows[engine] = {row["question_id"]: row for table in stage.tables("rollouts") for row in table.to_pylist()}
+    assert len(rows["own"]) == len(rows["vllm"]) == QUESTIONS
+    pairs = [(row, rows["vllm"][name]) for name, row in rows["own"].items()]
+    same = [(row["kl"], other["kl"]) for row, other in pairs if row["response_ids"] == other["response_ids"]]
+    largest = max(abs(one - two) for kls in same for one, two in zip(*kls, strict=True))
+    steps = sum(len(kl) for kl, _ in same)
+    print(f"{len(same)} of {QUESTIONS} rollouts are equal; KL at {steps} steps differs by {largest:.2g} nats at most")
+    assert len(same) >= QUESTIONS * 7 // 8
+    assert largest < 1e-4
 
 
 def test_samples_are_the_same_in_every_batch_and_differ_within_one(
