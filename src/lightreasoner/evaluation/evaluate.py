@@ -26,7 +26,7 @@ from lightreasoner.models.loading import dtype_name, load_generation_config, loa
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
 from lightreasoner.runs.manifest import prompts_time
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.records import ChoiceProblem, Problem
 from lightreasoner.runs.stage import open_stage, settle
 
@@ -176,5 +176,5 @@ class _Evaluator:
         known = items_hash(items) == expected
         if not known:
             name, count = benchmark.name, len(items)
-            say(f"warning: the items of {name} are not those that others report figures on ({count} read)")
+            warn(f"the items of {name} are not those that others report figures on ({count} read)")
         return known

@@ -32,6 +32,7 @@ from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource, find_model
+from lightreasoner.runs.eta import Load
 from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
@@ -210,6 +211,10 @@ class OwnRightAnswers(WrittenSolutions):
         """Cap on the answer, in tokens; 0 if the prompt fills the context. So no answer depends on other prompts."""
         left = loading.context_length(self._loaded[0]) - len(self._prompt(item))
         return int(max(0, min(self._config.max_new_tokens, left)))
+
+    def load(self, item: Solved) -> Load:
+        """The prompt, and an answer up to the cap."""
+        return Load(len(self._prompt(item)), self.group(item))
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""

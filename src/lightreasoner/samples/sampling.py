@@ -24,8 +24,9 @@ from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import Pair, dtype_name, find_pair, load_generation_config, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.vocabulary import SharedVocabulary, share_vocabulary
+from lightreasoner.runs.eta import Load
 from lightreasoner.runs.manifest import prompts_time
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.records import Problem
 from lightreasoner.runs.stage import Commit, StageFolder, open_stage, settle
 from lightreasoner.samples import folder
@@ -218,7 +219,7 @@ def _warn(figures: SampleFigures, warned: Sequence[str] = ()) -> list[str]:
     texts = sample_warnings(figures)
     for text in texts:
         if text not in warned:
-            say(f"warning: {text}")
+            warn(f"{text}")
     return texts
 
 
@@ -230,6 +231,7 @@ class Sampler(ModelWork[Prompted, Shard]):
     """
 
     label = "sampling"
+    passes = 1.0  # of the amateur
 
     def __init__(
         self,
@@ -271,6 +273,10 @@ class Sampler(ModelWork[Prompted, Shard]):
     def order(self, item: Prompted) -> int:
         """Prompts of like length share a batch."""
         return len(item.prompt_ids)
+
+    def load(self, item: Prompted) -> Load:
+        """The prompt, and a rollout up to the cap."""
+        return Load(len(item.prompt_ids), self.decoding.max_new_tokens)
 
     def run(self, batch: Sequence[Prompted]) -> list[Shard]:
         """Rollouts, scores and labels of a batch, as one shard."""

@@ -22,7 +22,7 @@ from lightreasoner.errors import ConfigError, DataError, ModelError
 from lightreasoner.models.loading import empty_model
 from lightreasoner.models.source import find_model
 from lightreasoner.models.weights import refuse_pointers
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import warn
 
 ADAPTER_SETTINGS = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -94,7 +94,7 @@ def _refuse_tied(tied: Sequence[str], *, to_merge: bool) -> None:
     problem = f"LoRA on {', '.join(tied)}: embeddings and head of this model are one matrix"
     if to_merge:
         raise ModelError(f"{problem}, so the adapter cannot be merged. Choose other --lora-targets")
-    say(f"warning: {problem}; the adapter changes one of its two uses, and `lightr merge` will refuse it")
+    warn(f"{problem}; the adapter changes one of its two uses, and `lightr merge` will refuse it")
 
 
 def _as_peft_takes(targets: Sequence[str]) -> str | list[str]:
@@ -202,7 +202,7 @@ def _said_in_one_line(folder: Path) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as told:
         yield
     for line in dict.fromkeys(" ".join(str(warning.message).split()) for warning in told):
-        say(f"warning: the adapter in {folder}: {line}")
+        warn(f"the adapter in {folder}: {line}")
 
 
 @contextmanager

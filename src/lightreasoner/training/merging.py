@@ -24,7 +24,7 @@ from lightreasoner.runs.differences import changed_files, differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import warn
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training.adapters import ADAPTER_WEIGHTS, load_adapter, without_warnings
 from lightreasoner.training.finetuning import ADAPTER, check_adapter
@@ -184,7 +184,7 @@ def _merged(
         raise ModelError(f"the adapter in {adapter} cannot be merged into {config.model}: {line}") from error
     effect = _mean_kl(expected, untouched)
     if not effect:
-        say(f"warning: the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
+        warn(f"the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
     _refuse_difference(
         _mean_kl(expected, _log_probabilities(merged, tokenizer)),
         min(max(effect / 1000, SMALLEST_IN_FLOAT32), LARGEST_IN_FLOAT32),
@@ -274,8 +274,8 @@ def _read_back(
     name, mean_kl = str(figures.dtype).removeprefix("torch."), _mean_kl(figures.expected, found)
     _refuse_difference(mean_kl, LARGEST_ROUNDED[figures.dtype], f"rounded to {name}; use --merge-dtype float32")
     if mean_kl > figures.effect / 10:
-        say(
-            f"warning: rounding to {name} changes the model by {mean_kl:.2g} nats, and the adapter by "
+        warn(
+            f"rounding to {name} changes the model by {mean_kl:.2g} nats, and the adapter by "
             f"{figures.effect:.2g}; --merge-dtype float32 keeps what was trained"
         )
     agreement = (figures.expected.argmax(-1) == found.argmax(-1)).double().mean().item()
@@ -289,8 +289,8 @@ def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     settings, others = agreeing(model.generation_config.to_diff_dict())
     dropped = {*others, *([] if source.gguf_file else generation_settings(source.name, source.folder)[1])}
     if dropped:
-        say(
-            f"warning: generation_config.json of {source.name} has settings that contradict others or are invalid "
+        warn(
+            f"generation_config.json of {source.name} has settings that contradict others or are invalid "
             f"({', '.join(sorted(dropped))}); the merged model is saved without them"
         )
     settings.eos_token_id = stops or None
