@@ -26,7 +26,7 @@ from lightreasoner.models.loading import dtype_name, load_generation_config, loa
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
 from lightreasoner.runs.manifest import prompts_time
-from lightreasoner.runs.progress import say, warn
+from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.records import ChoiceProblem, Problem
 from lightreasoner.runs.stage import open_stage, settle
 
@@ -58,6 +58,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return results
 
 
+@busy("reading the benchmarks")
 def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark, list[Any]]]:
     """The benchmarks with their items, all read before the first answer, so that a missing one is found then.
 

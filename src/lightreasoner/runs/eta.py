@@ -279,8 +279,7 @@ class _Lengths:
 
     def running(self, first: int, most: int) -> Floats:
         """Share of the texts running at step `first` − 1 that run at the steps from `first` to `most`."""
-        result: Floats = np.cumprod(1 - self._hazards()[first - 1 : most - 1])
-        return result
+        return np.asarray(np.cumprod(1 - self._hazards()[first - 1 : most - 1]), np.float64)
 
     def mean(self, most: int) -> float:
         """Expected tokens of a text that ends after `most` at the latest."""

@@ -33,6 +33,7 @@ SILENT_FOR = 10.0  # seconds of work without a known length, before its first me
 
 logger = logging.getLogger("lightreasoner")
 _tokens = 0
+_busy: list[tuple[str, float]] = []  # works without a known length, and when they began
 _shown: list["_Meter"] = []  # the progress that is shown; the last one is that of the innermost work
 
 
@@ -170,10 +171,22 @@ def progress(
 
 @contextmanager
 def busy(label: str) -> Iterator[None]:
-    """Say after some seconds, and again from time to time, that work without a known length goes on."""
-    began = time.monotonic()
-    with _ticking(SILENT_FOR, lambda: say(f"{label}: {time.monotonic() - began:.0f} s"), PLAIN_LINE_EVERY):
-        yield
+    """Say after some seconds, and then from time to time, that work without a known length goes on.
+
+    Also a decorator. Of nested work, only the innermost is named.
+    """
+    work = (label, time.monotonic())
+    _busy.append(work)
+
+    def tick() -> None:
+        if _busy[-1] is work:
+            say(f"{label}: {timedelta(seconds=round(time.monotonic() - work[1]))}")
+
+    try:
+        with _ticking(SILENT_FOR, tick, PLAIN_LINE_EVERY):
+            yield
+    finally:
+        _busy.remove(work)
 
 
 def _wanted() -> bool:

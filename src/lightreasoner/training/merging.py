@@ -24,7 +24,7 @@ from lightreasoner.runs.differences import changed_files, differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
-from lightreasoner.runs.progress import warn
+from lightreasoner.runs.progress import busy, warn
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training.adapters import ADAPTER_WEIGHTS, load_adapter, without_warnings
 from lightreasoner.training.finetuning import ADAPTER, check_adapter
@@ -43,6 +43,7 @@ SMALLEST_IN_FLOAT32, LARGEST_IN_FLOAT32 = 1e-8, 1e-6
 LARGEST_ROUNDED = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
 
+@busy("merging")
 def merge(config: MergeConfig) -> dict[str, Any]:
     """Stage 3: merge base and adapter into a plain model folder, then read it back and check it.
 
