@@ -86,10 +86,9 @@ def error_at(tenth: float, trace: Sequence[Event], plan: Sequence[Batch], done: 
         if kind == "step":
             estimate.step(number, now)
         elif kind == "tokens":
-            estimate.reads()
+            estimate.tokens(number)
         else:
             estimate.finish(number, None, now)
-        estimate.tokens(number if kind != "finish" else 0)
     left = estimate.left(tenth * whole)
     assert left is not None
     return left / ((1 - tenth) * whole) - 1

@@ -132,6 +132,8 @@ def test_lines_come_within_a_batch_with_tokens_and_the_time_left(caplog: pytest.
         wait_for(lambda: "left" in caplog.messages[-1])
         assert re.fullmatch(r"sampling: 2/10, 0:00:0\d, roughly 0:00:\d\d left, [\d,]+ tokens/s", caplog.messages[-1])
         count_step(0)
+        estimate = module._shown[-1]._estimate
+        assert estimate.speed(estimate._began + 10) == pytest.approx(12)  # of 80 tokens read and 5 · 8 generated
         advance(8, "3 steps kept")
     assert caplog.messages[0] == "sampling: 2/10"
     assert re.fullmatch(r"sampling: 10/10, 0:00:0\d, [\d,]+ tokens/s, 3 steps kept", caplog.messages[-1])

@@ -85,16 +85,14 @@ class Estimate:
         self._reading, self._after = _PerToken(), _PerToken()
 
     def tokens(self, count: int) -> None:
-        """Tokens were generated or read."""
+        """Texts of so many tokens were read, or generated elsewhere: no generation of this process is in progress."""
         self._tokens += count
-
-    def reads(self) -> None:
-        """A text is read: an unfinished generation, if there is one, was given up."""
         self._running.rows = 0
 
     def step(self, rows: int, now: float) -> None:
         """The running batch generated a token for `rows` texts; 0 after the last step."""
         run, seconds = self._running, now - self._last
+        self._tokens += rows
         self._last = now
         batch = self._batch
         if not rows:
