@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightreasoner.runs.eta import Batch, Estimate, Load
 
@@ -144,3 +146,28 @@ def test_it_is_after_the_first_batch_where_the_first_tenth_lies_in_it(
     first = sum(times[: kinds.index("finish") + 1]) / sum(times)
     assert first > 0.1
     assert abs(error_at(first, trace, plan)) < 0.3
+
+
+loads = st.builds(Load, st.integers(0, 50), st.sampled_from([0, 1, 5, 40]))
+happenings = st.tuples(
+    st.sampled_from(["step", "tokens", "finish", "look"]), st.integers(0, 9), st.sampled_from([0.0, 1e-9, 0.1, 60.0])
+)
+
+
+@given(st.lists(st.lists(loads, min_size=1, max_size=4), max_size=4), st.lists(happenings, max_size=60), st.booleans())
+def test_no_order_of_events_breaks_it(
+    batches: list[list[Load]], all_events: list[tuple[str, int, float]], elsewhere: bool
+) -> None:
+    """Batches run out of memory and are halved, fail, come from other processes, or are more than were planned."""
+    estimate, now = Estimate(20, 3, [Batch.of(batch, 1.0) for batch in batches], 5.0), 5.0
+    for kind, number, seconds in all_events:
+        now += seconds
+        if kind == "step":
+            estimate.step(number, now)
+        elif kind == "tokens":
+            estimate.tokens(number)
+        elif kind == "finish":
+            estimate.finish(number, number if elsewhere else None, now)
+        left = estimate.left(now)
+        assert left is None or 0 <= left < 1e12
+        assert estimate.speed(now) >= 0

@@ -82,8 +82,9 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        prefix = "warning: " if record.levelno == logging.WARNING else ""
-        print(visible(prefix + record.getMessage()), file=sys.stderr, flush=True)
+        if sys.stderr is not None:  # it was closed before Python started
+            prefix = "warning: " if record.levelno == logging.WARNING else ""
+            print(visible(prefix + record.getMessage()), file=sys.stderr, flush=True)
 
 
 @contextmanager

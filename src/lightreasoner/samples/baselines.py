@@ -209,12 +209,16 @@ class OwnRightAnswers(WrittenSolutions):
 
     def group(self, item: Solved) -> int:
         """Cap on the answer, in tokens; 0 if the prompt fills the context. So no answer depends on other prompts."""
-        left = loading.context_length(self._loaded[0]) - len(self._prompt(item))
+        return self._cap(len(self._prompt(item)))
+
+    def _cap(self, prompt: int) -> int:
+        left = loading.context_length(self._loaded[0]) - prompt
         return int(max(0, min(self._config.max_new_tokens, left)))
 
     def load(self, item: Solved) -> Load:
         """The prompt, and an answer up to the cap."""
-        return Load(len(self._prompt(item)), self.group(item))
+        prompt = len(self._prompt(item))
+        return Load(prompt, self._cap(prompt))
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""
