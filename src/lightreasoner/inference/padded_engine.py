@@ -78,15 +78,15 @@ class _StepCount:
     """Counts the tokens of running rows for the progress. A row that has ended is filled with a stop token."""
 
     def __init__(self, decoding: Decoding, device: torch.device) -> None:
-        self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long, device=device)
-        self._on_cpu = device.type == "cpu"  # elsewhere the host would wait for the newest tokens
+        # On the CPU only: elsewhere the host would wait for the newest tokens.
+        self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long) if device.type == "cpu" else None
         self._running: int | None = None
 
     def __call__(self, tokens: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         """Nothing is stopped: bool [B]."""
         rows = len(tokens)
         count_step(rows if self._running is None else self._running)
-        if self._on_cpu:
+        if self._stop_ids is not None:
             self._running = rows - int(torch.isin(tokens[:, -1], self._stop_ids).sum())
         return torch.zeros(rows, dtype=torch.bool, device=tokens.device)
 
