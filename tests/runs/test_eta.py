@@ -148,6 +148,22 @@ def test_it_is_after_the_first_batch_where_the_first_tenth_lies_in_it(
     assert abs(error_at(first, trace, plan)) < 0.3
 
 
+def test_a_file_of_many_bytes_takes_no_memory_for_each() -> None:
+    estimate = Estimate(10**12, 0, [], 0.0)
+    estimate.finish(10**11, None, 10.0)
+    assert estimate.left(10.0) == pytest.approx(90)
+    assert estimate.left(40.0) == pytest.approx(60)
+
+
+def test_steps_without_a_plan_leave_the_estimate_to_the_finished_items() -> None:
+    estimate = Estimate(40, 0, [], 0.0)
+    for second in range(10):
+        estimate.step(4, float(second))
+    assert estimate.left(9.0) is None
+    estimate.finish(10, None, 10.0)
+    assert estimate.left(10.0) == pytest.approx(30)
+
+
 loads = st.builds(Load, st.integers(0, 50), st.sampled_from([0, 1, 5, 40]))
 happenings = st.tuples(
     st.sampled_from(["step", "tokens", "finish", "look"]), st.integers(0, 9), st.sampled_from([0.0, 1e-9, 0.1, 60.0])

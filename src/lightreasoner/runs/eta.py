@@ -66,7 +66,8 @@ class Estimate:
 
     Args:
         total: items to do, of which `done` are finished.
-        plan: the batches to come, in their order; may be empty.
+        plan: the batches to come, in their order. Empty where they are not known, or where other processes take some of
+            them too.
         now: time at which the work begins.
     """
 
@@ -75,9 +76,9 @@ class Estimate:
         self._plan, self._next = list(plan), 0
         self._began = self._last = self._finished_at = now
         self._tokens = self._finished_tokens = 0
+        self._weights = [batch.read + batch.rows * batch.most for batch in self._plan]
         # Items of a stage without a plan weigh 1 each.
-        weights = [batch.read + batch.rows * batch.most for batch in self._plan] or [1] * (total - done)
-        self._weights = np.concatenate([[0.0], np.cumsum(weights, dtype=float)]) if weights else np.zeros(1)
+        self._weight, self._finished_weight = sum(self._weights) or total - done, 0
         cap = max((batch.most for batch in self._plan), default=0)
         self._running = _Running()
         self._steps = _StepTime()
@@ -114,7 +115,11 @@ class Estimate:
         if self._next < len(self._plan) and self._running.begun:
             batch = self._batch
             self._after.add(batch.read + batch.rows * self._lengths.mean(batch.most), now - self._last)
-        self._next += 1 if self._plan else items
+        if not self._plan:
+            self._finished_weight += items
+        elif self._next < len(self._plan):
+            self._finished_weight += self._weights[self._next]
+        self._next += 1
         self.done += items
         self._finished_tokens = self._tokens if tokens is None else self._finished_tokens + tokens
         self._last = self._finished_at = now
@@ -128,7 +133,7 @@ class Estimate:
         """Seconds until the end; None while nothing is known."""
         if self.done >= self.total:
             return 0.0
-        return self._from_steps(now) if self._steps.count else self._from_items(now)
+        return self._from_steps(now) if self._plan and self._steps.count else self._from_items(now)
 
     @property
     def is_rough(self) -> bool:
@@ -142,7 +147,7 @@ class Estimate:
 
     def _from_items(self, now: float) -> float | None:
         """From the finished items: by their tokens if these were counted, else by time."""
-        finished, total = self._weights[min(self._next, len(self._weights) - 1)], self._weights[-1]
+        finished, total = self._finished_weight, self._weight
         if not finished:
             return None
         if not self._finished_tokens:
