@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    measured = models.ready(options.pair, options.rollouts, options.data_dir, torch.float32, "cpu")
+    measured = models.ready(options.pair, options.rollouts, options.data_dir, "float32", "cpu")
     labels = labels_of(Ours(measured)(measured.prompts))
     rng = np.random.default_rng(0)
     chosen = [

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 
 from lightreasoner.config import DEFAULT_CUE, MachineSettings, PairConfig
 from lightreasoner.data.problems import load_problems
-from lightreasoner.models.loading import Pair, load_model, load_pair, load_tokenizer
+from lightreasoner.models.loading import Pair, load_model, load_pair, load_tokenizer, pick_dtype
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import SharedVocabulary
@@ -70,16 +70,16 @@ class Measured:
     max_new_tokens: int
 
 
-def ready(name: str, questions: int, data_dir: Path | None, dtype: torch.dtype, device: str) -> Measured:
-    """Load or build the pair."""
+def ready(name: str, questions: int, data_dir: Path | None, dtype: str, device: str) -> Measured:
+    """Load or build the pair; `dtype` as of --dtype."""
     if name.startswith("qwen"):
-        expert, amateur = (random_qwen(part, dtype, device) for part in PAIRS[name])
+        precision = pick_dtype(MachineSettings(dtype=dtype, device=device))  # type: ignore[arg-type]
+        expert, amateur = (random_qwen(part, precision, device) for part in PAIRS[name])
         pair = Pair(expert, amateur, SharedVocabulary(torch.arange(QWEN_TOKENS)))
         return Measured(name, pair, random_prompts(questions), (), 128)
     sources = smollm2_folders() if name == "smollm2" else PAIRS[name]
     expert, amateur = map(str, sources)
-    wanted = {torch.float32: "float32", torch.bfloat16: "bfloat16"}[dtype]
-    pair = load_pair(PairConfig(expert=expert, amateur=amateur, dtype=wanted, device=device))  # type: ignore[arg-type]
+    pair = load_pair(PairConfig(expert=expert, amateur=amateur, dtype=dtype, device=device))  # type: ignore[arg-type]
     template = PromptTemplate(load_tokenizer(find_model(expert)), DEFAULT_CUE, None)
     dataset = "arithmetic" if name == "miniature" else "gsm8k"
     problems = load_problems(dataset, limit=questions, seed=42, data_dir=data_dir, question_field=None).problems

@@ -1,10 +1,12 @@
 """Speed of our stages compared with a naive implementation (`naive.py`), in one run on one machine.
 
-    python bench/speed.py --pair smollm2 --data-dir DIR
+    python bench/speed.py --pair smollm2 --data-dir DIR --dtype auto
+    python bench/speed.py --parts decoding workers residency --dtype auto --data-dir DIR
 
-Both run in turns, and ratios are of medians. "Of GEMM" is the share of the speed of the model's own linear layers on as
-many rows, measured in the same run; attention, norms, Python and the rest take the remaining time. FLOPs count linear
-layers only: 2 per weight and token forward, and 2 more for the gradient of the input.
+The part `job` compares with the naive way, in turns; ratios are of medians. Other parts: `gemm.py`, `processes.py`.
+"Of GEMM" is the share of the speed of the model's own linear layers on as many rows, measured in the same run;
+attention, norms, Python and the rest take the remaining time. FLOPs count linear layers only: 2 per weight and token
+forward, and 2 more for the gradient of the input.
 """
 
 import argparse
@@ -15,22 +17,24 @@ import platform
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gemm
 import models
 import naive
 import numpy as np
+import processes
 import pyarrow as pa
 import torch
+from gemm import gemm_rate, linear_weights, timed, tokens_computed
 
 from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.inference.packing import cut_by_tokens, packs, shared_prefix
+from lightreasoner.inference.packing import packs
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models.vocabulary import logit_width
 from lightreasoner.runs.records import Problem
@@ -42,49 +46,6 @@ from lightreasoner.training.finetuning import attach_lora, tokens_per_micro_batc
 from lightreasoner.training.objective import LabelObjective
 
 BETA, ALPHA, LABELS_PER_STEP = 0.4, 0.2, 16
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
-    result = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, result
-
-
-def linear_weights(model: Any) -> tuple[int, int]:
-    """Weights of the linear layers of the body, and of the LM head."""
-    body = sum(
-        m.weight.numel() for n, m in model.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n
-    )
-    return body, model.get_output_embeddings().weight.numel()
-
-
-def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, runs: int = 5) -> float:
-    """FLOP/s of the model's linear layers, run in sequence on this many rows."""
-    layers = [m for n, m in model.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n]
-    work = [(layer, rows) for layer in layers] + ([(model.get_output_embeddings(), head_rows)] if head_rows else [])
-    inputs = {
-        (layer.in_features, n): torch.randn(n, layer.in_features, dtype=model.dtype, device=model.device)
-        for layer, n in work
-    }
-    flop = sum(2 * layer.weight.numel() * n for layer, n in work) * (2 if backward else 1)
-
-    @torch.inference_mode()
-    def once() -> None:
-        for layer, n in work:
-            out = torch.nn.functional.linear(inputs[layer.in_features, n], layer.weight)
-            if backward:
-                out @ layer.weight
-
-    once()
-    return flop / statistics.median(timed(once)[0] for _ in range(runs))
-
-
-def tokens_computed(texts: Sequence[list[int]], model: Any) -> int:
-    """Tokens computed in the passes over these texts, with the shared prefix of a pass counted once."""
-    parts = [[texts[i] for i in part] for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model))]
-    return sum(sum(map(len, part)) - shared_prefix(part) * (len(part) - 1) for part in parts)
 
 
 class Ours:
@@ -158,7 +119,9 @@ class OurTraining:
         return total
 
 
-def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
+def measure_sampling(
+    measured: models.Measured, plain: models.Measured, options: argparse.Namespace
+) -> tuple[dict[str, Any], list[Any]]:
     pair, batch = measured.pair, options.batch
     ours = Ours(measured)
     ordered = sorted(measured.prompts, key=len)
@@ -170,25 +133,37 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
     parts: dict[str, list[float]] = {
         name: [] for name in ("decoding", "scoring", "contrast", "decoding_of_gemm", "scoring_of_gemm")
     }
-    difference, flips, compared, response_tokens = 0.0, 0, 0, 0
+    difference, flips, compared, naive_steps_made, response_tokens = 0.0, 0, 0, 0, 0
     for prompts in batches:
         seconds, shard = timed(lambda prompts=prompts: ours(prompts))
         our_seconds.append(seconds / len(prompts))
         shards.append(shard)
-        divergences = shard.rollouts["kl"].to_pylist()
+        divergences, responses = (shard.rollouts[name].to_pylist() for name in ("kl", "response_ids"))
         middle = len(prompts) // 2  # the prompt of median length in its batch
         for place in range(middle, middle + options.naive_questions):
             seconds, steps = timed(
                 lambda prompt=prompts[place]: naive.sample_question(
-                    pair.expert, pair.amateur, prompt, measured.max_new_tokens, measured.stop_ids, BETA, ALPHA
+                    plain.pair.expert,
+                    plain.pair.amateur,
+                    prompt,
+                    measured.max_new_tokens,
+                    measured.stop_ids,
+                    BETA,
+                    ALPHA,
                 )
             )
             plain_seconds.append(seconds)
-            found = divergences[place]
-            assert len(found) == len(steps)
-            difference = max(difference, *(abs(a - step.kl) for a, step in zip(found, steps, strict=True)))
-            flips += sum((a > BETA) != (step.kl > BETA) for a, step in zip(found, steps, strict=True))
-            compared += len(steps)
+            naive_steps_made += len(steps)
+            prefixes = [prompts[place] + responses[place][:length] for length in range(len(responses[place]))]
+            # In another precision two rollouts part where two tokens are almost equally probable.
+            same = [
+                (a, step.kl)
+                for a, prefix, step in zip(divergences[place], prefixes, steps, strict=False)
+                if prefix == step.prefix
+            ]
+            difference = max(difference, *(abs(a - b) for a, b in same))
+            flips += sum((a > BETA) != (b > BETA) for a, b in same)
+            compared += len(same)
         decoding, generation = timed(lambda prompts=prompts: ours.engine.generate(prompts, ours.decoding))
         responses = generation.responses
         scoring, _ = timed(lambda prompts=prompts, r=responses: response_states(pair.amateur, prompts, r))
@@ -217,17 +192,28 @@ def measure_sampling(measured: models.Measured, options: argparse.Namespace) -> 
         "largest_kl_difference": difference,
         "kept_differently": flips,
         "steps_compared": compared,
+        "naive_steps": naive_steps_made,
     }
     return row, shards
 
 
-def measure_training(measured: models.Measured, shards: list[Shard], options: argparse.Namespace) -> dict[str, Any]:
+def with_optimizer(expert: Any) -> tuple[Any, torch.optim.Optimizer]:
+    """The expert with LoRA, ready to train."""
+    config = FinetuneConfig(model="e", data=Path("unused"), out=Path("unused"))
+    with_lora = attach_lora(expert, config)
+    with_lora.train()
+    return with_lora, torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad], config.learning_rate)
+
+
+def measure_training(
+    measured: models.Measured, plain: models.Measured, shards: list[Shard], options: argparse.Namespace
+) -> dict[str, Any]:
     pair = measured.pair
     labels = labels_of(shards)
-    config = FinetuneConfig(model="e", data=Path("unused"), out=Path("unused"))
-    with_lora = attach_lora(pair.expert, config)
-    with_lora.train()
-    optimizer = torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad], lr=config.learning_rate)
+    with_lora, optimizer = with_optimizer(pair.expert)
+    of_plain = with_lora, optimizer
+    if plain is not measured:
+        of_plain = with_optimizer(plain.pair.expert)
     body, head = linear_weights(pair.expert)
     generator = torch.Generator().manual_seed(0)
 
@@ -247,7 +233,7 @@ def measure_training(measured: models.Measured, shards: list[Shard], options: ar
     for _ in range(options.runs):
         gemm.append(gemm_rate(pair.expert, tokens, 0, backward=True))
         chosen = naive_labels()
-        seconds["naive"].append(timed(lambda chosen=chosen: naive.train_step(with_lora, optimizer, chosen))[0])
+        seconds["naive"].append(timed(lambda chosen=chosen: naive.train_step(*of_plain, chosen))[0])
         for name, training in ours.items():
             for _ in range(per_turn):
                 seconds[name].append(timed(lambda training=training: training(with_lora, optimizer))[0])
@@ -277,7 +263,7 @@ def peak_memory(task: str, arguments: list[str]) -> float:
 
 def _peak(task: str, arguments: list[str]) -> float:
     options = parsed(arguments)
-    measured = prepared(options)
+    measured = prepared(options, "float32" if task.endswith("naive") else options.dtype)
     pair = measured.pair
     longest = sorted(measured.prompts, key=len)[-options.batch :]
     if task == "sampling, naive":
@@ -289,8 +275,7 @@ def _peak(task: str, arguments: list[str]) -> float:
     else:
         object.__setattr__(pair, "amateur", None)  # fine-tuning needs the expert only
         labels = some_labels(longest, measured.max_new_tokens)
-        with_lora = attach_lora(pair.expert, FinetuneConfig(model="e", data=Path("unused"), out=Path("unused")))
-        optimizer = torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad])
+        with_lora, optimizer = with_optimizer(pair.expert)
         if task == "fine-tuning, ours":
             OurTraining(pair.expert, pair.vocabulary, labels, 1)(with_lora, optimizer)
         else:
@@ -314,73 +299,88 @@ def some_labels(prompts: Sequence[list[int]], length: int) -> LabelSet:
     )
 
 
-def prepared(options: argparse.Namespace) -> models.Measured:
+def prepared(options: argparse.Namespace, dtype: str) -> models.Measured:
     torch.set_num_threads(options.threads)
     count = max(options.batch * options.runs, 64)
-    return models.ready(options.pair, count, options.data_dir, torch.float32, "cpu")
+    return models.ready(options.pair, count, options.data_dir, dtype, "cpu")
+
+
+def measure_job(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
+    """Sampling and fine-tuning in our precision, against the naive way in float32."""
+    tasks = ["sampling, naive", "sampling, ours", "fine-tuning, naive", "fine-tuning, ours"]
+    memory = {} if options.no_memory else {task: peak_memory(task, arguments) for task in tasks}
+    measured = prepared(options, options.dtype)
+    dtype = str(measured.pair.expert.dtype).removeprefix("torch.")
+    plain = measured if dtype == "float32" else prepared(options, "float32")
+    sampling, shards = measure_sampling(measured, plain, options)
+    training = measure_training(measured, plain, shards, options)
+    sampled = {side: statistics.median(sampling[f"{side}_seconds_per_question"]) for side in ("naive", "our")}
+    steps = {name: training[name]["seconds_per_step"] for name in ("m=1", f"m={options.labels_per_forward}")}
+    whole = {"naive": 1000 * (sampled["naive"] + statistics.median(training["naive_seconds_per_step"]))}
+    whole |= {name: 1000 * (sampled["our"] + statistics.median(seconds)) for name, seconds in steps.items()}
+    return {
+        "pair": models.PAIRS[options.pair],
+        "dtype": dtype,
+        "sampling": sampling,
+        "finetuning": training,
+        "whole_job_seconds_extrapolated": whole,
+        "peak_memory_gib": memory,
+    }
+
+
+# Each part is one function, and below its name a table.
+PARTS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
+    "job": measure_job,
+    "decoding": gemm.measure_decoding,
+    "workers": processes.measure_workers,
+    "residency": processes.measure_residency,
+    "peer": processes.measure_peer,
+}
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["job"], help="what to measure")
     parser.add_argument("--pair", choices=models.PAIRS, default="smollm2")
+    parser.add_argument("--dtype", default="float32", help="our precision (float32, bfloat16 or auto); naive: float32")
     parser.add_argument("--data-dir", type=Path, help="folder with gsm8k/train.jsonl")
     parser.add_argument("--runs", type=int, default=3, help="turns of each implementation")
-    parser.add_argument("--batch", type=int, default=64, help="questions in one turn of ours")
+    parser.add_argument("--batch", type=int, default=64, help="questions in one turn of ours; rows in decoding")
     parser.add_argument("--naive-questions", type=int, default=1, help="questions in one turn of the naive one")
     parser.add_argument("--steps", type=int, default=21, help="our optimiser steps in all turns")
     parser.add_argument("--labels-per-forward", type=int, default=FinetuneSettings().labels_per_forward)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    gemm.add_options(parser)
+    processes.add_options(parser)
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if "peer" in options.parts and not options.peer_command:
+        parser.error("the part peer needs --peer-command")
+    return options
 
 
 def main() -> None:
     arguments = sys.argv[1:]
     options = parsed(arguments)
-    tasks = ["sampling, naive", "sampling, ours", "fine-tuning, naive", "fine-tuning, ours"]
-    memory = {} if options.no_memory else {task: peak_memory(task, arguments) for task in tasks}
-    measured = prepared(options)
-    sampling, shards = measure_sampling(measured, options)
-    training = measure_training(measured, shards, options)
+    machine = {"cores": os.cpu_count(), "threads": options.threads, "torch": torch.__version__}
+    machine |= {"python": platform.python_version()}
+    report: dict[str, Any] = {"machine": machine}
+    for part in options.parts:
+        found = PARTS[part](options, arguments)
+        report |= found if part == "job" else {part: found}
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
+    for part in options.parts:
+        SHOWN[part](report if part == "job" else report[part], options)
+
+
+def show_job(report: dict[str, Any], options: argparse.Namespace) -> None:
     default = f"m={options.labels_per_forward}"
-    middle = {
-        "naive": 1000
-        * (
-            statistics.median(sampling["naive_seconds_per_question"])
-            + statistics.median(training["naive_seconds_per_step"])
-        ),
-        **{
-            name: 1000
-            * (
-                statistics.median(sampling["our_seconds_per_question"])
-                + statistics.median(training[name]["seconds_per_step"])
-            )
-            for name in ("m=1", default)
-        },
-    }
-    report = {
-        "pair": models.PAIRS[options.pair],
-        "machine": {
-            "cores": os.cpu_count(),
-            "threads": options.threads,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "sampling": sampling,
-        "finetuning": training,
-        "whole_job_seconds_extrapolated": middle,
-        "peak_memory_gib": memory,
-    }
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    show(report, default)
-
-
-def show(report: dict[str, Any], default: str) -> None:
     sampling, training, whole = report["sampling"], report["finetuning"], report["whole_job_seconds_extrapolated"]
     print(
-        f"Expert {report['pair'][0]}, amateur {report['pair'][1]}; {report['machine']['threads']} threads, float32.\n"
+        f"Expert {report['pair'][0]}, amateur {report['pair'][1]}; {report['machine']['threads']} threads, "
+        f"ours {report['dtype']}, naive float32.\n"
     )
     print("| | naive | ours | ratio | n (naive, ours) |\n|---|--:|--:|--:|---|")
     print(
@@ -412,8 +412,18 @@ def show(report: dict[str, Any], default: str) -> None:
         print(f"| fine-tuning, {name} | {training[name]['of_gemm']:.0%} | {training[name]['tokens_per_label']:.0f} |")
     print(
         f"\nThe largest difference of a KL divergence to the naive one is {sampling['largest_kl_difference']:.1e}; "
-        f"{sampling['kept_differently']} of {sampling['steps_compared']} steps are selected by only one of them."
+        f"{sampling['kept_differently']} of {sampling['steps_compared']} steps are selected by only one of them. "
+        f"{sampling['steps_compared']} of {sampling['naive_steps']} steps have the same prefix in both."
     )
+
+
+SHOWN: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
+    "job": show_job,
+    "decoding": gemm.show,
+    "workers": processes.show,
+    "residency": processes.show,
+    "peer": processes.show,
+}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,18 @@ from hypothesis import settings
 from train_miniature import train_tokenizer  # in bench/
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from lightreasoner.runs.progress import printed_messages
+
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # machines are noisy
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def _printed_messages() -> Iterator[None]:
+    """Messages go to stderr, as on the command line."""
+    with printed_messages():
+        yield
 
 
 @pytest.fixture(scope="session")

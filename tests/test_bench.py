@@ -89,3 +89,89 @@ def test_our_way_is_held_against_the_naive_one(measure: Measure) -> None:
     whole = report["whole_job_seconds_extrapolated"]
     assert whole[DEFAULT] == pytest.approx(1000 * (ours + median(tuned[DEFAULT]["seconds_per_step"])))
     assert tuned["m=all"]["tokens_per_label"] <= tuned["m=1"]["tokens_per_label"]
+
+
+def test_another_precision_of_ours_is_held_against_float32(measure: Measure) -> None:
+    report = measure("speed", "--pair miniature --runs 1 --batch 4 --steps 1 --threads 1 --no-memory --dtype bfloat16")
+    assert report["dtype"] == "bfloat16"
+    assert 0 < report["sampling"]["steps_compared"] <= report["sampling"]["naive_steps"]
+    assert 0 < report["sampling"]["largest_kl_difference"] < 0.2
+
+
+def test_decoding_is_held_against_the_layers_alone(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {**importlib.import_module("gpu").TINY, "num_hidden_layers": 4}
+    monkeypatch.setitem(importlib.import_module("models").QWEN, "tiny", shape)
+    monkeypatch.setattr("models.QWEN_TOKENS", 300)
+    monkeypatch.setattr("models.random_prompts.__defaults__", (300,))
+    options = "--parts decoding --shape tiny --layers 2 --dtype bfloat16 --batch 3 --tokens 5 --runs 2 --threads 1"
+    found = measure("speed", options)["decoding"]
+    assert (found["layers"], found["dtype"]) == ([2, 4], "bfloat16")
+    assert found["tokens_per_second"] == pytest.approx(3 * 4 / median(found["seconds"]))
+    body, head = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64), 32 * 320
+    for share, seconds, rate in zip(found["of_gemm"], found["seconds"], found["gemm_gflops"], strict=True):
+        assert share == pytest.approx(2 * (body + head) * 3 * 4 / seconds / rate / 1e9)
+
+
+FAKE = """
+import json, sys, time
+if "--help" in sys.argv:
+    print("--workers --residency")
+else:
+    with open({log!r}, "a") as log:
+        print(json.dumps(sys.argv[1:]), file=log)
+"""
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[list[str]]]:
+    """Puts a command line in the place of ours that only notes how it is called."""
+    log, script = tmp_path / "log", tmp_path / "fake.py"
+    script.write_text(FAKE.format(log=str(log)))
+    processes = importlib.import_module("processes")
+    processes.skipped.cache_clear()
+    monkeypatch.setattr(processes, "LIGHTR", (sys.executable, str(script)))
+    return lambda: [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_workers_are_measured_in_turns(measure: Measure, called: Callable[[], list[list[str]]]) -> None:
+    report = measure("speed", "--parts workers --pair miniature --runs 2 --questions 8")["workers"]
+    assert report.keys() == {"sampling", "evaluation"}
+    for row in report.values():
+        one, two = (row["seconds"][name] for name in ("1 workers", "2 workers"))
+        assert len(one) == len(two) == 2
+        assert row["ratio"] == pytest.approx(median(one) / median(two))
+        assert min(row["peak_gib"]["1 workers"]) > 0
+    commands = [(arguments[0], arguments[arguments.index("--workers") + 1]) for arguments in called()]
+    assert commands == [(task, count) for task in ("sample", "evaluate") for _ in range(2) for count in "12"]
+
+
+def test_a_part_that_this_version_lacks_is_skipped_with_a_reason(
+    measure: Measure, called: Callable[[], list[list[str]]], tmp_path: Path
+) -> None:
+    (tmp_path / "fake.py").write_text("print('--other')")
+    report = measure("speed", "--parts workers residency --pair miniature")
+    assert report["workers"]["sampling"] == {"skipped": "`lightr sample` has no --workers in this version"}
+    assert report["residency"]["sampling"] == {"skipped": "`lightr sample` has no --residency in this version"}
+
+
+def test_a_peer_is_held_against_our_commands_without_a_shell(
+    measure: Measure, called: Callable[[], list[list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = f"{sys.executable} -c \"import time; time.sleep(0.2)\" '; touch {tmp_path}/harm' {{out}}"
+    options = ["speed", "--json", str(tmp_path / "r.json"), "--parts", "peer", "--runs", "1", "--peer-command", peer]
+    ours = ["--our-command", "sample --out {out}/run", "--our-command", "finetune --data {out}/run"]
+    monkeypatch.setattr(sys, "argv", [*options, *ours])
+    importlib.import_module("speed").main()
+    job = json.loads((tmp_path / "r.json").read_text())["peer"]["job"]
+    assert job["seconds"]["peer"][0] > 0.2
+    assert job["ratio"] == pytest.approx(job["seconds"]["peer"][0] / job["seconds"]["ours"][0])
+    assert not (tmp_path / "harm").exists()
+    sample, finetune = called()
+    assert sample[2] == finetune[2] != "{out}/run"
+
+
+def test_a_peer_that_fails_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"{sys.executable} -c \"raise SystemExit('no GPU')\""
+    monkeypatch.setattr(sys, "argv", ["speed", "--parts", "peer", "--peer-command", command, "--our-command", "x"])
+    with pytest.raises(SystemExit, match=r"(?s)exit code 1.*no GPU"):
+        importlib.import_module("speed").main()

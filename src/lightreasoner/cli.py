@@ -30,12 +30,13 @@ from lightreasoner import config as cfg
 from lightreasoner.config_base import Config, meant
 from lightreasoner.errors import INTERRUPTED, STOP_SIGNALS, LightReasonerError
 from lightreasoner.recipes import copy_recipe, has_section, recipe_names, recipe_text, resolve
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import logger, only_warnings, printed_messages, say
 from lightreasoner.runs.terminal import visible
 
 C = TypeVar("C", bound=Config)
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 DryRun = Annotated[bool, Parameter(name="--dry-run", help="Print the resolved settings as JSON, check them and exit.")]
+Quiet = Annotated[bool, Parameter(name="--quiet", help="Print results, warnings and errors only.")]
 Recipe = Annotated[str | None, Parameter(name="--config", help="Bundled recipe or .yaml file; flags override it.")]
 
 POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -75,7 +76,7 @@ def command(
 ) -> None:
     """Register a command. The parameters of its function are the flags, its docstring is their help.
 
-    A parameter `config` adds the fields of its class as flags, --config and --dry-run.
+    A parameter `config` adds the fields of its class as flags, --config and --dry-run. Every command has --quiet.
 
     Args:
         name: name on the command line.
@@ -104,6 +105,7 @@ def command(
         if has_section(kind):
             options["recipe"] = _option("recipe", None, Recipe)
         options["dry_run"] = _option("dry_run", False, DryRun)
+    options["quiet"] = _option("quiet", False, Quiet)
     if with_json:
         options["as_json"] = _option("as_json", False, Json)
     signature = inspect.Signature(list(options.values()))
@@ -112,6 +114,8 @@ def command(
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
+        if given["quiet"]:
+            only_warnings()
         is_first = os.environ.get("RANK", "0") == "0"  # the process of torchrun that holds the folder and prints
         if not distributed:
             if not is_first:
@@ -282,6 +286,11 @@ command("copy", copy_recipe, of=bundled, with_json=False)
 
 def main() -> None:
     """Entry point of `lightr` and `lightreasoner`."""
+    with printed_messages():
+        _main()
+
+
+def _main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Greek letters must not fail
@@ -321,7 +330,7 @@ def _unknown_flag(error: UnknownOptionError) -> str:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    say(f"lightr: {' '.join(message.split())}")
+    logger.error("lightr: %s", " ".join(message.split()))
     sys.exit(exit_code)
 
 

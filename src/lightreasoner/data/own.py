@@ -16,7 +16,7 @@ from lightreasoner.data.golds import checked_gold, gold_of, kind_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
-from lightreasoner.runs.progress import say_once
+from lightreasoner.runs.progress import warn_once
 from lightreasoner.runs.records import Problem
 
 LONGEST_NAME = 100  # characters
@@ -64,9 +64,7 @@ def chosen_benchmarks(settings: QuestionSettings) -> list[Benchmark | ChoiceBenc
     files = list(dict.fromkeys(name for name in wanted if name not in BENCHMARKS))
     given = [name for name in ("question_field", "answer_field", "answer_kind") if getattr(settings, name) is not None]
     if given and not files:
-        say_once(
-            f"warning: {', '.join(given)} is for files of your own, and {', '.join(settings.benchmarks)} names none"
-        )
+        warn_once(f"{', '.join(given)} is for files of your own, and {', '.join(settings.benchmarks)} names none")
     names = dict(zip(files, _names([Path(os.path.expanduser(file)) for file in files]), strict=True))
     return [
         BENCHMARKS[name] if name in BENCHMARKS else own_benchmark(names[name], name, settings)

@@ -13,6 +13,7 @@ from lightreasoner.data.files import FORMATS, is_path, read_file, read_path, spl
 from lightreasoner.data.lines import Row, rows_of
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import Split, word_problems
+from lightreasoner.runs.progress import busy
 from lightreasoner.runs.records import Problem
 
 # Short names of data sets: (Hub id, configuration).
@@ -37,6 +38,7 @@ class ProblemSet:
         return hashlib.sha256("\n".join(problem.id for problem in self.problems).encode()).hexdigest()
 
 
+@busy("reading the problems")
 def load_problems(
     dataset: str,
     *,

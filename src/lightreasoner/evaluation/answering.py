@@ -18,6 +18,7 @@ from lightreasoner.inference.memory import ModelWork
 from lightreasoner.models.loading import Pair, context_length, load_pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource
+from lightreasoner.runs.eta import Load
 from lightreasoner.runs.records import Answer, Problem
 from lightreasoner.runs.stage import Commit
 
@@ -120,6 +121,10 @@ class Answering(ModelWork[Asked, Answer]):
         """Cap on the answer, in tokens."""
         left = self._under_test.context - len(item.prompt_ids)
         return int(max(0, min(self._config.max_answer_tokens, left)))
+
+    def load(self, item: Asked) -> Load:
+        """The prompt, and an answer up to the cap."""
+        return Load(len(item.prompt_ids), self.group(item))
 
     def run(self, batch: Sequence[Asked]) -> list[Answer]:
         """The answers to a batch."""

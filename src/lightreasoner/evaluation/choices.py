@@ -14,6 +14,7 @@ from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.runs.eta import Load
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
 from lightreasoner.runs.stage import Commit, StageFolder
 
@@ -34,6 +35,10 @@ class Scoring(ModelWork[ChoiceProblem, ScoredChoices]):
     def order(self, item: ChoiceProblem) -> int:
         """Contexts of similar length share a batch."""
         return len(item.context)
+
+    def load(self, item: ChoiceProblem) -> Load:
+        """Characters of all texts: tokens are proportional to them."""
+        return Load(sum(len(item.context) + len(choice) for choice in item.choices))
 
     def run(self, batch: Sequence[ChoiceProblem]) -> list[ScoredChoices]:
         """See `score_choices`."""

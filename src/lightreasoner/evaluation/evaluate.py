@@ -29,7 +29,7 @@ from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
 from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.manifest import prompts_time
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.records import ADAPTER_FILES, ChoiceProblem, Problem
 from lightreasoner.runs.stage import open_stage, settle
 
@@ -68,6 +68,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return results
 
 
+@busy("reading the benchmarks")
 def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark, list[Any]]]:
     """The benchmarks with their items, all read before the first answer, so that a missing one is found then.
 
@@ -189,5 +190,5 @@ class _Evaluator:
         known = items_hash(items) == expected
         if not known:
             name, count = benchmark.name, len(items)
-            say(f"warning: the items of {name} are not those that others report figures on ({count} read)")
+            warn(f"the items of {name} are not those that others report figures on ({count} read)")
         return known

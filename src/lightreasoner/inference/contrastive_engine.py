@@ -25,6 +25,7 @@ from lightreasoner.inference.generation import (
 )
 from lightreasoner.inference.padded_engine import decoded_together
 from lightreasoner.models.loading import Pair
+from lightreasoner.runs.progress import count_step, count_tokens
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,16 @@ class ContrastiveEngine:
         tokens = input_ids[:, :0]
         finished = torch.zeros(len(prompts), dtype=torch.bool, device=mask.device)
         stop_check = StopCheck(decoding, self.tokenizer, mask.device)
-        while tokens.shape[1] < decoding.max_new_tokens:
+        running = len(prompts)  # as far as the host knows
+        count_tokens(sum(map(len, prompts)))
+        while running and tokens.shape[1] < decoding.max_new_tokens:
             input_ids = self._next(*(decoder.logits(input_ids).to(mask.device) for decoder in decoders))[:, None]
             tokens = torch.cat([tokens, input_ids], dim=1)
+            count_step(running)
             finished |= stop_check(tokens)
-            if tokens.shape[1] % steps_between_checks(mask.device) == 0 and finished.all():
-                break
+            if tokens.shape[1] % steps_between_checks(mask.device) == 0:
+                running = int((~finished).sum())
+        count_step(0)
         rows: list[TokenIds] = tokens.tolist()
         return rows
 

@@ -31,6 +31,7 @@ from lightreasoner.inference.generation import (
 from lightreasoner.inference.packing import Layout, attention_by, causal_attention, cut_by_tokens, lay_out, packs
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.inference.scoring import Head, ResponseStates, head_rows, tokens_per_pass
+from lightreasoner.runs.progress import count_step, count_tokens
 
 GROWTH = 1.25  # factor of the cache's slots when it is full
 COMPACT_AT = 0.75  # share of running rows at which finished rows leave the cache
@@ -138,6 +139,7 @@ class PackedEngine:
         batch.prefill()
         while not batch.done:
             batch.decode()
+        count_step(0)
         return batch.generation()
 
 
@@ -160,6 +162,7 @@ class _Batch:
         self._running = torch.arange(len(prompts), device=device)
         self._finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         self._length = 0
+        self._known_running = len(prompts)  # as far as the host knows
         self._check_every = steps_between_checks(device)
 
     @property
@@ -181,6 +184,7 @@ class _Batch:
             logits[rows] = part_logits
             if self._states is not None:
                 self._states.append((rows, seen[0].index_select(0, last)))
+            count_tokens(sum(len(self._prompts[index]) for index in part))
         self._append(logits)
 
     def decode(self) -> None:
@@ -210,11 +214,12 @@ class _Batch:
     def _append(self, logits: Tensor) -> None:
         """Choose the next tokens, and remove finished rows from the batch if there are many."""
         self._tokens[self._running, self._length] = self._next_token(logits)
+        count_step(self._known_running)
         self._length += 1
         self._finished |= self._stop_check(self._tokens[self._running, : self._length])
         if self._length % self._check_every:
             return
-        remaining = int((~self._finished).sum())
+        self._known_running = remaining = int((~self._finished).sum())
         if remaining == 0 or remaining <= COMPACT_AT * len(self._running):
             rows = (~self._finished).nonzero()[:, 0]
             self._running, self._finished = self._running[rows], self._finished[rows]

@@ -18,6 +18,7 @@ from lightreasoner.inference.generation import (
     until_stop,
 )
 from lightreasoner.inference.packing import same_logits
+from lightreasoner.runs.progress import count_step, count_tokens
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,37 @@ class PaddedEngine:
         with torch.inference_mode(), torch.random.fork_rng(numbered, device_type=device.type):
             torch.manual_seed(stream_seed(decoding.seed, prompts))
             criteria = self._stopping(decoding, input_ids.shape[1])
+            count_tokens(sum(map(len, prompts)))
             output: torch.Tensor = _generate(self.model, input_ids, mask, settings, stopping_criteria=criteria)
+        count_step(0)
         rows: list[TokenIds] = output[:, input_ids.shape[1] :].tolist()
         return rows
 
     def _stopping(self, decoding: Decoding, prompt: int) -> StoppingCriteriaList:
-        """Stop texts in the responses, which begin at token `prompt`."""
+        """Stop texts in the responses, which begin at token `prompt`; and a count of the steps, which stops nothing."""
+        count = _StepCount(decoding, self.model.device)
         if not decoding.stop_strings:
-            return StoppingCriteriaList()
+            return StoppingCriteriaList([count])
         assert self.tokenizer is not None
         check = text_check(decoding.stop_strings, self.tokenizer)
-        return StoppingCriteriaList([lambda tokens, scores, **_: check(tokens[:, prompt:], scores)])
+        return StoppingCriteriaList([count, lambda tokens, scores, **_: check(tokens[:, prompt:], scores)])
+
+
+class _StepCount:
+    """Counts the tokens of running rows for the progress. A row that has ended is filled with a stop token."""
+
+    def __init__(self, decoding: Decoding, device: torch.device) -> None:
+        # On the CPU only: elsewhere the host would wait for the newest tokens.
+        self._stop_ids = torch.tensor(decoding.stop_ids, dtype=torch.long) if device.type == "cpu" else None
+        self._running: int | None = None
+
+    def __call__(self, tokens: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Nothing is stopped: bool [B]."""
+        rows = len(tokens)
+        count_step(rows if self._running is None else self._running)
+        if self._stop_ids is not None:
+            self._running = rows - int(torch.isin(tokens[:, -1], self._stop_ids).sum())
+        return torch.zeros(rows, dtype=torch.bool, device=tokens.device)
 
 
 def decoded_together(prompts: Sequence[TokenIds], *models: PreTrainedModel) -> list[list[int]]:

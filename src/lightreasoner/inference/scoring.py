@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
 from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, moved, packs
+from lightreasoner.runs.progress import count_tokens
 
 # Logits in memory at a time, per model: 32 MiB in float32 on a CPU, 256 MiB on accelerators.
 HEAD_ELEMENTS = {"cpu": 1 << 23}
@@ -124,6 +125,7 @@ def response_states(
         states = _states(model, [texts[index] for index in part], starts, lengths)
         for index, text_states in zip(part, states.split(lengths), strict=True):
             per_text[index] = text_states
+        count_tokens(sum(len(texts[index]) for index in part))
     return ResponseStates(Head.of(model), torch.cat(per_text))
 
 

@@ -18,7 +18,7 @@ from lightreasoner.models.source import ModelSource
 from lightreasoner.models.weights import refuse_pointers
 from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import warn
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.stage import read_stage
 
@@ -193,7 +193,7 @@ def _said_in_one_line(folder: Path) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as told:
         yield
     for line in dict.fromkeys(" ".join(str(warning.message).split()) for warning in told):
-        say(f"warning: the adapter in {folder}: {line}")
+        warn(f"the adapter in {folder}: {line}")
 
 
 @contextmanager

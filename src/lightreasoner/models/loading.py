@@ -37,7 +37,7 @@ from lightreasoner.models.weights import (
     refuse_wrong_weights,
     weights_in_files,
 )
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import busy, say
 
 ANY_MACHINE = MachineSettings()
 
@@ -77,6 +77,7 @@ def load_generation_config(source: ModelSource) -> GenerationConfig | None:
     return settings  # the tokenizer of a GGUF file has the same stop token
 
 
+@busy("loading a model")
 def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
     """The model in evaluation mode, in the machine's precision and on its device.
 

@@ -18,6 +18,7 @@ from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.weights import refuse_pointers
+from lightreasoner.runs.progress import busy
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 
@@ -55,6 +56,7 @@ class ModelSource:
         """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model."""
         return content_hash(self.files())
 
+    @busy("hashing the files of a model")
     def files(self) -> dict[str, str]:
         """Hash of each file that decides what the model computes and how it splits texts, by name.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
-from lightreasoner.runs.progress import say_once
+from lightreasoner.runs.progress import warn_once
 
 Loaded = Mapping[str, Any]  # what `from_pretrained(…, output_loading_info=True)` returns beside the model
 
@@ -135,9 +135,8 @@ def refuse_wrong_weights(name: str, model: PreTrainedModel, loaded: Loaded) -> N
             "answer without them. Correct num_hidden_layers in config.json, or download it again"
         )
     if unexpected:
-        say_once(
-            f"warning: {name}: {_count(unexpected)} in its files without a place in the model, left out: "
-            f"{_few(unexpected)}"
+        warn_once(
+            f"{name}: {_count(unexpected)} in its files without a place in the model, left out: {_few(unexpected)}"
         )
     _say_untied(name, model)
 
@@ -191,8 +190,8 @@ def _say_untied(name: str, model: PreTrainedModel) -> None:
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
     is_tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     if is_tied and head is not None and head.weight is not inputs.weight and model.device.type != "meta":
-        say_once(
-            f"warning: {name}: config.json says that head and embeddings are one matrix, and the file holds two that "
+        warn_once(
+            f"{name}: config.json says that head and embeddings are one matrix, and the file holds two that "
             "differ; both are used. Other programs may leave one out: set tie_word_embeddings to false"
         )
 
@@ -216,7 +215,7 @@ def refuse_nonfinite(name: str, model: PreTrainedModel) -> None:
             "The training that made it diverged, or its file is damaged; use another one"
         )
     if wrong:
-        say_once(f"warning: {name}: NaN or infinite numbers in {_few(wrong)}; texts with those tokens cannot be used")
+        warn_once(f"{name}: NaN or infinite numbers in {_few(wrong)}; texts with those tokens cannot be used")
 
 
 def _is_finite(weight: Tensor) -> bool:

@@ -39,6 +39,7 @@ import pyarrow.parquet as pq
 from lightreasoner.errors import DiskFull, RunCorrupted, RunMismatch
 from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import environment, now
+from lightreasoner.runs.eta import Batch, Load
 from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomically, write_json
 from lightreasoner.runs.locks import locked
@@ -310,9 +311,11 @@ class Work(ABC, Generic[Item, Result]):
 
     Attributes:
         label: name of the progress bar.
+        passes: passes over whole texts that follow the generation of a batch; for the time left.
     """
 
     label: str
+    passes: float = 0.0
 
     @abstractmethod
     def key(self, item: Item) -> str:
@@ -325,6 +328,10 @@ class Work(ABC, Generic[Item, Result]):
     def group(self, item: Item) -> Any:
         """Items of different groups never share a batch."""
         return None
+
+    def load(self, item: Item) -> Load:
+        """Tokens of the item that are known beforehand, for the time left."""
+        return Load(1)
 
     @abstractmethod
     def run(self, batch: Sequence[Item]) -> list[Result]:
@@ -372,17 +379,28 @@ def settle(
         fault_point("in-batch")
         return work.run(part)
 
+    batches: Iterable[list[Item]] = _batches(waiting, size, work)
+    plan: list[Batch] = []
+    if not stream:
+        batches = list(batches)
+        plan = [Batch.of(map(work.load, batch), work.passes) for batch in batches]
     stage.keep_batch_size(size)
-    with progress(work.label, total, len(settled)) as advance, stop_signals() as stop:
-        for _, group in groupby(waiting, key=work.group):
-            while batch := list(islice(group, size)):
-                stop.check()
-                halved: list[int] = []
-                done = work.commit(batch, work.attempt(batch, run, halved))
-                counts = {**done.counts, "halved_batches": len(halved)} if halved else done.counts
-                ids = list(dict.fromkeys(map(work.key, batch)))
-                stage.commit(ids, done.tables, counts)
-                advance(len(ids), work.note(stage.counts))
+    with progress(work.label, total, len(settled), plan) as advance, stop_signals() as stop:
+        for batch in batches:
+            stop.check()
+            halved: list[int] = []
+            done = work.commit(batch, work.attempt(batch, run, halved))
+            counts = {**done.counts, "halved_batches": len(halved)} if halved else done.counts
+            ids = list(dict.fromkeys(map(work.key, batch)))
+            stage.commit(ids, done.tables, counts)
+            advance(len(ids), work.note(stage.counts))
+
+
+def _batches(items: Iterable[Item], size: int, work: Work[Item, Any]) -> Iterator[list[Item]]:
+    """Neighbours of one group, `size` at most."""
+    for _, group in groupby(items, key=work.group):
+        while batch := list(islice(group, size)):
+            yield batch
 
 
 def _parquet(table: pa.Table) -> memoryview:

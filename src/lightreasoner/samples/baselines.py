@@ -31,6 +31,7 @@ from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import find_model
+from lightreasoner.runs.eta import Load
 from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
@@ -204,8 +205,16 @@ class OwnRightAnswers(WrittenSolutions):
 
     def group(self, item: Solved) -> int:
         """Cap on the answer, in tokens; 0 if the prompt fills the context. So no answer depends on other prompts."""
-        left = self._served.context - len(self._prompt(item))
+        return self._cap(len(self._prompt(item)))
+
+    def _cap(self, prompt: int) -> int:
+        left = self._served.context - prompt
         return int(max(0, min(self._config.max_new_tokens, left)))
+
+    def load(self, item: Solved) -> Load:
+        """The prompt, and an answer up to the cap."""
+        prompt = len(self._prompt(item))
+        return Load(prompt, self._cap(prompt))
 
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""

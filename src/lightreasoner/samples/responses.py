@@ -33,6 +33,7 @@ from lightreasoner.inference.residency import LazyPair
 from lightreasoner.inference.scoring import Head, ResponseStates, response_states
 from lightreasoner.models.loading import Pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
+from lightreasoner.runs.eta import Load
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.manifest import read_manifest
 from lightreasoner.runs.progress import say
@@ -58,7 +59,13 @@ class Prompted:
 
 
 class PromptWork(ModelWork[Prompted, Result]):
-    """Work on prompts. All such work forms the same batches."""
+    """Work on prompts. All such work forms the same batches.
+
+    Attributes:
+        longest: most tokens of a response.
+    """
+
+    longest: int
 
     def key(self, item: Prompted) -> str:
         """The question's id."""
@@ -67,6 +74,10 @@ class PromptWork(ModelWork[Prompted, Result]):
     def order(self, item: Prompted) -> int:
         """Prompts of like length share a batch."""
         return len(item.prompt_ids)
+
+    def load(self, item: Prompted) -> Load:
+        """The prompt, and a response up to the cap."""
+        return Load(len(item.prompt_ids), self.longest)
 
 
 @dataclass(frozen=True)
@@ -203,7 +214,8 @@ class ExpertPass(PromptWork[Responses]):
 
     label = "expert"
 
-    def __init__(self, pair: LazyPair | None, source: ResponseSource) -> None:
+    def __init__(self, pair: LazyPair | None, source: ResponseSource, longest: int) -> None:
+        self.longest = longest
         self._pair = pair
         self._source = source
 
@@ -234,7 +246,7 @@ def responses_first(
 ) -> Stored:
     """The responses to these items, without states, before a model is loaded; arguments as for `expert_first`."""
     with open_stage(run, RESPONSES, _of_responses(made), say, asked_at=asked_at) as stage:
-        settle(stage, items, rows, ExpertPass(None, source), total=len(items))
+        settle(stage, items, rows, ExpertPass(None, source, made.settings.max_new_tokens), total=len(items))
     return Stored(stage)
 
 
@@ -270,7 +282,7 @@ def expert_first(
         settled = stage.settled_ids
         waiting = sum(item.problem.id not in settled for item in items)
         _refuse_full_disk(run, waiting, pair, made.settings.max_new_tokens)
-        settle(stage, items, rows, ExpertPass(pair, source), total=len(items))
+        settle(stage, items, rows, ExpertPass(pair, source, made.settings.max_new_tokens), total=len(items))
     return Stored(stage, pair.drop_expert())
 
 

@@ -42,8 +42,10 @@ class Sampler(PromptWork[Shard]):
     """Scores the expert's responses with both models, and makes labels of the steps that are kept."""
 
     label = "sampling"
+    passes = 1.0  # of the amateur
 
     def __init__(self, pair: Pair | LazyPair, responses: ResponseSource, config: SampleConfig) -> None:
+        self.longest = config.max_new_tokens
         self.pair = pair
         self._responses = responses
         self._config = config

@@ -19,7 +19,7 @@ from lightreasoner.models.loading import dtype_name, find_pair, load_generation_
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.manifest import prompts_time
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import Ragged
@@ -226,5 +226,5 @@ def _warn(figures: SampleFigures, warned: Sequence[str] = ()) -> list[str]:
     texts = sample_warnings(figures)
     for text in texts:
         if text not in warned:
-            say(f"warning: {text}")
+            warn(text)
     return texts

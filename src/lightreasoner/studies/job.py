@@ -19,7 +19,7 @@ from lightreasoner.errors import LightReasonerError
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import write_json
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import printed_messages, say
 
 R = TypeVar("R")
 
@@ -78,7 +78,7 @@ class Job(Config):
         started = time.perf_counter()
         problem, exit_code = None, 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log), printed_messages():
             say(f"-- {now()}")
             try:
                 results = self.make()

@@ -16,7 +16,7 @@ from lightreasoner.errors import ConfigError, ModelError
 from lightreasoner.models.adapters import without_warnings
 from lightreasoner.models.loading import empty_model
 from lightreasoner.models.source import find_model
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import warn
 
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
 LORA_TYPES = (nn.Linear, nn.Embedding, Conv1D)
@@ -73,7 +73,7 @@ def _refuse_tied(tied: Sequence[str], *, to_merge: bool) -> None:
     problem = f"LoRA on {', '.join(tied)}: embeddings and head of this model are one matrix"
     if to_merge:
         raise ModelError(f"{problem}, so the adapter cannot be merged. Choose other --lora-targets")
-    say(f"warning: {problem}; the adapter changes one of its two uses, and `lightr merge` will refuse it")
+    warn(f"{problem}; the adapter changes one of its two uses, and `lightr merge` will refuse it")
 
 
 def _as_peft_takes(targets: Sequence[str]) -> str | list[str]:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from lightreasoner.errors import DataError
 from lightreasoner.inference.packing import Layout, cut_by_tokens, lay_out, moved
+from lightreasoner.runs.progress import busy
 from lightreasoner.samples.folder import Provenance, Ragged, Shard, read_samples
 
 
@@ -63,6 +64,7 @@ class LabelSet:
         return self.token_ids[label], self.weights[label]
 
 
+@busy("reading the labels")
 def load_labels(data: Path, max_length: int) -> tuple[Provenance, LabelSet]:
     """The labels of a sample folder, and how they were made.
 

@@ -35,7 +35,7 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, new_folder, write_json
-from lightreasoner.runs.progress import progress, say
+from lightreasoner.runs.progress import count_tokens, progress, say
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
@@ -172,7 +172,8 @@ def _run_steps(
     accelerator, optimizer = state.accelerator, state.optimizer
     pace, note, every = _Pace(state.step), "", _logging_steps(config)
     model.train()
-    with progress("fine-tuning", config.steps, state.step) as advance, stop_signals() as stop:
+    shown = accelerator.is_main_process
+    with progress("fine-tuning", config.steps, state.step, shown=shown) as advance, stop_signals() as stop:
         for micro_batches in batches:
             _add_gradients(accelerator, model, objective, micro_batches)
             norm = _clipped_norm(accelerator, model, objective, config.max_grad_norm)
@@ -188,9 +189,7 @@ def _run_steps(
                 entry = {**objective.flush(), "labels_per_second": speed, "epoch": state.step / config.steps}
                 _log(state, folder, {**entry, "grad_norm": norm, "learning_rate": learning_rate})
                 note = f"loss {entry['loss']:.4f}"
-            if accelerator.is_main_process:
-                advance(1, note)
-
+            advance(1, note)
             stopping = stop.signal_number is not None
             if accelerator.num_processes > 1:
                 if stopping:
@@ -234,6 +233,7 @@ def _add_gradients(
         try:
             with nullcontext() if batch is batches[-1] else accelerator.no_sync(model):
                 accelerator.backward(objective(model, batch.to(accelerator.device)))
+            count_tokens(batch.inputs["input_ids"].numel())
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
                 raise

@@ -32,7 +32,7 @@ from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import busy, warn
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training.model_card import Tuned, model_card, tuned
 
@@ -49,6 +49,7 @@ SMALLEST_IN_FLOAT32, LARGEST_IN_FLOAT32 = 1e-8, 1e-6
 LARGEST_ROUNDED = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
 
+@busy("merging")
 def merge(config: MergeConfig) -> dict[str, Any]:
     """Stage 3: merge base and adapter into a plain model folder, then read it back and check it.
 
@@ -178,7 +179,7 @@ def _merged(
         raise ModelError(f"the adapter in {adapter} cannot be merged into {config.model}: {line}") from error
     effect = _mean_kl(expected, untouched)
     if not effect:
-        say(f"warning: the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
+        warn(f"the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
     _refuse_difference(
         _mean_kl(expected, _log_probabilities(merged, tokenizer)),
         min(max(effect / 1000, SMALLEST_IN_FLOAT32), LARGEST_IN_FLOAT32),
@@ -268,8 +269,8 @@ def _read_back(
     name, mean_kl = str(figures.dtype).removeprefix("torch."), _mean_kl(figures.expected, found)
     _refuse_difference(mean_kl, LARGEST_ROUNDED[figures.dtype], f"rounded to {name}; use --merge-dtype float32")
     if mean_kl > figures.effect / 10:
-        say(
-            f"warning: rounding to {name} changes the model by {mean_kl:.2g} nats, and the adapter by "
+        warn(
+            f"rounding to {name} changes the model by {mean_kl:.2g} nats, and the adapter by "
             f"{figures.effect:.2g}; --merge-dtype float32 keeps what was trained"
         )
     agreement = (figures.expected.argmax(-1) == found.argmax(-1)).double().mean().item()
@@ -283,8 +284,8 @@ def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     settings, others = agreeing(model.generation_config.to_diff_dict())
     dropped = {*others, *([] if source.gguf_file else generation_settings(source.name, source.folder)[1])}
     if dropped:
-        say(
-            f"warning: generation_config.json of {source.name} has settings that contradict others or are invalid "
+        warn(
+            f"generation_config.json of {source.name} has settings that contradict others or are invalid "
             f"({', '.join(sorted(dropped))}); the merged model is saved without them"
         )
     settings.eos_token_id = stops or None
