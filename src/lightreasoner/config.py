@@ -132,8 +132,8 @@ class EngineSettings(MachineSettings):
     """Device, precision and the engine that generates."""
 
     engine: Decides[EngineName] = "own"
-    """Engine that generates responses: own, or vllm in a process of its own, which is faster on a GPU. Distributions
-    are always computed here."""
+    """Engine that generates responses: own, or vllm in a process of its own (meant for GPUs). Distributions are always
+    computed here."""
     engine_python: Place[Path | None] = None
     """Python of another environment that has vLLM, such as venv/bin/python. Default: this one (extra vllm)."""
 

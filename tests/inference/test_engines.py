@@ -10,15 +10,15 @@ import psutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lightreasoner.config import BaselineConfig, EvaluateConfig, RunConfig, SampleConfig
+from lightreasoner.config import BaselineConfig, EngineSettings, EvaluateConfig, RunConfig, SampleConfig
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, ModelError, RunCorrupted, RunMismatch
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference import engines, vllm_engine
 from lightreasoner.models.loading import FoundPair, load_model
-from lightreasoner.models.source import find_model
+from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline
 from lightreasoner.samples.sampling import sample
@@ -181,6 +181,25 @@ def test_scoring_that_failed_is_repeated_without_generating_again(
             sample(config)
     fake.set_faults(load="kill", always=True)
     assert sample(config)["questions"] == 4
+
+
+def test_copies_of_gguf_models_that_killed_processes_left_are_removed(
+    fake: FakeVllm, random_expert: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    (tmp_path / "model.gguf").touch()
+    source = ModelSource("a model", tmp_path, gguf_file="model.gguf")
+    served = engines.ServedByVllm(source, EngineSettings(dtype="float32"), tokenizer, tmp_path)
+    prefix, dead = engines.ServedByVllm._PREFIX, 2**22 + 1  # above the largest process id
+    for name in (f"{prefix}{dead}", f".{prefix}{dead}.tmp", f"{prefix}1", f"{prefix}other-{dead}"):
+        (tmp_path / name).mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engines, "load_model", lambda *_: AutoModelForCausalLM.from_pretrained(random_expert))
+        copy = served._weights()
+    assert (copy / "model.safetensors").is_file()
+    left = {path.name for path in tmp_path.iterdir() if "vllm-model" in path.name}
+    assert left == {f"{prefix}1", f"{prefix}other-{dead}", copy.name}, "those of living processes and other machines"
+    served.close()
+    assert not copy.exists()
 
 
 def test_the_doctor_says_which_vllm_there_is_or_what_is_missing(

@@ -142,8 +142,9 @@ class ServedByVllm(Served):
         """The folder that vLLM loads: the model's own, or a temporary one with the weights of a GGUF file."""
         if self._source.gguf_file is None:
             return self._source.folder.resolve()
-        for old in self._folder.glob(f"{self._PREFIX}*"):  # left by processes that were killed
-            if old != self._copy and not psutil.pid_exists(int(old.name.removeprefix(self._PREFIX))):
+        for old in self._folder.glob(f"*{self._PREFIX}*"):  # left by processes that were killed; .tmp: unfinished
+            process = old.name.partition(self._PREFIX)[2].removesuffix(".tmp")
+            if process.isdecimal() and not psutil.pid_exists(int(process)):
                 shutil.rmtree(old, ignore_errors=True)
         if not self._copy.exists():
             settings = self._settings.model_copy(update={"dtype": dtype_name(self._settings), "device": "cpu"})
