@@ -78,7 +78,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         questions=len(solved),
         settings=config,
         problems_sha256=make_problem(content).id,
-        dtype=loading.dtype_name(config),
+        dtype=loading.dtype_name(config, source),
     )
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
         if stage.result is not None:
