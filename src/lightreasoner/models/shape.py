@@ -80,10 +80,14 @@ class Shape:
         }
 
     @property
+    def head_weights(self) -> int:
+        """Number of weights of the embedding and the LM head."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
     def parameters(self) -> int:
         """Number of weights, without biases and norms (about 0.1 %)."""
-        layer = sum(map(math.prod, self._linear_layers.values()))
-        return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * sum(map(math.prod, self._linear_layers.values())) + self.head_weights
 
     def lora(self, rank: int, targets: tuple[str, ...]) -> int:
         """Number of weights of a LoRA adapter."""
