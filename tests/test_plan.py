@@ -2,9 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -176,12 +181,46 @@ def test_the_memory_of_one_after_the_other_and_of_smaller_trainings_is_smaller()
 
 @pytest.mark.parametrize(("name", "card"), [("qwen2.5-math-1.5b-16gb", 16), ("qwen2.5-math-7b-24gb", 24)])
 def test_the_recipes_for_smaller_cards_fit_them(name: str, card: int) -> None:
-    """With a tenth of the card left to spare; merging runs in main memory there."""
+    """With a tenth of the card to spare."""
     config = RunConfig.checked(load_recipe(name))
     expert, amateur = (Shape.of(read_config(one, None), one) for one in (config.expert, config.amateur))
     stages = footprint(config, expert, amateur, 256, {"sample": 2, "finetune": 2}, "cuda").stages
-    for stage in ("sample", "finetune", "evaluate"):
-        assert stages[stage] < 0.9 * card * 2**30, (stage, stages[stage])
+    for stage, needed in stages.items():
+        assert needed < 0.9 * card * 2**30, (stage, needed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "prompt"), [("miniature", 77), ("smollm2", 110)])
+def test_a_plan_agrees_with_a_real_run(
+    name: str, prompt: int, smollm2_gguf: Path, smollm2_amateur: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    """Time within a factor of 2, and the peak of the resident memory within 25 %."""
+    flags = ["--config", "miniature"]
+    if name == "smollm2":
+        flags = [
+            "--expert", smollm2_gguf, "--amateur", smollm2_amateur, "--dataset", "gsm8k", "--data-dir", data_dir,
+            "--sample.max-questions", 32, "--finetune.steps", 8, "--evaluate.max-items", 16,
+            "--evaluate.max-answer-tokens", 128,
+        ]  # fmt: skip
+    command = [sys.executable, "-m", "lightreasoner.cli"]
+    arguments = [*map(str, flags), "--out", str(tmp_path / "run"), "--json"]
+    planned = json.loads(
+        subprocess.run(
+            [*command, "plan", *arguments, "--prompt-tokens", str(prompt)], capture_output=True, check=True
+        ).stdout
+    )
+    with subprocess.Popen([*command, "run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
+        watched, peak = psutil.Process(job.pid), 0
+        while job.poll() is None:
+            with suppress(psutil.Error):
+                peak = max(peak, watched.memory_info().rss)
+            time.sleep(0.02)
+        assert job.stdout is not None
+        summary = json.loads(job.stdout.read())
+    seconds = sum(summary["seconds"].values())
+    print(f"{name}: planned {planned['seconds']} s, took {seconds:.1f} s; {planned['memory']['peak']} B, peak {peak} B")
+    assert seconds / 2 < planned["seconds"] < seconds * 2, (planned["stages"], summary["seconds"])
+    assert 0.75 * peak < planned["memory"]["peak"] < 1.25 * peak, (planned["memory"], peak)
 
 
 def test_the_table_in_the_readme_is_what_plan_says() -> None:

@@ -84,9 +84,12 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         seconds = {name: flop / flops for name, (_, flop) in work.items()}
     width = {"sample": BYTES[pair.name], "finetune": BYTES[own.name]}
     memory = footprint(config, expert, amateur, prompt_tokens, width, device.type)
+    free = free_memory(device)
+    if setting(config, "residency", "") == "auto" and memory.stages["sample"] > free:
+        memory.stages["sample"] = memory.choices["residency = sequential"]
     peak = max(memory.stages.values())
     disk = _disk(config, expert, prompt_tokens, answers)
-    available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free_memory(device)}
+    available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free}
     return {
         "models": {
             "expert_parameters": expert.parameters,
@@ -264,7 +267,7 @@ def _advice(config: RunConfig, stage: str, memory: Memory, free: int) -> str:
         names = [part.partition(" = ")[0] for part in choice.split(", ")]
         if needed <= free and set(names) <= set(settings) and all(setting(config, n, None) is not None for n in names):
             return f"With {choice} it needs {size(needed)}"
-    if stage == "merge":
+    if stage == "merge" and config.device != "cpu":
         return "`lightr merge --device cpu` takes main memory instead"
     return "A batch that does not fit is halved" if stage != "finetune" else "Lower --finetune.tokens-per-micro-batch"
 

@@ -83,7 +83,7 @@ def footprint(
     stages = {
         "sample": process + (sequential if is_sequential else together),
         "finetune": process + tuning.bytes(setting(config, "load_in_4bit", False), tuning.checkpointed),
-        "merge": process + expert.parameters * 4 * 2 + PROBES * expert.vocabulary * 8 * 3,
+        "merge": process + _merging(config, expert),
         "evaluate": process + expert.parameters * own + max(answering, _pass(expert, device, own)),
     }
     return Memory(
@@ -104,6 +104,15 @@ def footprint(
             "load_in_4bit = true, gradient_checkpointing = true": process + tuning.bytes(True, True),
         },
     )
+
+
+def _merging(config: RunConfig, expert: Shape) -> int:
+    """Weights once: in 16 bits with a layer of them in float32, or all in float32; and what is compared."""
+    merged = expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
+    layer = 4 * (expert.parameters - expert.head_weights) // expert.layers
+    in_16_bits = merged == expert.dtype and merged != "float32"
+    weights = 2 * expert.parameters + layer if in_16_bits else 4 * expert.parameters
+    return weights + PROBES * expert.vocabulary * 8 * 3
 
 
 @dataclass(frozen=True)
