@@ -387,8 +387,18 @@ PAPERS_EXPERTS = {  # Table 1
 }
 
 
+FOR_SMALL_CARDS = {"qwen2.5-math-1.5b-16gb": "qwen2.5-math-1.5b", "qwen2.5-math-7b-24gb": "qwen2.5-math-7b"}
+
+
 def test_the_bundled_recipes_are_the_miniature_and_the_papers_pairs() -> None:
-    assert set(recipe_names()) == {"miniature", "miniature-instruct", *PAPERS_EXPERTS}
+    assert set(recipe_names()) == {"miniature", "miniature-instruct", *PAPERS_EXPERTS, *FOR_SMALL_CARDS}
+
+
+@pytest.mark.parametrize(("name", "of_paper"), FOR_SMALL_CARDS.items())
+def test_a_recipe_for_a_smaller_card_decides_the_same(name: str, of_paper: str) -> None:
+    small, whole = (RunConfig.checked(load_recipe(one)) for one in (name, of_paper))
+    assert small.identity(inputs=True) == whole.identity(inputs=True)
+    assert small != whole
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("miniature")])

@@ -2,20 +2,30 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 from safetensors import safe_open
 
 from lightreasoner.config import RunConfig
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, HubUnreachable, ModelError
+from lightreasoner.inference.footprint import footprint
+from lightreasoner.inference.memory import free_memory
+from lightreasoner.inference.speed import Passes, measure
 from lightreasoner.miniature import model_path
+from lightreasoner.models import precision
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.pipeline import run
-from lightreasoner.plan import plan, plan_lines
-from lightreasoner.recipes import load_recipe
+from lightreasoner.plan import memory_table, plan, plan_lines
+from lightreasoner.recipes import load_recipe, recipe_names
 
 
 def config_for(out: Path, **changes: Any) -> RunConfig:
@@ -51,7 +61,7 @@ def test_the_number_of_parameters_of_a_known_model() -> None:
 def test_disk_matches_a_real_run_within_a_factor_of_two(tmp_path: Path) -> None:
     """The responses are so short that nearly all reach the limit, as a plan assumes."""
     config = config_for(tmp_path / "run")
-    planned = plan(config, prompt_tokens=70)["disk"]
+    planned = plan(config, flops=1e12, prompt_tokens=70)["disk"]
     run(config)
     parts = {
         "samples": sum(path.stat().st_size for path in (config.out / "sample").glob("*.parquet")),
@@ -79,11 +89,13 @@ def test_the_cost_model_is_that_of_the_design(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_is_too_small_gets_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plan(config_for(tmp_path))["warnings"] == []
+    assert plan(config_for(tmp_path), flops=1e12)["warnings"] == []
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10**6}))
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10**6}))
-    result = plan(config_for(tmp_path))
-    assert [warning.partition(":")[0] for warning in result["warnings"]] == ["disk", "memory"]
+    result = plan(config_for(tmp_path), flops=1e12)
+    stages = ["sample", "finetune", "merge", "evaluate"]
+    found = [warning.partition(" needs")[0] for warning in result["warnings"]]
+    assert found == ["disk:", *(f"memory: {stage}" for stage in stages)]
     assert any("1 MB are free" in line for line in plan_lines(result))
 
 
@@ -108,6 +120,145 @@ def test_plan_refuses_wrong_settings_and_models_it_cannot_read(tmp_path: Path, m
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ModelError, match=complaint):
             plan(config_for(tmp_path, expert=str(tmp_path)))
+
+
+def test_a_plan_of_this_machine_measures_it(tmp_path: Path) -> None:
+    """Twice the responses and twice the steps take about twice as long; noise may change each by half."""
+    config = config_for(tmp_path)
+    short = plan(config, prompt_tokens=70)
+    assert short["assumptions"]["flop_per_second"] is None
+    assert all(stage["seconds"] > 0 for stage in short["stages"].values())
+    assert short["seconds"] == pytest.approx(sum(stage["seconds"] for stage in short["stages"].values()), abs=0.3)
+    more = {"sample": config.sample.model_copy(update={"max_questions": 64 * 40})}
+    more["finetune"] = config.finetune.model_copy(update={"steps": 4 * 40})
+    long = plan(config.model_copy(update=more), prompt_tokens=70)
+    for stage in ("sample", "finetune"):
+        assert long["stages"][stage]["seconds"] > 5 * short["stages"][stage]["seconds"] - 5
+    assert any("measured on this machine (cpu)" in line for line in plan_lines(short))
+
+
+def test_the_measured_speed_follows_the_sizes() -> None:
+    """A model of 4 times the width and 6 times the layers takes longer in every pass."""
+    small = Shape(640, 64, 128, 2, 4, 2, 16, True, "float32")
+    large = Shape(6400, 256, 1024, 12, 4, 2, 64, True, "float32")
+    passes = Passes(text=60, decoded=((16, 50),), trained=200)
+    fast, slow = (measure(shape, torch.float32, torch.device("cpu"), passes) for shape in (small, large))
+    assert slow.decode[0] > 2 * fast.decode[0]
+    assert slow.token > 2 * fast.token
+    assert slow.train > 2 * fast.train
+    assert slow.contrast > 2 * fast.contrast
+
+
+def test_the_models_of_the_bundled_recipes_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in recipe_names():
+        result = plan(RunConfig.checked({**load_recipe(name), "out": tmp_path}), flops=1e13)
+        assert result["models"]["expert_parameters"] > result["models"]["amateur_parameters"] * 0.9
+    for model, billions in (  # their model cards
+        ("Qwen/Qwen2.5-0.5B", 0.49),
+        ("Qwen/Qwen2.5-Math-1.5B", 1.54),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1.78),
+        ("Qwen/Qwen2.5-Math-7B", 7.62),
+    ):
+        assert Shape.of(read_config(model, None), model).parameters == pytest.approx(1e9 * billions, rel=0.01)
+    with pytest.raises(HubUnreachable):
+        read_config("Qwen/Qwen2.5-Math-7B", "v2")  # another revision may have other sizes
+
+
+def test_the_memory_of_one_after_the_other_and_of_smaller_trainings_is_smaller() -> None:
+    config = RunConfig.checked(load_recipe("qwen2.5-math-7b"))
+    expert, amateur = (Shape.of(read_config(name, None), name) for name in (config.expert, config.amateur))
+    memory = footprint(config, expert, amateur, 128, {"sample": 2, "finetune": 2}, "cuda")
+    choices = memory.choices
+    assert choices["residency = sequential"] < choices["residency = together"] == memory.stages["sample"]
+    assert choices["residency = sequential"] > 2 * expert.parameters
+    four_bits = choices["load_in_4bit = true"]
+    assert 2 * expert.parameters - (memory.stages["finetune"] - four_bits) < 0.4 * 2 * expert.parameters
+    assert choices["gradient_checkpointing = true"] < memory.stages["finetune"]
+    assert choices["load_in_4bit = true, gradient_checkpointing = true"] < four_bits
+
+
+@pytest.mark.parametrize(("name", "card"), [("qwen2.5-math-1.5b-16gb", 16), ("qwen2.5-math-7b-24gb", 24)])
+def test_the_recipes_for_smaller_cards_fit_them(name: str, card: int) -> None:
+    """With a tenth of the card to spare."""
+    config = RunConfig.checked(load_recipe(name))
+    expert, amateur = (Shape.of(read_config(one, None), one) for one in (config.expert, config.amateur))
+    stages = footprint(config, expert, amateur, 256, {"sample": 2, "finetune": 2}, "cuda").stages
+    for stage, needed in stages.items():
+        assert needed < 0.9 * card * 2**30, (stage, needed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "prompt"), [("miniature", 77), ("smollm2", 110)])
+def test_a_plan_agrees_with_a_real_run(
+    name: str, prompt: int, smollm2_gguf: Path, smollm2_amateur: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    """Time within a factor of 2, and the peak of the resident memory within 25 %."""
+    flags = ["--config", "miniature"]
+    if name == "smollm2":
+        flags = [
+            "--expert", smollm2_gguf, "--amateur", smollm2_amateur, "--dataset", "gsm8k", "--data-dir", data_dir,
+            "--sample.max-questions", 32, "--finetune.steps", 8, "--evaluate.max-items", 16,
+            "--evaluate.max-answer-tokens", 128,
+        ]  # fmt: skip
+    command = [sys.executable, "-m", "lightreasoner.cli"]
+    arguments = [*map(str, flags), "--out", str(tmp_path / "run"), "--json"]
+    planned = json.loads(
+        subprocess.run(
+            [*command, "plan", *arguments, "--prompt-tokens", str(prompt)], capture_output=True, check=True
+        ).stdout
+    )
+    with subprocess.Popen([*command, "run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
+        watched, peak = psutil.Process(job.pid), 0
+        while job.poll() is None:
+            with suppress(psutil.Error):
+                peak = max(peak, watched.memory_info().rss)
+            time.sleep(0.02)
+        assert job.stdout is not None
+        summary = json.loads(job.stdout.read())
+    seconds = sum(summary["seconds"].values())
+    print(f"{name}: planned {planned['seconds']} s, took {seconds:.1f} s; {planned['memory']['peak']} B, peak {peak} B")
+    assert seconds / 2 < planned["seconds"] < seconds * 2, (planned["stages"], summary["seconds"])
+    assert 0.75 * peak < planned["memory"]["peak"] < 1.25 * peak, (planned["memory"], peak)
+
+
+def test_the_table_in_the_readme_is_what_plan_says() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = "\n".join(memory_table())
+    assert table in readme, f"put this table into the README:\n{table}"
+
+
+def test_free_memory_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 3000}))
+    assert free_memory(torch.device("cpu")) == 3000
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (700, 900))
+    assert free_memory(torch.device("cuda")) == 700
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 2000)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 500)
+    assert free_memory(torch.device("mps")) == 1500
+
+
+def test_the_doctor_says_which_precision_and_why_and_whether_the_pair_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(precision, "native_bfloat16", lambda: "AMX")
+    monkeypatch.setattr(precision, "trial", lambda: precision.Trial(2.3, 1.0))
+
+    def seen() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for finding in examine(expert="miniature/expert", amateur="miniature/small", no_trial=True)["findings"]:
+            found.setdefault(finding["what"], []).append(f"{finding['verdict']} {finding['seen']}")
+        return found
+
+    general, of_pair = seen()["precision"]
+    assert general == "ok bfloat16: the processor has AMX; a trial product ran 2.3 times as fast as float32"
+    assert of_pair.startswith("ok float32: a hidden size of 160 is below 256")
+    assert seen()["memory"][0].startswith("ok sampling needs about")
+    monkeypatch.setattr("lightreasoner.doctor._free_memory", lambda: 1000)
+    (memory,) = seen()["memory"]
+    assert memory.startswith("warning sampling needs about")
+    assert "1 kB are free" in memory
 
 
 def test_the_doctor_checks_that_two_models_share_a_vocabulary(

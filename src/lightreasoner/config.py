@@ -120,7 +120,8 @@ class MachineSettings(Config):
     """Device and precision of the models."""
 
     dtype: Decides[DType] = "auto"
-    """Precision of the weights. auto: bfloat16 on a GPU that supports it, float32 elsewhere."""
+    """Precision of the weights. auto: bfloat16 on a GPU that supports it, and on a CPU that multiplies it natively if
+    the model's hidden size is 256 or more; float32 elsewhere. `lightr doctor` says which and why."""
     device: Place[str] = "auto"
     """cuda, cuda:1, mps or cpu. auto: the first that is available."""
     trust_remote_code: Place[bool] = False

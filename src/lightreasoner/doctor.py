@@ -12,21 +12,25 @@ import psutil
 import torch
 from huggingface_hub import constants
 
-from lightreasoner.config import EngineName, MachineSettings, SampleConfig
+from lightreasoner.config import EngineName, MachineSettings, RunConfig, SampleConfig
 from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
+from lightreasoner.inference.footprint import footprint
+from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.vllm_engine import engine_version, python_of
 from lightreasoner.models.loading import (
     check_weights,
-    dtype_name,
     find_pair,
     load_generation_config,
     load_tokenizer,
     pick_device,
+    pick_dtype,
+    pick_precision,
 )
+from lightreasoner.models.precision import precision
 from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.models.shape import Shape, read_config
+from lightreasoner.models.shape import Shape
 from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
@@ -34,6 +38,8 @@ from lightreasoner.runs.terminal import size
 from lightreasoner.samples.responses import Prompted
 from lightreasoner.samples.sampler import Sampler
 from lightreasoner.samples.statistics import figures_of, sample_warnings
+
+PROMPT = 128  # assumed tokens of a prompt
 
 TRIAL_QUESTIONS, TRIAL_TOKENS = 8, 48
 
@@ -78,7 +84,7 @@ def examine(
     if amateur and not expert:
         raise ConfigError("--amateur is compared with an expert; give --expert too")
     versions = ", ".join(f"{name} {value}" for name, value in environment().items())
-    findings = [Finding("versions", "ok", versions), _device(), _threads(), _disk(), _hub()]
+    findings = [Finding("versions", "ok", versions), _device(), _precision(), _threads(), _disk(), _hub()]
     if engine != "own":
         findings += _checked(engine, lambda: _engine(engine, engine_python))
     if expert:
@@ -107,11 +113,16 @@ def _engine(engine: EngineName, python: Path | None) -> list[Finding]:
 
 def _device() -> Finding:
     device = pick_device("auto")
-    dtype = dtype_name(MachineSettings())
     if device.type == "cpu":
-        return Finding("device", "warning", f"cpu in {dtype}; models of a billion parameters need a GPU")
-    seen = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Finding("device", "ok" if dtype == "bfloat16" or device.type != "cuda" else "warning", f"{seen} in {dtype}")
+        return Finding("device", "warning", "cpu; models of a billion parameters need a GPU")
+    return Finding("device", "ok", torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
+
+
+def _precision(*sources: ModelSource) -> Finding:
+    """What `--dtype auto` picks for these models; without any, for models that are large enough to gain."""
+    found = pick_precision(MachineSettings(), *sources) if sources else precision("auto", pick_device("auto"), [4096])
+    is_slow_gpu = pick_device("auto").type == "cuda" and found.name != "bfloat16"
+    return Finding("precision", "warning" if is_slow_gpu else "ok", str(found))
 
 
 def _threads() -> Finding:
@@ -160,11 +171,9 @@ def _model(name: str, revision: str | None) -> list[Finding]:
         else Finding("stop tokens", "warning", "none: every response runs to its length limit"),
         Finding("prompt", "ok", f"{len(template.encode('What is 2 + 3?'))} tokens around a short question"),
     ]
-    if not source.gguf_file:
-        config = read_config(str(source.folder), None)
-        context = (config.get("text_config") or config).get("max_position_embeddings")
-        findings.append(Finding("context", "ok" if context else "warning", f"{context or 'unknown'} tokens"))
-    return findings
+    config = source.config()
+    context = (config.get("text_config") or config).get("max_position_embeddings")
+    return [*findings, Finding("context", "ok" if context else "warning", f"{context or 'unknown'} tokens")]
 
 
 def _weights(role: str, source: ModelSource) -> list[Finding]:
@@ -185,16 +194,41 @@ def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     findings = [
         Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models"),
         *_weights("amateur", sources[1]),
+        _precision(*sources),
     ]
-    if not any(source.gguf_file for source in sources):
-        try:
-            counts = [Shape.of(read_config(str(source.folder), None), source.name).parameters for source in sources]
-        except ModelError as error:
-            return [*findings, Finding("sizes", "warning", str(error))]
-        seen = f"expert {counts[0] / 1e6:.1f} M parameters, amateur {counts[1] / 1e6:.1f} M"
-        is_smaller = counts[1] < counts[0]
-        findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))
-    return findings
+    try:
+        shapes = [Shape.of(source.config(), source.name) for source in sources]
+    except ModelError as error:
+        return [*findings, Finding("sizes", "warning", str(error))]
+    counts = [shape.parameters for shape in shapes]
+    seen = f"expert {counts[0] / 1e6:.1f} M parameters, amateur {counts[1] / 1e6:.1f} M"
+    is_smaller = counts[1] < counts[0]
+    findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))
+    return [*findings, _memory(_config(expert, revision, amateur), shapes[0], shapes[1], sources)]
+
+
+def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[ModelSource, ModelSource]) -> Finding:
+    """Whether both models fit together with the default settings, and what helps if not."""
+    device, free = pick_device("auto"), _free_memory()
+    width = {
+        "sample": pick_dtype(MachineSettings(), *sources).itemsize,
+        "finetune": pick_dtype(MachineSettings(), sources[0]).itemsize,
+    }
+    needed = footprint(config, expert, amateur, PROMPT, width, device.type)
+    together, alone = (needed.choices[f"residency = {one}"] for one in ("together", "sequential"))
+    seen = (
+        f"sampling needs about {size(together)}, fine-tuning {size(needed.stages['finetune'])}, {size(free)} are free"
+    )
+    if max(together, needed.stages["finetune"]) <= free:
+        return Finding("memory", "ok", seen)
+    if together > free >= alone:
+        seen += f"; expert and amateur fit one after the other ({size(alone)})"
+    return Finding("memory", "warning", f"{seen}; `lightr plan` says what other settings need")
+
+
+def _config(expert: str, revision: str | None, amateur: str) -> RunConfig:
+    """A run of this pair with the default settings."""
+    return RunConfig(expert=expert, expert_revision=revision, amateur=amateur, dataset="arithmetic")
 
 
 def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
@@ -209,7 +243,7 @@ def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
         out=Path(),  # nothing is written
     )
     found = find_pair(config)
-    width = 2 if dtype_name(config) in ("bfloat16", "float16") else 4
+    width = pick_dtype(config, found.expert, found.amateur).itemsize
     needed = sum(_parameters(source) for source in (found.expert, found.amateur)) * width
     if needed > (free := _free_memory()):
         return [Finding("trial", "warning", f"not made: the weights need {size(needed)}, and {size(free)} are free")]
@@ -232,15 +266,12 @@ def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
 
 
 def _parameters(source: ModelSource) -> int:
-    """Number of weights; of GGUF files an upper bound, 4 bits each."""
-    if source.gguf_file:
-        return 2 * (source.folder / source.gguf_file).stat().st_size
-    return Shape.of(read_config(str(source.folder), None), source.name).parameters
+    """Number of weights."""
+    return Shape.of(source.config(), source.name).parameters
 
 
 def _free_memory() -> int:
-    device = pick_device("auto")
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return free_memory(pick_device("auto"))
 
 
 def finding_lines(result: Mapping[str, Any]) -> list[str]:

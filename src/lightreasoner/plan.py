@@ -1,8 +1,11 @@
-"""`lightr plan`: estimate the cost of a run from its settings and the two config.json files. Loads no weights.
+"""`lightr plan`: estimate the cost of a run from its settings and the sizes of its two models. Loads no weights.
 
-The cost model: a forward pass takes 2N FLOP per token, a LoRA step 4N (the backward pass goes through the weights but
-computes no gradients for them). It assumes that every response has its maximum length, so the results are upper bounds.
-They depend on stated assumptions about what is unknown before the run: prompt length and the share of kept steps.
+Time: measurements of this machine on models of the same widths (`inference.speed`, some seconds), times the passes that
+the stages make. With a rate of another machine it is FLOP over that rate: a forward pass takes 2N FLOP per token, and a
+LoRA step 4N (the backward pass goes through the weights but computes no gradients for them).
+
+FLOP, disk and memory assume that every response has its maximum length. Time assumes a share of it. What is unknown
+before the run, such as the length of the prompts and the share of kept steps, is assumed too; the result says how.
 """
 
 import math
@@ -10,11 +13,16 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
+import torch
 
 from lightreasoner.config import BATCH_SIZES, RunConfig
 from lightreasoner.data.own import chosen_benchmarks
-from lightreasoner.errors import ConfigError
+from lightreasoner.errors import ConfigError, ModelError
+from lightreasoner.inference.footprint import BATCH, TRAINED, TRAINED_ON_ACCELERATORS, Memory, footprint, setting
+from lightreasoner.inference.memory import free_memory
+from lightreasoner.inference.speed import Passes, measure
+from lightreasoner.models.loading import pick_device
+from lightreasoner.models.precision import Precision, precision
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.terminal import size
@@ -25,9 +33,11 @@ STAGES = ("sample", "finetune", "merge", "evaluate")
 
 QUESTIONS = 1000  # assumed size of a data set that is used whole
 
-BATCH = 64  # assumed automatic batch size; a GPU with enough memory uses up to 512
-
 KEPT_SHARE = 0.5  # of steps; the paper keeps some 20 %, the miniature 48 %
+
+# Mean length of a response as a share of the maximum, and so the share of a batch that is still running at a step. The
+# miniature's rollouts have 0.35, SmolLM2's on GSM8K with 128 tokens 0.9.
+LENGTH_SHARE = 0.6
 
 TEXT_BYTES = 4  # per token of text
 
@@ -35,59 +45,102 @@ SHARD_OVERHEAD = 12_000  # bytes of schema and statistics in the two files of a 
 
 MODEL_FILES = 20 << 20  # most bytes of tokenizer and configuration next to the weights
 
-ROW_CHUNK_BYTES = 4 * (1 << 28)  # float32 logits of a chunk of rows and their intermediates
+# Seconds to load a model: its tokenizer and Python; a byte of safetensors, read and checked; a weight of a GGUF file,
+# which is de-quantised.
+LOAD, LOAD_BYTE, LOAD_GGUF_WEIGHT = 0.7, 1 / 1.5e9, 30e-9
+
+ITEM = 0.002  # seconds to judge and store an answer, spread over the judges
 
 
-def plan(config: RunConfig, *, flops: float = 50e12, prompt_tokens: int = 128) -> dict[str, Any]:
+def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 128) -> dict[str, Any]:
     """Estimate the FLOP, time, memory and disk of `lightr run` with these settings. Loads no weights.
 
     Args:
-        flops: sustained floating-point operations per second; typically 10 to 50 % of the peak on the data sheet.
+        flops: sustained floating-point operations per second of another machine; typically 10 to 50 % of the peak on
+            its data sheet. Default: this machine is measured.
         prompt_tokens: mean length of the prompts in tokens.
 
     Returns:
-        `models`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with their peak or
-        sum, `available`, `assumptions` and `warnings`.
+        `models`, `precision`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with
+        their peak or sum, `choices` (memory with other settings), `available`, `assumptions` and `warnings`.
 
     Raises:
         ConfigError: a rate of 0 or a negative length.
-        ModelError: a config.json is missing or incomplete.
+        ModelError: a config.json is missing or incomplete, or the device is not there.
         HubUnreachable: it is on the Hub, and the Hub does not answer.
     """
-    if flops <= 0 or prompt_tokens < 0:
+    if (flops is not None and flops <= 0) or prompt_tokens < 0:
         raise ConfigError(f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} not below 0")
-    expert = Shape.of(read_config(config.expert, config.expert_revision), config.expert)
-    amateur = Shape.of(read_config(config.amateur, config.amateur_revision), config.amateur)
-    dtype = "bfloat16" if config.dtype == "auto" else config.dtype
-    width = BYTES[dtype]
+    found = [read_config(config.expert, config.expert_revision), read_config(config.amateur, config.amateur_revision)]
+    expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)
+    device = _device(config, flops)
+    pair, own = _precision(config, device, flops, expert, amateur), _precision(config, device, flops, expert)
     answers = _items(config) * config.evaluate.samples_per_problem
     work = _work(config, expert, amateur, prompt_tokens, answers)
-    memory = _memory(config, expert, amateur, prompt_tokens, width)
-    peak = max(memory[stage] for stage in STAGES)
+    if flops is None:
+        timing = _Timing(config, max(prompt_tokens, 1), answers, device)
+        seconds = timing.seconds(expert, amateur, pair, own, found)
+    else:
+        seconds = {name: flop / flops for name, (_, flop) in work.items()}
+    width = {"sample": BYTES[pair.name], "finetune": BYTES[own.name]}
+    memory = footprint(config, expert, amateur, prompt_tokens, width, device.type)
+    free = free_memory(device)
+    if setting(config, "residency", "") == "auto" and memory.stages["sample"] > free:
+        memory.stages["sample"] = memory.choices["residency = sequential"]
+    peak = max(memory.stages.values())
     disk = _disk(config, expert, prompt_tokens, answers)
-    available = {
-        "disk": shutil.disk_usage(nearest_folder(config.out)).free,
-        "memory": psutil.virtual_memory().available,
-    }
+    available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free}
     return {
-        "models": {"expert_parameters": expert.parameters, "amateur_parameters": amateur.parameters},
+        "models": {
+            "expert_parameters": expert.parameters,
+            "amateur_parameters": amateur.parameters,
+            "expert_file": _file(found[0]),
+            "amateur_file": _file(found[1]),
+        },
+        "precision": str(pair),
         "stages": {
-            name: {"tokens": tokens, "flop": flop, "seconds": round(flop / flops, 1)}
+            name: {"tokens": tokens, "flop": flop, "seconds": round(seconds[name], 1)}
             for name, (tokens, flop) in work.items()
         },
-        "seconds": round(sum(flop for _, flop in work.values()) / flops, 1),
-        "memory": {**memory, "peak": peak},
+        "seconds": round(sum(seconds.values()), 1),
+        "memory": {**memory.parts, **memory.stages, "peak": peak},
+        "choices": memory.choices,
         "disk": {**disk, "sum": sum(disk.values())},
         "available": available,
         "assumptions": {
             "flop_per_second": flops,
+            "device": device.type,
             "questions": config.sample.max_questions or QUESTIONS,
             "prompt_tokens": prompt_tokens,
             "kept_share": KEPT_SHARE,
-            "dtype": dtype,
+            "length_share": LENGTH_SHARE,
+            "dtype": pair.name,
         },
-        "warnings": _warnings(available, sum(disk.values()), peak),
+        "warnings": _warnings(config, available, sum(disk.values()), memory, device),
     }
+
+
+def _device(config: RunConfig, flops: float | None) -> torch.device:
+    """The device that a run would use; of another machine, whose rate is given, the one that is named."""
+    try:
+        return pick_device(config.device)
+    except ModelError:
+        if flops is None:
+            raise
+        return torch.device(config.device.partition(":")[0])
+
+
+def _precision(config: RunConfig, device: torch.device, flops: float | None, *shapes: Shape) -> Precision:
+    if flops is not None and config.dtype == "auto":
+        return Precision(torch.bfloat16, "assumed of the machine with the given rate")
+    return precision(config.dtype, device, [shape.hidden for shape in shapes])
+
+
+def _file(found: Mapping[str, Any]) -> str | None:
+    """A GGUF file in words."""
+    if "gguf_bytes" not in found:
+        return None
+    return f"GGUF {found['gguf_quantisation']}, {size(found['gguf_bytes'])}"
 
 
 def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, answers: int) -> dict[str, tuple[int, int]]:
@@ -101,6 +154,7 @@ def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, answers
     return {
         "sample": (texts, 2 * texts * (expert.parameters + amateur.parameters)),
         "finetune": (trained, 4 * trained * expert.parameters),
+        "merge": (0, 0),
         "evaluate": (answered, 2 * answered * expert.parameters),
     }
 
@@ -112,31 +166,65 @@ def _items(config: RunConfig) -> int:
     return sum(min(size, limit or size) for size in sizes) * (2 if config.evaluate.prompts == "both" else 1)
 
 
-def _memory(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, width: int) -> dict[str, int]:
-    """Peak bytes of each stage, and their parts."""
-    questions = config.sample.batch_size or BATCH
-    batch = questions * (prompt + config.sample.max_new_tokens)
-    answers = (config.evaluate.answer_batch_size or BATCH_SIZES[config.engine]) * (
-        prompt + config.evaluate.max_answer_tokens
-    )
-    rows = questions * config.sample.max_new_tokens
-    step = config.finetune.labels_per_step * (prompt + config.sample.max_new_tokens // 2)
-    micro = min(step, config.finetune.tokens_per_micro_batch or step)
-    lora = expert.lora(config.finetune.lora_rank, config.finetune.lora_targets)
-    # Kept for the backward pass in each layer: inputs of the linear layers, norms and the activation.
-    activations = micro * expert.layers * (12 * expert.hidden + 4 * expert.intermediate) * width
-    logits = min(ROW_CHUNK_BYTES, rows * expert.vocabulary * 16)
-    return {
-        "weights_expert": expert.parameters * width,
-        "weights_amateur": amateur.parameters * width,
-        "cache": expert.cache(batch, width),
-        "logits": logits,
-        "activations": activations,
-        "sample": (expert.parameters + amateur.parameters) * width + expert.cache(batch, width) + logits,
-        "finetune": expert.parameters * width + 16 * lora + activations,
-        "merge": expert.parameters * 4 * 2,
-        "evaluate": expert.parameters * width + expert.cache(answers, width),
-    }
+class _Timing:
+    """Seconds of the stages on this machine."""
+
+    def __init__(self, config: RunConfig, prompt: int, answers: int, device: torch.device) -> None:
+        self._config, self._prompt, self._answers, self._device = config, prompt, answers, device
+        sample, tuning, evaluate = config.sample, config.finetune, config.evaluate
+        self._questions = sample.max_questions or QUESTIONS
+        self._rollout = max(1, round(LENGTH_SHARE * sample.max_new_tokens))
+        rows = min(self._questions, sample.batch_size or BATCH)
+        self._batches = math.ceil(self._questions / rows)
+        at_once = max(1, min(answers, evaluate.answer_batch_size or BATCH_SIZES[config.engine]))
+        self._answer_batches = math.ceil(answers / at_once)
+        # A pass of several labels of a rollout reads it to the last of them.
+        labels = min(tuning.labels_per_forward, max(1, round(KEPT_SHARE * self._rollout)))
+        texts = math.ceil(tuning.labels_per_step / labels)
+        tokens = texts * (prompt + round(self._rollout * labels / (labels + 1)))
+        cap = tuning.tokens_per_micro_batch or TRAINED.get(device.type, TRAINED_ON_ACCELERATORS)
+        self._trained_passes = math.ceil(tokens / max(cap, tokens // texts))
+        # Half of the maximum is the mean length over the steps of decoding, of those that still run.
+        self.passes = Passes(
+            text=prompt + self._rollout,
+            decoded=(
+                (max(1, round(LENGTH_SHARE * rows)), prompt + sample.max_new_tokens // 2),
+                (max(1, round(LENGTH_SHARE * at_once)), prompt + evaluate.max_answer_tokens // 2),
+            ),
+            trained=math.ceil(tokens / self._trained_passes),
+            lora=(tuning.lora_rank, tuning.lora_targets),
+        )
+
+    def seconds(
+        self, expert: Shape, amateur: Shape, pair: Precision, own: Precision, found: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        """Seconds of each stage: its passes, and loading its models."""
+        config, questions, prompt = self._config, self._questions, self._prompt
+        ours = measure(expert, own.dtype, self._device, self.passes)
+        theirs = measure(amateur, pair.dtype, self._device, Passes(text=self.passes.text))
+        load, load_amateur = (_load(one, shape) for one, shape in zip(found, (expert, amateur), strict=True))
+        load_merged = LOAD + expert.parameters * BYTES.get(expert.dtype, 4) * LOAD_BYTE
+        scored = questions * self._rollout
+        sampling = self._batches * config.sample.max_new_tokens * ours.decode[0]
+        sampling += questions * prompt * ours.token + questions * (prompt + self._rollout) * theirs.token
+        sampling += scored * (ours.row + theirs.row + ours.contrast)
+        answering = self._answer_batches * config.evaluate.max_answer_tokens * ours.decode[1]
+        answering += self._answers * (prompt * ours.token + ITEM)
+        checkpointed = setting(config, "gradient_checkpointing", False)
+        training = config.finetune.steps * self._trained_passes * ours.train * (4 / 3 if checkpointed else 1)
+        return {
+            "sample": load + load_amateur + sampling,
+            "finetune": load + training,
+            "merge": load + 2 * load_merged + 4 * expert.parameters * LOAD_BYTE,
+            "evaluate": load + load_merged + 2 * answering,
+        }
+
+
+def _load(found: Mapping[str, Any], shape: Shape) -> float:
+    """Seconds to load a model."""
+    if "gguf_bytes" in found:
+        return LOAD + shape.parameters * LOAD_GGUF_WEIGHT
+    return LOAD + shape.parameters * BYTES.get(shape.dtype, 4) * LOAD_BYTE
 
 
 def _disk(config: RunConfig, expert: Shape, prompt: int, answers: int) -> dict[str, int]:
@@ -158,16 +246,58 @@ def _disk(config: RunConfig, expert: Shape, prompt: int, answers: int) -> dict[s
     }
 
 
-def _warnings(available: Mapping[str, int], disk: int, memory: int) -> list[str]:
+def _warnings(
+    config: RunConfig, available: Mapping[str, int], disk: int, memory: Memory, device: torch.device
+) -> list[str]:
     found = []
     if disk > available["disk"]:
         found.append(f"disk: needs about {size(disk)}, {size(available['disk'])} are free")
-    if memory > available["memory"]:
-        found.append(
-            f"memory: needs about {size(memory)} at the peak, {size(available['memory'])} of main memory are free "
-            "(GPU memory was not checked); a batch that does not fit is halved"
-        )
+    for stage, needed in memory.stages.items():
+        if needed > (free := available["memory"]):
+            where = "main memory" if device.type == "cpu" else f"the memory of {device.type}"
+            advice = _advice(config, stage, memory, free)
+            found.append(f"memory: {stage} needs about {size(needed)}, {size(free)} of {where} are free. {advice}")
     return found
+
+
+def _advice(config: RunConfig, stage: str, memory: Memory, free: int) -> str:
+    """The first setting with which a stage fits; of those that this version has."""
+    settings = {"sample": ("residency",), "finetune": ("gradient_checkpointing", "load_in_4bit")}.get(stage, ())
+    for choice, needed in memory.choices.items():
+        names = [part.partition(" = ")[0] for part in choice.split(", ")]
+        if needed <= free and set(names) <= set(settings) and all(setting(config, n, None) is not None for n in names):
+            return f"With {choice} it needs {size(needed)}"
+    if stage == "merge" and config.device != "cpu":
+        return "`lightr merge --device cpu` takes main memory instead"
+    return "A batch that does not fit is halved" if stage != "finetune" else "Lower --finetune.tokens-per-micro-batch"
+
+
+def memory_table() -> list[str]:
+    """The memory of each stage for the experts of the bundled recipes on a GPU, as the README shows it (Markdown)."""
+    from lightreasoner.recipes import load_recipe
+
+    rows = [
+        "| expert, with Qwen2.5-0.5B | sample | one after the other | fine-tune | with checkpointing "
+        "| and a 4-bit base | merge | evaluate |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name in ("qwen2.5-math-1.5b", "qwen2.5-math-7b"):
+        config = RunConfig.checked(load_recipe(name))
+        expert, amateur = (Shape.of(read_config(one, None), one) for one in (config.expert, config.amateur))
+        memory = footprint(config, expert, amateur, 128, {"sample": 2, "finetune": 2}, "cuda")
+        stages, choices = memory.stages, memory.choices
+        needed = (
+            choices["residency = together"],
+            choices["residency = sequential"],
+            stages["finetune"],
+            choices["gradient_checkpointing = true"],
+            choices["load_in_4bit = true, gradient_checkpointing = true"],
+            stages["merge"],
+            stages["evaluate"],
+        )
+        cells = " | ".join(size(one) for one in needed)
+        rows.append(f"| {config.expert.partition('/')[2]} ({expert.parameters / 1e9:.1f} B) | {cells} |")
+    return rows
 
 
 def plan_lines(result: Mapping[str, Any]) -> list[str]:
@@ -175,17 +305,26 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
     models, stages, assumed = result["models"], result["stages"], result["assumptions"]
     memory = ", ".join(f"{name} {size(result['memory'][name])}" for name in STAGES)
     disk = ", ".join(f"{name} {size(part)}" for name, part in result["disk"].items() if name != "sum")
+    files = [f"{who}: {models[f'{who}_file']}" for who in ("expert", "amateur") if models[f"{who}_file"]]
+    rate = assumed["flop_per_second"]
+    timed = f"{rate:.3g} FLOP per second (--flops)" if rate else f"measured on this machine ({assumed['device']})"
     lines = [
         f"expert {models['expert_parameters'] / 1e6:.1f} M parameters, "
         f"amateur {models['amateur_parameters'] / 1e6:.1f} M",
+        *files,
+        f"precision: {result['precision']}",
         *(
             f"{name}: at most {stage['tokens']:,} tokens, {stage['flop']:.2g} FLOP, {stage['seconds']:,.0f} s"
             for name, stage in stages.items()
+            if stage["tokens"]
         ),
-        f"memory at the peak: {size(result['memory']['peak'])} ({memory})",
+        f"merge: {stages['merge']['seconds']:,.0f} s",
+        f"all stages: {result['seconds']:,.0f} s, {timed}",
+        f"memory at the peak: {size(result['memory']['peak'])} ({memory}), "
+        f"free: {size(result['available']['memory'])} of {assumed['device']}",
         f"disk: {size(result['disk']['sum'])} ({disk}), free: {size(result['available']['disk'])}",
-        f"assumed: {assumed['flop_per_second']:.3g} FLOP per second (--flops) in {assumed['dtype']}, "
-        f"{assumed['questions']} questions with prompts of {assumed['prompt_tokens']} tokens, "
-        f"{assumed['kept_share']:.0%} of the steps kept, every response of maximum length",
+        f"assumed: {assumed['questions']} questions with prompts of {assumed['prompt_tokens']} tokens, "
+        f"{assumed['kept_share']:.0%} of the steps kept, responses of maximum length for FLOP, memory and disk, and of "
+        f"{assumed['length_share']:.0%} of it for the time",
     ]
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]

@@ -92,6 +92,8 @@ class _Evaluator:
         if adapter is not None:
             self._model["adapter_files"] = {name: file_hash(adapter / name) for name in ADAPTER_FILES.values()}
         self._generation_config = load_generation_config(under_test.source)
+        amateur = config.contrast_with and find_model(config.contrast_with, config.contrast_with_revision)
+        self._dtype = dtype_name(config, under_test.source, *([amateur] if amateur else []))
 
     def answer_and_judge(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
         config, name = self._config, benchmark.name
@@ -165,7 +167,7 @@ class _Evaluator:
     ) -> dict[str, Any]:
         """Model and items, and under `how` all settings that decide the rows."""
         asked = {"benchmark": name, "items": len(items), "items_sha256": items_hash(items)}
-        return {**self._model, **asked, "how": {**how, "precision": {"dtype": dtype_name(self._config)}}}
+        return {**self._model, **asked, "how": {**how, "precision": {"dtype": self._dtype}}}
 
     def _contrast(self) -> dict[str, Any]:
         """The settings that contrastive decoding adds."""

@@ -109,7 +109,7 @@ class ServedByVllm(Served):
         model = VllmModel(
             name=self._source.name,
             folder=self._weights,
-            dtype=dtype_name(settings),
+            dtype=dtype_name(settings, self._source),
             device=settings.device,
             context=self.context,
             python=settings.engine_python,
@@ -147,7 +147,9 @@ class ServedByVllm(Served):
             if process.isdecimal() and not psutil.pid_exists(int(process)):
                 shutil.rmtree(old, ignore_errors=True)
         if not self._copy.exists():
-            settings = self._settings.model_copy(update={"dtype": dtype_name(self._settings), "device": "cpu"})
+            settings = self._settings.model_copy(
+                update={"dtype": dtype_name(self._settings, self._source), "device": "cpu"}
+            )
             model = load_model(self._source, settings)
             bytes_ = sum(parameter.nbytes for parameter in model.parameters())
             say(f"vLLM reads no .gguf file: {self._copy} gets its weights ({size(bytes_)}), and is removed at the end")

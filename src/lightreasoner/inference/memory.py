@@ -56,23 +56,29 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
     return in_halves(items[:middle], work, halved) + in_halves(items[middle:], work, halved)
 
 
+def free_memory(device: torch.device) -> int:
+    """Free bytes of the device's memory; of the main memory on a CPU, and for devices that do not tell."""
+    if device.type == "mps":  # shares the main memory, up to a limit
+        used = torch.mps.driver_allocated_memory()
+        return min(torch.mps.recommended_max_memory() - used, psutil.virtual_memory().available)
+    module: Any = torch.get_device_module(device)
+    if hasattr(module, "mem_get_info") and getattr(module, "is_available", lambda: True)():
+        return int(module.mem_get_info(device)[0])
+    return psutil.virtual_memory().available
+
+
 def fitting_rows(model: PreTrainedModel, tokens: int, reserved: int = 0) -> int:
     """Number of rows of `tokens` tokens to decode together: as many as fit in memory, up to the device's cap.
 
     Args:
+        model: the model that decodes.
+        tokens: tokens of a row.
         reserved: free bytes that something else will take.
     """
     device, free = model.device, free_memory(model.device) - reserved
     state, token = cache_bytes(model)
     row = max(1, state + tokens * token)
     return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE // row)))
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes of a device; of main memory where the device has none of its own, or does not say."""
-    module = torch.get_device_module(device)
-    free = module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else psutil.virtual_memory().available
-    return int(free)
 
 
 @torch.inference_mode()

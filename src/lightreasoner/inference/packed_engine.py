@@ -259,7 +259,9 @@ class _NextToken:
 
     def __call__(self, logits: Tensor) -> Tensor:
         if self._generator is None:
-            return logits.argmax(-1)
+            return logits.max(
+                -1
+            ).indices  # the first of equal logits, as `argmax`, which takes 4 times as long in bfloat16
         warped: Tensor = self._warpers(torch.empty(0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
         probabilities = warped.softmax(-1)
         # A row with NaN gets a random token: scoring drops and counts its steps later.

@@ -29,6 +29,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.errors import LightReasonerError, ModelError
 from lightreasoner.models.generation_config import generation_settings, quiet
+from lightreasoner.models.precision import Precision, hidden_size, precision
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.source import ModelSource, find_model, first_line
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
@@ -101,7 +102,7 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
         read: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             gguf_file=source.gguf_file,
-            dtype=pick_dtype(machine),
+            dtype=pick_dtype(machine, source),
             device_map={"": device},
             trust_remote_code=machine.trust_remote_code,
             use_safetensors=source.gguf_file is None,
@@ -248,18 +249,20 @@ def pick_device(device: str) -> torch.device:
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
-def pick_dtype(machine: MachineSettings) -> torch.dtype:
-    """`auto` becomes bfloat16 on a GPU that supports it, and float32 elsewhere."""
-    if machine.dtype == "auto":
-        on_gpu = pick_device(machine.device).type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if on_gpu else torch.float32
-    chosen: torch.dtype = getattr(torch, machine.dtype)
-    return chosen
+def pick_precision(machine: MachineSettings, *sources: ModelSource) -> Precision:
+    """The precision of models that work together, and why; see `models.precision`."""
+    sizes = [hidden_size(source.config()) for source in sources] if machine.dtype == "auto" else []
+    return precision(machine.dtype, pick_device(machine.device), sizes)
 
 
-def dtype_name(machine: MachineSettings) -> str:
+def pick_dtype(machine: MachineSettings, *sources: ModelSource) -> torch.dtype:
+    """The precision of models that work together."""
+    return pick_precision(machine, *sources).dtype
+
+
+def dtype_name(machine: MachineSettings, *sources: ModelSource) -> str:
     """The precision that `pick_dtype` picks, for fingerprints: `auto` differs between machines."""
-    return str(pick_dtype(machine)).removeprefix("torch.")
+    return pick_precision(machine, *sources).name
 
 
 def context_length(model: PreTrainedModel) -> float:
@@ -292,11 +295,11 @@ class FoundPair:
     @property
     def dtype(self) -> torch.dtype:
         """The precision of both models."""
-        return pick_dtype(self.config)
+        return pick_dtype(self.config, self.expert, self.amateur)
 
     def load_one(self, source: ModelSource) -> PreTrainedModel:
-        """Load one of the two models; see `load_model`."""
-        return load_model(source, self.config)
+        """Load one of the two models, in the precision of both; see `load_model`."""
+        return load_model(source, self.config.model_copy(update={"dtype": str(self.dtype).removeprefix("torch.")}))
 
     def load(self) -> Pair:
         """Load both models, after a comparison of their tokenizers.

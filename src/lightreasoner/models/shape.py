@@ -4,13 +4,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.models.gguf_header import gguf_config
 
+KNOWN_SHAPES = Path(__file__).parent / "known_shapes.yaml"
 SIZES = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads".split()
 EXPERTS = "num_experts num_local_experts n_routed_experts moe_num_experts".split()
 ATTENTION = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
@@ -77,10 +80,14 @@ class Shape:
         }
 
     @property
+    def head_weights(self) -> int:
+        """Number of weights of the embedding and the LM head."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
     def parameters(self) -> int:
         """Number of weights, without biases and norms (about 0.1 %)."""
-        layer = sum(map(math.prod, self._linear_layers.values()))
-        return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * sum(map(math.prod, self._linear_layers.values())) + self.head_weights
 
     def lora(self, rank: int, targets: tuple[str, ...]) -> int:
         """Number of weights of a LoRA adapter."""
@@ -103,22 +110,39 @@ def _unlike_llama(config: Mapping[str, Any]) -> str | None:
 
 
 def read_config(name: str, revision: str | None) -> dict[str, Any]:
-    """Read the config.json of a model; downloads only that file if the model is on the Hub.
+    """Read the config.json of a model, or the sizes in the header of its GGUF file.
+
+    Of a model on the Hub only config.json is downloaded, and nothing at all of those in known_shapes.yaml.
 
     Raises:
-        ModelError: there is no readable config.json.
+        ModelError: there is no readable config.json or header.
         HubUnreachable: the Hub does not answer.
     """
     collection, _, member = name.partition("/")
     folder = model_path(member) if collection == "miniature" and member in MODELS else Path(name).expanduser()
+    if folder.suffix == ".gguf":
+        return gguf_config(folder)
     file = folder / "config.json"
+    if revision is None and not folder.exists() and name in (known := known_shapes()):
+        return dict(known[name])
     if not folder.exists() and hub.is_repository(name):
         file = _fetch(name, revision)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: no readable config.json ({error}); a .gguf file has none") from None
+        raise ModelError(
+            f"{name}: no readable config.json ({error}); give a folder with one, a .gguf file or a Hub id"
+        ) from None
     return dict(content) if isinstance(content, dict) else {}
+
+
+@cache
+def known_shapes() -> Mapping[str, Mapping[str, Any]]:
+    """The sizes of the models of the bundled recipes, by Hub id."""
+    import yaml
+
+    entries = yaml.safe_load(KNOWN_SHAPES.read_text(encoding="utf-8"))
+    return {name: entry["config"] for entry in entries for name in entry["models"]}
 
 
 def _fetch(name: str, revision: str | None) -> Path:

@@ -52,6 +52,10 @@ class ModelSource:
     commit: str | None = None
     revision: str | None = None
 
+    def config(self) -> dict[str, Any]:
+        """The content of its config.json, or the sizes in the header of its GGUF file."""
+        return read_config(str(self.folder / self.gguf_file if self.gguf_file else self.folder), None)
+
     def fingerprint(self) -> str:
         """Hash of the content: weights, configuration, tokenizer. Two models with equal content are the same model."""
         return content_hash(self.files())

@@ -38,6 +38,15 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     return [_clause(name, there, now) for name in names if name not in said]
 
 
+def keeping_precision(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What takes the precision of a folder, for the end of a message; empty if the precisions agree."""
+    there, now = flat(found), flat(wanted)
+    name = next((name for name in there if name.rpartition(".")[2] == "dtype"), "")
+    if not there.get(name) or there[name] == now.get(name):
+        return ""
+    return f". --dtype {there[name]} takes the precision of the folder; auto picks by the machine"
+
+
 def changed_files(owner: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """The files of a model that differ, such as `model.safetensors of the expert: other content now`."""
     return "; ".join(differences({f"{owner}{OF_FILES}": found}, {f"{owner}{OF_FILES}": wanted}))

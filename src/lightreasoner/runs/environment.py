@@ -9,13 +9,22 @@ from importlib import metadata
 PACKAGES = ("lightreasoner", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
+# What stages found out about the machine: capabilities, trials and what was chosen by them.
+_noted: dict[str, str] = {}
+
+
+def note(name: str, fact: str) -> None:
+    """Remember a fact about this machine for the environment of the stages of this process."""
+    _noted[name] = fact
+
+
 def now() -> str:
     """The current time in UTC, ISO 8601, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine, which a repetition of the run needs."""
+    """Versions and machine, which a repetition of the run needs, and what was noted about it."""
     found = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -24,4 +33,4 @@ def environment() -> dict[str, str]:
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-    return found
+    return found | _noted

@@ -37,7 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightreasoner.errors import DiskFull, RunCorrupted, RunMismatch
-from lightreasoner.runs.differences import differences
+from lightreasoner.runs.differences import differences, keeping_precision
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.eta import Batch, Load
 from lightreasoner.runs.faults import fault_point
@@ -264,7 +264,7 @@ def open_stage(
             raise RunMismatch(
                 f"{folder} was made with other settings ({'; '.join(differences(manifest['fingerprint'], wanted))}); "
                 "mixing them would make its content mean nothing. Use the same settings and files to continue it, or "
-                "give another folder with --out"
+                f"give another folder with --out{keeping_precision(manifest['fingerprint'], wanted)}"
             )
         stage_folder = StageFolder(folder, manifest)
         complaints = stage_folder.load()

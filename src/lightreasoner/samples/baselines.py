@@ -79,7 +79,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         questions=len(solved),
         settings=config,
         problems_sha256=make_problem(content).id,
-        dtype=loading.dtype_name(config),
+        dtype=loading.dtype_name(config, source),
         engine_version=served.identity().get("engine_version"),
     )
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:

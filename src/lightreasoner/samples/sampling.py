@@ -83,7 +83,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         beta=config.divergence_beta,
         alpha=config.plausibility_alpha,
         settings=config,
-        dtype=dtype_name(config),
+        dtype=dtype_name(config, found.expert, found.amateur),
         engine_version=served.identity().get("engine_version"),
     )
     with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:

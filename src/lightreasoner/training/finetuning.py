@@ -61,7 +61,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     tuned = Tuned(
         settings=config,
         expert_files=source.files(),
-        dtype=loading.dtype_name(config),
+        dtype=loading.dtype_name(config, source),
         samples=made,
         labels_sha256=labels.sha256,
     )
@@ -109,7 +109,7 @@ def _train(
 
     `saved` is called after each checkpoint.
     """
-    accelerator = _accelerator(config, folder)
+    accelerator = _accelerator(config, loading.pick_dtype(config, source), folder)
     processes = accelerator.num_processes
     share = share_of_step(config.labels_per_step, processes)
     tokenizer = loading.load_tokenizer(source, config)
@@ -268,14 +268,14 @@ def _log(state: checkpoints.TrainingState, folder: Path, entry: Mapping[str, flo
     state.accelerator.log({f"train/{name}": value for name, value in entry.items()}, step=state.step)
 
 
-def _accelerator(config: FinetuneConfig, folder: Path) -> Accelerator:
+def _accelerator(config: FinetuneConfig, dtype: torch.dtype, folder: Path) -> Accelerator:
     """The device, precision, processes and trackers of this training.
 
     Raises:
         LightReasonerError: see `check_machine`.
     """
     check_machine(config)
-    device, dtype = loading.pick_device(config.device), loading.pick_dtype(config)
+    device = loading.pick_device(config.device)
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training in this process
     # Accelerate would take the first device of the machine. `torchrun` gives each process a device of its own.
     chosen = {} if "LOCAL_RANK" in os.environ else {"accelerate_torch_device": device}
@@ -309,7 +309,7 @@ def check_machine(config: FinetuneConfig) -> None:
     """
     check_trackers(config.report_to)
     device = loading.pick_device(config.device)
-    if loading.pick_dtype(config) == torch.float16 and device.type != "cuda":
+    if config.dtype == "float16" and device.type != "cuda":
         raise ModelError(
             "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
         )
