@@ -30,7 +30,7 @@ ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
 LORA_TYPES = (nn.Linear, nn.Embedding, Conv1D)
 
 # The beginnings of warnings of PEFT about what is checked or said here: tied matrices, missing weights, shapes, and
-# the linear layers of GPT-2.
+# the linear layers of GPT-2; and about merged layers, when the model is unloaded.
 CHECKED_HERE = "|".join(
     [
         "Model (has|with) `tie_word_embeddings",
@@ -39,6 +39,7 @@ CHECKED_HERE = "|".join(
         "Some weights of",
         "Adapter '.*LoRA tensor",
         "fan_in_fan_out is set to False",
+        "All adapters are already merged",
     ]
 )
 
