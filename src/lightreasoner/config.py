@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_ar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lightreasoner.config_base import Config, Decides, Input, Place, Speed, nearest
+from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, Place, Speed, nearest
 
 C = TypeVar("C", bound=Config)
 
@@ -221,6 +221,12 @@ class FinetuneSettings(Config):
     """Labels with a longer prefix are skipped and counted, never truncated."""
     max_grad_norm: Decides[NotNegative] = 1.0
     """Gradient clipping. 0: off."""
+    load_in_4bit: DecidesIfSet[bool] = False
+    """Hold the base in 4 bits while it is tuned (QLoRA, NF4 of bitsandbytes); merged into the unquantised weights."""
+    gradient_checkpointing: Speed[bool] = False
+    """Compute activations again in the backward pass instead of storing them: less memory, about a third slower."""
+    fsdp: Speed[bool] = False
+    """Share the base out over the processes of torchrun (FSDP2) instead of a copy for each."""
     save_steps: Speed[Count] = 200
     """Checkpoint every N steps."""
     keep_checkpoints: Speed[Count] = 2

@@ -1,6 +1,7 @@
 """Base of all configs: the role of a setting, the identity of a config, messages with "did you mean".
 
 Decides[T]   the value decides the result
+DecidesIfSet[T]  so too, but the default is no part of the identity: folders made before the setting existed stay valid
 Input[T]     selects what is read (a path, a revision, the first N); fingerprints hold a hash of what was read instead
 Speed[T]     changes speed, memory, or what is logged and kept on the way
 Place[T]     where the work is done and written
@@ -29,7 +30,9 @@ class Role(Enum):
     DECIDES, INPUT, SPEED, PLACE = range(4)
 
 
+IF_SET = "counts only where it differs from the default"
 Decides = Annotated[T, Role.DECIDES]
+DecidesIfSet = Annotated[T, Role.DECIDES, IF_SET]
 Input = Annotated[T, Role.INPUT]
 Speed = Annotated[T, Role.SPEED]
 Place = Annotated[T, Role.PLACE]
@@ -82,7 +85,12 @@ class Config(BaseModel, metaclass=_ConfigType):
             if isinstance(section := getattr(self, name), Config):
                 values[name] = section.identity(inputs=inputs)
         fields = type(self).model_fields
-        return {name: value for name, value in values.items() if role_of(fields[name]) in roles}
+        return {
+            name: value
+            for name, value in values.items()
+            if role_of(fields[name]) in roles
+            and not (IF_SET in fields[name].metadata and getattr(self, name) == fields[name].default)
+        }
 
     def flags(self, *left_out: str, **changes: Any) -> list[str]:
         """The settings that decide the result or are read, as flags of a command line, without those left out."""

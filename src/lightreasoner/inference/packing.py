@@ -10,7 +10,7 @@ same layout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any
@@ -145,6 +145,12 @@ def attention_by(model: PreTrainedModel, attention: Attention) -> Iterator[None]
     finally:
         _active.pop()
         config._attn_implementation = before
+
+
+def checkpoint_contexts(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For `torch.utils.checkpoint(context_fn=…)`: the backward pass computes a layer under its first attention."""
+    attention = _active[-1] if _active else None
+    return nullcontext(), attention_by(model, attention) if attention else nullcontext()
 
 
 def packs(model: PreTrainedModel) -> bool:

@@ -36,6 +36,7 @@ CHECKED_HERE = "|".join(
         "Some weights of",
         "Adapter '.*LoRA tensor",
         "fan_in_fan_out is set to False",
+        "All adapters are already merged",
     ]
 )
 

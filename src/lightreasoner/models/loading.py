@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lightreasoner.config import MachineSettings, PairConfig
 from lightreasoner.errors import LightReasonerError, ModelError
@@ -79,10 +80,17 @@ def load_generation_config(source: ModelSource) -> GenerationConfig | None:
 
 
 @busy("loading a model")
-def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
+def load_model(
+    source: ModelSource, machine: MachineSettings = ANY_MACHINE, quantise: QuantizationConfigMixin | None = None
+) -> PreTrainedModel:
     """The model in evaluation mode, in the machine's precision and on its device.
 
     A GGUF model is de-quantised, and is an ordinary model from then on.
+
+    Args:
+        source: the model.
+        machine: device and precision.
+        quantise: how its weights are quantised as they are read; for models in safetensors.
 
     Raises:
         ModelError: it cannot be loaded, its files lack weights or hold weights without a place (see
@@ -97,6 +105,8 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
         disable_progress_bar()  # of loading weights: a log file wants lines
     if source.gguf_file is None:
         weights_in_files(source.name, source.folder)  # says more about a damaged file than the loader
+    else:
+        quantise = GgufConfig(dequantize=True)
     generation, _ = generation_settings(source.name, source.folder) if source.gguf_file is None else (None, [])
     with _loading(f"{source.name} ({source.folder})"):
         read: Any = AutoModelForCausalLM.from_pretrained(
@@ -110,7 +120,7 @@ def load_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> P
             ignore_mismatched_sizes=True,  # so that `loaded` names them
             output_loading_info=True,
             # None would replace what config.json says about quantised weights.
-            **({"quantization_config": GgufConfig(dequantize=True)} if source.gguf_file else {}),
+            **({"quantization_config": quantise} if quantise else {}),
         )
     model, loaded = read
     refuse_wrong_weights(source.name, model, loaded)

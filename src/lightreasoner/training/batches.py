@@ -164,6 +164,14 @@ class MicroBatch:
         )
 
 
+def empty_micro_batch(like: MicroBatch) -> MicroBatch:
+    """One token without labels: its loss and gradients are zero, and its pass takes the same way as that of `like`."""
+    none = torch.zeros(0, 1)
+    layout = lay_out([[0]], torch.device("cpu")) if like.layout else None
+    padded = {name: torch.ones_like(value[:1, :1]) for name, value in like.padded.items()}
+    return MicroBatch(layout, padded, none[:, 0].long(), none.long(), none)
+
+
 @dataclass(frozen=True)
 class Collator:
     """Lays out the blocks of a step as micro-batches of similar text lengths.

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, recursively_apply
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -34,7 +36,7 @@ class TrainingState:
 
     Attributes:
         accelerator: of the processes and the gradient scaler.
-        model: the model with its LoRA, not wrapped for several processes.
+        model: the model with its LoRA, not wrapped for several processes; perhaps shared out over them.
         sums: `LabelObjective.sums`.
         log: entries of `log.json`.
     """
@@ -65,24 +67,51 @@ def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> None:
     """
     random_states = gather_object([_random_state(state.accelerator.device)])
     sums = gather_object([state.sums])
+    adapter = adapter_weights(state.model)
+    parts = {name: whole(part.state_dict()) for name, part in state.parts.items()}
     if state.accelerator.is_main_process:
-        _write_checkpoint(state, folder, keep, random_states, sums)
+        _write_checkpoint(state, folder, keep, adapter, {**parts, "rng_state.pth": random_states}, sums)
     # `torchrun` stops the first process when another one leaves, which must not happen while it writes.
     state.accelerator.wait_for_everyone()
 
 
+def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
+    """The trained weights by name, for `PeftModel.save_pretrained`. All processes must call this."""
+    return {name: whole(weight.detach()) for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def whole(value: Any) -> Any:
+    """Tensors that are shared out over processes become whole ones, in nested dicts and lists too."""
+    return recursively_apply(DTensor.full_tensor, value, test_type=lambda part: isinstance(part, DTensor))
+
+
+def _shared_out(state: Any, optimizer: Optimizer) -> Any:
+    """The reverse of `whole` for the optimizer's moments: each as its parameter is shared out."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, moments in state["state"].items():
+        weight = parameters[index]
+        for name, moment in moments.items():
+            if isinstance(weight, DTensor) and moment.shape == weight.shape:
+                moments[name] = distribute_tensor(moment.to(weight.device), weight.device_mesh, weight.placements)
+    return state
+
+
 def _write_checkpoint(
-    state: TrainingState, folder: Path, keep: int, random_states: list[Any], sums: list[dict[str, float]]
+    state: TrainingState,
+    folder: Path,
+    keep: int,
+    adapter: dict[str, Tensor],
+    parts: dict[str, Any],
+    sums: list[dict[str, float]],
 ) -> None:
     path = folder / f"checkpoint-{state.step}"
     shutil.rmtree(path, ignore_errors=True)  # an incomplete one
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     with naming_full_disk(path, 12 * trained + OTHER_BYTES, path):  # float32, with Adam's two moments
-        state.model.save_pretrained(str(path), save_embedding_layers=False)
+        state.model.save_pretrained(str(path), save_embedding_layers=False, state_dict=adapter)
         fault_point("in-checkpoint")
-        for name, part in state.parts.items():
-            torch.save(part.state_dict(), path / name)
-        torch.save(random_states, path / "rng_state.pth")
+        for name, part in parts.items():
+            torch.save(part, path / name)
         totals = {name: sum(each[name] for each in sums) for name in state.sums}
         (path / "trainer_state.json").write_text(json.dumps({"log_history": state.log, "sums": totals}))
         fault_point("before-checkpoint-complete")
@@ -93,12 +122,26 @@ def _write_checkpoint(
         shutil.rmtree(old)
 
 
-def resume(state: TrainingState, checkpoint: Path) -> None:
-    """Restore the state of the moment when the checkpoint was saved.
+def resume_adapter(model: PeftModel, checkpoint: Path) -> None:
+    """Restore the adapter's weights, before the model is wrapped for several processes or shared out over them.
 
     Raises:
-        RunCorrupted: a file holds pickled objects other than tensors and numbers; they are not run. Or weights of the
-            adapter are missing.
+        RunCorrupted: weights are missing.
+    """
+    weights = load_file(checkpoint / ADAPTER_WEIGHTS)
+    if difference := weight_difference(model, weights):
+        raise RunCorrupted(
+            f"{checkpoint / ADAPTER_WEIGHTS} is not the adapter of this training: {difference}. Remove {checkpoint}; "
+            "training then resumes from the one before, if there is one"
+        )
+    set_peft_model_state_dict(model, weights)
+
+
+def resume(state: TrainingState, checkpoint: Path) -> None:
+    """Restore all but the adapter's weights as they were when the checkpoint was saved, by any number of processes.
+
+    Raises:
+        RunCorrupted: a file holds pickled objects other than tensors and numbers; they are not run.
     """
 
     def load(name: str) -> Any:
@@ -106,20 +149,13 @@ def resume(state: TrainingState, checkpoint: Path) -> None:
 
     try:
         for name, part in state.parts.items():
-            part.load_state_dict(load(name))
+            part.load_state_dict(_shared_out(load(name), part) if part is state.optimizer else load(name))
         random_states = load("rng_state.pth")
     except UnpicklingError:
         raise RunCorrupted(
             f"{checkpoint} holds pickled objects other than numbers, which were not run: it is not a checkpoint of "
             "`lightr finetune`. Remove it; training then resumes from the one before, if there is one"
         ) from None
-    weights = load_file(checkpoint / ADAPTER_WEIGHTS)
-    if difference := weight_difference(state.model, weights):
-        raise RunCorrupted(
-            f"{checkpoint / ADAPTER_WEIGHTS} is not the adapter of this training: {difference}. Remove {checkpoint}; "
-            "training then resumes from the one before, if there is one"
-        )
-    set_peft_model_state_dict(state.model, weights)
     saved = json.loads((checkpoint / "trainer_state.json").read_text())
     state.step, state.log = step_of(checkpoint), saved["log_history"]
     if state.accelerator.is_main_process:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from accelerate.utils import LoggerType, patch_environment
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
-from transformers import get_linear_schedule_with_warmup, set_seed
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
 
 from lightreasoner.config import FinetuneConfig
 from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, TrainingDiverged
-from lightreasoner.inference.packing import packs
+from lightreasoner.inference.packing import checkpoint_contexts, packs
 from lightreasoner.models import loading
 from lightreasoner.models.adapters import ADAPTER, check_adapter
 from lightreasoner.models.source import ModelSource, find_model
@@ -45,6 +47,8 @@ from lightreasoner.training.adapters import check_targets as check_targets  # fo
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
+from lightreasoner.training.quantising import check_4bit, load_in_4bit
+from lightreasoner.training.sharding import as_many_as_others, shard
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -113,19 +117,25 @@ def _train(
     processes = accelerator.num_processes
     share = share_of_step(config.labels_per_step, processes)
     tokenizer = loading.load_tokenizer(source, config)
-    base = loading.load_model(source, config.model_copy(update={"device": str(accelerator.device)}))
+    shards = config.fsdp and processes > 1
+    base = _load_base(config, source, accelerator, shards)
     objective = LabelObjective(base, vocabulary_of(tokenizer, logit_width(base)), config.labels_per_step, processes)
     order = LabelSchedule(labels, share, config.steps * processes, config.labels_per_forward, config.seed)
     tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(accelerator.device)
     collator = Collator(labels, packs(base), tokens)
 
     adapted = attach_lora(base, config)
+    if checkpoint := checkpoints.newest_complete_checkpoint(folder):
+        checkpoints.resume_adapter(adapted, checkpoint)
+    if shards:
+        shard(adapted, base, accelerator)
+    # `shard` replaced DDP. The parameters below are those after it.
+    model = accelerator.prepare_model(adapted, device_placement=not shards, evaluation_mode=shards)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    model, optimizer = accelerator.prepare(adapted, torch.optim.AdamW(trained, config.learning_rate, weight_decay=0.0))
+    optimizer = accelerator.prepare(torch.optim.AdamW(trained, config.learning_rate, weight_decay=0.0))
     lr_scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=config.steps)
     state = checkpoints.TrainingState(accelerator, adapted, optimizer, lr_scheduler, objective.sums)
 
-    checkpoint = checkpoints.newest_complete_checkpoint(folder)
     done = checkpoints.step_of(checkpoint) if checkpoint else 0
     items = range(done * processes + accelerator.process_index, len(order), processes)
     set_seed(config.seed)  # of dropout
@@ -140,9 +150,10 @@ def _train(
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
+    weights = checkpoints.adapter_weights(adapted)
     if not accelerator.is_main_process:
         return {}
-    _save_adapter(adapted, folder)
+    _save_adapter(adapted, weights, folder)
     return {
         "steps": config.steps,
         "labels": len(labels),
@@ -153,6 +164,23 @@ def _train(
         "last_loss": state.log[-1]["loss"],
         **{name: file_hash(folder / ADAPTER / file) for name, file in ADAPTER_FILES.items()},
     }
+
+
+def _load_base(config: FinetuneConfig, source: ModelSource, accelerator: Accelerator, shards: bool) -> PreTrainedModel:
+    """The model to tune, on the device of this process; on the CPU if `shard` will take it from there.
+
+    Raises:
+        ModelError: see `load_model`; or the model has no gradient checkpointing.
+    """
+    machine = config.model_copy(update={"device": "cpu" if shards else str(accelerator.device)})
+    machine = machine.model_copy(update={"dtype": loading.dtype_name(config, source)})
+    base = load_in_4bit(source, machine) if config.load_in_4bit else loading.load_model(source, machine)
+    if config.gradient_checkpointing:
+        if not base.supports_gradient_checkpointing:
+            raise ModelError(f"--gradient-checkpointing: {type(base).__name__} does not support it; leave it away")
+        contexts = partial(checkpoint_contexts, base)
+        base.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+    return base
 
 
 def _run_steps(
@@ -175,6 +203,8 @@ def _run_steps(
     shown = accelerator.is_main_process
     with progress("fine-tuning", config.steps, state.step, shown=shown) as advance, stop_signals() as stop:
         for micro_batches in batches:
+            if config.fsdp and accelerator.num_processes > 1:
+                micro_batches = as_many_as_others(micro_batches)
             _add_gradients(accelerator, model, objective, micro_batches)
             norm = _clipped_norm(accelerator, model, objective, config.max_grad_norm)
             learning_rate = float(state.lr_scheduler.get_last_lr()[0])
@@ -251,7 +281,8 @@ def _clipped_norm(accelerator: Accelerator, model: nn.Module, objective: LabelOb
         TrainingDiverged: the loss or the norm is NaN or infinite. In float16 the gradient scaler skips a step of
             infinite norm instead.
     """
-    norm = objective.settle(accelerator.clip_grad_norm_(model.parameters(), most or math.inf))
+    found = accelerator.clip_grad_norm_(model.parameters(), most or math.inf)
+    norm = objective.settle(found.full_tensor() if isinstance(found, DTensor) else found)
     if not math.isfinite(norm) and accelerator.mixed_precision != "fp16":
         raise TrainingDiverged(
             f"the gradient's norm is {norm}, though the loss is finite; the step was not taken and earlier "
@@ -304,15 +335,28 @@ def check_machine(config: FinetuneConfig) -> None:
     """Check that this machine has what a training with these settings needs.
 
     Raises:
-        ConfigError: see `check_trackers`.
-        ModelError: the device is not there, or float16 without a CUDA device.
+        ConfigError: see `check_trackers`; or --fsdp with 4 bits or float16.
+        ModelError: the device is not there, float16 without a CUDA device, or see `check_4bit`.
     """
     check_trackers(config.report_to)
     device = loading.pick_device(config.device)
+    if config.load_in_4bit:
+        check_4bit(config)
+    if config.fsdp:
+        _check_sharding(config)
     if config.dtype == "float16" and device.type != "cuda":
         raise ModelError(
             "training in float16 needs a CUDA device for its loss scaling; use --dtype bfloat16 or float32"
         )
+
+
+def _check_sharding(config: FinetuneConfig) -> None:
+    if config.load_in_4bit:
+        raise ConfigError("--fsdp cannot share out a base in 4 bits; leave out --fsdp or --load-in-4bit")
+    if config.dtype == "float16":
+        raise ConfigError("--fsdp has no loss scaling, which float16 needs; use --dtype bfloat16 or float32")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        say("--fsdp: one process has nobody to share the base with; start several: torchrun --nproc-per-node N")
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -341,10 +385,10 @@ def tokens_per_micro_batch(device: torch.device) -> int:
     return 768 if device.type == "cpu" else 16384
 
 
-def _save_adapter(model: PeftModel, folder: Path) -> None:
+def _save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Path) -> None:
     """Save the adapter; its folder appears only once it is whole."""
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(weight.nbytes for weight in weights.values())
     shutil.rmtree(folder / ADAPTER, ignore_errors=True)  # left by a process that died before writing its result
     with new_folder(folder / ADAPTER, trained) as temporary:
         # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
-        model.save_pretrained(str(temporary), save_embedding_layers=False)
+        model.save_pretrained(str(temporary), save_embedding_layers=False, state_dict=weights)

@@ -1,5 +1,6 @@
 """Stage 3: merge base + adapter into a folder that `from_pretrained` loads, and compare the two on disk."""
 
+import gc
 import json
 import tempfile
 import time
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
@@ -28,6 +30,7 @@ from lightreasoner.models.loading import empty_model, load_model, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import ModelSource, content_hash, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.models.weights import weights_in_files
 from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
@@ -35,6 +38,7 @@ from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import busy, warn
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training.model_card import Tuned, model_card, tuned
+from lightreasoner.training.precision import in_float32, merge_parts
 
 RESULT = "lightreasoner.json"  # within the merged folder
 CONFIG = "adapter_config.json"
@@ -53,7 +57,8 @@ LARGEST_ROUNDED = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-
 def merge(config: MergeConfig) -> dict[str, Any]:
     """Stage 3: merge base and adapter into a plain model folder, then read it back and check it.
 
-    Needs memory for the weights twice in float32.
+    Needs memory for the weights once: as in the files of base and merged model if these hold one 16-bit precision and
+    the adapter is LoRA alone; otherwise in float32.
 
     Raises:
         DataError: there is no adapter, or the output folder holds something else.
@@ -86,6 +91,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             with _saving(config.model):
                 merged.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
+            del merged
+            gc.collect()  # two models at once might not fit
             found = _read_back(config, folder, tokenizer, figures)
             seconds = round(time.perf_counter() - started, 1)
             result = {**request, **found, "created": now(), "seconds": seconds}
@@ -167,13 +174,12 @@ def _merged(
     Raises:
         MergeMismatch: the merged model does not compute what base + adapter computes.
     """
-    base = load_model(source, config.model_copy(update={"dtype": "float32"}))
+    base = load_model(source, config.model_copy(update={"dtype": _exact_dtype(source, adapter)}))
     untouched = _log_probabilities(base, tokenizer)
     with_adapter = load_adapter(base, adapter, config.model)
     try:
         expected = _log_probabilities(with_adapter, tokenizer)
-        with without_warnings():
-            merged: PreTrainedModel = with_adapter.merge_and_unload()
+        in_full = _log_probabilities(with_adapter, tokenizer, merged=True)
     except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:  # of PEFT's rarer kinds
         line = str(error).strip().partition("\n")[0]
         raise ModelError(f"the adapter in {adapter} cannot be merged into {config.model}: {line}") from error
@@ -181,17 +187,16 @@ def _merged(
     if not effect:
         warn(f"the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
     _refuse_difference(
-        _mean_kl(expected, _log_probabilities(merged, tokenizer)),
+        _mean_kl(expected, in_full),
         min(max(effect / 1000, SMALLEST_IN_FLOAT32), LARGEST_IN_FLOAT32),
-        f"merged in float32, where the adapter itself changes {effect:.3g} nats. {_tied_reason(merged)}",
+        f"merged in float32, where the adapter itself changes {effect:.3g} nats. {_tied_reason(base)}",
     )
+    with without_warnings():
+        merge_parts(with_adapter, dtype)
+        merged: PreTrainedModel = with_adapter.merge_and_unload()
     if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
         merged.config.get_text_config().tie_word_embeddings = False  # an adapter can hold a head of its own
-    _cast(merged, dtype)
-    _cast(merged, torch.float32)
-    rounded = _log_probabilities(merged, tokenizer)
-    _cast(merged, dtype)
-    return merged, Figures(dtype, effect, expected, rounded)
+    return merged, Figures(dtype, effect, expected, _log_probabilities(merged, tokenizer))
 
 
 def _tied_reason(model: PreTrainedModel) -> str:
@@ -203,10 +208,17 @@ def _tied_reason(model: PreTrainedModel) -> str:
     )
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the parameters; buffers, such as the frequencies of positions, keep their precision."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+def _exact_dtype(source: ModelSource, adapter: Path) -> str:
+    """The narrowest precision in memory that changes no weight of the base, nor of those that the adapter brings."""
+    if source.gguf_file:
+        return "float32"
+    try:
+        with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
+            is_lora = all("lora_" in key for key in file.keys())  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError):  # `load_adapter` says more
+        is_lora = False
+    found = {weight.dtype for weight in weights_in_files(source.name, source.folder).values()}
+    return next((name for name in ("bfloat16", "float16") if is_lora and found == {getattr(torch, name)}), "float32")
 
 
 def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,12 +245,13 @@ def _copied_files(source: ModelSource) -> dict[str, str]:
     return {path.name: file_hash(path) for name in names for path in sorted(source.folder.glob(name))}
 
 
-@torch.inference_mode()
-def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Log π of every token after every prefix of the probes, [T, V], in float64 on the CPU."""
+@torch.no_grad()
+def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase, *, merged: bool = False) -> Tensor:
+    """Log π of every token after every prefix of the probes, [T, V], computed in float32; in float64 on the CPU."""
     template, vocabulary = PromptTemplate(tokenizer, DEFAULT_CUE), vocabulary_of(tokenizer, logit_width(model))
     prompts = [torch.tensor([template.encode(question)], device=model.device) for question in PROBE_QUESTIONS]
-    found = torch.cat([vocabulary.log_softmax(model(ids).logits[0]).cpu() for ids in prompts])
+    with in_float32(model, merged=merged):
+        found = torch.cat([vocabulary.log_softmax(model(ids).logits[0]).cpu() for ids in prompts])
     # Normalised again: the sum of a float32 row is 1 to some 1e-7, which would add to a divergence of this size.
     return found.double().log_softmax(-1)
 
@@ -263,10 +276,11 @@ def _read_back(
     Raises:
         MergeMismatch: it computes something else, or rounding changes it too much.
     """
-    in_float32 = config.model_copy(update={"dtype": "float32"})
-    found = _log_probabilities(load_model(ModelSource(str(config.out), folder), in_float32), tokenizer)
+    name = str(figures.dtype).removeprefix("torch.")
+    as_saved = config.model_copy(update={"dtype": name})
+    found = _log_probabilities(load_model(ModelSource(str(config.out), folder), as_saved), tokenizer)
     _refuse_difference(_mean_kl(figures.rounded, found), SMALLEST_IN_FLOAT32, "read back from disk")
-    name, mean_kl = str(figures.dtype).removeprefix("torch."), _mean_kl(figures.expected, found)
+    mean_kl = _mean_kl(figures.expected, found)
     _refuse_difference(mean_kl, LARGEST_ROUNDED[figures.dtype], f"rounded to {name}; use --merge-dtype float32")
     if mean_kl > figures.effect / 10:
         warn(
