@@ -122,6 +122,21 @@ class MachineSettings(Config):
     runs only at a commit given as revision."""
 
 
+class WorkerSettings(Config):
+    """Processes that share the work of a stage."""
+
+    workers: Speed[Count | Literal["auto"]] = 1
+    """Processes that sample and answer together in one run folder. auto: one a GPU; on a CPU by cores and memory."""
+
+
+class JoinSettings(WorkerSettings):
+    """Workers, also those that another process did not start."""
+
+    join: Place[bool] = False
+    """Help the process that works on this run folder, also from another machine on a shared file system. It must have
+    been started with --workers 2 or more, or auto."""
+
+
 class SampleSettings(Config):
     """Stage 1: rollouts, and the steps and labels that are kept."""
 
@@ -294,7 +309,7 @@ class PairConfig(MachineSettings, PairSettings):
     """Two models and where they run."""
 
 
-class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, PairConfig):
+class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, JoinSettings, PairConfig):
     """`lightr sample`."""
 
     out: Place[Path]
@@ -325,7 +340,7 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
     """Seed of the LoRA weights, dropout and the order of labels."""
 
 
-class BaselineConfig(MachineSettings, PromptSettings, ProblemSettings, ModelSettings):
+class BaselineConfig(JoinSettings, MachineSettings, PromptSettings, ProblemSettings, ModelSettings):
     """`lightr baseline`."""
 
     kind: Decides[BaselineKind]
@@ -359,7 +374,7 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, MachineSettings, PromptSettings, ModelSettings):
+class EvaluateConfig(EvaluateSettings, JoinSettings, MachineSettings, PromptSettings, ModelSettings):
     """`lightr evaluate`."""
 
     contrast_with: Decides[str | None] = None
@@ -395,7 +410,7 @@ class InspectConfig(SampleSettings, PromptSettings, PairConfig):
     """Seed of sampling with a temperature."""
 
 
-class RunConfig(PromptSettings, ProblemSettings, PairConfig):
+class RunConfig(PromptSettings, ProblemSettings, WorkerSettings, PairConfig):
     """`lightr run`, and the form of a recipe."""
 
     out: Place[Path] = Path("runs/default")

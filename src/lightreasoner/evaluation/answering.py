@@ -18,7 +18,7 @@ from lightreasoner.models.loading import Pair, context_length, load_model, load_
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.records import Answer, Problem
-from lightreasoner.runs.stage import Commit
+from lightreasoner.runs.work import Commit
 
 
 @dataclass(frozen=True)

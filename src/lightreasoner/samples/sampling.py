@@ -3,8 +3,10 @@
 Writes `RUN/sample/`, see `samples.folder`.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,16 +20,27 @@ from lightreasoner.config import SampleConfig
 from lightreasoner.data.problems import ProblemSet, load_problems
 from lightreasoner.errors import DataError, ModelError
 from lightreasoner.inference.generation import Decoding, Engine, Generation
-from lightreasoner.inference.memory import ModelWork, fitting_rows
+from lightreasoner.inference.memory import ModelWork, fitting_rows, worker_devices
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.scoring import response_states, row_chunks
-from lightreasoner.models.loading import Pair, dtype_name, find_pair, load_generation_config, load_tokenizer
+from lightreasoner.models.loading import (
+    FoundPair,
+    Pair,
+    context_length,
+    dtype_name,
+    empty_model,
+    find_pair,
+    load_generation_config,
+    load_tokenizer,
+    weight_bytes,
+)
 from lightreasoner.models.prompts import PromptTemplate, Stops
-from lightreasoner.models.vocabulary import SharedVocabulary, share_vocabulary
-from lightreasoner.runs.manifest import prompts_time
+from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, StageFolder, open_stage, settle
+from lightreasoner.runs.sharing import Sharing, run_shared
+from lightreasoner.runs.stage import StageFolder, open_stage, settle
+from lightreasoner.runs.work import Commit
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
 from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
@@ -77,12 +90,23 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; everything that was committed before stays.
     """
+    return run_shared(config, "samples.sampling:sample", _sample, partial(_devices, config))
+
+
+def _devices(config: SampleConfig) -> list[str]:
+    """The device of each worker."""
+    found = find_pair(config)
+    return worker_devices(config, config, weight_bytes([found.expert, found.amateur], config))
+
+
+def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
+    config = sharing.with_precision(config, "sample")
     problems = read_problems(config)
     warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
     found = find_pair(config)
     tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
     share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
-    asked_at = prompts_time(config.out, "sample")
+    asked_at = sharing.prompts_time(config.out, "sample")
     template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     made = folder.Sampled(
@@ -101,21 +125,28 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         settings=config,
         dtype=dtype_name(config),
     )
-    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
+    record = made.model_dump(mode="json")
+    with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
         if stage.result is not None:
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
-        pair = found.load()
-        sampler = Sampler.of(pair, template, stops, config)
+        vocabulary, context = _shared_by(found, tokenizer, of_amateur)
         prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
-        fitting = _fitting(prompted, pair, config)
+        fitting = _fitting(prompted, context, config)
         longest = max(len(item.prompt_ids) for item in fitting) + config.max_new_tokens
-        size = config.batch_size or stage.batch_size or fitting_rows(pair.expert, longest)
+        sampler = LazySampler(lambda: Sampler.of(found.load(), template, stops, config))
+
+        def size() -> int:
+            rows = fitting_rows(sampler.made.pair.expert, longest, sharing.on_device)
+            return min(rows, math.ceil(len(fitting) / sharing.workers))
+
         try:
-            settle(stage, fitting, size, sampler, total=len(fitting))
+            settle(stage, fitting, config.batch_size or size, sampler, total=len(fitting))
         except TooManyNonfinite:
             stage.release()
             raise
+        if sharing.joins:
+            return {}
         if not stage.counts["kept_steps"]:
             stage.release()
             raise DataError(_why_none_is_kept(stage, config, made.asked))
@@ -125,19 +156,29 @@ def sample(config: SampleConfig) -> dict[str, Any]:
                 "duplicate_questions": problems.duplicates,
                 "too_long_questions": len(prompted) - len(fitting),
                 "stop_ids": list(stops.ids),
-                "tokens_left_out": pair.vocabulary.left_out,
+                "tokens_left_out": vocabulary.left_out,
                 **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned),
             }
         )
 
 
-def _fitting(prompted: Sequence[Prompted], pair: Pair, config: SampleConfig) -> list[Prompted]:
+def _shared_by(
+    found: FoundPair, tokenizer: PreTrainedTokenizerBase, of_amateur: PreTrainedTokenizerBase
+) -> tuple[SharedVocabulary, float]:
+    """The tokens that both models share, and the tokens that both were made for, without their weights."""
+    empty = [empty_model(source, found.config) for source in (found.expert, found.amateur)]
+    widths = (logit_width(empty[0]), logit_width(empty[1]))
+    vocabulary = share_vocabulary(tokenizer, of_amateur, widths, found.config.vocabulary)
+    return vocabulary, min(map(context_length, empty))
+
+
+def _fitting(prompted: Sequence[Prompted], context: float, config: SampleConfig) -> list[Prompted]:
     """The prompts that fit in the context together with a rollout.
 
     Raises:
         DataError: there are none.
     """
-    context, rollout = pair.context_length, config.max_new_tokens
+    rollout = config.max_new_tokens
     lengths = [len(item.prompt_ids) for item in prompted]
     refuse_if_none_fits(lengths, context, rollout)
     fitting = [item for item, length in zip(prompted, lengths, strict=True) if length + rollout <= context]
@@ -393,6 +434,22 @@ class Sampler(ModelWork[Prompted, Shard]):
             },
         )
         return Shard(rollouts, labels)
+
+
+class LazySampler(Sampler):
+    """A sampler that loads its models with the first batch; the owner of workers never runs one."""
+
+    def __init__(self, make: Callable[[], Sampler]) -> None:
+        self._make = make
+
+    @cached_property
+    def made(self) -> Sampler:
+        """The sampler with its models."""
+        return self._make()
+
+    def run(self, batch: Sequence[Prompted]) -> list[Shard]:
+        """See `Sampler.run`."""
+        return self.made.run(batch)
 
 
 def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: SharedVocabulary) -> Scores:
