@@ -12,7 +12,6 @@ measured against the clock of the file system that both files are on, since the 
 """
 
 import json
-import math
 import os
 import platform
 from collections.abc import Collection, Iterator, Mapping
@@ -85,6 +84,8 @@ class Leases:
                 with path.open("x") as file:
                     file.write(self._content(0))
                 return True
+            except FileNotFoundError:  # the owner has finished the stage
+                return False
             except FileExistsError:
                 held = self._read(path, self._clock())
                 if held is None or not held.is_free:
@@ -157,25 +158,28 @@ class Leases:
             aside.unlink()
 
     def _clock(self) -> float:
-        """Now, on the file system's clock."""
-        return clock(self._folder, self._worker)
+        """Now, on the file system's clock; 0 where the folder is gone, since then nothing is free."""
+        try:
+            return clock(self._folder, self._worker)
+        except OSError:
+            return 0.0
 
 
 def clock(folder: Path, worker: str) -> float:
     """Now, on the clock of the file system that holds the folder."""
     probe = folder / f".clock-{worker}"
-    probe.write_bytes(b"")
-    now = probe.stat().st_mtime
+    with probe.open("wb") as file:
+        now = os.fstat(file.fileno()).st_mtime
     probe.unlink(missing_ok=True)
     return now
 
 
-def age_of(path: Path, worker: str) -> float:
-    """Seconds since a file was changed, on the clock of its file system; infinite where there is none."""
+def is_fresh(path: Path, worker: str) -> bool:
+    """Whether a file was changed within the time that a lease lasts."""
     try:
-        return clock(path.parent, worker) - path.stat().st_mtime
+        return clock(path.parent, worker) - path.stat().st_mtime <= STALE_AFTER
     except OSError:
-        return math.inf
+        return False
 
 
 def deliver(stage: Path, delivery: dict[str, Any]) -> None:

@@ -265,8 +265,6 @@ class Joined(_Beating):
         advance: Callable[..., None],
     ) -> int:
         """Do every batch that is free; returns how many others hold."""
-        if read_manifest(stage.path)["fingerprint"] != stage.manifest["fingerprint"]:
-            raise RunMismatch(f"{stage.path} was taken over by a process with other settings; join that one instead")
         held = 0
         done.read()
         for place, whole in batches:
@@ -277,17 +275,19 @@ class Joined(_Beating):
                 held += 1
                 continue
             self._held = (leases, place, tokens_counted())
-            try:
-                done.read()  # it may have been delivered just now
-                if batch := done.open_items(whole, work):
-                    ids, rows = run_batch(batch, work)
-                    done.read()
-                    if done.open_items(batch, work):
-                        stage.deliver(ids, rows.tables, rows.counts, place, self._name)
-                    advance(len(ids))
-            finally:
-                self._held = None
-                leases.release(place)
+            done.read()  # it may have been delivered just now
+            if batch := done.open_items(whole, work):
+                ids, rows = run_batch(batch, work)
+                if read_manifest(stage.path)["fingerprint"] != stage.manifest["fingerprint"]:
+                    raise RunMismatch(
+                        f"{stage.path} was taken over with other settings meanwhile; nothing was delivered"
+                    )
+                done.read()
+                if done.open_items(batch, work):
+                    stage.deliver(ids, rows.tables, rows.counts, place, self._name)
+                advance(len(ids))
+            self._held = None
+            leases.release(place)  # after an error it stays, and shows where this worker ended
         return held
 
     def _size(self, stage: "StageFolder", size: Size, leases: Leases) -> int:

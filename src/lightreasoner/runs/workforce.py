@@ -171,7 +171,7 @@ class _Member:
 class Workforce:
     """Up to `count` workers with one request, as long as the context lasts.
 
-    At the end they are stopped: after an interruption they may finish their batches, after an error they are killed.
+    At the end they are killed; only after an interruption they may finish their batches before.
     """
 
     def __init__(self, launcher: Launcher, count: int, request: Request) -> None:
@@ -188,7 +188,7 @@ class Workforce:
 
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
         try:
-            if kind is None or issubclass(kind, Interrupted):
+            if kind is not None and issubclass(kind, Interrupted):
                 self.end(lambda: None)
         finally:
             for member in self._members:
