@@ -445,7 +445,6 @@ def test_a_worker_ends_where_other_settings_have_taken_the_folder(tmp_path: Path
         begun(tmp_path, beta=0.5)
 
     with Joined(tmp_path, "w1") as joined, pytest.raises(RunMismatch, match="taken over"):
-        joined.linger = True
         work_in(tmp_path, joined, Squares(taken_over))
 
 

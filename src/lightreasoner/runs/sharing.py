@@ -26,10 +26,9 @@ from lightreasoner.runs.leases import (
     DELIVERIES,
     LEASES,
     RENEW_EVERY,
-    STALE_AFTER,
     Leases,
-    age_of,
     deliveries,
+    is_fresh,
     settled_in,
 )
 from lightreasoner.runs.locks import HOLDER
@@ -298,7 +297,7 @@ class Joined(_Beating):
         return int(known)
 
     def _owner_lives(self) -> bool:
-        return age_of(self._run / HOLDER, self._name) <= STALE_AFTER
+        return is_fresh(self._run / HOLDER, self._name)
 
     def _check(self, stop: StopRequest | None = None) -> None:
         """Stop between two batches, on a signal or where the owner that started this worker has ended."""
