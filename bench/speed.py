@@ -35,7 +35,8 @@ from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models.vocabulary import logit_width
 from lightreasoner.runs.records import Problem
 from lightreasoner.samples.folder import Ragged, Shard
-from lightreasoner.samples.sampling import Prompted, Sampler
+from lightreasoner.samples.responses import Generated, Prompted
+from lightreasoner.samples.sampler import Sampler
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, flatten
 from lightreasoner.training.finetuning import attach_lora, tokens_per_micro_batch
 from lightreasoner.training.objective import LabelObjective
@@ -93,9 +94,10 @@ class Ours:
         self.measured = measured
         config = SampleConfig(expert="e", amateur="a", dataset="d", out=Path("unused"), divergence_beta=beta)
         decoding = Decoding(measured.max_new_tokens, measured.stop_ids)
-        self.sampler = Sampler(measured.pair, engine_for(measured.pair.expert, keep_states=True), decoding, config)
+        engine = engine_for(measured.pair.expert, keep_states=True)
+        self.sampler = Sampler(measured.pair, Generated(engine, decoding), config)
         self.decoding = decoding
-        self.engine = engine_for(measured.pair.expert, keep_states=True)
+        self.engine = engine
 
     def __call__(self, prompts: Sequence[list[int]]) -> Shard:
         (shard,) = self.sampler.run([Prompted(Problem(str(i), ""), ids) for i, ids in enumerate(prompts)])

@@ -46,6 +46,7 @@ def _benchmark_or_file(value: Any) -> Any:
 
 
 BenchmarkOrFile = Annotated[str, BeforeValidator(_benchmark_or_file)]
+Residency = Literal["auto", "together", "sequential"]
 AnswerKind = Literal["number", "expression", "choice", "text"]  # as in grading.verdicts
 Contrast = Literal["amateur", "own_token", "own_distribution"]
 BaselineKind = Literal["rejection-sft", "ground-truth"]
@@ -158,6 +159,9 @@ class SampleSettings(Config):
     """Most probable tokens of each model to store at every step, for the report."""
     batch_size: Speed[Count | None] = None
     """Questions per batch. Default: as many as fit in memory, up to 64 on CPU, 512 on GPU. Halved on out-of-memory."""
+    residency: Speed[Residency] = "auto"
+    """together: both models in memory. sequential: the expert generates and leaves its hidden states on disk, then the
+    amateur is loaded; the same results in less memory. auto: together if both models fit."""
 
     @model_validator(mode="after")
     def _nucleus_needs_temperature(self) -> Self:

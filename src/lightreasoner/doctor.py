@@ -30,7 +30,8 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
-from lightreasoner.samples.sampling import Prompted, Sampler
+from lightreasoner.samples.responses import Prompted
+from lightreasoner.samples.sampler import Sampler
 from lightreasoner.samples.statistics import figures_of, sample_warnings
 
 TRIAL_QUESTIONS, TRIAL_TOKENS = 8, 48

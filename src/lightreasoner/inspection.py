@@ -20,7 +20,9 @@ from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection
 from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.samples.folder import Label, ScoredRollout, scored_rollouts
-from lightreasoner.samples.sampling import Prompted, Sampler, refuse_if_none_fits
+from lightreasoner.samples.responses import Prompted
+from lightreasoner.samples.sampler import Sampler
+from lightreasoner.samples.sampling import refuse_if_none_fits
 
 # Style of each KL class, in the colours of the report; legible on dark and light terminals.
 PALE = ("#f5f9d8", "#e3f3b4", "#bfe5b5", "#7fcdbb", "#45b4c2", "#4aa0cf")

@@ -27,7 +27,8 @@ from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.models.loading import Pair, load_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
-from lightreasoner.samples.sampling import Sampler, sample
+from lightreasoner.samples.sampler import Sampler
+from lightreasoner.samples.sampling import sample
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge
 from lightreasoner.training.objective import LabelObjective

@@ -16,7 +16,8 @@ from lightreasoner.inference.generation import Decoding, Generation
 from lightreasoner.models.loading import load_pair
 from lightreasoner.runs.records import Problem
 from lightreasoner.samples.folder import scored_rollouts
-from lightreasoner.samples.sampling import Prompted, Sampler
+from lightreasoner.samples.responses import Generated, Prompted
+from lightreasoner.samples.sampler import Sampler
 
 from .harness import (
     LOSS,
@@ -202,7 +203,7 @@ def test_an_empty_response_gives_no_labels(random_expert: Path, random_amateur: 
 
     pair = load_pair(PairConfig(expert=str(random_expert), amateur=str(random_amateur), dtype="float32", device="cpu"))
     config = SampleConfig(expert="e", amateur="a", dataset="d", out=tmp_path, divergence_beta=None)
-    sampler = Sampler(pair, EmptyEngine(), Decoding(10, (0,)), config)
+    sampler = Sampler(pair, Generated(EmptyEngine(), Decoding(10, (0,))), config)
     for lengths in ((3, 4, 5), (3, 5)):
         batch = [Prompted(Problem(str(length), "?"), [5] * length) for length in lengths]
         (shard,) = sampler.run(batch)

@@ -15,7 +15,7 @@ from lightreasoner.runs.stage import read_stage
 from .harness import LOAD, OBJECTIVE, at_call, commits, held, lightr, start, succeed, wait_for
 
 PAUSE = 1000.0  # seconds that the clock of a sitting jumps ahead
-SAMPLING = "lightreasoner.samples.sampling:Sampler.run"  # of every batch
+SAMPLING = "lightreasoner.samples.sampler:Sampler.run"  # of every batch
 ANSWERING = "lightreasoner.evaluation.answering:Answering.run"
 
 

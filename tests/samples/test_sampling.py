@@ -28,7 +28,7 @@ from lightreasoner.miniature import model_path
 from lightreasoner.models.loading import FoundPair, load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.samples import sampling
+from lightreasoner.samples import responses, sampler
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
 
@@ -222,7 +222,7 @@ def test_an_expert_without_a_chat_template_stops_before_the_next_question(
         return Generation(ids, response_states(self.model, prompts, ids) if engine is PackedEngine else None)
 
     monkeypatch.setattr(engine, "generate", scripted)
-    monkeypatch.setattr(sampling, "engine_for", lambda model, *rest, **more: engine(model))
+    monkeypatch.setattr(responses, "engine_for", lambda model, *rest, **more: engine(model))
     base = config.model_copy(update={"expert": str(expert), "divergence_beta": None, "max_new_tokens": 60})
     result = sample(base)
     rows = rollouts_of(base).values()
@@ -239,7 +239,7 @@ def test_a_pair_without_contrast_has_nothing_to_teach(config: SampleConfig) -> N
 def test_a_finished_stage_loads_no_model(config: SampleConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     result = sample(config)
     stamps = {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()}
-    monkeypatch.setattr(FoundPair, "load", None)
+    monkeypatch.setattr(FoundPair, "load_one", None)
     assert sample(config) == result
     assert {path: path.stat().st_mtime_ns for path in (config.out / "sample").iterdir()} == stamps
 
@@ -351,18 +351,18 @@ def test_memory_that_runs_out_with_one_item_is_an_error() -> None:
 def test_steps_without_finite_distributions_are_dropped_and_too_many_stop_the_run(
     config: SampleConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sampling.contrast.kl_divergence
+    original = sampler.contrast.kl_divergence
 
     def sometimes_nan(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
         kl = original(log_p, log_q)
         kl[0] = float("nan")
         return kl
 
-    monkeypatch.setattr(sampling.contrast, "kl_divergence", sometimes_nan)
-    monkeypatch.setattr(sampling, "LARGEST_NONFINITE_SHARE", 0.5)
+    monkeypatch.setattr(sampler.contrast, "kl_divergence", sometimes_nan)
+    monkeypatch.setattr(sampler, "LARGEST_NONFINITE_SHARE", 0.5)
     result = sample(elsewhere(config, "some"))
     assert result["nonfinite_steps"] == 6  # one in each of the six batches
-    monkeypatch.setattr(sampling, "LARGEST_NONFINITE_SHARE", 0.01)
+    monkeypatch.setattr(sampler, "LARGEST_NONFINITE_SHARE", 0.01)
     with pytest.raises(ModelError, match="NaN or infinite"):
         sample(elsewhere(config, "too-many"))
 

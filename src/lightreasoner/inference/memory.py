@@ -60,17 +60,16 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
     return in_halves(items[:middle], work, halved) + in_halves(items[middle:], work, halved)
 
 
-def fitting_rows(model: PreTrainedModel, tokens: int, workers: int = 1) -> int:
+def fitting_rows(model: PreTrainedModel, tokens: int, reserved: int = 0, workers: int = 1) -> int:
     """Number of rows of `tokens` tokens to decode together: as many as fit in memory, up to the device's cap.
 
     Args:
         model: the model that decodes.
         tokens: tokens of a row.
-        workers: processes that share the memory of its device.
+        reserved: free bytes that something else will take.
+        workers: processes that share what is left of the device's memory.
     """
-    device = model.device
-    module = torch.get_device_module(device)
-    free = module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else psutil.virtual_memory().available
+    device, free = model.device, free_memory(model.device) - reserved
     state, token = cache_bytes(model)
     row = max(1, state + tokens * token)
     return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE / workers // row)))
@@ -94,6 +93,13 @@ def worker_devices(config: WorkerSettings, machine: MachineSettings, weights: in
         devices *= max(1, min(cores() // CORES_PER_WORKER, by_memory))
     say(f"workers: {len(devices)} on {', '.join(dict.fromkeys(devices))}")
     return devices
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes of a device; of main memory where the device has none of its own, or does not say."""
+    module = torch.get_device_module(device)
+    free = module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else psutil.virtual_memory().available
+    return int(free)
 
 
 @torch.inference_mode()

@@ -30,7 +30,7 @@ from lightreasoner.inference.generation import (
 )
 from lightreasoner.inference.packing import Layout, attention_by, causal_attention, cut_by_tokens, lay_out, packs
 from lightreasoner.inference.padded_engine import PaddedEngine
-from lightreasoner.inference.scoring import ResponseStates, head_rows, tokens_per_pass
+from lightreasoner.inference.scoring import Head, ResponseStates, head_rows, tokens_per_pass
 
 GROWTH = 1.25  # factor of the cache's slots when it is full
 COMPACT_AT = 0.75  # share of running rows at which finished rows leave the cache
@@ -235,7 +235,9 @@ class _Batch:
         rank = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows[order], rows[order])
         lengths = torch.tensor([len(response) for response in responses], device=rows.device)
         kept = order[rank < lengths[rows[order]]]
-        return ResponseStates(self._model, torch.cat([states for _, states in self._states]).index_select(0, kept))
+        return ResponseStates(
+            Head.of(self._model), torch.cat([states for _, states in self._states]).index_select(0, kept)
+        )
 
 
 class _NextToken:

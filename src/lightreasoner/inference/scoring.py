@@ -7,7 +7,7 @@ the model's forward (including later steps on the logits, such as Gemma's soft c
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,21 +47,58 @@ def head_rows(head: nn.Module, rows: Tensor, seen: list[Tensor] | None = None) -
 
 
 @dataclass(frozen=True)
+class Head:
+    """The LM head of a model, and the steps that some architectures add after it. Keeps no other part of the model.
+
+    Attributes:
+        module: the output embeddings, hidden states [N, H] → logits [N, width].
+        config: the model's text configuration, which says what follows.
+    """
+
+    module: nn.Module
+    config: Any
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "Head":
+        """The head of this model."""
+        return cls(model.get_output_embeddings(), model.config.get_text_config())
+
+    @property
+    def weight(self) -> Tensor:
+        """The head's matrix, [width, H]."""
+        matrix: Any = self.module.weight
+        return cast(Tensor, matrix)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits of these hidden states: [N, H] → [N, width]."""
+        logits: Tensor = self.module(hidden)
+        for name in ("logit_scale", "lm_head_multiplier"):  # Cohere, Falcon-H1
+            if scale := getattr(self.config, name, None):
+                logits = logits * scale
+        if divisor := getattr(self.config, "logits_scaling", None):  # Granite
+            logits = logits / divisor
+        for name in ("final_logit_softcapping", "logits_soft_cap"):  # Gemma 2 and 3, RecurrentGemma
+            if cap := getattr(self.config, name, None):
+                logits = torch.tanh(logits / cap) * cap
+        return logits
+
+
+@dataclass(frozen=True)
 class ResponseStates:
     """Hidden states of one model that predict the response tokens of a batch.
 
     Attributes:
-        model: the model that computed them.
+        head: the head of the model that computed them.
         hidden: [N, H], all responses concatenated; row n predicts the n-th response token.
     """
 
-    model: PreTrainedModel
+    head: Head
     hidden: Tensor
 
     @torch.inference_mode()
     def logits(self, rows: slice) -> Tensor:
         """Logits of some response tokens: [n, width]."""
-        return _logits(self.model, self.hidden[rows])
+        return self.head(self.hidden[rows])
 
 
 def response_states(
@@ -87,7 +124,7 @@ def response_states(
         states = _states(model, [texts[index] for index in part], starts, lengths)
         for index, text_states in zip(part, states.split(lengths), strict=True):
             per_text[index] = text_states
-    return ResponseStates(model, torch.cat(per_text))
+    return ResponseStates(Head.of(model), torch.cat(per_text))
 
 
 def row_chunks(rows: int, width: int, device: torch.device, for_head: bool = False) -> Iterator[slice]:
@@ -122,32 +159,16 @@ def _states(
 
 
 def _checked_states(model: PreTrainedModel, rows: Tensor, **inputs: Tensor) -> Tensor:
-    """Hidden states at these rows; checks on one of them that `_logits` gives the model's logits."""
+    """Hidden states at these rows; checks on one of them that `Head` gives the model's logits."""
     seen: list[Tensor] = []
-    head: Any = model.get_output_embeddings()
-    with head_rows(head, rows[:1], seen):
+    head = Head.of(model)
+    with head_rows(head.module, rows[:1], seen):
         reference = model(**inputs, use_cache=False).logits[0]
     hidden = seen[0].index_select(0, rows)
     tolerance = 1e-3 if reference.dtype == torch.float32 else 5e-2  # a unit of bfloat16 is up to 1/128 of a value
-    if not torch.allclose(_logits(model, hidden[:1]), reference, rtol=tolerance, atol=tolerance, equal_nan=True):
+    if not torch.allclose(head(hidden[:1]), reference, rtol=tolerance, atol=tolerance, equal_nan=True):
         raise ModelError(
             f"{type(model).__name__} changes its logits after the LM head in an unsupported way, so its distributions "
             "cannot be scored row by row; use another model"
         )
     return hidden
-
-
-def _logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """Run the LM head and the steps that some architectures add after it."""
-    head: Any = model.get_output_embeddings()
-    logits: Tensor = head(hidden)
-    config = model.config.get_text_config()
-    for name in ("logit_scale", "lm_head_multiplier"):  # Cohere, Falcon-H1
-        if scale := getattr(config, name, None):
-            logits = logits * scale
-    if divisor := getattr(config, "logits_scaling", None):  # Granite
-        logits = logits / divisor
-    for name in ("final_logit_softcapping", "logits_soft_cap"):  # Gemma 2 and 3, RecurrentGemma
-        if cap := getattr(config, name, None):
-            logits = torch.tanh(logits / cap) * cap
-    return logits

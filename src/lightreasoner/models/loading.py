@@ -294,6 +294,15 @@ class FoundPair:
     expert: ModelSource
     amateur: ModelSource
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of both models."""
+        return pick_dtype(self.config)
+
+    def load_one(self, source: ModelSource) -> PreTrainedModel:
+        """Load one of the two models; see `load_model`."""
+        return load_model(source, self.config)
+
     def load(self) -> Pair:
         """Load both models, after a comparison of their tokenizers.
 
@@ -304,7 +313,7 @@ class FoundPair:
         sources, rule = (self.expert, self.amateur), self.config.vocabulary
         first, second = (load_tokenizer(source, self.config) for source in sources)
         share_vocabulary(first, second, rule=rule)  # before any weights are read
-        expert, amateur = (load_model(source, self.config) for source in sources)
+        expert, amateur = map(self.load_one, sources)
         widths = (logit_width(expert), logit_width(amateur))
         return Pair(expert, amateur, share_vocabulary(first, second, widths, rule))
 

@@ -14,7 +14,7 @@ from lightreasoner.errors import DiskFull, LightReasonerError
 from lightreasoner.runs.faults import fault_point
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is complete or absent, also after a power failure."""
     temporary = path.with_name(f".{path.name}.tmp")
     with naming_full_disk(path, len(content), temporary), temporary.open("wb") as file:

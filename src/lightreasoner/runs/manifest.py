@@ -32,11 +32,11 @@ def prompts_time(run: Path, stage: str, now: datetime | None = None) -> str:
     if (own := _asked_at(run / stage)) is not None:
         return own
     root = run.parent.parent if run.parent.name == "evaluate" else run
-    places = ("sample", "*/*/answers", "evaluate/*/*/*/answers")
+    places = ("sample", "sample-states", "*/*/answers", "evaluate/*/*/*/answers")
     times = [time for place in places for folder in root.glob(place) if (time := _asked_at(folder)) is not None]
-    return min(
-        times, key=datetime.fromisoformat, default=(now or datetime.now()).astimezone().isoformat(timespec="seconds")
-    )
+    if times:
+        return min(times, key=datetime.fromisoformat)
+    return (now or datetime.now()).astimezone().isoformat(timespec="seconds")
 
 
 def _asked_at(folder: Path) -> str | None:

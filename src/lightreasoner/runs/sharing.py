@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
@@ -78,10 +78,26 @@ class Sharing:
         """The manifest of a stage that another process has begun; for workers."""
         raise NotImplementedError
 
+    def agree(self, stage: "StageFolder", name: str, find: Callable[[], str]) -> str:
+        """Something that all workers must do alike: the owner finds it out, and the others learn it."""
+        return find()
+
+    def await_commits(self, stage: "StageFolder", ids: Collection[str]) -> None:
+        """Wait until all these items are settled, for work that reads their rows."""
+
     def settle(
-        self, stage: "StageFolder", items: Sequence[Item], size: Size, work: Work[Item, Any], total: int
+        self,
+        stage: "StageFolder",
+        items: Sequence[Item],
+        size: Size,
+        work: Work[Item, Any],
+        total: int,
+        settled: Collection[str],
     ) -> None:
-        """See `stage.settle`; for all but those who work alone."""
+        """See `stage.settle`; for all but those who work alone.
+
+        `settled` are the ids of items that need no work.
+        """
         raise NotImplementedError
 
 
@@ -115,9 +131,11 @@ class Owner(_Beating):
     Args:
         run: the run folder.
         workers: starts and watches them.
+        on_device: most workers that share a device.
     """
 
-    def __init__(self, run: Path, workers: Workforce) -> None:
+    def __init__(self, run: Path, workers: Workforce, on_device: int = 1) -> None:
+        self.on_device = on_device
         self._run = run
         self._workers = workers
 
@@ -130,14 +148,26 @@ class Owner(_Beating):
         """See `Sharing.open`: others may join."""
         (stage / LEASES).mkdir(exist_ok=True)
 
+    def agree(self, stage: "StageFolder", name: str, find: Callable[[], str]) -> str:
+        """See `Sharing.agree`."""
+        value = find()
+        stage.keep(name, value)
+        return value
+
     def settle(
-        self, stage: "StageFolder", items: Sequence[Item], size: Size, work: Work[Item, Any], total: int
+        self,
+        stage: "StageFolder",
+        items: Sequence[Item],
+        size: Size,
+        work: Work[Item, Any],
+        total: int,
+        settled: Collection[str],
     ) -> None:
         """Start workers, and commit what they and others deliver until all items are settled."""
         leases = Leases(stage.path, "owner")
         if isinstance(size, int):
             stage.keep_batch_size(size)
-        left = {work.key(item) for item in items} - stage.settled_ids
+        left = {work.key(item) for item in items}.difference(settled)
         tokens = _Tokens()
 
         def take() -> None:
@@ -146,7 +176,7 @@ class Owner(_Beating):
                 self._workers.progressed()
                 advance(len(ids), work.note(stage.counts))
 
-        with progress(work.label, total, len(stage.settled_ids)) as advance, stop_signals() as stop:
+        with progress(work.label, total, len(settled)) as advance, stop_signals() as stop:
             while True:
                 take()
                 if not left:
@@ -232,13 +262,40 @@ class Joined(_Beating):
                     "and with --workers 2 or more, or auto, and join it then"
                 )
 
+    def agree(self, stage: "StageFolder", name: str, find: Callable[[], str]) -> str:
+        """See `Sharing.agree`."""
+        wait = self._waiting(f"the owner of {stage.path} to say its {name}")
+        while (value := self.manifest(stage.path).get(name)) is None:
+            wait()
+            self._refuse_without_owner(stage)
+        return str(value)
+
+    def await_commits(self, stage: "StageFolder", ids: Collection[str]) -> None:
+        """See `Sharing.await_commits`."""
+        wait = self._waiting(f"the owner of {stage.path} to commit what was delivered")
+        stage.read_ledger()
+        while not stage.settled_ids.issuperset(ids):
+            wait()
+            self._refuse_without_owner(stage)
+            stage.read_ledger()
+
+    def _refuse_without_owner(self, stage: "StageFolder") -> None:
+        if not self._owner_lives():
+            raise RunError(f"the process that shares {stage.path} has ended. Run its command again, and join it then")
+
     def settle(
-        self, stage: "StageFolder", items: Sequence[Item], size: Size, work: Work[Item, Any], total: int
+        self,
+        stage: "StageFolder",
+        items: Sequence[Item],
+        size: Size,
+        work: Work[Item, Any],
+        total: int,
+        settled: Collection[str],
     ) -> None:
         """Claim, run and deliver batches until none is left that nobody works on; then see `linger`."""
         leases = Leases(stage.path, self._name)
         batches = list(batches_of(items, self._size(stage, size, leases), work))
-        done = _Done(stage.path)
+        done = _Done(stage.path, settled)
         shown = (
             progress(work.label, total, done.count({work.key(item) for item in items}))
             if self._parent is None
@@ -335,9 +392,10 @@ def _silent(steps: int, note: str = "") -> None:
 class _Done:
     """What is settled or delivered in a stage, as far as it was read."""
 
-    def __init__(self, stage: Path) -> None:
+    def __init__(self, stage: Path, skip: Collection[str]) -> None:
         self._stage = stage
-        self._settled: set[str] = set()
+        self._skip = set(skip)
+        self._settled = set(skip)
         self._size = 0
         self._delivered: dict[str, set[str]] = {}
 
@@ -350,7 +408,7 @@ class _Done:
         ledger = self._stage / "ledger.jsonl"
         size = ledger.stat().st_size if ledger.exists() else 0
         if size != self._size:
-            self._settled, self._size = settled_in(ledger), size
+            self._settled, self._size = settled_in(ledger) | self._skip, size
 
     def count(self, ids: set[str]) -> int:
         """How many of these are done."""
@@ -409,7 +467,7 @@ def run_shared(
         if config.join:
             workers.wait()
             return {}
-        with Owner(config.out, workers) as owner:
+        with Owner(config.out, workers, on_device=max(map(places.count, places))) as owner:
             return body(config, owner)
 
 

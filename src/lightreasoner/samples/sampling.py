@@ -5,69 +5,37 @@ Writes `RUN/sample/`, see `samples.folder`.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from lightreasoner import contrast
 from lightreasoner.config import SampleConfig
 from lightreasoner.data.problems import ProblemSet, load_problems
-from lightreasoner.errors import DataError, ModelError
-from lightreasoner.inference.generation import Decoding, Engine, Generation
-from lightreasoner.inference.memory import ModelWork, fitting_rows, worker_devices
-from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.inference.scoring import response_states, row_chunks
-from lightreasoner.models.loading import (
-    FoundPair,
-    Pair,
-    context_length,
-    dtype_name,
-    empty_model,
-    find_pair,
-    load_generation_config,
-    load_tokenizer,
-    weight_bytes,
-)
-from lightreasoner.models.prompts import PromptTemplate, Stops
-from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
+from lightreasoner.errors import DataError
+from lightreasoner.inference.memory import fitting_rows, worker_devices
+from lightreasoner.inference.residency import LazyPair
+from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer, weight_bytes
+from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.records import Problem
 from lightreasoner.runs.sharing import Sharing, run_shared
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
-from lightreasoner.runs.work import Commit
 from lightreasoner.samples import folder
-from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
+from lightreasoner.samples.folder import Ragged
+from lightreasoner.samples.responses import (
+    STATES,
+    Generated,
+    Prompted,
+    ResponseSource,
+    expert_first,
+    release_states,
+    remove_states,
+)
+from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
 from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
 
-LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
-
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
-
-# Both models at the N response tokens of a batch, one rollout after another, by column:
-#   PER_STEP      [N]
-#   PER_TOP       [N, k]
-#   kept_rows     [S]              index of each kept step among the N
-#   label_sizes   [S]              tokens in its label
-#   PER_LABEL     [sum of sizes]   one label after another
-Scores = dict[str, Tensor]
-
-
-class TooManyNonfinite(ModelError):
-    """Too many distributions hold NaN or infinity."""
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """A problem and its prompt."""
-
-    problem: Problem
-    prompt_ids: list[int]
 
 
 def read_problems(config: SampleConfig) -> ProblemSet:
@@ -128,48 +96,71 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     record = made.model_dump(mode="json")
     with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
         if stage.result is not None:
+            if not sharing.joins:
+                remove_states(config.out)  # a stop after `finish` leaves them
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
-        vocabulary, context = _shared_by(found, tokenizer, of_amateur)
         prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
-        fitting = _fitting(prompted, context, config)
-        longest = max(len(item.prompt_ids) for item in fitting) + config.max_new_tokens
-        sampler = LazySampler(lambda: Sampler.of(found.load(), template, stops, config))
-
-        def size() -> int:
-            rows = fitting_rows(sampler.made.pair.expert, longest, sharing.on_device)
-            return min(rows, math.ceil(len(fitting) / sharing.workers))
-
+        pair = LazyPair(found, tokenizer, of_amateur)
+        fitting = _fitting(prompted, pair.context_length, config)
+        settled = stage.settled_ids
+        responses: ResponseSource = Generated.of(pair, template, stops, config)
+        size: int | Callable[[], int] = 1
+        if any(item.problem.id not in settled for item in fitting):
+            unfinished = config.out / STATES / "ledger.jsonl"
+            mode = sharing.agree(
+                stage, "residency", lambda: pair.residency(config.residency, unfinished, sharing.on_device)
+            )
+            size = _batch_size(config, stage, pair, fitting, sharing, together=mode == "together")
+            if mode == "sequential":
+                stored = expert_first(config.out, made, asked_at, responses, pair, fitting, size, settled, sharing)
+                responses, size = stored, stored.stage.batch_size or size
         try:
-            settle(stage, fitting, config.batch_size or size, sampler, total=len(fitting))
-        except TooManyNonfinite:
+            settle(stage, fitting, size, Sampler(pair, responses, config), total=len(fitting))
+            if sharing.joins:
+                return {}
+            if not stage.counts["kept_steps"]:
+                raise DataError(_why_none_is_kept(stage, config, made.asked))
+        except (TooManyNonfinite, DataError):
             stage.release()
+            release_states(config.out)
             raise
-        if sharing.joins:
-            return {}
-        if not stage.counts["kept_steps"]:
-            stage.release()
-            raise DataError(_why_none_is_kept(stage, config, made.asked))
-        return stage.finish(
+        result = stage.finish(
             {
                 **stage.counts,
                 "duplicate_questions": problems.duplicates,
                 "too_long_questions": len(prompted) - len(fitting),
                 "stop_ids": list(stops.ids),
-                "tokens_left_out": vocabulary.left_out,
+                "tokens_left_out": pair.vocabulary.left_out,
                 **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned),
             }
         )
+        remove_states(config.out)
+        return result
 
 
-def _shared_by(
-    found: FoundPair, tokenizer: PreTrainedTokenizerBase, of_amateur: PreTrainedTokenizerBase
-) -> tuple[SharedVocabulary, float]:
-    """The tokens that both models share, and the tokens that both were made for, without their weights."""
-    empty = [empty_model(source, found.config) for source in (found.expert, found.amateur)]
-    widths = (logit_width(empty[0]), logit_width(empty[1]))
-    vocabulary = share_vocabulary(tokenizer, of_amateur, widths, found.config.vocabulary)
-    return vocabulary, min(map(context_length, empty))
+def _batch_size(
+    config: SampleConfig,
+    stage: StageFolder,
+    pair: LazyPair,
+    items: Sequence[Prompted],
+    sharing: Sharing,
+    *,
+    together: bool,
+) -> int | Callable[[], int]:
+    """Items per batch: as configured, as before, or as many as fit beside the models in memory.
+
+    The latter is a function, since it loads the expert. It leaves a batch for every worker.
+    """
+
+    def fitting() -> int:
+        longest = max(len(item.prompt_ids) for item in items) + config.max_new_tokens
+        amateur = pair.memory.amateur if together else 0
+        reserved = amateur + (sharing.on_device - 1) * (pair.memory.expert + amateur)
+        rows = fitting_rows(pair.expert, longest, reserved, sharing.on_device)
+        return min(rows, math.ceil(len(items) / sharing.workers))
+
+    return config.batch_size or stage.batch_size or fitting
 
 
 def _fitting(prompted: Sequence[Prompted], context: float, config: SampleConfig) -> list[Prompted]:
@@ -178,8 +169,7 @@ def _fitting(prompted: Sequence[Prompted], context: float, config: SampleConfig)
     Raises:
         DataError: there are none.
     """
-    rollout = config.max_new_tokens
-    lengths = [len(item.prompt_ids) for item in prompted]
+    rollout, lengths = config.max_new_tokens, [len(item.prompt_ids) for item in prompted]
     refuse_if_none_fits(lengths, context, rollout)
     fitting = [item for item, length in zip(prompted, lengths, strict=True) if length + rollout <= context]
     if too_long := len(prompted) - len(fitting):
@@ -261,223 +251,3 @@ def _warn(figures: SampleFigures, warned: Sequence[str] = ()) -> list[str]:
         if text not in warned:
             say(f"warning: {text}")
     return texts
-
-
-class Sampler(ModelWork[Prompted, Shard]):
-    """Makes and scores rollouts with one pair of models.
-
-    `engine` generates the expert's responses; `decoding` says how tokens are chosen, and when a response ends;
-    `tokenizer` finds stop texts, and is needed only if there are any.
-    """
-
-    label = "sampling"
-
-    def __init__(
-        self,
-        pair: Pair,
-        engine: Engine,
-        decoding: Decoding,
-        config: SampleConfig,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        self.pair = pair
-        self.decoding = decoding
-        self._tokenizer = tokenizer
-        self._engine = engine
-        self._config = config
-
-    @classmethod
-    def of(cls, pair: Pair, template: PromptTemplate, stops: Stops, config: SampleConfig) -> "Sampler":
-        """A sampler with the fastest engine that the expert can use."""
-        if left_out := pair.vocabulary.left_out:
-            say(
-                f"{left_out} token ids mean different things to the two models: left out of both distributions. "
-                "Where a prompt holds one, the amateur reads another token there"
-            )
-        decoding = Decoding(
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=stops.ids,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            seed=config.seed,
-            stop_strings=stops.strings,
-        )
-        engine = engine_for(pair.expert, template.tokenizer, keep_states=True)
-        return cls(pair, engine, decoding, config, template.tokenizer)
-
-    def key(self, item: Prompted) -> str:
-        """The question's id."""
-        return item.problem.id
-
-    def order(self, item: Prompted) -> int:
-        """Prompts of like length share a batch."""
-        return len(item.prompt_ids)
-
-    def run(self, batch: Sequence[Prompted]) -> list[Shard]:
-        """Rollouts, scores and labels of a batch, as one shard."""
-        prompts = [item.prompt_ids for item in batch]
-        generation, finished = self._answers(self._engine.generate(prompts, self.decoding))
-        return [self._shard(batch, generation.responses, finished, self.score(prompts, generation))]
-
-    def _answers(self, generation: Generation) -> tuple[Generation, list[bool]]:
-        """The responses up to a stop text, which no label is made of, and whether each one ended by itself."""
-        stop_ids, responses = self.decoding.stop_ids, generation.responses
-        lengths = list(map(len, responses))
-        if self.decoding.stop_strings and self._tokenizer is not None:
-            stops = Stops(stop_ids, self.decoding.stop_strings)
-            lengths = [stops.answer_length(ids, self._tokenizer) for ids in responses]
-        finished = [
-            length < len(ids) or (bool(ids) and ids[-1] in stop_ids)
-            for ids, length in zip(responses, lengths, strict=True)
-        ]
-        answers = [ids[:length] for ids, length in zip(responses, lengths, strict=True)]
-        states = generation.states
-        if states is not None and answers != responses:
-            kept = [place < length for ids, length in zip(responses, lengths, strict=True) for place in range(len(ids))]
-            states = replace(states, hidden=states.hidden[torch.tensor(kept, device=states.hidden.device)])
-        return Generation(answers, states), finished
-
-    def commit(self, batch: Sequence[Prompted], results: list[Shard]) -> Commit:
-        """The shards of a batch as one, and its counts."""
-        rollouts = pa.concat_tables(shard.rollouts for shard in results)
-        labels = pa.concat_tables(shard.labels for shard in results)
-        kl = Ragged.of(rollouts["kl"]).values
-        counts = {
-            "questions": len(rollouts),
-            "finished_rollouts": sum(rollouts["finished"].to_pylist()),
-            "steps": len(kl),
-            "nonfinite_steps": int((~np.isfinite(kl)).sum()),
-            "kept_steps": len(labels),
-            "single_token_labels": int((Ragged.of(labels["token_ids"]).lengths == 1).sum()),
-            "halved_batches": 0,
-        }
-        return Commit({"rollouts": rollouts, "steps": labels}, counts)
-
-    def note(self, counts: Mapping[str, int]) -> str:
-        """Kept steps so far; raises where too many are not finite."""
-        check_finite(counts)
-        return f"{counts['kept_steps']} steps kept"
-
-    def score(self, prompts: Sequence[list[int]], generation: Generation) -> Scores:
-        """Both models on identical prefixes, then the contrast in row chunks.
-
-        The amateur takes one teacher-forced pass over the texts. So does the expert, unless the engine kept the states
-        that chose the tokens.
-        """
-        responses = generation.responses
-        expert = generation.states or response_states(self.pair.expert, prompts, responses)
-        amateur = response_states(self.pair.amateur, prompts, responses)
-        device = expert.hidden.device
-        tokens = [token for response in responses for token in response]
-        taken = torch.tensor(tokens, dtype=torch.long, device=device)
-        width = len(self.pair.vocabulary.token_ids)
-        chunks = []
-        # The LM head is fastest on large chunks, the contrast on chunks that fit the processor's cache.
-        for head_chunk in row_chunks(len(taken), width, device, for_head=True):
-            expert_logits, amateur_logits = expert.logits(head_chunk), amateur.logits(head_chunk).to(device)
-            for chunk in row_chunks(head_chunk.stop - head_chunk.start, width, device):
-                rows = slice(head_chunk.start + chunk.start, head_chunk.start + chunk.stop)
-                chunks.append(self._contrast(expert_logits[chunk], amateur_logits[chunk], taken[rows], rows.start))
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-
-    @torch.inference_mode()
-    def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor, taken: Tensor, first: int) -> Scores:
-        """Eq 2–6 for some response tokens; `first` is the index of the first one."""
-        vocabulary, config = self.pair.vocabulary, self._config
-        log_expert, log_amateur = vocabulary.log_softmax(expert_logits), vocabulary.log_softmax(amateur_logits)
-        kl = contrast.kl_divergence(log_expert, log_amateur)
-        beta = config.divergence_beta
-        kept = contrast.select_steps(kl, -torch.inf if beta is None else beta) & kl.isfinite()
-        kept &= vocabulary.holds(taken)
-        # Once: the host waits for the device wherever a mask becomes rows.
-        kept_rows = kept.nonzero()[:, 0]
-        count = min(config.top_tokens, log_expert.shape[1])
-        expert_top, amateur_top = log_expert.topk(count), log_amateur.topk(count)
-        return {
-            "kl": kl,
-            "expert_entropy": contrast.entropy(log_expert),
-            "amateur_entropy": contrast.entropy(log_amateur),
-            "expert_logprob": vocabulary.log_of(log_expert, taken),
-            "amateur_logprob": vocabulary.log_of(log_amateur, taken),
-            "expert_top_ids": vocabulary.ids_of(expert_top.indices),
-            "expert_top_logprobs": expert_top.values,
-            "amateur_top_ids": vocabulary.ids_of(amateur_top.indices),
-            "amateur_top_logprobs": amateur_top.values,
-            "kept_rows": kept_rows + first,
-            **_labels(log_expert[kept_rows], log_amateur[kept_rows], config.plausibility_alpha, vocabulary),
-        }
-
-    def _shard(
-        self, batch: Sequence[Prompted], responses: Sequence[list[int]], finished: list[bool], scores: Scores
-    ) -> Shard:
-        columns = {name: values.cpu().numpy() for name, values in scores.items()}
-        lengths = [len(response) for response in responses]
-        rollouts = folder.table_of(
-            folder.Rollout,
-            {
-                "question_id": [item.problem.id for item in batch],
-                "question": [item.problem.question for item in batch],
-                "prompt_ids": [item.prompt_ids for item in batch],
-                "response_ids": list(responses),
-                "finished": finished,
-                **{name: Ragged.of_lengths(columns[name], lengths) for name in (*PER_STEP, *PER_TOP)},
-            },
-        )
-        starts = np.cumsum([0, *lengths])
-        rollout_of = np.searchsorted(starts[1:], columns["kept_rows"], side="right")
-        labels = folder.table_of(
-            folder.Label,
-            {
-                "question_id": rollouts["question_id"].take(pa.array(rollout_of)).combine_chunks(),
-                "position": columns["kept_rows"] - starts[rollout_of],
-                **{name: Ragged.of_lengths(columns[name], columns["label_sizes"]) for name in PER_LABEL},
-            },
-        )
-        return Shard(rollouts, labels)
-
-
-class LazySampler(Sampler):
-    """A sampler that loads its models with the first batch; the owner of workers never runs one."""
-
-    def __init__(self, make: Callable[[], Sampler]) -> None:
-        self._make = make
-
-    @cached_property
-    def made(self) -> Sampler:
-        """The sampler with its models."""
-        return self._make()
-
-    def run(self, batch: Sequence[Prompted]) -> list[Shard]:
-        """See `Sampler.run`."""
-        return self.made.run(batch)
-
-
-def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: SharedVocabulary) -> Scores:
-    """Eq 4–6 for kept rows, [S, V] each."""
-    plausible = contrast.plausible_tokens(log_expert, alpha)
-    sizes = plausible.sum(1)
-    # Plausible tokens are among the K most probable ones: only those columns are kept, in the order of their ids.
-    columns = log_expert.topk(int(sizes.max()) if len(sizes) else 0).indices.sort(1).values
-    log_expert, log_amateur, plausible = (every.gather(1, columns) for every in (log_expert, log_amateur, plausible))
-    weights = contrast.contrastive_labels(log_expert, log_amateur, plausible)
-    chosen = plausible.nonzero(as_tuple=True)
-    return {
-        "label_sizes": sizes,
-        "token_ids": vocabulary.ids_of(columns)[chosen],
-        "weights": weights[chosen],
-        "expert_logprobs": log_expert[chosen],
-        "amateur_logprobs": log_amateur[chosen],
-    }
-
-
-def check_finite(counts: Mapping[str, int]) -> None:
-    """Refuse samples of which too many steps are not finite.
-
-    Raises:
-        TooManyNonfinite: a distribution of more than 1 % of the steps holds NaN or infinity.
-    """
-    if counts.get("nonfinite_steps", 0) > LARGEST_NONFINITE_SHARE * counts.get("steps", 0):
-        raise TooManyNonfinite(
-            f"{counts['nonfinite_steps']} of {counts['steps']} steps have NaN or infinite logits; "
-            "the models do not work in this precision. Try --dtype float32"
-        )

@@ -1,0 +1,93 @@
+"""Which models are in memory: both together, or one after the other."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from accelerate.utils.memory import clear_device_cache
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lightreasoner.config import Residency
+from lightreasoner.inference.memory import free_memory
+from lightreasoner.inference.scoring import Head
+from lightreasoner.models.loading import FoundPair, context_length, empty_model, pick_device
+from lightreasoner.models.pair_memory import PairMemory
+from lightreasoner.models.source import ModelSource
+from lightreasoner.models.vocabulary import logit_width, share_vocabulary
+from lightreasoner.runs.progress import say
+from lightreasoner.runs.terminal import size
+
+
+class LazyPair:
+    """Expert and amateur, each loaded when it is first used. What the configurations say needs no weights.
+
+    Attributes:
+        vocabulary: the tokens that both models share.
+        context_length: tokens that both models were made for; infinite where neither says.
+        state_bytes: size of one hidden state of the expert.
+        memory: bytes of both models.
+
+    Raises:
+        VocabularyMismatch: see `share_vocabulary`.
+        ModelError: see `empty_model`; from `expert` and `amateur`, see `load_model`.
+    """
+
+    def __init__(self, found: FoundPair, expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> None:
+        self._found = found
+        first, second = (empty_model(source, found.config) for source in (found.expert, found.amateur))
+        widths = (logit_width(first), logit_width(second))
+        self.vocabulary = share_vocabulary(expert, amateur, widths, found.config.vocabulary)
+        self.context_length = min(context_length(first), context_length(second))
+        head = Head.of(first).weight
+        self.state_bytes = head.shape[1] * found.dtype.itemsize
+        self.memory = PairMemory(
+            expert=self._bytes(found.expert, first),
+            amateur=self._bytes(found.amateur, second),
+            head=head.numel() * found.dtype.itemsize,
+            device=pick_device(found.config.device).type,
+        )
+
+    def _bytes(self, source: ModelSource, empty: PreTrainedModel) -> int:
+        if getattr(empty.config, "quantization_config", None) and not source.gguf_file:
+            return sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
+        return sum(weight.numel() for weight in empty.parameters()) * self._found.dtype.itemsize
+
+    @cached_property
+    def expert(self) -> PreTrainedModel:
+        """The expert."""
+        return self._found.load_one(self._found.expert)
+
+    @cached_property
+    def amateur(self) -> PreTrainedModel:
+        """The amateur."""
+        return self._found.load_one(self._found.amateur)
+
+    def drop_expert(self) -> Head:
+        """Free the expert but for its head. A matrix that the head shares with the embeddings stays with it."""
+        head = Head.of(self.expert)
+        del self.expert
+        clear_device_cache(garbage_collection=True)  # the modules of a model refer to one another
+        return head
+
+    def residency(self, chosen: Residency, unfinished: Path, workers: int = 1) -> Literal["together", "sequential"]:
+        """Whether both models are in memory together; says so in one line where the memory decides it.
+
+        Args:
+            chosen: the setting.
+            unfinished: ledger of an expert's pass; where there is one, `auto` goes on with it.
+            workers: processes that share the memory of the device.
+        """
+        if chosen != "auto":
+            return chosen
+        if unfinished.exists():
+            return "sequential"
+        free, memory = free_memory(pick_device(self._found.config.device)) // workers, self.memory
+        if memory.together <= free:
+            return "together"
+        say(
+            f"expert and amateur do not fit together: they need about {size(memory.together)} (weights of "
+            f"{size(memory.expert)} and {size(memory.amateur)}), and {size(free)} of {memory.device} memory are free"
+            f"{' for each worker' if workers > 1 else ''}. "
+            f"They are loaded one after the other (--residency sequential), which needs {size(memory.sequential)}"
+        )
+        return "sequential"

@@ -1,0 +1,194 @@
+"""Scores of both models at every token of a rollout, and the labels of Eq 4 to 6."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from lightreasoner import contrast
+from lightreasoner.config import SampleConfig
+from lightreasoner.errors import ModelError
+from lightreasoner.inference.generation import Generation
+from lightreasoner.inference.residency import LazyPair
+from lightreasoner.inference.scoring import response_states, row_chunks
+from lightreasoner.models.loading import Pair
+from lightreasoner.models.prompts import PromptTemplate, Stops
+from lightreasoner.models.vocabulary import SharedVocabulary
+from lightreasoner.runs.progress import say
+from lightreasoner.runs.work import Commit
+from lightreasoner.samples import folder
+from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
+from lightreasoner.samples.responses import Generated, Prompted, PromptWork, ResponseSource
+
+LARGEST_NONFINITE_SHARE = 0.01  # of steps whose distributions hold NaN or infinity
+
+
+# Both models at the N response tokens of a batch, one rollout after another, by column:
+#   PER_STEP      [N]
+#   PER_TOP       [N, k]
+#   kept_rows     [S]              index of each kept step among the N
+#   label_sizes   [S]              tokens in its label
+#   PER_LABEL     [sum of sizes]   one label after another
+Scores = dict[str, Tensor]
+
+
+class TooManyNonfinite(ModelError):
+    """Too many distributions hold NaN or infinity."""
+
+
+class Sampler(PromptWork[Shard]):
+    """Scores the expert's responses with both models, and makes labels of the steps that are kept."""
+
+    label = "sampling"
+
+    def __init__(self, pair: Pair | LazyPair, responses: ResponseSource, config: SampleConfig) -> None:
+        self.pair = pair
+        self._responses = responses
+        self._config = config
+        if left_out := pair.vocabulary.left_out:
+            say(
+                f"{left_out} token ids mean different things to the two models: left out of both distributions. "
+                "Where a prompt holds one, the amateur reads another token there"
+            )
+
+    @classmethod
+    def of(cls, pair: Pair, template: PromptTemplate, stops: Stops, config: SampleConfig) -> "Sampler":
+        """A sampler of responses that the fastest engine for the expert generates."""
+        return cls(pair, Generated.of(pair, template, stops, config), config)
+
+    def run(self, batch: Sequence[Prompted]) -> list[Shard]:
+        """Rollouts, scores and labels of a batch, as one shard."""
+        made = self._responses(batch)
+        scores = self.score([item.prompt_ids for item in batch], made.generation)
+        return [self._shard(batch, made.generation.responses, made.finished, scores)]
+
+    def commit(self, batch: Sequence[Prompted], results: list[Shard]) -> Commit:
+        """The shards of a batch as one, and its counts."""
+        rollouts = pa.concat_tables(shard.rollouts for shard in results)
+        labels = pa.concat_tables(shard.labels for shard in results)
+        kl = Ragged.of(rollouts["kl"]).values
+        counts = {
+            "questions": len(rollouts),
+            "finished_rollouts": sum(rollouts["finished"].to_pylist()),
+            "steps": len(kl),
+            "nonfinite_steps": int((~np.isfinite(kl)).sum()),
+            "kept_steps": len(labels),
+            "single_token_labels": int((Ragged.of(labels["token_ids"]).lengths == 1).sum()),
+            "halved_batches": 0,
+        }
+        return Commit({"rollouts": rollouts, "steps": labels}, counts)
+
+    def note(self, counts: Mapping[str, int]) -> str:
+        """Kept steps so far; raises where too many are not finite."""
+        check_finite(counts)
+        return f"{counts['kept_steps']} steps kept"
+
+    def score(self, prompts: Sequence[list[int]], generation: Generation) -> Scores:
+        """Both models on identical prefixes, then the contrast in row chunks.
+
+        The amateur takes one teacher-forced pass over the texts. So does the expert, unless the engine kept the states
+        that chose the tokens.
+        """
+        responses = generation.responses
+        expert = generation.states or response_states(self.pair.expert, prompts, responses)
+        amateur = response_states(self.pair.amateur, prompts, responses)
+        device = expert.hidden.device
+        tokens = [token for response in responses for token in response]
+        taken = torch.tensor(tokens, dtype=torch.long, device=device)
+        width = len(self.pair.vocabulary.token_ids)
+        chunks = []
+        # The LM head is fastest on large chunks, the contrast on chunks that fit the processor's cache.
+        for head_chunk in row_chunks(len(taken), width, device, for_head=True):
+            expert_logits, amateur_logits = expert.logits(head_chunk), amateur.logits(head_chunk).to(device)
+            for chunk in row_chunks(head_chunk.stop - head_chunk.start, width, device):
+                rows = slice(head_chunk.start + chunk.start, head_chunk.start + chunk.stop)
+                chunks.append(self._contrast(expert_logits[chunk], amateur_logits[chunk], taken[rows], rows.start))
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    @torch.inference_mode()
+    def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor, taken: Tensor, first: int) -> Scores:
+        """Eq 2–6 for some response tokens; `first` is the index of the first one."""
+        vocabulary, config = self.pair.vocabulary, self._config
+        log_expert, log_amateur = vocabulary.log_softmax(expert_logits), vocabulary.log_softmax(amateur_logits)
+        kl = contrast.kl_divergence(log_expert, log_amateur)
+        beta = config.divergence_beta
+        kept = contrast.select_steps(kl, -torch.inf if beta is None else beta) & kl.isfinite()
+        kept &= vocabulary.holds(taken)
+        # Once: the host waits for the device wherever a mask becomes rows.
+        kept_rows = kept.nonzero()[:, 0]
+        count = min(config.top_tokens, log_expert.shape[1])
+        expert_top, amateur_top = log_expert.topk(count), log_amateur.topk(count)
+        return {
+            "kl": kl,
+            "expert_entropy": contrast.entropy(log_expert),
+            "amateur_entropy": contrast.entropy(log_amateur),
+            "expert_logprob": vocabulary.log_of(log_expert, taken),
+            "amateur_logprob": vocabulary.log_of(log_amateur, taken),
+            "expert_top_ids": vocabulary.ids_of(expert_top.indices),
+            "expert_top_logprobs": expert_top.values,
+            "amateur_top_ids": vocabulary.ids_of(amateur_top.indices),
+            "amateur_top_logprobs": amateur_top.values,
+            "kept_rows": kept_rows + first,
+            **_labels(log_expert[kept_rows], log_amateur[kept_rows], config.plausibility_alpha, vocabulary),
+        }
+
+    def _shard(
+        self, batch: Sequence[Prompted], responses: Sequence[list[int]], finished: list[bool], scores: Scores
+    ) -> Shard:
+        columns = {name: values.cpu().numpy() for name, values in scores.items()}
+        lengths = [len(response) for response in responses]
+        rollouts = folder.table_of(
+            folder.Rollout,
+            {
+                "question_id": [item.problem.id for item in batch],
+                "question": [item.problem.question for item in batch],
+                "prompt_ids": [item.prompt_ids for item in batch],
+                "response_ids": list(responses),
+                "finished": finished,
+                **{name: Ragged.of_lengths(columns[name], lengths) for name in (*PER_STEP, *PER_TOP)},
+            },
+        )
+        starts = np.cumsum([0, *lengths])
+        rollout_of = np.searchsorted(starts[1:], columns["kept_rows"], side="right")
+        labels = folder.table_of(
+            folder.Label,
+            {
+                "question_id": rollouts["question_id"].take(pa.array(rollout_of)).combine_chunks(),
+                "position": columns["kept_rows"] - starts[rollout_of],
+                **{name: Ragged.of_lengths(columns[name], columns["label_sizes"]) for name in PER_LABEL},
+            },
+        )
+        return Shard(rollouts, labels)
+
+
+def _labels(log_expert: Tensor, log_amateur: Tensor, alpha: float, vocabulary: SharedVocabulary) -> Scores:
+    """Eq 4–6 for kept rows, [S, V] each."""
+    plausible = contrast.plausible_tokens(log_expert, alpha)
+    sizes = plausible.sum(1)
+    # Plausible tokens are among the K most probable ones: only those columns are kept, in the order of their ids.
+    columns = log_expert.topk(int(sizes.max()) if len(sizes) else 0).indices.sort(1).values
+    log_expert, log_amateur, plausible = (every.gather(1, columns) for every in (log_expert, log_amateur, plausible))
+    weights = contrast.contrastive_labels(log_expert, log_amateur, plausible)
+    chosen = plausible.nonzero(as_tuple=True)
+    return {
+        "label_sizes": sizes,
+        "token_ids": vocabulary.ids_of(columns)[chosen],
+        "weights": weights[chosen],
+        "expert_logprobs": log_expert[chosen],
+        "amateur_logprobs": log_amateur[chosen],
+    }
+
+
+def check_finite(counts: Mapping[str, int]) -> None:
+    """Refuse samples of which too many steps are not finite.
+
+    Raises:
+        TooManyNonfinite: a distribution of more than 1 % of the steps holds NaN or infinity.
+    """
+    if counts.get("nonfinite_steps", 0) > LARGEST_NONFINITE_SHARE * counts.get("steps", 0):
+        raise TooManyNonfinite(
+            f"{counts['nonfinite_steps']} of {counts['steps']} steps have NaN or infinite logits; "
+            "the models do not work in this precision. Try --dtype float32"
+        )
