@@ -5,13 +5,12 @@ import json
 import shutil
 import weakref
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.config import PairConfig, SampleConfig
 from lightreasoner.errors import DataError, DiskFull, ModelError, RunMismatch
@@ -21,7 +20,6 @@ from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.inference.scoring import Head
-from lightreasoner.miniature import model_path
 from lightreasoner.models.loading import FoundPair, find_pair, load_tokenizer
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.stage import StageFolder, read_stage
@@ -29,23 +27,28 @@ from lightreasoner.samples import responses, sampler
 from lightreasoner.samples.responses import STATES, states_of, states_table
 from lightreasoner.samples.sampling import sample
 
-COMMON: dict[str, Any] = {"dataset": "arithmetic", "max_questions": 24, "max_new_tokens": 12, "batch_size": 8}
+MACHINE = {"device": "cpu", "dtype": "float32"}
+COMMON: dict[str, Any] = {**MACHINE, "dataset": "arithmetic", "max_questions": 9, "max_new_tokens": 6, "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def done(random_expert: Path, random_amateur: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleConfig:
+    """Samples of both models together, to compare with."""
+    out = tmp_path_factory.mktemp("together") / "run"
+    config = SampleConfig(
+        expert=str(random_expert), amateur=str(random_amateur), out=out, residency="together", **COMMON
+    )
+    sample(config)
+    return config
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> SampleConfig:
-    return SampleConfig(
-        expert="miniature/expert", amateur="miniature/base", out=tmp_path / "together", dtype="float32", **COMMON
-    )
+def config(done: SampleConfig, tmp_path: Path) -> SampleConfig:
+    return done.model_copy(update={"out": tmp_path / "together"})
 
 
 def sequential(config: SampleConfig, name: str = "sequential", **changes: Any) -> SampleConfig:
     return config.model_copy(update={"residency": "sequential", "out": config.out.with_name(name), **changes})
-
-
-def tables(config: SampleConfig) -> list[pa.Table]:
-    _, stage = read_stage(config.out / "sample")
-    return [*stage.tables("rollouts"), *stage.tables("steps")]
 
 
 def assert_same_bits(first: SampleConfig, second: SampleConfig) -> None:
@@ -58,10 +61,10 @@ def assert_same_bits(first: SampleConfig, second: SampleConfig) -> None:
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> str:
-    """The base miniature, with another token at one id."""
+def foreign(random_amateur: Path, tmp_path: Path) -> str:
+    """The amateur, with another token at one id."""
     folder = tmp_path / "foreign"
-    shutil.copytree(model_path("base"), folder)
+    shutil.copytree(random_amateur, folder)
     content = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(content.replace("<|im_end|>", "<|other|>"))
     return str(folder)
@@ -103,9 +106,7 @@ def test_an_engine_that_keeps_no_states_gives_the_same_bits(
 
 def test_responses_of_another_process_are_read_by_the_expert(config: SampleConfig) -> None:
     """An engine outside gives token ids alone; stored without states, they give the samples of its token ids."""
-    sample(config)
     asked: list[int] = []
-    generate = PackedEngine.generate
 
     class Outside:
         def generate(self, prompts: Sequence[list[int]], decoding: Decoding) -> Generation:
@@ -114,13 +115,10 @@ def test_responses_of_another_process_are_read_by_the_expert(config: SampleConfi
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(responses, "ExpertEngine", lambda pair, tokenizer: Outside())
-        for other in (
-            sequential(config, "outside", divergence_beta=None),
-            sequential(config, "pair", divergence_beta=None, residency="together"),
-        ):
-            sample(other)
-    assert generate is PackedEngine.generate
-    assert asked == [8] * 6
+        every_step = {"divergence_beta": None}
+        sample(sequential(config, "outside", **every_step))
+        sample(sequential(config, "pair", **every_step, residency="together"))
+    assert asked == [3] * 6
     assert_same_bits(sequential(config, "outside"), sequential(config, "pair"))
 
 
@@ -152,15 +150,10 @@ def test_the_expert_is_gone_before_the_amateur_is_loaded(config: SampleConfig, m
     monkeypatch.setattr(FoundPair, "load_one", watched)
     sample(sequential(config))
     assert alive == [0, 0]
-    bodies.clear()
-    alive.clear()
-    sample(config)
-    assert alive == [0, 1]
 
 
 def test_a_head_gives_the_logits_of_its_model_without_it(random_expert: Path, random_amateur: Path) -> None:
-    machine = {"dtype": "float32", "device": "cpu"}
-    found = find_pair(PairConfig(expert=str(random_expert), amateur=str(random_amateur), **machine))
+    found = find_pair(PairConfig(expert=str(random_expert), amateur=str(random_amateur), dtype="float32", device="cpu"))
     pair = LazyPair(found, load_tokenizer(found.expert), load_tokenizer(found.amateur))
     hidden = torch.randn(3, 32)
     expected = Head.of(pair.expert)(hidden)
@@ -180,12 +173,11 @@ class Stop(Exception):
     """Stands for a crash."""
 
 
-@pytest.mark.parametrize("place", [("expert", 2), ("sampling", 1), ("sampling", 3)])
-@pytest.mark.parametrize("then", ["sequential", "auto", "together"])
+@pytest.mark.parametrize("place", [("expert", 1), ("sampling", 2)])
+@pytest.mark.parametrize("then", ["auto", "together"])
 def test_a_run_that_stopped_in_either_phase_goes_on(
-    config: SampleConfig, place: tuple[str, int], then: Any, monkeypatch: pytest.MonkeyPatch
+    config: SampleConfig, done: SampleConfig, place: tuple[str, int], then: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample(config)
     cut = sequential(config, f"{place[0]}{place[1]}{then}")
     with monkeypatch.context() as patched:
         stop_at(patched, *place)
@@ -195,9 +187,9 @@ def test_a_run_that_stopped_in_either_phase_goes_on(
     generate = PackedEngine.generate
     monkeypatch.setattr(PackedEngine, "generate", lambda *given: asked.append(1) or generate(*given))
     sample(cut.model_copy(update={"residency": then}))
-    assert_same_bits(config, cut)
+    assert_same_bits(done, cut)
     if then != "together":  # responses that are there are not made again
-        assert len(asked) == (1 if place[0] == "expert" else 0)
+        assert len(asked) == (2 if place[0] == "expert" else 0)
 
 
 def stop_at(patched: pytest.MonkeyPatch, phase: str, batches: int) -> None:
@@ -215,20 +207,20 @@ def stop_at(patched: pytest.MonkeyPatch, phase: str, batches: int) -> None:
 
 
 def test_a_run_that_began_together_goes_on_one_after_the_other(
-    config: SampleConfig, monkeypatch: pytest.MonkeyPatch
+    config: SampleConfig, done: SampleConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample(config)
     cut = sequential(config)
     with monkeypatch.context() as patched:
         stop_at(patched, "sampling", 1)
         with pytest.raises(Stop):
             sample(cut.model_copy(update={"residency": "together"}))
     sample(cut)
-    assert_same_bits(config, cut)
+    assert_same_bits(done, cut)
 
 
-def test_a_damaged_shard_of_states_is_made_again(config: SampleConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample(config)
+def test_a_damaged_shard_of_states_is_made_again(
+    config: SampleConfig, done: SampleConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cut = sequential(config)
     with monkeypatch.context() as patched:
         stop_at(patched, "sampling", 1)
@@ -237,7 +229,7 @@ def test_a_damaged_shard_of_states_is_made_again(config: SampleConfig, monkeypat
     for shard in (cut.out / STATES).glob("states-*.parquet"):
         shard.write_bytes(shard.read_bytes()[:-9])
     sample(cut)
-    assert_same_bits(config, cut)
+    assert_same_bits(done, cut)
 
 
 def test_states_left_by_a_stop_after_the_result_are_removed(
@@ -254,43 +246,39 @@ def test_states_left_by_a_stop_after_the_result_are_removed(
 
 
 def test_memory_that_runs_out_halves_the_batches_of_the_expert(
-    config: SampleConfig, monkeypatch: pytest.MonkeyPatch
+    config: SampleConfig, done: SampleConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate = PackedEngine.generate
 
     def greedy_for_memory(self: PackedEngine, prompts: Sequence[list[int]], decoding: Decoding) -> Generation:
-        if len(prompts) > 4:
+        if len(prompts) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
         return generate(self, prompts, decoding)
 
-    sample(config)
     monkeypatch.setattr(PackedEngine, "generate", greedy_for_memory)
     sample(sequential(config))
-    rows = [
-        sorted(
-            row["question_id"] + str(row["response_ids"])
-            for table in tables(each)
-            for row in table.to_pylist()
-            if "kl" in row
-        )
-        for each in (config, sequential(config))
-    ]
-    assert rows[0] == rows[1]
+    for before, after in zip(rollouts(done), rollouts(sequential(config)), strict=True):
+        assert before["response_ids"] == after["response_ids"]
+        assert before["kl"] == pytest.approx(after["kl"], abs=1e-5)
+
+
+def rollouts(config: SampleConfig) -> list[dict[str, Any]]:
+    _, stage = read_stage(config.out / "sample")
+    return [row for table in stage.tables("rollouts") for row in table.to_pylist()]
 
 
 # --- Other settings ---
 
 
 def test_a_refused_sample_lends_its_states_to_another_beta(
-    config: SampleConfig, monkeypatch: pytest.MonkeyPatch
+    config: SampleConfig, done: SampleConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample(config)
     high = sequential(config, divergence_beta=90.0)
     with pytest.raises(DataError, match="exceeds β = 90"):
         sample(high)
     monkeypatch.setattr(PackedEngine, "generate", None)  # the expert need not answer again
     sample(sequential(config))
-    assert_same_bits(config, sequential(config))
+    assert_same_bits(done, sequential(config))
 
 
 def test_a_refused_sample_leaves_the_folder_to_another_prompt(config: SampleConfig) -> None:
@@ -306,8 +294,8 @@ def test_states_of_other_settings_are_refused(config: SampleConfig, monkeypatch:
         stop_at(patched, "expert", 1)
         with pytest.raises(Stop):
             sample(sequential(config))
-    with pytest.raises(RunMismatch, match="max_new_tokens: 12 there, 13 now"):
-        sample(sequential(config, max_new_tokens=13))
+    with pytest.raises(RunMismatch, match="max_new_tokens: 6 there, 7 now"):
+        sample(sequential(config, max_new_tokens=7))
 
 
 def test_too_many_distributions_without_numbers_stop_the_second_phase(
@@ -338,7 +326,7 @@ def test_auto_loads_one_after_the_other_what_does_not_fit_together(
     pair = LazyPair(found, load_tokenizer(found.expert), load_tokenizer(found.amateur))
     memory, ledger = pair.memory, config.out / STATES / "ledger.jsonl"
     assert memory.sequential < memory.together
-    assert memory.together - memory.sequential == pytest.approx(1.1 * (memory.amateur - 0), rel=0.5)
+    assert memory.sequential >= max(memory.expert, memory.amateur + memory.head)
     said = free_is(monkeypatch, lambda device: memory.together)
     assert pair.residency("auto", ledger) == "together"
     assert said == []
@@ -363,34 +351,34 @@ def test_a_pass_that_was_begun_goes_on_whatever_is_free(config: SampleConfig, tm
 def test_a_disk_too_small_for_the_states_is_refused_with_the_figures(
     config: SampleConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(config.out.parent)._replace(free=70_000)
+    usage = shutil.disk_usage(config.out.parent)._replace(free=5_000)
     monkeypatch.setattr(responses.shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(FoundPair, "load_one", None)  # found before a model is loaded
-    with pytest.raises(DiskFull, match=r"24 responses of up to 12 tokens take up to .* and 70.* kB are free"):
+    with pytest.raises(DiskFull, match=r"9 responses of up to 6 tokens take up to 7 kB in .* and 5 kB are free"):
         sample(sequential(config))
 
 
-def test_how_a_run_uses_memory_is_no_part_of_what_it_is(config: SampleConfig) -> None:
-    sample(config)
-    before = json.loads((config.out / "sample/manifest.json").read_text())["fingerprint"]
-    assert "residency" not in before
-    assert sample(config.model_copy(update={"residency": "sequential"}))["kept_steps"]
+def test_how_a_run_uses_memory_is_no_part_of_what_it_is(done: SampleConfig) -> None:
+    fingerprint = json.loads((done.out / "sample/manifest.json").read_text())["fingerprint"]
+    assert "residency" not in fingerprint
+    assert sample(done.model_copy(update={"residency": "sequential"}))["kept_steps"]
 
 
 def test_a_date_in_the_prompt_stays_when_the_first_phase_is_resumed(
-    config: SampleConfig, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: SampleConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Earlier":
+            return cls(2020, 2, 3, tzinfo=tz)
+
     template = tmp_path / "dated.jinja"
-    template.write_text("{{ strftime_now('%Y-%m-%dT%H:%M:%S') }} {{ messages[-1]['content'] }}")
+    template.write_text("{{ strftime_now('%Y-%m-%d') }} {{ messages[-1]['content'] }}")
     dated = sequential(config, chat_template=template)
     with monkeypatch.context() as patched:
+        patched.setattr("lightreasoner.runs.manifest.datetime", Earlier)
         stop_at(patched, "expert", 1)
         with pytest.raises(Stop):
             sample(dated)
-    asked_at = json.loads((dated.out / STATES / "manifest.json").read_text())["asked_at"]
-    monkeypatch.setattr(
-        "lightreasoner.runs.manifest.datetime",
-        type("Later", (), {"fromisoformat": staticmethod(__import__("datetime").datetime.fromisoformat)}),
-    )
     sample(dated)
-    assert json.loads((dated.out / "sample/manifest.json").read_text())["asked_at"] == asked_at
+    assert json.loads((dated.out / "sample/manifest.json").read_text())["asked_at"].startswith("2020-02-03")
