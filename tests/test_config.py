@@ -263,6 +263,7 @@ EVERYTHING: dict[str, Any] = {
         "batch_size": 17,
         "residency": "sequential",
     },
+    "workers": 45,
     "finetune": {
         "steps": 21,
         "labels_per_step": 24,
@@ -323,8 +324,9 @@ def test_the_example_of_everything_sets_every_field_away_from_its_default() -> N
 
 def test_the_sample_stage_carries_every_field_of_the_run() -> None:
     config = everything().for_sample()
-    assert defaults_of(config) == []
+    assert defaults_of(config) == ["join"], "a run is started, not joined"
     assert config.model_dump() == {
+        "join": False,
         **{name: value for name, value in everything().model_dump().items() if name in SampleConfig.model_fields},
         **everything().sample.model_dump(),
     }
@@ -351,8 +353,8 @@ def test_the_merge_stage_carries_every_field_and_writes_beside_the_adapter() -> 
 
 def test_the_evaluate_stage_carries_every_field_for_the_model_that_it_is_given() -> None:
     config = everything().for_evaluate("other/model", "rev-o", "other")
-    of_one_evaluation = {"contrast_with", "contrast_with_revision", "contrast_alpha", "adapter"}
-    assert set(defaults_of(config)) == of_one_evaluation, "a run evaluates one whole model"
+    of_one_evaluation = {"contrast_with", "contrast_with_revision", "contrast_alpha", "adapter", "join"}
+    assert set(defaults_of(config)) == of_one_evaluation, "a run is started, and evaluates one whole model"
     assert (config.model, config.model_revision) == ("other/model", "rev-o")
     assert config.out == Path("runs/all/evaluate/other")
     assert (config.cue, config.chat_template, config.data_dir) == ("Think.", Path("template.jinja"), Path("the/data"))

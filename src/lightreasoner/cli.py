@@ -207,7 +207,7 @@ def _check_run(config: cfg.RunConfig) -> None:
 def _refuse_if_held(config: Config) -> None:
     """Refuse a folder in use before the import of torch, which takes seconds."""
     folder: Path | None = getattr(config, "out", None)
-    if folder is not None:
+    if folder is not None and not getattr(config, "join", False):
         from lightreasoner.runs.locks import refuse_if_held
 
         refuse_if_held(folder.parent if isinstance(config, cfg.MergeConfig) else folder)

@@ -144,6 +144,21 @@ class EngineSettings(MachineSettings):
         return {name: value for name, value in found.items() if (name, value) != ("engine", "own")}
 
 
+class WorkerSettings(Config):
+    """Processes that share the work of a stage."""
+
+    workers: Speed[Count | Literal["auto"]] = 1
+    """Processes that sample and answer together in one run folder. auto: one a GPU; on a CPU by cores and memory."""
+
+
+class JoinSettings(WorkerSettings):
+    """Workers, also those that another process did not start."""
+
+    join: Place[bool] = False
+    """Help the process that works on this run folder, also from another machine on a shared file system. It must have
+    been started with --workers 2 or more, or auto."""
+
+
 class SampleSettings(Config):
     """Stage 1: rollouts, and the steps and labels that are kept."""
 
@@ -325,7 +340,7 @@ class PairConfig(MachineSettings, PairSettings):
     """Two models and where they run."""
 
 
-class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, EngineSettings, PairConfig):
+class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, EngineSettings, JoinSettings, PairConfig):
     """`lightr sample`."""
 
     out: Place[Path]
@@ -356,7 +371,7 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
     """Seed of the LoRA weights, dropout and the order of labels."""
 
 
-class BaselineConfig(EngineSettings, PromptSettings, ProblemSettings, ModelSettings):
+class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettings, ModelSettings):
     """`lightr baseline`."""
 
     kind: Decides[BaselineKind]
@@ -390,7 +405,7 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, EngineSettings, PromptSettings, ModelSettings):
+class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, ModelSettings):
     """`lightr evaluate`."""
 
     adapter: Input[Path | None] = None
@@ -430,7 +445,7 @@ class InspectConfig(SampleSettings, PromptSettings, PairConfig):
     """Seed of sampling with a temperature."""
 
 
-class RunConfig(PromptSettings, ProblemSettings, EngineSettings, PairConfig):
+class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
     """`lightr run`, and the form of a recipe."""
 
     out: Place[Path] = Path("runs/default")

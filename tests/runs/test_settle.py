@@ -10,7 +10,8 @@ import pytest
 
 from lightreasoner.errors import Interrupted, ModelError
 from lightreasoner.inference.memory import ModelWork
-from lightreasoner.runs.stage import Commit, StageFolder, Work, open_stage, settle
+from lightreasoner.runs.stage import StageFolder, open_stage, settle
+from lightreasoner.runs.work import Commit, Work
 
 
 class Lengths(Work[str, int]):

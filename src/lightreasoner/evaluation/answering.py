@@ -20,7 +20,7 @@ from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.eta import Load
 from lightreasoner.runs.records import Answer, Problem
-from lightreasoner.runs.stage import Commit
+from lightreasoner.runs.work import Commit
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from lightreasoner.models.loading import context_length
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.eta import Load
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
-from lightreasoner.runs.stage import Commit, StageFolder
+from lightreasoner.runs.stage import StageFolder
+from lightreasoner.runs.work import Commit
 
 DELIMITER = " "  # between context and choice
 

@@ -12,8 +12,11 @@ fingerprint of a stage holds model and items, and under `how`, by subject, the s
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +27,15 @@ from lightreasoner.errors import ConfigError, RunMismatch
 from lightreasoner.evaluation.answering import Answering, ModelUnderTest
 from lightreasoner.evaluation.choices import Scoring, summarise_choices
 from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
-from lightreasoner.models.loading import dtype_name, load_generation_config, load_tokenizer
+from lightreasoner.inference.memory import worker_devices
+from lightreasoner.models.loading import dtype_name, load_generation_config, load_tokenizer, weight_bytes
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
 from lightreasoner.runs.files import file_hash
-from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.records import ADAPTER_FILES, ChoiceProblem, Problem
-from lightreasoner.runs.stage import open_stage, settle
+from lightreasoner.runs.sharing import Joined, Sharing, run_shared
+from lightreasoner.runs.stage import StageFolder, open_stage, settle
 
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
 
@@ -45,27 +49,54 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; committed answers are kept.
     """
+    return run_shared(config, "evaluation.evaluate:evaluate", _evaluate, partial(_devices, config))
+
+
+def _evaluate(config: EvaluateConfig, sharing: Sharing) -> dict[str, Any]:
     benchmarks = read_items(config)
     source = find_model(config.model, config.model_revision)
+    kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
+    asked = [
+        (benchmark, items, kind)
+        for benchmark, items in benchmarks
+        for kind in (kinds if isinstance(benchmark, Benchmark) else (LIKELIHOOD,))
+    ]
+    config = sharing.with_precision(config, _stage_of(*asked[0]))
     adapter = None
     if config.adapter is not None:
         from lightreasoner.models.adapters import usable_adapter  # PEFT takes a second to import
 
         adapter = usable_adapter(config.adapter, config.model, source)
     under_test = ModelUnderTest(config, source, load_tokenizer(source, config), adapter)
-    evaluator = _Evaluator(config, under_test, adapter)
-    kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
-    results = {}
-    with closing(under_test.served):
-        for benchmark, items in benchmarks:
-            name = benchmark.name
-            if isinstance(benchmark, OwnBenchmark):
-                say(benchmark.note)
-            if isinstance(benchmark, Benchmark):
-                results.update({f"{kind}/{name}": evaluator.answer_and_judge(benchmark, items, kind) for kind in kinds})
-            else:
-                results[f"{LIKELIHOOD}/{name}"] = evaluator.score_choices(benchmark, items)
-    return results
+    evaluator = _Evaluator(config, under_test, adapter, sharing)
+    for benchmark, _ in benchmarks:
+        if isinstance(benchmark, OwnBenchmark):
+            say(benchmark.note)
+    with ExitStack() as stack:
+        # All are opened before the first is worked on: workers go on to the next while this process judges.
+        stack.enter_context(closing(under_test.served))
+        tasks = [stack.enter_context(evaluator.open(*one)) for one in asked]
+        for task in tasks:
+            task.stage.stop_clock()
+        if isinstance(sharing, Joined):
+            for sharing.linger in (False, True):
+                for task in tasks:
+                    task.settle()
+            return {}
+        return {task.name: task.result() for task in tasks}
+
+
+def _devices(config: EvaluateConfig) -> list[str]:
+    """The device of each worker."""
+    sources = [find_model(config.model, config.model_revision)]
+    if config.contrast_with is not None:
+        sources.append(find_model(config.contrast_with, config.contrast_with_revision))
+    return worker_devices(config, config, weight_bytes(sources, config))
+
+
+def _stage_of(benchmark: Benchmark | ChoiceBenchmark, items: Sequence[Any], kind: str) -> str:
+    """Folder of the answers to a benchmark."""
+    return f"{kind}/{benchmark.name}/{'answers' if isinstance(benchmark, Benchmark) else 'choices'}"
 
 
 @busy("reading the benchmarks")
@@ -83,10 +114,40 @@ def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark
     return [(benchmark, benchmark.items(config.max_items, config.data_dir)) for benchmark in benchmarks]
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One benchmark, and the open stage of its answers.
+
+    Attributes:
+        name: its folder in `config.out`, such as `chat/gsm8k`.
+        answer: settles the stage.
+        figures: judges its answers and finishes it.
+    """
+
+    name: str
+    stage: StageFolder
+    answer: Callable[[], None]
+    figures: Callable[[], dict[str, Any]]
+
+    def settle(self) -> None:
+        """Answer what is not answered."""
+        if self.stage.result is None:
+            self.answer()
+
+    def result(self) -> dict[str, Any]:
+        """The figures, made or from an earlier run."""
+        self.stage.start_clock()
+        self.settle()
+        return self.figures()
+
+
 class _Evaluator:
-    def __init__(self, config: EvaluateConfig, under_test: ModelUnderTest, adapter: Path | None) -> None:
+    def __init__(
+        self, config: EvaluateConfig, under_test: ModelUnderTest, adapter: Path | None, sharing: Sharing
+    ) -> None:
         self._config = config
         self._under_test = under_test
+        self._sharing = sharing
         files = under_test.source.files()
         self._model = {"model": config.model, "model_sha256": content_hash(files), "model_files": files}
         if adapter is not None:
@@ -94,10 +155,23 @@ class _Evaluator:
         self._generation_config = load_generation_config(under_test.source)
         amateur = config.contrast_with and find_model(config.contrast_with, config.contrast_with_revision)
         self._dtype = dtype_name(config, under_test.source, *([amateur] if amateur else []))
+        self._now = datetime.now()
 
-    def answer_and_judge(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> dict[str, Any]:
+    @contextmanager
+    def open(self, benchmark: Benchmark | ChoiceBenchmark, items: Sequence[Any], kind: str) -> Iterator[_Task]:
+        """Open the answers to a benchmark."""
+        if isinstance(benchmark, ChoiceBenchmark):
+            with self._open_choices(benchmark, items) as task:
+                yield task
+        else:
+            with self._open_answers(benchmark, items, "plain" if kind == "plain" else "chat") as task:
+                yield task
+
+    @contextmanager
+    def _open_answers(self, benchmark: Benchmark, items: Sequence[Problem], kind: PromptKind) -> Iterator[_Task]:
         config, name = self._config, benchmark.name
-        asked_at = prompts_time(config.out, f"{kind}/{name}/answers")
+        folder = _stage_of(benchmark, items, kind)
+        asked_at = self._sharing.prompts_time(config.out, folder, self._now)
         template = PromptTemplate(
             self._under_test.tokenizer,
             config.cue,
@@ -122,29 +196,43 @@ class _Evaluator:
         record = None
         if isinstance(benchmark, OwnBenchmark):
             record = benchmark.record
-            self._refuse_changed(benchmark, f"{kind}/{name}/answers")
-        with open_stage(config.out, f"{kind}/{name}/answers", answered, say, record, asked_at) as answers:
-            if answers.result is None:
+            self._refuse_changed(benchmark, folder)
+        with open_stage(config.out, folder, answered, say, record, asked_at, self._sharing) as answers:
+
+            def answer() -> None:
                 answering = Answering(self._under_test, config, name, template, stops)
                 size = answering.questions * config.samples_per_problem
                 settle(answers, answering.ask(items), size, answering, total=len(items))
-                answers.finish({"items": len(items)})
-            judged = {"answers": answers.digest, "how": {"judge": judge_identity(config, benchmark)}}
-            with open_stage(config.out, f"{kind}/{name}/{config.judge}", judged, say) as verdicts:
-                if verdicts.result is not None:
-                    return verdicts.result
-                judge_all(config, answers, verdicts, benchmark)
-                figures = summarise(benchmark, answers, verdicts, config.samples_per_problem)
-                return verdicts.finish({**figures, "items_known": self._known(benchmark, items)})
 
-    def score_choices(self, benchmark: ChoiceBenchmark, items: Sequence[ChoiceProblem]) -> dict[str, Any]:
+            def judge() -> dict[str, Any]:
+                if answers.result is None:
+                    answers.finish({"items": len(items)})
+                judged = {"answers": answers.digest, "how": {"judge": judge_identity(config, benchmark)}}
+                with open_stage(config.out, f"{kind}/{name}/{config.judge}", judged, say) as verdicts:
+                    if verdicts.result is not None:
+                        return verdicts.result
+                    judge_all(config, answers, verdicts, benchmark)
+                    figures = summarise(benchmark, answers, verdicts, config.samples_per_problem)
+                    return verdicts.finish({**figures, "items_known": self._known(benchmark, items)})
+
+            yield _Task(f"{kind}/{name}", answers, answer, judge)
+
+    @contextmanager
+    def _open_choices(self, benchmark: ChoiceBenchmark, items: Sequence[ChoiceProblem]) -> Iterator[_Task]:
         config, name = self._config, benchmark.name
-        with open_stage(config.out, f"{LIKELIHOOD}/{name}/choices", self._identity(name, items), say) as stage:
-            if stage.result is not None:
-                return stage.result
-            scoring = Scoring(self._under_test, f"{config.model} on {name}")
-            settle(stage, items, config.answer_batch_size or BATCH_SIZES["own"], scoring, total=len(items))
-            return stage.finish({**summarise_choices(name, stage), "items_known": self._known(benchmark, items)})
+        folder, identity = _stage_of(benchmark, items, LIKELIHOOD), self._identity(name, items)
+        with open_stage(config.out, folder, identity, say, sharing=self._sharing) as stage:
+
+            def answer() -> None:
+                scoring = Scoring(self._under_test, f"{config.model} on {name}")
+                settle(stage, items, config.answer_batch_size or BATCH_SIZES["own"], scoring, total=len(items))
+
+            def finish() -> dict[str, Any]:
+                if stage.result is not None:
+                    return stage.result
+                return stage.finish({**summarise_choices(name, stage), "items_known": self._known(benchmark, items)})
+
+            yield _Task(f"{LIKELIHOOD}/{name}", stage, answer, finish)
 
     def _refuse_changed(self, benchmark: OwnBenchmark, stage: str) -> None:
         """Refuse to mix the answers to two states of a file."""

@@ -12,7 +12,8 @@ from lightreasoner.evaluation.statistics import majority, mean_interval, pass_at
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
 from lightreasoner.runs.records import Answer, JudgedAnswer
-from lightreasoner.runs.stage import Commit, StageFolder, Work, settle
+from lightreasoner.runs.stage import StageFolder, settle
+from lightreasoner.runs.work import Commit, Work
 
 CHUNK = 500  # answers per commit
 # Raised when a judge changes any decision, so that old and new verdicts are not mixed.

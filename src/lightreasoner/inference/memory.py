@@ -10,13 +10,17 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 
+from lightreasoner.config import MachineSettings, WorkerSettings
 from lightreasoner.errors import ModelError
+from lightreasoner.models.loading import pick_device
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.stage import Item, Result, Work
+from lightreasoner.runs.work import Item, Result, Work
+from lightreasoner.runs.workers import cores
 
 MEMORY_SHARE = 0.5  # share of the free memory for the KV cache
 MOST_ROWS = {"cpu": 64}  # more rows hardly speed up a CPU's matrix products
 MOST_ROWS_ON_ACCELERATORS = 512
+CORES_PER_WORKER = 4  # of a CPU, where the number of workers is not given
 
 
 class ModelWork(Work[Item, Result]):
@@ -67,18 +71,39 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def fitting_rows(model: PreTrainedModel, tokens: int, reserved: int = 0) -> int:
+def fitting_rows(model: PreTrainedModel, tokens: int, reserved: int = 0, workers: int = 1) -> int:
     """Number of rows of `tokens` tokens to decode together: as many as fit in memory, up to the device's cap.
 
     Args:
         model: the model that decodes.
         tokens: tokens of a row.
         reserved: free bytes that something else will take.
+        workers: processes that share what is left of the device's memory.
     """
     device, free = model.device, free_memory(model.device) - reserved
     state, token = cache_bytes(model)
     row = max(1, state + tokens * token)
-    return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE // row)))
+    return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS_ON_ACCELERATORS), int(free * MEMORY_SHARE / workers // row)))
+
+
+def worker_devices(config: WorkerSettings, machine: MachineSettings, weights: int) -> list[str]:
+    """The device of each worker: the accelerators in turn, or the CPU, whose cores they share.
+
+    Args:
+        config: how many workers; with `auto` one an accelerator, or one for every four cores that finds memory.
+        machine: device and precision.
+        weights: bytes of the weights that each worker loads.
+    """
+    device = pick_device(machine.device)
+    count = torch.accelerator.device_count() if device.type == "cuda" and device.index is None else 1
+    devices = [f"{device.type}:{number}" for number in range(count)] if count > 1 else [str(device)]
+    if config.workers != "auto":
+        return [devices[number % len(devices)] for number in range(config.workers)]
+    if device.type == "cpu":
+        by_memory = int(psutil.virtual_memory().available * MEMORY_SHARE // max(weights, 1))
+        devices *= max(1, min(cores() // CORES_PER_WORKER, by_memory))
+    say(f"workers: {len(devices)} on {', '.join(dict.fromkeys(devices))}")
+    return devices
 
 
 @torch.inference_mode()

@@ -69,23 +69,25 @@ class LazyPair:
         clear_device_cache(garbage_collection=True)  # the modules of a model refer to one another
         return head
 
-    def residency(self, chosen: Residency, unfinished: Path) -> Literal["together", "sequential"]:
+    def residency(self, chosen: Residency, unfinished: Path, workers: int = 1) -> Literal["together", "sequential"]:
         """Whether both models are in memory together; says so in one line where the memory decides it.
 
         Args:
             chosen: the setting.
             unfinished: ledger of an expert's pass; where there is one, `auto` goes on with it.
+            workers: processes that share the memory of the device.
         """
         if chosen != "auto":
             return chosen
         if unfinished.exists():
             return "sequential"
-        free, memory = free_memory(pick_device(self._found.config.device)), self.memory
+        free, memory = free_memory(pick_device(self._found.config.device)) // workers, self.memory
         if memory.together <= free:
             return "together"
         say(
             f"expert and amateur do not fit together: they need about {size(memory.together)} (weights of "
-            f"{size(memory.expert)} and {size(memory.amateur)}), and {size(free)} of {memory.device} memory are free. "
+            f"{size(memory.expert)} and {size(memory.amateur)}), and {size(free)} of {memory.device} memory are free"
+            f"{' for each worker' if workers > 1 else ''}. "
             f"They are loaded one after the other (--residency sequential), which needs {size(memory.sequential)}"
         )
         return "sequential"

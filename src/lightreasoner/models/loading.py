@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -153,6 +153,12 @@ def _gguf_config(folder: Path, file: str, modified: int) -> PreTrainedConfig:
     """The configuration in a GGUF file, which takes seconds to read; `modified` is the time of its last change."""
     config: PreTrainedConfig = AutoConfig.from_pretrained(folder, gguf_file=file)
     return config
+
+
+def weight_bytes(sources: Sequence[ModelSource], machine: MachineSettings) -> int:
+    """Bytes that the weights of these models take in memory."""
+    count = sum(part.numel() for source in sources for part in empty_model(source, machine).parameters())
+    return count * pick_dtype(machine, *sources).itemsize
 
 
 def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> int | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 VARIABLE = "LIGHTREASONER_FAILPOINTS"
 
 POINTS = (
-    "before-shard", "after-shard", "in-ledger", "after-ledger", "in-batch",
+    "before-shard", "after-shard", "in-ledger", "after-ledger", "in-batch", "after-delivery",
     "in-checkpoint", "before-checkpoint-complete", "in-folder", "before-name",
 )  # fmt: skip
 ACTIONS = ("kill", "enospc", "memory", "hang")

@@ -17,19 +17,26 @@ def with_schema(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **fingerprint})))
 
 
-def prompts_time(run: Path, stage: str) -> str:
+def prompts_time(run: Path, stage: str, now: datetime | None = None) -> str:
     """The time that a chat template with a clock sees, ISO 8601: one for a run folder, so that dates stay as they were.
 
     A stage that has begun keeps its own time. A new one takes the earliest of its run folder, so that a model before
     and after training is asked with the same date; without any, it is now. An evaluation in `RUN/evaluate/` belongs to
     the run folder `RUN`.
+
+    Args:
+        run: run folder.
+        stage: name of its subfolder.
+        now: the time that counts as now.
     """
     if (own := _asked_at(run / stage)) is not None:
         return own
     root = run.parent.parent if run.parent.name == "evaluate" else run
     places = ("sample", "sample-states", "*/*/answers", "evaluate/*/*/*/answers")
     times = [time for place in places for folder in root.glob(place) if (time := _asked_at(folder)) is not None]
-    return min(times, key=datetime.fromisoformat, default=datetime.now().astimezone().isoformat(timespec="seconds"))
+    if times:
+        return min(times, key=datetime.fromisoformat)
+    return (now or datetime.now()).astimezone().isoformat(timespec="seconds")
 
 
 def _asked_at(folder: Path) -> str | None:
@@ -51,7 +58,7 @@ def claims(folder: Path) -> bool:
             return False
     ledger = folder / "ledger.jsonl"
     has_commit = ledger.exists() and b"\n" in ledger.read_bytes()
-    return has_commit or any(next(folder.glob(name), None) for name in ("checkpoint-*", "adapter"))
+    return has_commit or any(next(folder.glob(name), None) for name in ("checkpoint-*", "adapter", "deliveries/*.json"))
 
 
 def clear(folder: Path) -> None:
@@ -59,8 +66,9 @@ def clear(folder: Path) -> None:
     for pattern in ("ledger.jsonl", "log.json", "*.parquet"):
         for path in folder.glob(pattern):
             path.unlink()
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    for pattern in ("checkpoint-*", "leases", "deliveries"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ So may they after `StageFolder.release`: a stage that cannot end under its setti
                                   and the time that dates in its prompts were written at
         ledger.jsonl              the commits
         rollouts-00000.parquet    shards
+        leases/ deliveries/       while several workers share the stage, see `runs.leases`
         result.json               written last: the stage is finished
 """
 
@@ -24,14 +25,12 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,28 +38,30 @@ import pyarrow.parquet as pq
 from lightreasoner.errors import DiskFull, RunCorrupted, RunMismatch
 from lightreasoner.runs.differences import differences, keeping_precision
 from lightreasoner.runs.environment import environment, now
-from lightreasoner.runs.eta import Batch, Load
+from lightreasoner.runs.eta import Batch
 from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomically, write_json
+from lightreasoner.runs.leases import DELIVERIES, LEASES, deliver, delivered_files, deliveries
+from lightreasoner.runs.ledger import commit_of, line_of
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.manifest import claims, clear, manifest_of, read_manifest, with_schema
 from lightreasoner.runs.progress import progress
+from lightreasoner.runs.sharing import ALONE, Sharing
 from lightreasoner.runs.signals import stop_signals
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from lightreasoner.runs.work import Item, Result, Work, batches_of, run_batch
 
 
 class StageFolder:
     """The folder of one stage: its manifest, and what it has committed. Opened by `open_stage` and `read_stage`."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], sharing: Sharing = ALONE) -> None:
         self.path = path
         self.manifest = manifest
         self._ledger = path / "ledger.jsonl"
         self._entries: list[dict[str, Any]] = []
         self._finished: dict[str, Any] | None = None
-        self._since = time.perf_counter()  # time before it is in the ledger or the manifest
+        self._since: float | None = time.perf_counter()  # time before it is in the ledger or the manifest
+        self.sharing = sharing
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -79,8 +80,12 @@ class StageFolder:
 
     def keep_batch_size(self, size: int) -> None:
         """Write the size of the batches down, so that a resumed run forms the same ones."""
-        if size != self.batch_size:
-            self.manifest["batch_size"] = size
+        self.keep("batch_size", size)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Write down how this stage is worked on, in the manifest."""
+        if self.manifest.get(name) != value:
+            self.manifest[name] = value
             write_json(self.path / "manifest.json", self.manifest)
 
     @property
@@ -112,32 +117,94 @@ class StageFolder:
         self.manifest["seconds"] = round(self.manifest.get("seconds", 0.0) + self._lap(), 2)
         write_json(self.path / "manifest.json", self.manifest)
 
+    def stop_clock(self) -> None:
+        """Count no time until the next `start_clock`: another stage is worked on."""
+        self._since = None
+
+    def start_clock(self) -> None:
+        """Count the time from now on, if it was stopped."""
+        self._since = self._since or time.perf_counter()
+
     def _lap(self) -> float:
-        """Seconds since the last call, or since the stage was opened."""
+        """Seconds since the last call, or since the stage was opened; 0 while the clock is stopped."""
+        if self._since is None:
+            return 0.0
         before, self._since = self._since, time.perf_counter()
         return self._since - before
 
-    def commit(self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int]) -> None:
+    def commit(
+        self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int], place: int | None = None
+    ) -> None:
         """Settle these ids: write one shard per table, then the ledger line.
 
         Args:
             ids: items that are done with this commit.
-            tables: rows by kind, such as `rollouts`; the kind is the file name's stem.
+            tables: rows by kind, such as `rollouts`; the file name begins with the kind.
             counts: integers to add up over commits.
+            place: index of the first item among all items, which orders the rows; None: they come after all others.
         """
-        number = 1 + max((entry["shard"] for entry in self._entries), default=-1)
+        self._settle(ids, self._write(tables, f"{self._next_shard:05d}"), counts, place)
+
+    def deliver(
+        self, ids: list[str], tables: Mapping[str, pa.Table], counts: Mapping[str, int], place: int, worker: str
+    ) -> None:
+        """Like `commit`, for a worker: write the shards, and leave the ledger line to the owner of the run folder."""
+        delivery = {"place": place, "worker": worker, "of": self.settings_sha256, "ids": ids, "counts": dict(counts)}
+        deliver(self.path, {**delivery, "files": self._write(tables, f"{place:06d}-{worker}")})
+        fault_point("after-delivery")
+
+    def take_deliveries(self) -> list[list[str]]:
+        """Commit what workers delivered; returns the ids of each batch. Deliveries of settled items are dropped."""
+        taken = []
+        for path, delivery in deliveries(self.path):
+            files = delivery["files"] if delivery else {}
+            if delivery is not None and self._is_new(delivery):
+                self._settle(delivery["ids"], files, delivery["counts"], delivery["place"])
+                taken.append(delivery["ids"])
+            for name in files.keys() - self._committed_files:
+                (self.path / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        return taken
+
+    def _is_new(self, delivery: Mapping[str, Any]) -> bool:
+        """Whether a delivery is whole, made with these settings, and of items that are not settled."""
+        return (
+            delivery.get("of") == self.settings_sha256
+            and self.settled_ids.isdisjoint(delivery["ids"])
+            and all(self._is_intact(name, facts["sha256"]) for name, facts in delivery["files"].items())
+        )
+
+    @property
+    def settings_sha256(self) -> str:
+        """Hash of the fingerprint: what workers deliver counts only under the settings that it was made with."""
+        return hashlib.sha256(json.dumps(self.manifest["fingerprint"], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _next_shard(self) -> int:
+        return 1 + max((entry["shard"] for entry in self._entries), default=-1)
+
+    @property
+    def _committed_files(self) -> set[str]:
+        return {name for entry in self._entries for name in entry["files"]}
+
+    def _write(self, tables: Mapping[str, pa.Table], name: str) -> dict[str, dict[str, Any]]:
+        """Write one shard per table; returns rows and hash of each file."""
         files = {}
         for kind, table in tables.items():
-            path = self.path / f"{kind}-{number:05d}.parquet"
+            path = self.path / f"{kind}-{name}.parquet"
             content = _parquet(table)
             with naming_full_disk(path, len(content)):
                 fault_point("before-shard")
                 write_atomically(path, content)
             fault_point("after-shard")
             files[path.name] = {"rows": table.num_rows, "sha256": hashlib.sha256(content).hexdigest()}
-        entry = {"shard": number, "ids": ids, "files": files, "counts": dict(counts), "seconds": round(self._lap(), 2)}
-        entry["check"] = _check_of(entry)
-        self._append(json.dumps(entry).encode() + b"\n")
+        return files
+
+    def _settle(self, ids: list[str], files: Mapping[str, Any], counts: Mapping[str, int], place: int | None) -> None:
+        """Write a ledger line: the commit."""
+        entry = {"shard": self._next_shard, "ids": ids, "files": dict(files), "counts": dict(counts)}
+        entry |= {"seconds": round(self._lap(), 2)} | ({} if place is None else {"place": place})
+        self._append(line_of(entry))
         self._entries.append(entry)
         fault_point("after-ledger")
 
@@ -157,20 +224,26 @@ class StageFolder:
     def tables(
         self, kind: str, columns: list[str] | None = None, ids: Collection[str] | None = None
     ) -> Iterator[pa.Table]:
-        """The committed shards of one kind, in order of commit, with all columns or these.
+        """The committed shards of one kind, with all columns or these.
 
-        With `ids`, only shards of commits that settled one of these items.
+        They come in the order of their items, whoever made them when. Commits without a place (of a stream, or of an
+        older version) come in order of commit. With `ids`, only shards of commits that settled one of these items.
         """
-        for entry in self._entries:
+        for entry in sorted(self._entries, key=lambda entry: int(entry.get("place", -1))):
             if ids is not None and not any(item in ids for item in entry["ids"]):
                 continue
-            name = f"{kind}-{entry['shard']:05d}.parquet"
-            if name in entry["files"]:
-                yield pq.read_table(self.path / name, columns=columns)
+            for name in entry["files"]:
+                if name.partition("-")[0] == kind:
+                    yield pq.read_table(self.path / name, columns=columns)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Mark the stage as finished, with its result, which is given back; the last thing that a stage writes."""
         content: dict[str, Any] = json.loads(json.dumps(result))
+        for folder in (LEASES, DELIVERIES):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+        left = {*self.path.glob("*-*-*.parquet"), *self.path.glob(".*-*-*.parquet.tmp")}  # by workers that were killed
+        for path in left - {self.path / name for name in self._committed_files}:
+            path.unlink(missing_ok=True)
         self.keep_time()
         self._finished = {"commits": len(self._entries), "result": content}
         write_json(self.path / "result.json", self._finished)
@@ -181,12 +254,17 @@ class StageFolder:
         self.manifest["released"] = True
         write_json(self.path / "manifest.json", self.manifest)
 
+    def read_ledger(self) -> None:
+        """Take over what another process has committed since, for a worker: it checks no file."""
+        lines = self._ledger.read_bytes().splitlines(keepends=True) if self._ledger.exists() else []
+        self._entries = [entry for line in lines if (entry := commit_of(line))]
+
     def load(self) -> list[str]:
         """Read the sound commits and the result; returns one line about each damaged file or ledger line."""
         complaints = []
         lines = self._ledger.read_bytes().splitlines(keepends=True) if self._ledger.exists() else []
         for number, line in enumerate(lines, 1):
-            entry = _commit_of(line)
+            entry = commit_of(line)
             if entry is None:
                 complaints.append(f"{self._ledger}, line {number}: torn by an earlier stop, or damaged")
                 continue
@@ -215,9 +293,9 @@ class StageFolder:
     def repair(self) -> None:
         """Make the folder hold exactly the sound commits: damaged and uncommitted files are set aside."""
         write_atomically(self._ledger, "".join(json.dumps(entry) + "\n" for entry in self._entries).encode())
-        committed = {name for entry in self._entries for name in entry["files"]}
+        kept = self._committed_files | delivered_files(self.path, self.settings_sha256).keys()
         for path in self.path.glob("*.parquet"):
-            if path.name not in committed:
+            if path.name not in kept:
                 path.replace(path.with_name(f"{path.name}.quarantined"))
         self._finished = None
         (self.path / "result.json").unlink(missing_ok=True)
@@ -235,6 +313,7 @@ def open_stage(
     report: Callable[[str], None] = lambda line: None,
     record: Any = None,
     asked_at: str | None = None,
+    sharing: Sharing = ALONE,
 ) -> Iterator[StageFolder]:
     """Open or continue a stage of a run folder, locked for as long as the context lasts.
 
@@ -245,15 +324,19 @@ def open_stage(
         report: called with a line about each damaged file that was set aside.
         record: how the content is made, JSON values; written down for later readers, never compared.
         asked_at: time that the prompts were rendered at, see `claims.prompts_time`; None if there are none.
+        sharing: how the work is shared. A worker takes no lock, and changes nothing but by `StageFolder.deliver`.
 
     Raises:
         RunLocked: another process works in the run folder.
         RunMismatch: the stage was begun with another fingerprint, or by a version with another schema.
     """
+    wanted = with_schema(fingerprint)
+    if sharing.joins:
+        yield _joined_stage(run / stage, wanted, sharing)
+        return
     with locked(run):
         folder = run / stage
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = with_schema(fingerprint)
         manifest = manifest_of(folder)
         if manifest is None or (manifest["fingerprint"] != wanted and not claims(folder)):
             clear(folder)
@@ -261,23 +344,43 @@ def open_stage(
             manifest |= {"created": now(), "environment": environment()}
             write_json(folder / "manifest.json", manifest)
         elif manifest["fingerprint"] != wanted:
-            raise RunMismatch(
-                f"{folder} was made with other settings ({'; '.join(differences(manifest['fingerprint'], wanted))}); "
-                "mixing them would make its content mean nothing. Use the same settings and files to continue it, or "
-                f"give another folder with --out{keeping_precision(manifest['fingerprint'], wanted)}"
-            )
-        stage_folder = StageFolder(folder, manifest)
+            raise _mismatch(folder, manifest, wanted)
+        stage_folder = StageFolder(folder, manifest, sharing)
         complaints = stage_folder.load()
         if complaints:
             stage_folder.repair()
             for complaint in complaints:
                 report(f"{complaint}; set aside, its items are done again")
+        if stage_folder.result is None:
+            stage_folder.take_deliveries()
+            sharing.open(folder)
         try:
             yield stage_folder
         finally:
             if stage_folder.result is None and (folder / "manifest.json").exists():
                 with suppress(OSError, DiskFull):  # they would hide the error that ended the stage
                     stage_folder.keep_time()
+
+
+def _joined_stage(folder: Path, wanted: dict[str, Any], sharing: Sharing) -> StageFolder:
+    """The stage as a worker sees it, once the owner of the run folder has begun it."""
+    manifest = sharing.manifest(folder)
+    if manifest["fingerprint"] != wanted:
+        raise _mismatch(folder, manifest, wanted)
+    stage = StageFolder(folder, manifest, sharing)
+    if (folder / "result.json").exists():
+        stage.load()
+    else:
+        stage.read_ledger()
+    return stage
+
+
+def _mismatch(folder: Path, manifest: Mapping[str, Any], wanted: Mapping[str, Any]) -> RunMismatch:
+    return RunMismatch(
+        f"{folder} was made with other settings ({'; '.join(differences(manifest['fingerprint'], wanted))}); "
+        "mixing them would make its content mean nothing. Use the same settings and files to continue it, or "
+        f"give another folder with --out{keeping_precision(manifest['fingerprint'], wanted)}"
+    )
 
 
 def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
@@ -298,109 +401,57 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], StageFolder]:
     return stage_folder.manifest["fingerprint"], stage_folder
 
 
-@dataclass(frozen=True)
-class Commit:
-    """The rows of a batch by kind, and integers to add up over all batches."""
-
-    tables: Mapping[str, pa.Table]
-    counts: Mapping[str, int]
-
-
-class Work(ABC, Generic[Item, Result]):
-    """What a stage does with its items; `settle` does the rest.
-
-    Attributes:
-        label: name of the progress bar.
-        passes: passes over whole texts that follow the generation of a batch; for the time left.
-    """
-
-    label: str
-    passes: float = 0.0
-
-    @abstractmethod
-    def key(self, item: Item) -> str:
-        """Id of the item in the ledger. Items of one id lie side by side and share a batch."""
-
-    def order(self, item: Item) -> Any:
-        """Sort key: neighbours share a batch, so items of like length save padding. The order is the same on resume."""
-        return 0
-
-    def group(self, item: Item) -> Any:
-        """Items of different groups never share a batch."""
-        return None
-
-    def load(self, item: Item) -> Load:
-        """Tokens of the item that are known beforehand, for the time left."""
-        return Load(1)
-
-    @abstractmethod
-    def run(self, batch: Sequence[Item]) -> list[Result]:
-        """Do the work; called with a part of the batch where `attempt` splits it."""
-
-    @abstractmethod
-    def commit(self, batch: Sequence[Item], results: list[Result]) -> Commit:
-        """The rows of a finished batch."""
-
-    def attempt(
-        self, batch: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]], halved: list[int]
-    ) -> list[Result]:
-        """Run a batch; work that can run out of memory splits it here, and notes the sizes that did not fit."""
-        return run(batch)
-
-    def note(self, counts: Mapping[str, int]) -> str:
-        """Text behind the progress bar, from the stage's counts after a commit. May raise to stop the stage."""
-        return ""
-
-
 def settle(
-    stage: StageFolder, items: Iterable[Item], size: int, work: Work[Item, Result], *, total: int, stream: bool = False
+    stage: StageFolder,
+    items: Iterable[Item],
+    size: int | Callable[[], int],
+    work: Work[Item, Result],
+    *,
+    total: int,
+    stream: bool = False,
+    skip: Collection[str] = (),
 ) -> None:
     """The loop of all stages that work through items: run what is not committed, batch by batch, and commit each batch.
 
     A stop request is answered between two batches. The batches depend on the items, their order and the size alone,
-    so a resumed run forms the very batches of an uninterrupted one.
+    so a resumed run forms the very batches of an uninterrupted one, and so does every worker that shares them.
 
     Args:
-        stage: where the rows go.
+        stage: where the rows go, and how the work is shared (`StageFolder.sharing`).
         items: everything to do, finished or not.
-        size: items per batch; written to the manifest.
+        size: items per batch, or how to find it out if the manifest holds none; written to the manifest.
         work: what is done with a batch.
         total: number of ids, for the progress bar.
-        stream: take the items as they come, so that memory does not grow with their number.
+        stream: take the items as they come, so that memory does not grow with their number; never shared.
+        skip: ids of items that need no work; they count when the batches are formed.
     """
-    settled = stage.settled_ids
-    waiting: Iterable[Item] = (item for item in items if work.key(item) not in settled)
+    stage.start_clock()
+    settled = stage.settled_ids.union(skip)
     if not stream:
-        waiting = sorted(waiting, key=work.order)
-        if not waiting:
+        items = sorted(items, key=work.order)
+        if all(work.key(item) in settled for item in items):
             return
-
-    def run(part: Sequence[Item]) -> list[Result]:
-        fault_point("in-batch")
-        return work.run(part)
-
-    batches: Iterable[list[Item]] = _batches(waiting, size, work)
-    plan: list[Batch] = []
-    if not stream:
-        batches = list(batches)
-        plan = [Batch.of(map(work.load, batch), work.passes) for batch in batches]
+    size = size if isinstance(size, int) else stage.batch_size or size()
     stage.keep_batch_size(size)
+    plan: list[Batch] = []
+    batches: Iterable[tuple[int, list[Item]]]
+    if stream:
+        batches = batches_of((item for item in items if work.key(item) not in settled), size, work)
+    else:
+        open_items = ((place, _open(whole, settled, work)) for place, whole in batches_of(items, size, work))
+        batches = [(place, batch) for place, batch in open_items if batch]
+        plan = [Batch.of(map(work.load, batch), work.passes) for _, batch in batches]
     with progress(work.label, total, len(settled), plan) as advance, stop_signals() as stop:
-        for batch in batches:
+        for place, batch in batches:
             stop.check()
-            halved: list[int] = []
-            done = work.commit(batch, work.attempt(batch, run, halved))
-            counts = {**done.counts, "halved_batches": len(halved)} if halved else done.counts
-            ids = list(dict.fromkeys(map(work.key, batch)))
-            stage.commit(ids, done.tables, counts)
+            ids, done = run_batch(batch, work)
+            stage.commit(ids, done.tables, done.counts, None if stream else place)
             advance(len(ids), work.note(stage.counts))
 
 
-def _batches(items: Iterable[Item], size: int, work: Work[Item, Any]) -> Iterator[list[Item]]:
-    """Neighbours of one group, `size` at most."""
-    for _, group in groupby(items, key=work.group):
-        while batch := list(islice(group, size)):
-            yield batch
+def _open(batch: Sequence[Item], settled: Collection[str], work: Work[Item, Any]) -> list[Item]:
+    """The items of a batch that are not settled."""
+    return [item for item in batch if work.key(item) not in settled]
 
 
 def _parquet(table: pa.Table) -> memoryview:
@@ -412,24 +463,3 @@ def _parquet(table: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="none" if raw else "zstd", use_dictionary=not raw, write_statistics=not raw)
     return memoryview(sink.getvalue())
-
-
-def _check_of(entry: Mapping[str, Any]) -> str:
-    """Hash of a ledger line's other fields. It finds damage that leaves valid JSON, such as another digit."""
-    facts = {name: value for name, value in entry.items() if name != "check"}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _commit_of(line: bytes) -> dict[str, Any] | None:
-    """A ledger line as a commit; None if it is torn or damaged, and so never happened."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry: dict[str, Any] = json.loads(line)
-        hashes = [facts["sha256"] for facts in entry["files"].values()]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    sound = isinstance(entry.get("shard"), int) and all(isinstance(value, str) for value in hashes)
-    sound = sound and all(name == Path(name).name for name in entry["files"])  # nothing outside the folder
-    sound = sound and entry.get("check", _check_of(entry)) == _check_of(entry)  # older versions wrote none
-    return entry if sound and "ids" in entry and "counts" in entry else None

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -48,10 +49,17 @@ class Worker(subprocess.Popen[str]):
         module: full name of a module that calls `serve` when it is run.
         environment: variables that it gets beside those of this process.
         quiet: discard what it writes to stderr.
+        on_line: called in a thread with each line that it writes to stderr. Such a worker gets no signals of the
+            terminal.
     """
 
     def __init__(
-        self, module: str, *arguments: str, environment: Mapping[str, str] | None = None, quiet: bool = False
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        quiet: bool = False,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         # -P: a json.py in the current folder is not imported in the place of Python's own.
         self._command = [sys.executable, "-P", "-m", module, *arguments]
@@ -59,11 +67,23 @@ class Worker(subprocess.Popen[str]):
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if quiet else None,
-            env={**os.environ, **(environment or {})},
-            encoding="ascii",
+            stderr=subprocess.PIPE if on_line else subprocess.DEVNULL if quiet else None,
+            env={**os.environ, **({"PYTHONIOENCODING": "utf-8"} if on_line else {}), **(environment or {})},
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=on_line is not None,
         )
+        self._listener = None
+        if on_line is not None:
+            self._listener = threading.Thread(target=self._listen, args=(on_line,), daemon=True)
+            self._listener.start()
         self._facts = psutil.Process(self.pid)
+
+    def _listen(self, on_line: Callable[[str], None]) -> None:
+        assert self.stderr is not None
+        with self.stderr:
+            for line in self.stderr:
+                on_line(line.rstrip())
 
     def wait_until_ready(self) -> None:
         """Wait for the imports of the child.
@@ -92,6 +112,17 @@ class Worker(subprocess.Popen[str]):
             return json.loads(self.stdout.readline())
         except (OSError, ValueError):  # closed pipe, or no whole line
             raise WorkerEnded(time.monotonic() - started) from None
+
+    def close(self) -> int:
+        """Let an idle worker end, wait for it, and return its exit code; negative for a signal."""
+        for pipe in (self.stdin, self.stdout):
+            assert pipe is not None
+            with suppress(OSError):  # what could not be written
+                pipe.close()
+        code = self.wait()
+        if self._listener is not None:
+            self._listener.join()
+        return code
 
     @property
     def memory(self) -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,17 @@ from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case
 from lightreasoner.inference.engines import Served, served_by
 from lightreasoner.inference.generation import Decoding, TokenIds
-from lightreasoner.inference.memory import ModelWork
+from lightreasoner.inference.memory import ModelWork, worker_devices
 from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
-from lightreasoner.models.source import find_model
+from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.runs.eta import Load
-from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.stage import Commit, open_stage, settle
+from lightreasoner.runs.sharing import Sharing, run_shared
+from lightreasoner.runs.stage import open_stage, settle
+from lightreasoner.runs.work import Commit
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
@@ -61,7 +63,16 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`; what was committed stays.
     """
     source = find_model(config.model, config.model_revision)
-    asked_at = prompts_time(config.out, "sample")
+
+    def devices() -> list[str]:
+        return worker_devices(config, config, loading.weight_bytes([source], config))
+
+    return run_shared(config, "samples.baselines:baseline", partial(_baseline, source), devices)
+
+
+def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> dict[str, Any]:
+    config = sharing.with_precision(config, "sample")
+    asked_at = sharing.prompts_time(config.out, "sample")
     template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template, at=asked_at)
     stops = template.stops(loading.load_generation_config(source), config.stop_strings)
     if config.dataset == "arithmetic" and config.max_questions is None:
@@ -82,12 +93,15 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
         dtype=loading.dtype_name(config, source),
         engine_version=served.identity().get("engine_version"),
     )
-    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
+    record = made.model_dump(mode="json")
+    with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
         if stage.result is not None:
             return stage.result
         work = BASELINES[config.kind](config, served, template, stops)
         with closing(served):
             settle(stage, solved, config.batch_size or BATCH_SIZES[config.engine], work, total=len(solved))
+        if sharing.joins:
+            return {}
         counts = stage.counts
         if not counts["answers_kept"]:
             stage.release()

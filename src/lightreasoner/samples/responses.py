@@ -13,7 +13,7 @@ Results are those of both models together, to the bit. The folder is removed whe
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,8 +38,10 @@ from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.manifest import read_manifest
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem, Record
-from lightreasoner.runs.stage import Commit, Result, StageFolder, open_stage, settle
+from lightreasoner.runs.sharing import Owner, Sharing
+from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.runs.terminal import size
+from lightreasoner.runs.work import Commit, Result
 from lightreasoner.samples.folder import Sampled
 
 STATES = "sample-states"
@@ -242,11 +244,20 @@ class ExpertPass(PromptWork[Responses]):
 
 
 def responses_first(
-    run: Path, made: Sampled, asked_at: str, source: ResponseSource, items: Sequence[Prompted], rows: int
+    run: Path,
+    made: Sampled,
+    asked_at: str,
+    source: ResponseSource,
+    items: Sequence[Prompted],
+    rows: int,
+    settled: Collection[str],
+    sharing: Sharing,
 ) -> Stored:
     """The responses to these items, without states, before a model is loaded; arguments as for `expert_first`."""
-    with open_stage(run, RESPONSES, _of_responses(made), say, asked_at=asked_at) as stage:
-        settle(stage, items, rows, ExpertPass(None, source, made.settings.max_new_tokens), total=len(items))
+    with open_stage(run, RESPONSES, _of_responses(made), say, asked_at=asked_at, sharing=sharing) as stage:
+        work = ExpertPass(None, source, made.settings.max_new_tokens)
+        settle(stage, items, rows, work, total=len(items), skip=settled)
+        sharing.await_commits(stage, {item.problem.id for item in items}.difference(settled))
     return Stored(stage)
 
 
@@ -262,7 +273,9 @@ def expert_first(
     source: ResponseSource,
     pair: LazyPair,
     items: Sequence[Prompted],
-    rows: int,
+    rows: int | Callable[[], int],
+    settled: Collection[str],
+    sharing: Sharing,
 ) -> Stored:
     """The expert's pass over these items; then the expert is dropped but for its head.
 
@@ -272,18 +285,22 @@ def expert_first(
         asked_at: see `open_stage`.
         source: responses, with or without states.
         pair: both models.
-        items: prompts that have no samples yet.
-        rows: items per batch.
+        items: all prompts.
+        rows: items per batch, see `settle`.
+        settled: ids of prompts that have samples.
+        sharing: how the work is shared.
 
     Raises:
         DiskFull: the disk cannot hold the states.
     """
-    with open_stage(run, STATES, _of_responses(made), say, asked_at=asked_at) as stage:
-        settled = stage.settled_ids
-        waiting = sum(item.problem.id not in settled for item in items)
-        _refuse_full_disk(run, waiting, pair, made.settings.max_new_tokens)
-        settle(stage, items, rows, ExpertPass(pair, source, made.settings.max_new_tokens), total=len(items))
-    return Stored(stage, pair.drop_expert())
+    with open_stage(run, STATES, _of_responses(made), say, asked_at=asked_at, sharing=sharing) as stage:
+        wanted = {item.problem.id for item in items}.difference(settled)
+        longest = made.settings.max_new_tokens
+        if not sharing.joins:
+            _refuse_full_disk(run, len(wanted - stage.settled_ids), pair, longest)
+        settle(stage, items, rows, ExpertPass(pair, source, longest), total=len(items), skip=settled)
+        sharing.await_commits(stage, wanted)
+    return Stored(stage, None if isinstance(sharing, Owner) else pair.drop_expert())
 
 
 def _refuse_full_disk(run: Path, responses: int, pair: LazyPair, tokens: int) -> None:

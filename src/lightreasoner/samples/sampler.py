@@ -17,7 +17,7 @@ from lightreasoner.models.loading import Pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.stage import Commit
+from lightreasoner.runs.work import Commit
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import PER_LABEL, PER_STEP, PER_TOP, Ragged, Shard
 from lightreasoner.samples.responses import Generated, Prompted, PromptWork, ResponseSource

@@ -3,8 +3,10 @@
 Writes `RUN/sample/`, see `samples.folder`.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,13 @@ from lightreasoner.config import BATCH_SIZES, SampleConfig
 from lightreasoner.data.problems import ProblemSet, load_problems
 from lightreasoner.errors import DataError
 from lightreasoner.inference.engines import served_by
-from lightreasoner.inference.memory import fitting_rows
+from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
-from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer
+from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer, weight_bytes
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import share_vocabulary
-from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say, warn
+from lightreasoner.runs.sharing import Sharing, run_shared
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import Ragged
@@ -60,12 +62,23 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; everything that was committed before stays.
     """
+    return run_shared(config, "samples.sampling:sample", _sample, partial(_devices, config))
+
+
+def _devices(config: SampleConfig) -> list[str]:
+    """The device of each worker."""
+    found = find_pair(config)
+    return worker_devices(config, config, weight_bytes([found.expert, found.amateur], config))
+
+
+def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
+    config = sharing.with_precision(config, "sample")
     problems = read_problems(config)
     warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
     found = find_pair(config)
     tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
     share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
-    asked_at = prompts_time(config.out, "sample")
+    asked_at = sharing.prompts_time(config.out, "sample")
     template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     served = served_by(config, found.expert, tokenizer, config.out)
@@ -86,30 +99,37 @@ def sample(config: SampleConfig) -> dict[str, Any]:
         dtype=dtype_name(config, found.expert, found.amateur),
         engine_version=served.identity().get("engine_version"),
     )
-    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json"), asked_at) as stage:
+    record = made.model_dump(mode="json")
+    with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
         if stage.result is not None:
-            remove_states(config.out)  # a stop after `finish` leaves them
+            if not sharing.joins:
+                remove_states(config.out)  # a stop after `finish` leaves them
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
         prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
         pair = LazyPair(found, tokenizer, of_amateur)
         fitting = _fitting(prompted, pair.context_length, config)
-        waiting = [item for item in fitting if item.problem.id not in stage.settled_ids]
+        settled = stage.settled_ids
         responses: ResponseSource = Generated.of(pair, template, stops, config)
-        size = 1
-        if waiting:
+        size: int | Callable[[], int] = 1
+        if any(item.problem.id not in settled for item in fitting):
             if config.engine != "own":
                 rows = config.batch_size or BATCH_SIZES[config.engine]
                 outside = Generated(served.engine, decoding_of(config, stops), tokenizer)
                 with closing(served):
-                    responses = responses_first(config.out, made, asked_at, outside, waiting, rows)
-            mode = pair.residency(config.residency, config.out / STATES / "ledger.jsonl")
-            size = _batch_size(config, stage, pair, fitting, together=mode == "together")
+                    responses = responses_first(config.out, made, asked_at, outside, fitting, rows, settled, sharing)
+            unfinished = config.out / STATES / "ledger.jsonl"
+            mode = sharing.agree(
+                stage, "residency", lambda: pair.residency(config.residency, unfinished, sharing.on_device)
+            )
+            size = _batch_size(config, stage, pair, fitting, sharing, together=mode == "together")
             if mode == "sequential":
-                stage.keep_batch_size(size)
-                responses = expert_first(config.out, made, asked_at, responses, pair, waiting, size)
+                stored = expert_first(config.out, made, asked_at, responses, pair, fitting, size, settled, sharing)
+                responses, size = stored, stored.stage.batch_size or size
         try:
-            settle(stage, waiting, size, Sampler(pair, responses, config), total=len(fitting))
+            settle(stage, fitting, size, Sampler(pair, responses, config), total=len(fitting))
+            if sharing.joins:
+                return {}
             if not stage.counts["kept_steps"]:
                 raise DataError(_why_none_is_kept(stage, config, made.asked))
         except (TooManyNonfinite, DataError):
@@ -131,13 +151,27 @@ def sample(config: SampleConfig) -> dict[str, Any]:
 
 
 def _batch_size(
-    config: SampleConfig, stage: StageFolder, pair: LazyPair, items: Sequence[Prompted], *, together: bool
-) -> int:
-    """Items per batch: as configured, as before, or as many as fit beside the models in memory."""
-    if chosen := config.batch_size or stage.batch_size:
-        return chosen
-    longest = max(len(item.prompt_ids) for item in items) + config.max_new_tokens
-    return fitting_rows(pair.expert, longest, reserved=pair.memory.amateur if together else 0)
+    config: SampleConfig,
+    stage: StageFolder,
+    pair: LazyPair,
+    items: Sequence[Prompted],
+    sharing: Sharing,
+    *,
+    together: bool,
+) -> int | Callable[[], int]:
+    """Items per batch: as configured, as before, or as many as fit beside the models in memory.
+
+    The latter is a function, since it loads the expert. It leaves a batch for every worker.
+    """
+
+    def fitting() -> int:
+        longest = max(len(item.prompt_ids) for item in items) + config.max_new_tokens
+        amateur = pair.memory.amateur if together else 0
+        reserved = amateur + (sharing.on_device - 1) * (pair.memory.expert + amateur)
+        rows = fitting_rows(pair.expert, longest, reserved, sharing.on_device)
+        return min(rows, math.ceil(len(items) / sharing.workers))
+
+    return config.batch_size or stage.batch_size or fitting
 
 
 def _fitting(prompted: Sequence[Prompted], context: float, config: SampleConfig) -> list[Prompted]:
