@@ -159,4 +159,4 @@ def test_an_error_of_the_workers_is_reported_once(
     arguments = ("sample", "--expert", broken, *sampling[3:], tmp_path / "run", *TWO)
     line = refused(*arguments, **ONE_THREAD)
     assert "q_proj" in line
-    assert not holders(tmp_path / "run" / "sample")
+    assert not any(psutil.pid_exists(pid) for pid in holders(tmp_path / "run" / "sample")), "no worker is left"
