@@ -134,9 +134,10 @@ def test_a_process_joins_with_equal_settings_only_and_does_its_share(
 ) -> None:
     out, go = tmp_path / "run", tmp_path / "go"
     joining = (*sampling, out, "--join")
-    early = start(*joining, **ONE_THREAD)  # waits for an owner
     owner = start(*sampling, out, *TWO, fail=f"in-batch:hang={go}", **ONE_THREAD)
-    wait_for(lambda: len(workers_of(owner)) == 2 and len(commits(out / "sample")) >= 3, owner)
+    wait_for(Path(f"{go}.reached").exists, owner)
+    early = start(*joining, **ONE_THREAD)
+    wait_for(lambda: len(commits(out / "sample")) >= 3, early)
     assert "divergence_beta: 0.4 there, 0.1 now" in refused(*joining, "--divergence-beta", 0.1)
     go.touch()
     for command in (owner, early):
@@ -159,4 +160,4 @@ def test_an_error_of_the_workers_is_reported_once(
     arguments = ("sample", "--expert", broken, *sampling[3:], tmp_path / "run", *TWO)
     line = refused(*arguments, **ONE_THREAD)
     assert "q_proj" in line
-    assert not holders(tmp_path / "run" / "sample")
+    assert not any(psutil.pid_exists(pid) for pid in holders(tmp_path / "run" / "sample")), "no worker is left"
