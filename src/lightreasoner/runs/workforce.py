@@ -105,10 +105,14 @@ class LocalLauncher:
 
     Args:
         devices: device of each worker. Those on a CPU share its cores evenly, unless OMP_NUM_THREADS is set.
+
+    Attributes:
+        count: number of workers.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = devices
+        self.count = len(devices)
 
     def start(self, index: int, name: str, request: Request) -> "LocalWorker":
         """See `Launcher.start`."""
