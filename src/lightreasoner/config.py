@@ -148,7 +148,16 @@ class WorkerSettings(Config):
     """Processes that share the work of a stage."""
 
     workers: Speed[Count | Literal["auto"]] = 1
-    """Processes that sample and answer together in one run folder. auto: one a GPU; on a CPU by cores and memory."""
+    """Processes that sample and answer together in one run folder. auto: one a GPU; on a CPU by cores and memory. With
+    --ray, the default is auto."""
+    ray: Place[str | None] = None
+    """Run the workers on a Ray cluster: its address; auto on one of its nodes; or local, for a cluster on this machine
+    that ends with the command. Needs the extra ray."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_a_cluster(cls, values: Any) -> Any:
+        return {"workers": "auto", **values} if isinstance(values, dict) and values.get("ray") else values
 
 
 class JoinSettings(WorkerSettings):

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -34,9 +34,10 @@ from lightreasoner.runs.leases import (
 from lightreasoner.runs.locks import HOLDER
 from lightreasoner.runs.manifest import prompts_time, read_manifest
 from lightreasoner.runs.progress import PLAIN_LINE_EVERY, count_tokens, progress, say, tokens_counted
+from lightreasoner.runs.ray_workers import RayLauncher, ray_launcher
 from lightreasoner.runs.signals import StopRequest, stop_signals
 from lightreasoner.runs.work import Item, Work, batches_of, run_batch
-from lightreasoner.runs.workforce import Launcher, LocalLauncher, Request, Workforce
+from lightreasoner.runs.workforce import LocalLauncher, Request, Workforce
 
 if TYPE_CHECKING:
     from lightreasoner.runs.stage import StageFolder
@@ -437,7 +438,6 @@ def run_shared(
     command: str,
     body: Callable[[C, Sharing], dict[str, Any]],
     devices: Callable[[], Sequence[str]],
-    launcher: Launcher | None = None,
 ) -> dict[str, Any]:
     """Run a command alone, with workers, or as a worker, as its settings say.
 
@@ -446,29 +446,33 @@ def run_shared(
         command: "module:function" of the command, which calls this function.
         body: does the work of the command.
         devices: gives the device of each worker; called if there may be several.
-        launcher: starts workers; by default as processes on this machine.
 
     Returns:
         What `body` returns; for a worker without meaning.
     """
     if _started is not None:
         return body(config, _started)
-    if config.join and config.workers == 1:
+    alone = config.workers == 1 and config.ray is None
+    if config.join and alone:
         with Joined(config.out, secrets.token_hex(4)) as joined:
             return body(config, joined)
-    if config.workers == 1:
+    if alone:
         return body(config, ALONE)
-    places = list(devices())
-    if launcher is None:
-        launcher = LocalLauncher(places)
-    settings = config.model_copy(update={"join": True, "workers": 1})
-    request: Request = {"command": command, "config": settings.model_dump(mode="json")}
-    with Workforce(launcher, len(places), request) as workers:
+    with ExitStack() as stack:
+        launcher: LocalLauncher | RayLauncher
+        if config.ray is None:
+            launcher = LocalLauncher(list(devices()))
+        else:
+            launcher = stack.enter_context(ray_launcher(config.ray, config.workers, config.device))
+            if launcher.on_gpus and config.dtype == "auto":  # this machine may have none
+                config = config.model_copy(update={"dtype": "bfloat16"})
+        settings = config.model_copy(update={"join": True, "workers": 1, "ray": None})
+        request: Request = {"command": command, "config": settings.model_dump(mode="json")}
+        workers = stack.enter_context(Workforce(launcher, launcher.count, request))
         if config.join:
             workers.wait()
             return {}
-        with Owner(config.out, workers, on_device=max(map(places.count, places))) as owner:
-            return body(config, owner)
+        return body(config, stack.enter_context(Owner(config.out, workers, launcher.on_device)))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import get_type_hints
 
 from lightreasoner.errors import LightReasonerError
+from lightreasoner.runs.progress import printed_messages
 from lightreasoner.runs.sharing import Joined, work_for
 from lightreasoner.runs.workers import serve
 from lightreasoner.runs.workforce import Reply, Request
@@ -30,7 +31,8 @@ def run_command(request: Request, name: str, on_device: int, workers: int, paren
 def main() -> None:
     """Serve one owner."""
     name, *counts = sys.argv[1:]
-    serve(lambda request: run_command(request, name, *map(int, counts)))
+    with printed_messages():
+        serve(lambda request: run_command(request, name, *map(int, counts)))
 
 
 if __name__ == "__main__":

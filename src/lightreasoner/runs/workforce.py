@@ -105,10 +105,16 @@ class LocalLauncher:
 
     Args:
         devices: device of each worker. Those on a CPU share its cores evenly, unless OMP_NUM_THREADS is set.
+
+    Attributes:
+        count: number of workers.
+        on_device: most workers that share a device.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._devices = devices
+        self.count = len(devices)
+        self.on_device = max(map(devices.count, devices))
 
     def start(self, index: int, name: str, request: Request) -> "LocalWorker":
         """See `Launcher.start`."""

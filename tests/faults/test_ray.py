@@ -1,0 +1,130 @@
+"""`--ray`: workers as actors of a real local Ray cluster, some of them killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from lightreasoner.runs.stage import read_stage
+
+pytest.importorskip("ray", reason="needs the extra ray")
+COMMAND = (sys.executable, "-m", "lightreasoner.cli")
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    words = [*COMMAND, *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def actors(command: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The processes of its Ray actors."""
+    return [process for process in below(command.pid) if "ray::_Place" in " ".join(process.cmdline()[:1])]
+
+
+def below(pid: int) -> list[psutil.Process]:
+    alive = []
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if process.cmdline():
+                alive.append(process)
+        except psutil.Error:
+            continue
+    return alive
+
+
+def rows(out: Path, kind: str) -> list[dict[str, object]]:
+    _, stage = read_stage(out / "sample")
+    return [row for table in stage.tables(kind) for row in table.to_pylist()]
+
+
+def sample_and_kill(sampling: tuple[object, ...], out: Path, kills: int, seed: int) -> str:
+    """Run the command, and kill an actor `kills` times; returns what it wrote to stderr."""
+    chance = random.Random(seed)
+    command = start(*sampling, out, "--ray", "local", "--workers", 2)
+    killed: set[int] = set()
+    limit = time.monotonic() + 240
+    while len(killed) < kills and command.poll() is None and time.monotonic() < limit:
+        ledger = out / "sample" / "ledger.jsonl"
+        commits = ledger.read_bytes().count(b"\n") if ledger.exists() else 0
+        chosen = [process for process in actors(command) if process.pid not in killed]
+        if chosen and commits > len(killed):
+            victim = chance.choice(chosen)
+            killed.add(victim.pid)
+            victim.send_signal(signal.SIGKILL)
+        time.sleep(0.02)
+    _, errors = command.communicate(timeout=240)
+    assert command.returncode == 0, errors
+    assert len(killed) == kills, errors
+    return errors
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_lost_actor_loses_and_doubles_no_row(
+    kills: int, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
+) -> None:
+    errors = sample_and_kill(sampling, tmp_path / "out", kills, seed=kills)
+    assert "its Ray actor is gone" in errors
+    for kind in ("rollouts", "steps"):
+        assert rows(tmp_path / "out", kind) == rows(sampled, kind)
+
+
+@pytest.mark.slow
+def test_nothing_of_a_local_cluster_stays(sampling: tuple[object, ...], tmp_path: Path) -> None:
+    command = start(*sampling, tmp_path / "out", "--ray", "local")
+    started: set[int] = set()
+    while command.poll() is None:
+        started |= {process.pid for process in below(command.pid)}
+        if actors(command) and (tmp_path / "out" / "sample" / "ledger.jsonl").exists():
+            command.send_signal(signal.SIGTERM)
+            break
+        time.sleep(0.05)
+    _, errors = command.communicate(timeout=120)
+    assert command.returncode == 128 + signal.SIGTERM, errors
+    assert errors.strip().splitlines()[-1].startswith("lightr: ")
+    limit = time.monotonic() + 20
+    while any(map(psutil.pid_exists, started)) and time.monotonic() < limit:
+        time.sleep(0.2)
+    assert not [pid for pid in started if psutil.pid_exists(pid)]
+
+
+def test_no_cluster_at_the_address(sampling: tuple[object, ...], tmp_path: Path) -> None:
+    command = start(*sampling, tmp_path / "out", "--ray", "127.0.0.1:1")
+    _, errors = command.communicate(timeout=120)
+    assert command.returncode == 2
+    last = errors.strip().splitlines()[-1]
+    assert "--ray 127.0.0.1:1: no Ray cluster answers there" in last
+    assert "ray start --head" in last
+    assert not (tmp_path / "out" / "sample" / "manifest.json").exists()
+
+
+def test_without_ray(sampling: tuple[object, ...], tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    words = [*COMMAND, *map(str, (*sampling, tmp_path / "out", "--ray", "local"))]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert "--ray needs Ray: pip install 'lightreasoner[ray]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_existing_cluster(sampling: tuple[object, ...], sampled: Path, tmp_path: Path) -> None:
+    ray = str(Path(sys.executable).with_name("ray"))
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    port = 6399
+    head = [ray, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    subprocess.run(head, check=True, capture_output=True, env=environment, timeout=120)
+    try:
+        words = [*COMMAND, *map(str, (*sampling, tmp_path / "out", "--ray", f"127.0.0.1:{port}"))]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=240)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run([ray, "stop", "--force"], capture_output=True, env=environment, timeout=120)
+    assert rows(tmp_path / "out", "rollouts") == rows(sampled, "rollouts")
+    assert all(pq.read_metadata(file).num_rows for file in (tmp_path / "out/sample").glob("rollouts-*.parquet"))
