@@ -31,7 +31,8 @@ import pyarrow as pa
 import torch
 from gemm import gemm_rate, linear_weights, timed, tokens_computed
 
-from lightreasoner.config import FinetuneConfig, FinetuneSettings, SampleConfig
+from lightreasoner.config import FinetuneConfig, SampleConfig
+from lightreasoner.config_sections import FinetuneSettings
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.packing import packs

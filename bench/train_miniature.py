@@ -22,7 +22,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.config_sections import DEFAULT_CUE
 from lightreasoner.miniature.word_problems import THEMES, WordProblem, word_problems, worked_solution
 
 VOCABULARY_SIZE = 640

@@ -6,23 +6,18 @@ from typing import Any
 import pytest
 import yaml
 
-from lightreasoner.config import (
-    BaselineConfig,
+from lightreasoner.config import BaselineConfig, EvaluateConfig, FinetuneConfig, MergeConfig, RunConfig, SampleConfig
+from lightreasoner.config_base import Config
+from lightreasoner.config_sections import (
     EngineSettings,
-    EvaluateConfig,
     EvaluateSettings,
-    FinetuneConfig,
     FinetuneSettings,
     MachineSettings,
-    MergeConfig,
     MergeSettings,
     ProblemSettings,
     PromptSettings,
-    RunConfig,
-    SampleConfig,
     SampleSettings,
 )
-from lightreasoner.config_base import Config
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
 from lightreasoner.recipes import LARGEST_RECIPE, load_recipe, recipe_names, recipe_text

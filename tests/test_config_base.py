@@ -8,15 +8,9 @@ import pytest
 from pydantic import Field
 
 from lightreasoner import config as configs
-from lightreasoner.config import (
-    AnswerSettings,
-    EvaluateConfig,
-    FinetuneConfig,
-    JudgeSettings,
-    RunConfig,
-    SampleConfig,
-)
+from lightreasoner.config import EvaluateConfig, FinetuneConfig, RunConfig, SampleConfig
 from lightreasoner.config_base import Config, Decides, Input, Place, Role, Speed, role_of
+from lightreasoner.config_sections import AnswerSettings, JudgeSettings
 from lightreasoner.errors import ConfigError
 
 CLASSES = [kind for kind in vars(configs).values() if isinstance(kind, type) and issubclass(kind, Config)]

@@ -6,343 +6,36 @@ settings flat, for the commands that run one stage; `RunConfig.for_sample()` and
 Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Place`, see `config_base`.
 """
 
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import model_validator
 
-from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, Place, Speed, nearest
+from lightreasoner.config_base import Config, Decides, Input, Place, Speed
+from lightreasoner.config_sections import (
+    BaselineKind,
+    Count,
+    EngineSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    JoinSettings,
+    JudgeName,
+    MachineSettings,
+    MergeSettings,
+    ModelSettings,
+    PairSettings,
+    ProblemSettings,
+    PromptSettings,
+    SampleSettings,
+    SelectSettings,
+    Share,
+    StopStrings,
+    StudySettings,
+    VocabularyRule,
+    WorkerSettings,
+)
 
 C = TypeVar("C", bound=Config)
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-StopStrings = tuple[Annotated[str, Field(min_length=1)], ...]
-NotNegative = Annotated[float, Field(ge=0)]
-
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-# The keys of the benchmarks' file, read as text: parsing YAML would slow every command down.
-_BENCHMARKS = (Path(__file__).parent / "data/benchmarks.yaml").read_text(encoding="utf-8")
-if TYPE_CHECKING:
-    BenchmarkName = str
-else:
-    BenchmarkName = Literal[tuple(re.findall(r"^(\w+):", _BENCHMARKS, re.MULTILINE))]
-PAPER = "paper"  # stands for the seven benchmarks of Table 1
-
-
-def _benchmark_or_file(value: Any) -> Any:
-    """A benchmark's name, or a path as text: one that exists, or that has a slash or a dot, as no name has."""
-    name = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(name, str) or name in (*get_args(BenchmarkName), PAPER):
-        return name
-    if re.search(r"[./\\~]", name) or os.path.lexists(name):
-        return name
-    known = nearest(name, (*get_args(BenchmarkName), PAPER), "benchmarks")
-    raise ValueError(f"no benchmark and no file here is called {name!r}: {known}")
-
-
-BenchmarkOrFile = Annotated[str, BeforeValidator(_benchmark_or_file)]
-Residency = Literal["auto", "together", "sequential"]
-AnswerKind = Literal["number", "expression", "choice", "text"]  # as in grading.verdicts
-Contrast = Literal["amateur", "own_token", "own_distribution"]
-BaselineKind = Literal["rejection-sft", "ground-truth"]
-VocabularyRule = Literal["strict", "shared"]
-JudgeName = Literal["math-verify", "toolkit"]
-PromptKind = Literal["chat", "plain"]
-EngineName = Literal["own", "vllm"]  # as in inference.engines
-# Responses in a batch, where the settings name no number. vLLM forms its own batches of what it is given: fewer at a
-# time would let it wait for the longest. A batch is also what an interruption can lose.
-BATCH_SIZES: Mapping[EngineName, int] = {"own": 32, "vllm": 256}
-ExportFormat = Literal["lm-eval", "hub"]
-
-DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
-
-
-def _with_temperature(settings: C, temperature: float, top_p: float) -> C:
-    if top_p < 1 and temperature == 0:
-        raise ValueError(f"top_p = {top_p} needs a temperature above 0; at 0, decoding is greedy")
-    return settings
-
-
-class PairSettings(Config):
-    """The two models."""
-
-    expert: Decides[str]
-    """Model to improve: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
-    expert_revision: Decides[str | None] = None
-    """Branch, tag or commit of an expert on the Hub."""
-    amateur: Decides[str]
-    """Weaker model with the expert's vocabulary; named like the expert."""
-    amateur_revision: Decides[str | None] = None
-    """Branch, tag or commit of an amateur on the Hub."""
-    vocabulary: Decides[VocabularyRule] = "strict"
-    """strict: every token id must mean the same to both models. shared: ids that differ are left out of both
-    distributions, which are renormalised; steps where the rollout took such a token are never kept."""
-
-
-class ModelSettings(Config):
-    """One model."""
-
-    model: Decides[str]
-    """Model to work on: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
-    model_revision: Input[str | None] = None
-    """Branch, tag or commit of a model on the Hub."""
-
-
-class ProblemSettings(Config):
-    """The problems."""
-
-    dataset: Decides[str]
-    """gsm8k, arithmetic (generated), a file or folder of yours (JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text), or a
-    Hub id such as owner/name:configuration."""
-    data_dir: Input[Path | None] = None
-    """Folder with NAME/SPLIT.jsonl files to read instead of the Hub."""
-    question_field: Input[str | None] = None
-    """Field with the question, as in meta.question or messages.0.content. Default: the first of question, problem,
-    prompt, query, messages, conversations."""
-
-
-class PromptSettings(Config):
-    """How a question becomes a prompt; the same for every model and stage."""
-
-    cue: Decides[str] = DEFAULT_CUE
-    """Instruction before every question (the paper's Eq 36), sent as the system message."""
-    chat_template: Input[Path | None] = None
-    """Jinja file to use instead of the tokenizer's chat template."""
-
-
-class MachineSettings(Config):
-    """Device and precision of the models."""
-
-    dtype: Decides[DType] = "auto"
-    """Precision of the weights. auto: bfloat16 on a GPU that supports it, and on a CPU that multiplies it natively if
-    the model's hidden size is 256 or more; float32 elsewhere. `lightr doctor` says which and why."""
-    device: Place[str] = "auto"
-    """cuda, cuda:1, mps or cpu. auto: the first that is available."""
-    trust_remote_code: Place[bool] = False
-    """Run Python code from a model repository, with all your rights. Off: such a model is refused. Code from the Hub
-    runs only at a commit given as revision."""
-
-
-class EngineSettings(MachineSettings):
-    """Device, precision and the engine that generates."""
-
-    engine: Decides[EngineName] = "own"
-    """Engine that generates responses: own, or vllm in a process of its own (meant for GPUs). Distributions are always
-    computed here."""
-    engine_python: Place[Path | None] = None
-    """Python of another environment that has vLLM, such as venv/bin/python. Default: this one (extra vllm)."""
-
-    def identity(self, *parts: type[Config], inputs: bool = False) -> dict[str, Any]:
-        """See `Config.identity`; the own engine is not named, as in folders that are older than the choice."""
-        found = super().identity(*parts, inputs=inputs)
-        return {name: value for name, value in found.items() if (name, value) != ("engine", "own")}
-
-
-class WorkerSettings(Config):
-    """Processes that share the work of a stage."""
-
-    workers: Speed[Count | Literal["auto"]] = 1
-    """Processes that sample and answer together in one run folder. auto: one a GPU; on a CPU by cores and memory. With
-    --ray, the default is auto."""
-    ray: Place[str | None] = None
-    """Run the workers on a Ray cluster: its address; auto on one of its nodes; or local, for a cluster on this machine
-    that ends with the command. Needs the extra ray."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _all_of_a_cluster(cls, values: Any) -> Any:
-        return {"workers": "auto", **values} if isinstance(values, dict) and values.get("ray") else values
-
-
-class JoinSettings(WorkerSettings):
-    """Workers, also those that another process did not start."""
-
-    join: Place[bool] = False
-    """Help the process that works on this run folder, also from another machine on a shared file system. It must have
-    been started with --workers 2 or more, or auto."""
-
-
-class SampleSettings(Config):
-    """Stage 1: rollouts, and the steps and labels that are kept."""
-
-    max_questions: Input[Count | None] = 1000
-    """Use the first N problems in file order (paper: 1000). none: all."""
-    max_new_tokens: Decides[Count] = 128
-    """Cap on a rollout, in tokens (paper: 128)."""
-    divergence_beta: Decides[float | None] = 0.4
-    """β of Eq 3: keep steps with a KL divergence above it, in nats (paper: 0.4). none: keep every step."""
-    plausibility_alpha: Decides[Share] = 0.2
-    """α of Eq 4: share of the top probability that a token needs to enter the label (paper: 0.2)."""
-    temperature: Decides[NotNegative] = 0.0
-    """Temperature of the rollouts, not of the scored distributions. 0: greedy."""
-    top_p: Decides[PositiveShare] = 1.0
-    """Nucleus sampling of the rollouts; needs a temperature."""
-    stop_strings: Decides[StopStrings] = ()
-    """More texts that end a rollout; no label is made from where one begins."""
-    top_tokens: Decides[Count] = 5
-    """Most probable tokens of each model to store at every step, for the report."""
-    batch_size: Speed[Count | None] = None
-    """Questions per batch. Default: as many as fit in memory, up to 64 on CPU, 512 on GPU. Halved on out-of-memory."""
-    residency: Speed[Residency] = "auto"
-    """together: both models in memory. sequential: the expert generates and leaves its hidden states on disk, then the
-    amateur is loaded; the same results in less memory. auto: together if both models fit."""
-
-    @model_validator(mode="after")
-    def _nucleus_needs_temperature(self) -> Self:
-        return _with_temperature(self, self.temperature, self.top_p)
-
-
-class SelectSettings(Config):
-    """Steps to keep and labels to make: the paper's rule and its alternatives."""
-
-    selection: Decides[str] = "divergence"
-    """Rule that scores steps: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E), how much the
-    label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, random, none (every
-    step)."""
-    threshold: Decides[float | None] = None
-    """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4)."""
-    keep_share: Decides[PositiveShare | None] = None
-    """Keep this share of all steps, highest scores first; needs no threshold."""
-    keep_labels: Decides[Count | None] = None
-    """Keep this many steps, highest scores first; compares rules at equal numbers of labels."""
-    contrast: Decides[Contrast] = "amateur"
-    """Label: amateur (Eq 5 and 6), own_token (one-hot on the token of the rollout), own_distribution (the expert's own
-    distribution over the plausible tokens)."""
-    plausibility_alpha: Decides[Share | None] = None
-    """α of Eq 4, at least that of the samples. Default: theirs."""
-    label_temperature: Decides[Positive] = 1.0
-    """Divides the log-ratio of Eq 5 before the softmax; below 1, labels are sharper (paper: 1)."""
-
-
-class FinetuneSettings(Config):
-    """Stage 2: LoRA on the stored labels (Table 9)."""
-
-    steps: Decides[Count] = 1000
-    """Optimizer steps (paper: 1000)."""
-    labels_per_step: Decides[Count] = 16
-    """Labels per optimizer step, exactly (paper: 16)."""
-    labels_per_forward: Decides[Count] = 8
-    """Most labels of one rollout in a forward pass. 1: the paper's independent samples, several times slower."""
-    tokens_per_micro_batch: Speed[Count | None] = None
-    """Tokens per forward and backward pass. Default: by device. Changes speed and memory only."""
-    learning_rate: Decides[Positive] = 5e-5
-    """Peak learning rate, without warm-up, then linear to 0 (paper: 5e-5)."""
-    lora_rank: Decides[Count] = 8
-    """Rank of the LoRA update (paper: 8)."""
-    lora_alpha: Decides[Positive] = 16
-    """LoRA scaling numerator (paper: 16)."""
-    lora_dropout: Decides[Annotated[float, Field(ge=0, lt=1)]] = 0.05
-    """Dropout on the LoRA input (paper: 0.05)."""
-    lora_targets: Decides[tuple[str, ...]] = ("q_proj", "v_proj")
-    """Modules to put LoRA on (paper: q_proj v_proj): names, one regular expression, or all-linear."""
-    max_length: Decides[Count] = 4096
-    """Labels with a longer prefix are skipped and counted, never truncated."""
-    max_grad_norm: Decides[NotNegative] = 1.0
-    """Gradient clipping. 0: off."""
-    load_in_4bit: DecidesIfSet[bool] = False
-    """Hold the base in 4 bits while it is tuned (QLoRA, NF4 of bitsandbytes); merged into the unquantised weights."""
-    gradient_checkpointing: Speed[bool] = False
-    """Compute activations again in the backward pass instead of storing them: less memory, about a third slower."""
-    fsdp: Speed[bool] = False
-    """Share the base out over the processes of torchrun (FSDP2) instead of a copy for each."""
-    save_steps: Speed[Count] = 200
-    """Checkpoint every N steps."""
-    keep_checkpoints: Speed[Count] = 2
-    """Checkpoints to keep on disk."""
-    logging_steps: Speed[Count] = 10
-    """Log every N steps."""
-    report_to: Speed[tuple[str, ...]] = ()
-    """Experiment trackers of accelerate, such as trackio, wandb, tensorboard."""
-
-
-class MergeSettings(Config):
-    """Stage 3."""
-
-    merge_dtype: Decides[DType] = "auto"
-    """Precision of the merged weights on disk. auto: that of the base's file."""
-
-
-class QuestionSettings(Config):
-    """What an evaluation asks."""
-
-    benchmarks: Input[tuple[BenchmarkOrFile, ...]] = ("gsm8k",)
-    """Benchmarks, and files or folders of your own problems with answers, such as my.jsonl. `lightr benchmarks` lists
-    the names; paper stands for the seven of its Table 1."""
-    question_field: Input[str | None] = None
-    """Field with the question in those files. Default: as for --dataset."""
-    answer_field: Input[str | None] = None
-    """Field with the right answer in those files. Default: the first of answer, final_answer, expected_answer, gold,
-    ground_truth, target, solution and others. Of a solution, what #### or \\boxed{} marks."""
-    answer_kind: Decides[AnswerKind | None] = None
-    """How answers to those files are compared: number, expression (mathematics), choice (letters A … E) or text (word
-    for word). Default: choice if all right answers are letters, number if all are numbers, else expression."""
-    prompts: Input[Literal["chat", "plain", "both"]] = "chat"
-    """chat: cue and chat template (the paper's Eq 36). plain: "Question: … Answer:" (its Eq 37, used there for base
-    models). both: each of them, to compare models under the same prompt."""
-    max_items: Input[Count | None] = None
-    """Use only the first N items of each benchmark. Default: all."""
-
-
-class AnswerSettings(Config):
-    """How answers are generated."""
-
-    max_answer_tokens: Decides[Count] = 2048
-    """Cap on an answer, in tokens (the Qwen toolkit's default: 2048)."""
-    stop_strings: Decides[StopStrings] = ()
-    """More texts that end an answer."""
-    samples_per_problem: Decides[Count] = 1
-    """Answers to each question, for pass@k and majority votes; more than one needs a temperature."""
-    temperature: Decides[NotNegative] = 0.0
-    """Temperature of the answers. 0: greedy."""
-    top_p: Decides[PositiveShare] = 1.0
-    """Nucleus sampling of the answers; needs a temperature."""
-    answer_batch_size: Speed[Count | None] = None
-    """Answers per batch. Default: 32, or 256 with vllm. Halved on out-of-memory."""
-
-    @model_validator(mode="after")
-    def _several_samples_need_temperature(self) -> Self:
-        if self.samples_per_problem > 1 and self.temperature == 0:
-            raise ValueError(
-                f"samples_per_problem = {self.samples_per_problem} needs a temperature above 0; at 0, "
-                "decoding is greedy and all samples are the same"
-            )
-        return _with_temperature(self, self.temperature, self.top_p)
-
-
-class JudgeSettings(Config):
-    """How answers are judged."""
-
-    judge: Decides[JudgeName] = "math-verify"
-    """math-verify: compare answers as mathematics. toolkit: decide as the paper's evaluation toolkit."""
-    grading_seconds: Decides[Positive] = 10.0
-    """Time limit of the judge for one answer; beyond it the verdict is timeout."""
-    grading_megabytes: Decides[Annotated[int, Field(ge=256)]] = 1024
-    """Memory limit of one judge process; beyond it the verdict is grader_error."""
-    grading_workers: Speed[Count | None] = None
-    """Judge processes. Default: one per processor core."""
-
-
-class EvaluateSettings(JudgeSettings, AnswerSettings, QuestionSettings):
-    """Stage 4: accuracy on benchmarks; by default greedy pass@1."""
-
-
-class StudySettings(Config):
-    """What the studies of this expert vary; `lightr run` ignores it, and has no flags for it."""
-
-    amateurs: Decides[tuple[str, ...]] = ()
-    """More amateurs, beside the recipe's own (the rows of Table 5)."""
-    lengths: Decides[tuple[Count, ...]] = (64, 128, 256)
-    """Rollout lengths (paper: 64, 128, 256)."""
-    sft_questions: Decides[Count | None] = None
-    """Problems that rejection SFT samples. Default: all (paper: all of GSM8K train)."""
-    transfer: Decides[tuple[BenchmarkName, ...]] = ()
-    """Benchmarks of another subject (Table 8). Default: kinds of arithmetic that were not sampled."""
 
 
 class PairConfig(MachineSettings, PairSettings):

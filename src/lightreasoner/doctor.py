@@ -12,7 +12,8 @@ import psutil
 import torch
 from huggingface_hub import constants
 
-from lightreasoner.config import EngineName, MachineSettings, RunConfig, SampleConfig
+from lightreasoner.config import RunConfig, SampleConfig
+from lightreasoner.config_sections import EngineName, MachineSettings
 from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError

@@ -16,7 +16,8 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, MambaConfig, MistralConfig, PreTrainedConfig
 
-from lightreasoner.config import EvaluateConfig, FinetuneConfig, MachineSettings, MergeConfig, PairConfig, SampleConfig
+from lightreasoner.config import EvaluateConfig, FinetuneConfig, MergeConfig, PairConfig, SampleConfig
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import Interrupted
 from lightreasoner.evaluation.evaluate import evaluate

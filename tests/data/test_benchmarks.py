@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from lightreasoner import config
-from lightreasoner.config import BenchmarkName
+from lightreasoner.config_sections import BenchmarkName
 from lightreasoner.data.benchmarks import (
     BENCHMARKS,
     PAPER_SET,

@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 
 from lightreasoner import config
-from lightreasoner.config import EvaluateConfig, QuestionSettings
+from lightreasoner.config import EvaluateConfig
+from lightreasoner.config_sections import QuestionSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, DataError

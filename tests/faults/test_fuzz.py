@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.config import QuestionSettings, RunConfig
+from lightreasoner.config import RunConfig
+from lightreasoner.config_sections import QuestionSettings
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import LightReasonerError

@@ -9,7 +9,7 @@ import torch
 from train_miniature import AMATEUR_CORPUS, EXPERT_CORPUS, PLANS, batches, initial_model
 from transformers import PreTrainedTokenizerFast
 
-from lightreasoner.config import MachineSettings
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.miniature.word_problems import word_problems
 from lightreasoner.models.loading import load_model, load_tokenizer

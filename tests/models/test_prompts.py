@@ -9,7 +9,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from lightreasoner.config import DEFAULT_CUE
+from lightreasoner.config_sections import DEFAULT_CUE
 from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError
 from lightreasoner.models.loading import load_tokenizer

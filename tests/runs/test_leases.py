@@ -15,8 +15,10 @@ import pytest
 
 from lightreasoner.errors import LightReasonerError, ModelError, RunError, RunMismatch
 from lightreasoner.runs import leases as leases_module
+from lightreasoner.runs.joining import Joined
 from lightreasoner.runs.leases import DELIVERIES, LEASES, Leases, deliver, deliveries
-from lightreasoner.runs.sharing import ALONE, Joined, Owner, Sharing
+from lightreasoner.runs.owning import Owner
+from lightreasoner.runs.sharing import ALONE, Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, settle
 from lightreasoner.runs.work import Commit, Work
 from lightreasoner.runs.workforce import MOST_DEATHS, End, Request, Workforce
@@ -120,7 +122,7 @@ def whole(tmp_path: Path) -> StageFolder:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases_module, "STALE_AFTER", 0.5)
     monkeypatch.setattr("lightreasoner.runs.sharing.RENEW_EVERY", 0.1)
-    monkeypatch.setattr("lightreasoner.runs.sharing.WAIT_FOR", 0.05)
+    monkeypatch.setattr("lightreasoner.runs.joining.WAIT_FOR", 0.05)
 
 
 def slowly(batch: Sequence[str]) -> None:
@@ -424,13 +426,13 @@ def test_a_process_that_joins_without_an_owner_does_all_and_says_how_to_finish(
 
 
 def test_a_process_that_joins_nobody_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightreasoner.runs.sharing.OWNER_WITHIN", 0.3)
+    monkeypatch.setattr("lightreasoner.runs.joining.OWNER_WITHIN", 0.3)
     with Joined(tmp_path, "w1") as joined, pytest.raises(RunError, match="no process shares .*--workers 2"):
         work_in(tmp_path, joined, Squares())
 
 
 def test_a_process_that_works_alone_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightreasoner.runs.sharing.OWNER_WITHIN", 0.3)
+    monkeypatch.setattr("lightreasoner.runs.joining.OWNER_WITHIN", 0.3)
     begun(tmp_path)
     with open_stage(tmp_path, "stage", {"beta": 0.4}):
         time.sleep(0.6)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightreasoner.config import BaselineConfig, FinetuneConfig, MachineSettings
+from lightreasoner.config import BaselineConfig, FinetuneConfig
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed

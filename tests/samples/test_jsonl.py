@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from train_miniature import PLANS, TURN_END, VOCABULARY_SIZE, initial_model, train_tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config import DEFAULT_CUE, SampleConfig
+from lightreasoner.config import SampleConfig
+from lightreasoner.config_sections import DEFAULT_CUE
 from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate

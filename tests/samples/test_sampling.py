@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lightreasoner.config import MachineSettings, SampleConfig
+from lightreasoner.config import SampleConfig
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
 from lightreasoner.inference.generation import Decoding, Generation, until_stop
 from lightreasoner.inference.memory import in_halves

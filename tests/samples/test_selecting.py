@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lightreasoner import contrast
-from lightreasoner.config import SampleConfig, SelectConfig, SelectSettings
+from lightreasoner.config import SampleConfig, SelectConfig
+from lightreasoner.config_sections import SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lightreasoner.config import MachineSettings
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage

@@ -11,7 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightreasoner.config import FinetuneConfig, MachineSettings, MergeConfig, SampleConfig
+from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
 from lightreasoner.models.adapters import without_warnings
 from lightreasoner.models.loading import load_model

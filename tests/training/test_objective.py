@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightreasoner import contrast
-from lightreasoner.config import MachineSettings
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import TrainingDiverged
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model

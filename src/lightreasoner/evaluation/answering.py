@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config import BATCH_SIZES, EvaluateConfig, MachineSettings, PairConfig
+from lightreasoner.config import EvaluateConfig, PairConfig
+from lightreasoner.config_sections import BATCH_SIZES, MachineSettings
 from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.generation import Decoding, Engine

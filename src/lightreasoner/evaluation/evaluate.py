@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.config import BATCH_SIZES, AnswerSettings, EvaluateConfig, PromptKind
+from lightreasoner.config import EvaluateConfig
+from lightreasoner.config_sections import BATCH_SIZES, AnswerSettings, PromptKind
 from lightreasoner.data.benchmarks import Benchmark, ChoiceBenchmark, items_hash
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, RunMismatch
@@ -32,9 +33,11 @@ from lightreasoner.models.loading import dtype_name, load_generation_config, loa
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
 from lightreasoner.runs.files import file_hash
+from lightreasoner.runs.joining import Joined
+from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.records import ADAPTER_FILES, ChoiceProblem, Problem
-from lightreasoner.runs.sharing import Joined, Sharing, run_shared
+from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices

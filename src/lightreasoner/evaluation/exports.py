@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from lightreasoner.config import ExportFormat
+from lightreasoner.config_sections import ExportFormat
 from lightreasoner.data.benchmarks import HubSource
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation

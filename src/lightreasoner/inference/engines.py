@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightreasoner.config import EngineName, EngineSettings
+from lightreasoner.config_sections import EngineName, EngineSettings
 from lightreasoner.errors import EngineError
 from lightreasoner.inference.generation import Engine
 from lightreasoner.inference.packed_engine import engine_for

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightreasoner.config import BATCH_SIZES, RunConfig
+from lightreasoner.config import RunConfig
+from lightreasoner.config_sections import BATCH_SIZES
 from lightreasoner.models.shape import Shape
 
 # Python with torch, transformers, peft and pyarrow, measured in a run of the miniature; on an accelerator the context

@@ -7,7 +7,7 @@ from typing import Literal
 from accelerate.utils.memory import clear_device_cache
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightreasoner.config import Residency
+from lightreasoner.config_sections import Residency
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.scoring import Head
 from lightreasoner.models.loading import FoundPair, context_length, empty_model, pick_device

@@ -27,7 +27,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from lightreasoner.config import MachineSettings, PairConfig
+from lightreasoner.config import PairConfig
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import LightReasonerError, ModelError
 from lightreasoner.models.generation_config import generation_settings, quiet
 from lightreasoner.models.precision import Precision, hidden_size, precision

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lightreasoner.config import JudgeName
+from lightreasoner.config_sections import JudgeName
 from lightreasoner.evaluation.folder import Evaluated
 from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.report.tokens import TokenTexts, visible

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lightreasoner.config import AnswerSettings, EvaluateConfig, JudgeName
+from lightreasoner.config import EvaluateConfig
+from lightreasoner.config_sections import AnswerSettings, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare

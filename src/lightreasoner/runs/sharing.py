@@ -5,49 +5,29 @@ workers, and processes with `--join` on any machine that sees the folder, run th
 wait for the manifest, claim batches (`runs.leases`), and deliver them. All form the same batches.
 """
 
-import math
-import os
-import secrets
 import shutil
-import signal
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import psutil
-
 from lightreasoner.config import BaselineConfig, EvaluateConfig, SampleConfig
-from lightreasoner.errors import Interrupted, LightReasonerError, RunCorrupted, RunError, RunMismatch
+from lightreasoner.runs.eta import Batch
 from lightreasoner.runs.leases import (
-    DELIVERIES,
     LEASES,
     RENEW_EVERY,
-    Leases,
-    deliveries,
-    is_fresh,
-    settled_in,
 )
-from lightreasoner.runs.locks import HOLDER
-from lightreasoner.runs.manifest import prompts_time, read_manifest
-from lightreasoner.runs.progress import PLAIN_LINE_EVERY, count_tokens, progress, say, tokens_counted
-from lightreasoner.runs.ray_workers import RayLauncher, ray_launcher
-from lightreasoner.runs.signals import StopRequest, stop_signals
+from lightreasoner.runs.manifest import prompts_time
+from lightreasoner.runs.progress import progress
+from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.work import Item, Work, batches_of, run_batch
-from lightreasoner.runs.workforce import LocalLauncher, Request, Workforce
 
 if TYPE_CHECKING:
     from lightreasoner.runs.stage import StageFolder
 
 C = TypeVar("C", SampleConfig, BaselineConfig, EvaluateConfig)
 Size = int | Callable[[], int]
-
-LOOK_EVERY = 0.1  # seconds between two looks of the owner at the folder
-WAIT_FOR = 0.25  # seconds that a worker waits for others
-OWNER_WITHIN = 600.0  # seconds that a joining process waits for an owner
 
 
 class Sharing:
@@ -89,23 +69,47 @@ class Sharing:
     def settle(
         self,
         stage: "StageFolder",
-        items: Sequence[Item],
+        items: Iterable[Item],
         size: Size,
         work: Work[Item, Any],
         total: int,
         settled: Collection[str],
     ) -> None:
-        """See `stage.settle`; for all but those who work alone.
+        """Run and commit all batches; see `stage.settle`.
 
-        `settled` are the ids of items that need no work.
+        Args:
+            stage: where the rows go.
+            items: everything to do, in order; an iterator is taken as it comes.
+            size: see `stage.settle`.
+            work: what is done with a batch.
+            total: number of ids, for the progress bar.
+            settled: ids of items that need no work.
         """
-        raise NotImplementedError
+        size = size if isinstance(size, int) else stage.batch_size or size()
+        stage.keep_batch_size(size)
+        stream = not isinstance(items, Sequence)
+        plan: list[Batch] = []
+        batches: Iterable[tuple[int, list[Item]]]
+        whole_batches = batches_of(items, size, work)
+        open_batches = (
+            (place, [item for item in whole if work.key(item) not in settled]) for place, whole in whole_batches
+        )
+        batches = ((place, batch) for place, batch in open_batches if batch)
+        if not stream:
+            batches = list(batches)
+            plan = [Batch.of(map(work.load, batch), work.passes) for _, batch in batches]
+        with progress(work.label, total, len(settled), plan) as advance, stop_signals() as stop:
+            for place, batch in batches:
+                stop.check()
+                ids, done = run_batch(batch, work)
+                stage.commit(ids, done.tables, done.counts, None if stream else place)
+                advance(len(ids), work.note(stage.counts))
 
 
 ALONE = Sharing()
 
 
-class _Beating(Sharing):
+class Beating(Sharing):
     """Calls `beat` every two seconds in a thread, as long as the context lasts."""
 
     def __enter__(self) -> Self:
@@ -126,362 +130,6 @@ class _Beating(Sharing):
         """Show that this process lives."""
 
 
-class Owner(_Beating):
-    """The process that holds the run folder, with workers of its own.
-
-    Args:
-        run: the run folder.
-        workers: starts and watches them.
-        on_device: most workers that share a device.
-    """
-
-    def __init__(self, run: Path, workers: Workforce, on_device: int = 1) -> None:
-        self.on_device = on_device
-        self._run = run
-        self._workers = workers
-
-    def beat(self) -> None:
-        """See `Leases`: the age of the holder's file tells others whether the owner lives."""
-        with suppress(OSError):
-            os.utime(self._run / HOLDER)
-
-    def open(self, stage: Path) -> None:
-        """See `Sharing.open`: others may join."""
-        (stage / LEASES).mkdir(exist_ok=True)
-
-    def agree(self, stage: "StageFolder", name: str, find: Callable[[], str]) -> str:
-        """See `Sharing.agree`."""
-        value = find()
-        stage.keep(name, value)
-        return value
-
-    def settle(
-        self,
-        stage: "StageFolder",
-        items: Sequence[Item],
-        size: Size,
-        work: Work[Item, Any],
-        total: int,
-        settled: Collection[str],
-    ) -> None:
-        """Start workers, and commit what they and others deliver until all items are settled."""
-        leases = Leases(stage.path, "owner")
-        if isinstance(size, int):
-            stage.keep_batch_size(size)
-        left = {work.key(item) for item in items}.difference(settled)
-        tokens = _Tokens()
-
-        def take() -> None:
-            for ids in stage.take_deliveries():
-                left.difference_update(ids)
-                self._workers.progressed()
-                advance(len(ids), work.note(stage.counts))
-
-        with progress(work.label, total, len(settled)) as advance, stop_signals() as stop:
-            while True:
-                take()
-                if not left:
-                    return
-                if stop.signal_number is not None:
-                    self._workers.end(take)
-                    stop.check()
-                if stage.batch_size is None and (proposed := leases.proposed_size()):
-                    stage.keep_batch_size(proposed)
-                self._workers.watch(leases, math.ceil(len(left) / (stage.batch_size or 1)))
-                tokens.update(leases, stage.path)
-                time.sleep(LOOK_EVERY)
-
-
-class _Tokens:
-    """Adds what workers count to the tokens of this process."""
-
-    def __init__(self) -> None:
-        self._of: dict[tuple[str, int], int] = {}
-
-    def update(self, leases: Leases, stage: Path) -> None:
-        """Count the tokens that are new in the leases."""
-        for lease in leases.held():
-            key = (lease.worker, lease.place)
-            count_tokens(max(0, lease.tokens - self._of.get(key, 0)))
-            self._of[key] = max(lease.tokens, self._of.get(key, 0))
-
-
-class Joined(_Beating):
-    """A worker: it claims batches and delivers them.
-
-    Args:
-        run: the run folder.
-        name: of this worker; no other has it.
-        on_device: workers that share its device, itself included.
-        workers: workers that were started together with it, itself included.
-        parent: process id of the owner that started it; None if it came by itself.
-    """
-
-    joins = True
-
-    def __init__(self, run: Path, name: str, on_device: int = 1, workers: int = 1, parent: int | None = None) -> None:
-        self._run = run
-        self._name = name
-        self.on_device = on_device
-        self.workers = workers
-        self.linger = True  # `settle` waits for the batches of others, which may have to be done again
-        self.stopped = False  # set by a launcher that cannot send signals
-        self._parent = parent
-        self._held: tuple[Leases, int, int] | None = None
-
-    def beat(self) -> None:
-        """Renew the lease."""
-        if (held := self._held) is not None:
-            leases, place, before = held
-            leases.renew(place, tokens_counted() - before)
-
-    def prompts_time(self, run: Path, stage: str, now: datetime | None = None) -> str:
-        """The time that the owner chose."""
-        return str(self.manifest(run / stage)["asked_at"])
-
-    def with_precision(self, config: C, stage: str) -> C:
-        """See `Sharing.with_precision`: machines differ, and the rows of one stage must not."""
-        if config.dtype != "auto":
-            return config
-        return config.model_copy(update={"dtype": _dtype_in(self.manifest(self._run / stage)["fingerprint"])})
-
-    def manifest(self, stage: Path) -> dict[str, Any]:
-        """The manifest, once an owner has begun the stage.
-
-        Raises:
-            RunError: nobody did within ten minutes.
-        """
-        waiting = self._waiting(f"a process that shares {stage}")
-        while True:
-            if (stage / LEASES).is_dir() or (stage / "result.json").exists():
-                with suppress(RunCorrupted):  # it is being written
-                    return read_manifest(stage)
-            seconds = waiting()
-            if seconds > OWNER_WITHIN and not self._owner_lives():
-                raise RunError(
-                    f"no process shares {stage}: waited {seconds:.0f} s for one. Start the same command without --join "
-                    "and with --workers 2 or more, or auto, and join it then"
-                )
-
-    def agree(self, stage: "StageFolder", name: str, find: Callable[[], str]) -> str:
-        """See `Sharing.agree`."""
-        wait = self._waiting(f"the owner of {stage.path} to say its {name}")
-        while (value := self.manifest(stage.path).get(name)) is None:
-            wait()
-            self._refuse_without_owner(stage)
-        return str(value)
-
-    def await_commits(self, stage: "StageFolder", ids: Collection[str]) -> None:
-        """See `Sharing.await_commits`."""
-        wait = self._waiting(f"the owner of {stage.path} to commit what was delivered")
-        stage.read_ledger()
-        while not stage.settled_ids.issuperset(ids):
-            wait()
-            self._refuse_without_owner(stage)
-            stage.read_ledger()
-
-    def _refuse_without_owner(self, stage: "StageFolder") -> None:
-        if not self._owner_lives():
-            raise RunError(f"the process that shares {stage.path} has ended. Run its command again, and join it then")
-
-    def settle(
-        self,
-        stage: "StageFolder",
-        items: Sequence[Item],
-        size: Size,
-        work: Work[Item, Any],
-        total: int,
-        settled: Collection[str],
-    ) -> None:
-        """Claim, run and deliver batches until none is left that nobody works on; then see `linger`."""
-        leases = Leases(stage.path, self._name)
-        batches = list(batches_of(items, self._size(stage, size, leases), work))
-        done = _Done(stage.path, settled)
-        shown = (
-            progress(work.label, total, done.count({work.key(item) for item in items}))
-            if self._parent is None
-            else nullcontext(_silent)
-        )
-        waiting = self._waiting(f"the batches that others hold in {stage.path}")
-        with shown as advance, stop_signals() as stop:
-            while self._claim_all(stage, leases, batches, done, work, stop, advance):
-                if not self.linger:
-                    return
-                waiting(stop)
-        if self._parent is None and not self._owner_lives():
-            say(f"all batches of {stage.path} are done, and its owner is gone. Run the same command without --join")
-
-    def _claim_all(
-        self,
-        stage: "StageFolder",
-        leases: Leases,
-        batches: Sequence[tuple[int, Sequence[Item]]],
-        done: "_Done",
-        work: Work[Item, Any],
-        stop: StopRequest,
-        advance: Callable[..., None],
-    ) -> int:
-        """Do every batch that is free; returns how many others hold."""
-        held = 0
-        done.read()
-        for place, whole in batches:
-            self._check(stop)
-            if not done.open_items(whole, work):
-                continue
-            if not leases.claim(place):
-                held += 1
-                continue
-            self._held = (leases, place, tokens_counted())
-            done.read()  # it may have been delivered just now
-            if batch := done.open_items(whole, work):
-                ids, rows = run_batch(batch, work)
-                if read_manifest(stage.path)["fingerprint"] != stage.manifest["fingerprint"]:
-                    raise RunMismatch(
-                        f"{stage.path} was taken over with other settings meanwhile; nothing was delivered"
-                    )
-                done.read()
-                if done.open_items(batch, work):
-                    stage.deliver(ids, rows.tables, rows.counts, place, self._name)
-                advance(len(ids))
-            self._held = None
-            leases.release(place)  # after an error it stays, and shows where this worker ended
-        return held
-
-    def _size(self, stage: "StageFolder", size: Size, leases: Leases) -> int:
-        """Items per batch: those of the manifest, or the first proposal."""
-        known = read_manifest(stage.path).get("batch_size") or leases.proposed_size()
-        if known is None:
-            known = leases.propose_size(size if isinstance(size, int) else size())
-        return int(known)
-
-    def _owner_lives(self) -> bool:
-        return is_fresh(self._run / HOLDER, self._name)
-
-    def _check(self, stop: StopRequest | None = None) -> None:
-        """Stop between two batches, on a signal or where the owner that started this worker has ended."""
-        if stop is not None:
-            stop.check()
-        if self.stopped:
-            raise Interrupted(signal.SIGTERM)
-        if self._parent is not None and (os.getppid() != self._parent or not psutil.pid_exists(self._parent)):
-            raise LightReasonerError("the process that started this worker has ended; what it has done is delivered")
-
-    def _waiting(self, what: str) -> Callable[..., float]:
-        """A function that waits a moment, says after 15 s what for, and returns the seconds waited since its last use.
-
-        Seconds of work between two waits do not count.
-        """
-        waited, told = 0.0, False
-
-        def wait(stop: StopRequest | None = None) -> float:
-            nonlocal waited, told
-            self._check(stop)
-            time.sleep(WAIT_FOR)
-            waited += WAIT_FOR
-            if waited > PLAIN_LINE_EVERY and not told and self._parent is None:
-                say(f"waiting for {what}")
-                told = True
-            return waited
-
-        return wait
-
-
-def _silent(steps: int, note: str = "") -> None:
-    """Progress that nobody sees: the owner shows it."""
-
-
-class _Done:
-    """What is settled or delivered in a stage, as far as it was read."""
-
-    def __init__(self, stage: Path, skip: Collection[str]) -> None:
-        self._stage = stage
-        self._skip = set(skip)
-        self._settled = set(skip)
-        self._size = 0
-        self._delivered: dict[str, set[str]] = {}
-
-    def read(self) -> None:
-        """Read again what changed. Deliveries come first: one that is gone by then stands in the ledger."""
-        names = {path.name for path in (self._stage / DELIVERIES).glob("[0-9]*.json")}
-        if names != self._delivered.keys():
-            found = deliveries(self._stage)
-            self._delivered = {path.name: set(entry["ids"]) if entry else set() for path, entry in found}
-        ledger = self._stage / "ledger.jsonl"
-        size = ledger.stat().st_size if ledger.exists() else 0
-        if size != self._size:
-            self._settled, self._size = settled_in(ledger) | self._skip, size
-
-    def count(self, ids: set[str]) -> int:
-        """How many of these are done."""
-        self.read()
-        return len(ids.intersection(self._settled.union(*self._delivered.values())))
-
-    def open_items(self, batch: Sequence[Item], work: Work[Item, Any]) -> list[Item]:
-        """The items of a batch that nobody has finished."""
-        finished = (self._settled, *self._delivered.values())
-        return [item for item in batch if not any(work.key(item) in ids for ids in finished)]
-
-
-def _dtype_in(fingerprint: dict[str, Any]) -> str:
-    """The precision in the fingerprint of samples or answers."""
-    where = fingerprint if "dtype" in fingerprint else fingerprint["how"]["precision"]
-    return str(where["dtype"])
-
-
-# --- From a command to its workers ---
-
-_started: Joined | None = None  # in a process that an owner started
-
-
-def run_shared(
-    config: C,
-    command: str,
-    body: Callable[[C, Sharing], dict[str, Any]],
-    devices: Callable[[], Sequence[str]],
-) -> dict[str, Any]:
-    """Run a command alone, with workers, or as a worker, as its settings say.
-
-    Args:
-        config: settings of the command.
-        command: "module:function" of the command, which calls this function.
-        body: does the work of the command.
-        devices: gives the device of each worker; called if there may be several.
-
-    Returns:
-        What `body` returns; for a worker without meaning.
-    """
-    if _started is not None:
-        return body(config, _started)
-    alone = config.workers == 1 and config.ray is None
-    if config.join and alone:
-        with Joined(config.out, secrets.token_hex(4)) as joined:
-            return body(config, joined)
-    if alone:
-        return body(config, ALONE)
-    with ExitStack() as stack:
-        launcher: LocalLauncher | RayLauncher
-        if config.ray is None:
-            launcher = LocalLauncher(list(devices()))
-        else:
-            launcher = stack.enter_context(ray_launcher(config.ray, config.workers, config.device))
-            if launcher.on_gpus and config.dtype == "auto":  # this machine may have none
-                config = config.model_copy(update={"dtype": "bfloat16"})
-        settings = config.model_copy(update={"join": True, "workers": 1, "ray": None})
-        request: Request = {"command": command, "config": settings.model_dump(mode="json")}
-        workers = stack.enter_context(Workforce(launcher, launcher.count, request))
-        if config.join:
-            workers.wait()
-            return {}
-        return body(config, stack.enter_context(Owner(config.out, workers, launcher.on_device)))
-
-
-@contextmanager
-def work_for(worker: Joined) -> Iterator[None]:
-    """Make this process a worker, as long as the context lasts: the command that it runs next works for an owner."""
-    global _started
-    with worker:
-        _started = worker
-        try:
-            yield
-        finally:
-            _started = None
+def _open(batch: Sequence[Item], settled: Collection[str], work: Work[Item, Any]) -> list[Item]:
+    """The items of a batch that are not settled."""
+    return [item for item in batch if work.key(item) not in settled]

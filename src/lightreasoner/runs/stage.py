@@ -27,7 +27,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,14 @@ import pyarrow.parquet as pq
 from lightreasoner.errors import DiskFull, RunCorrupted, RunMismatch
 from lightreasoner.runs.differences import differences, keeping_precision
 from lightreasoner.runs.environment import environment, now
-from lightreasoner.runs.eta import Batch
 from lightreasoner.runs.faults import fault_point
 from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomically, write_json
 from lightreasoner.runs.leases import DELIVERIES, LEASES, deliver, delivered_files, deliveries
 from lightreasoner.runs.ledger import commit_of, line_of
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.manifest import claims, clear, manifest_of, read_manifest, with_schema
-from lightreasoner.runs.progress import progress
 from lightreasoner.runs.sharing import ALONE, Sharing
-from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.work import Item, Result, Work, batches_of, run_batch
+from lightreasoner.runs.work import Item, Result, Work
 
 
 class StageFolder:
@@ -427,31 +424,13 @@ def settle(
     """
     stage.start_clock()
     settled = stage.settled_ids.union(skip)
-    if not stream:
-        items = sorted(items, key=work.order)
-        if all(work.key(item) in settled for item in items):
-            return
-    size = size if isinstance(size, int) else stage.batch_size or size()
-    stage.keep_batch_size(size)
-    plan: list[Batch] = []
-    batches: Iterable[tuple[int, list[Item]]]
     if stream:
-        batches = batches_of((item for item in items if work.key(item) not in settled), size, work)
-    else:
-        open_items = ((place, _open(whole, settled, work)) for place, whole in batches_of(items, size, work))
-        batches = [(place, batch) for place, batch in open_items if batch]
-        plan = [Batch.of(map(work.load, batch), work.passes) for _, batch in batches]
-    with progress(work.label, total, len(settled), plan) as advance, stop_signals() as stop:
-        for place, batch in batches:
-            stop.check()
-            ids, done = run_batch(batch, work)
-            stage.commit(ids, done.tables, done.counts, None if stream else place)
-            advance(len(ids), work.note(stage.counts))
-
-
-def _open(batch: Sequence[Item], settled: Collection[str], work: Work[Item, Any]) -> list[Item]:
-    """The items of a batch that are not settled."""
-    return [item for item in batch if work.key(item) not in settled]
+        waiting = (item for item in items if work.key(item) not in settled)
+        ALONE.settle(stage, waiting, size, work, total, settled)
+        return
+    items = sorted(items, key=work.order)
+    if not all(work.key(item) in settled for item in items):
+        stage.sharing.settle(stage, items, size, work, total, settled)
 
 
 def _parquet(table: pa.Table) -> memoryview:

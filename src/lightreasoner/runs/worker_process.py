@@ -10,14 +10,15 @@ from pkgutil import resolve_name
 from typing import get_type_hints
 
 from lightreasoner.errors import LightReasonerError
+from lightreasoner.runs.joining import Joined
+from lightreasoner.runs.owning import work_for
 from lightreasoner.runs.progress import printed_messages
-from lightreasoner.runs.sharing import Joined, work_for
 from lightreasoner.runs.workers import serve
 from lightreasoner.runs.workforce import Reply, Request
 
 
 def run_command(request: Request, name: str, on_device: int, workers: int, parent: int | None = None) -> Reply:
-    """Run a command as the worker `name`; for the arguments see `sharing.Joined`."""
+    """Run a command as the worker `name`; for the arguments see `joining.Joined`."""
     try:
         command = resolve_name(f"lightreasoner.{request['command']}")
         config = get_type_hints(command)["config"].checked(request["config"])

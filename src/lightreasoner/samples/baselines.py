@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lightreasoner.config import BATCH_SIZES, BaselineConfig, BaselineKind
+from lightreasoner.config import BaselineConfig
+from lightreasoner.config_sections import BATCH_SIZES, BaselineKind
 from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
@@ -33,9 +34,10 @@ from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.runs.eta import Load
+from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem
-from lightreasoner.runs.sharing import Sharing, run_shared
+from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import open_stage, settle
 from lightreasoner.runs.work import Commit
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of

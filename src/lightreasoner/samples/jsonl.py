@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from lightreasoner.config import DEFAULT_CUE, MachineSettings
+from lightreasoner.config_sections import DEFAULT_CUE, MachineSettings
 from lightreasoner.data.fields import question_of
 from lightreasoner.data.files import read_file
 from lightreasoner.data.lines import short

@@ -36,9 +36,10 @@ from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.runs.eta import Load
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.manifest import read_manifest
+from lightreasoner.runs.owning import Owner
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import Problem, Record
-from lightreasoner.runs.sharing import Owner, Sharing
+from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.runs.terminal import size
 from lightreasoner.runs.work import Commit, Result

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lightreasoner.config import BATCH_SIZES, SampleConfig
+from lightreasoner.config import SampleConfig
+from lightreasoner.config_sections import BATCH_SIZES
 from lightreasoner.data.problems import ProblemSet, load_problems
 from lightreasoner.errors import DataError
 from lightreasoner.inference.engines import served_by
@@ -20,8 +21,9 @@ from lightreasoner.inference.residency import LazyPair
 from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer, weight_bytes
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.vocabulary import share_vocabulary
+from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
-from lightreasoner.runs.sharing import Sharing, run_shared
+from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import Ragged

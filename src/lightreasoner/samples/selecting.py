@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from lightreasoner import contrast
-from lightreasoner.config import SelectConfig, SelectSettings
+from lightreasoner.config import SelectConfig
 from lightreasoner.config_base import nearest
+from lightreasoner.config_sections import SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import StageFolder, open_stage

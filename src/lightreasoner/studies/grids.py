@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.config import BaselineKind, RunConfig, SelectSettings, StudySettings
+from lightreasoner.config import RunConfig
+from lightreasoner.config_sections import BaselineKind, SelectSettings, StudySettings
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.studies.job import Job
 from lightreasoner.studies.jobs import Evaluation, Losses, Mixture, Samples, Themes, Training, Transfer

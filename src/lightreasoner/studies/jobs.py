@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 
 from lightreasoner import config as cfg
+from lightreasoner.config_sections import BaselineKind, BenchmarkName, MachineSettings, SelectSettings
 from lightreasoner.errors import RunError
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.packing import packs
@@ -62,7 +63,7 @@ class Mixture(Job):
     def make(self) -> dict[str, Any]:
         """Mix the weights."""
         sources = [find_model(name) for name in (self.start, self.end)]
-        start, end = (load_model(source, cfg.MachineSettings(dtype="float32", device="cpu")) for source in sources)
+        start, end = (load_model(source, MachineSettings(dtype="float32", device="cpu")) for source in sources)
         weights = dict(end.named_parameters())
         for name, parameter in start.named_parameters():
             parameter.data.lerp_(weights[name].data, self.share)
@@ -177,7 +178,7 @@ class Baseline(Job):
     config: cfg.BaselineConfig
 
     @classmethod
-    def of(cls, root: Path, recipe: cfg.RunConfig, kind: cfg.BaselineKind) -> Self:
+    def of(cls, root: Path, recipe: cfg.RunConfig, kind: BaselineKind) -> Self:
         """The data of a recipe; its answers may be as long as in an evaluation."""
         config = recipe.for_baseline(kind, seed=_data_seed(recipe), grading_workers=1)
         return cls(root=root, config=config)
@@ -224,9 +225,9 @@ class Training(Job):
 
     recipe: cfg.RunConfig
     """Models, problems, seed, and the settings of every stage; `out` is not used."""
-    select: cfg.SelectSettings | None = None
+    select: SelectSettings | None = None
     """The rule and the labels."""
-    baseline: cfg.BaselineKind | None = None
+    baseline: BaselineKind | None = None
     """The baseline, instead of a rule."""
 
     def _words(self) -> list[str]:
@@ -272,7 +273,7 @@ class Transfer(Job):
     wave = 3
 
     training: Training
-    benchmarks: tuple[cfg.BenchmarkName, ...]
+    benchmarks: tuple[BenchmarkName, ...]
 
     def _words(self) -> list[str]:
         return self.training._words()

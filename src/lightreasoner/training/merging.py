@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
-from lightreasoner.config import DEFAULT_CUE, MergeConfig
+from lightreasoner.config import MergeConfig
+from lightreasoner.config_sections import DEFAULT_CUE
 from lightreasoner.errors import DataError, MergeMismatch, ModelError
 from lightreasoner.models.adapters import (
     ADAPTER_WEIGHTS,

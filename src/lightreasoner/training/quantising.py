@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from lightreasoner.config import MachineSettings
+from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import ModelError
 from lightreasoner.models.loading import load_model, pick_device, pick_dtype
 from lightreasoner.models.shape import read_config
