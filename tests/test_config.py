@@ -259,6 +259,7 @@ EVERYTHING: dict[str, Any] = {
         "residency": "sequential",
     },
     "workers": 45,
+    "ray": "10.0.0.5:6379",
     "finetune": {
         "steps": 21,
         "labels_per_step": 24,
@@ -275,6 +276,9 @@ EVERYTHING: dict[str, Any] = {
         "keep_checkpoints": 29,
         "logging_steps": 30,
         "report_to": ["trackio"],
+        "load_in_4bit": True,
+        "gradient_checkpointing": True,
+        "fsdp": True,
     },
     "merge": {"merge_dtype": "bfloat16"},
     "evaluate": {

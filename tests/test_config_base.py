@@ -10,7 +10,7 @@ from pydantic import Field
 from lightreasoner import config as configs
 from lightreasoner.config import EvaluateConfig, FinetuneConfig, RunConfig, SampleConfig
 from lightreasoner.config_base import Config, Decides, Input, Place, Role, Speed, role_of
-from lightreasoner.config_sections import AnswerSettings, JudgeSettings
+from lightreasoner.config_sections import DEFAULT_CUE, AnswerSettings, JudgeSettings
 from lightreasoner.errors import ConfigError
 
 CLASSES = [kind for kind in vars(configs).values() if isinstance(kind, type) and issubclass(kind, Config)]
@@ -29,7 +29,7 @@ def test_the_identity_holds_what_decides_and_nothing_else() -> None:
     assert SAMPLE.identity() == {
         "expert": "e", "expert_revision": None, "amateur": "a", "amateur_revision": None, "vocabulary": "strict",
         "dtype": "auto", "dataset": "d",
-        "cue": configs.DEFAULT_CUE, "max_new_tokens": 128, "stop_strings": [], "divergence_beta": 0.4,
+        "cue": DEFAULT_CUE, "max_new_tokens": 128, "stop_strings": [], "divergence_beta": 0.4,
         "plausibility_alpha": 0.2,
         "temperature": 0.0, "top_p": 1.0, "top_tokens": 5, "seed": 42,
     }  # fmt: skip
