@@ -3,6 +3,8 @@
 import gc
 import json
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from lightreasoner.config import PairConfig, SampleConfig
 from lightreasoner.errors import DataError, DiskFull, ModelError, RunMismatch
@@ -382,3 +385,43 @@ def test_a_date_in_the_prompt_stays_when_the_first_phase_is_resumed(
             sample(dated)
     sample(dated)
     assert json.loads((dated.out / "sample/manifest.json").read_text())["asked_at"].startswith("2020-02-03")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_peak_memory_is_that_of_the_larger_model(
+    config: SampleConfig, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """The peak of a process of its own, against that of loading nothing and the weights of one model."""
+    layers = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 8, "num_key_value_heads": 8}
+    for seed, name in enumerate(("expert", "amateur")):
+        torch.manual_seed(seed)
+        shape = Qwen2Config(vocab_size=len(tokenizer), num_hidden_layers=12, **layers)
+        Qwen2ForCausalLM(shape).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    large = config.model_copy(
+        update={"expert": str(tmp_path / "expert"), "amateur": str(tmp_path / "amateur"), "divergence_beta": None}
+    )
+    weights = (tmp_path / "expert/model.safetensors").stat().st_size
+    script = (
+        "import re, sys, torch; torch.set_num_threads(1)\n"
+        "from lightreasoner.config import SampleConfig\n"
+        "from lightreasoner.samples.sampling import sample\n"
+        "config = SampleConfig.model_validate_json(sys.argv[1])\n"
+        "config.out.name == 'nothing' or sample(config)\n"
+        # Not `ru_maxrss`, which a child takes over from the process that started it.
+        "print(1024 * int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]))\n"
+    )
+    peaks = {}
+    for name in ("nothing", "together", "sequential"):
+        run = large.model_copy(update={"out": tmp_path / name, "residency": "together"})
+        if name == "sequential":
+            run = sequential(run)
+        command = [sys.executable, "-c", script, run.model_dump_json()]
+        peaks[name] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    print(
+        f"weights of one model {weights / 1e6:.0f} MB; peaks",
+        {name: f"{peak / 1e6:.0f}" for name, peak in peaks.items()},
+    )
+    assert peaks["sequential"] <= 1.15 * (peaks["nothing"] + weights)
+    assert peaks["together"] > peaks["nothing"] + 1.8 * weights

@@ -65,6 +65,9 @@ class LazyPair:
     def drop_expert(self) -> Head:
         """Free the expert but for its head. A matrix that the head shares with the embeddings stays with it."""
         head = Head.of(self.expert)
+        if head.weight.device.type == "cpu":
+            for weight in head.module.parameters():
+                weight.data = weight.data.clone()  # weights on a CPU can be views of one map of the whole file
         del self.expert
         clear_device_cache(garbage_collection=True)  # the modules of a model refer to one another
         return head
