@@ -257,6 +257,7 @@ EVERYTHING: dict[str, Any] = {
         "top_tokens": 18,
         "stop_strings": ["Human:"],
         "batch_size": 17,
+        "residency": "sequential",
     },
     "finetune": {
         "steps": 21,
