@@ -13,6 +13,7 @@ from lightreasoner.config import RunConfig
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
+from lightreasoner.inference.vllm_engine import engine_version
 from lightreasoner.models.loading import check_weights, context_length, empty_model, find_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import read_config
@@ -24,6 +25,7 @@ from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
+from lightreasoner.runs.ray_workers import import_ray
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
@@ -74,7 +76,7 @@ def check(config: RunConfig, *, download: bool = True) -> None:
         download: False reads no more than the configuration of models on the Hub.
 
     Raises:
-        LightReasonerError: a tracker, device, benchmark, data set or model is missing or does not fit; see `errors`.
+        LightReasonerError: a tracker, engine, device, benchmark, data set or model is missing or does not fit.
     """
     merged = config.out / "merged"
     if merged.exists() and not (merged / RESULT).is_file():
@@ -82,6 +84,10 @@ def check(config: RunConfig, *, download: bool = True) -> None:
             f"{merged} exists and holds no merge, so this run could not write its model. Give another --out"
         )
     check_machine(config.for_finetune())
+    if config.engine != "own":
+        engine_version(config.engine_python)
+    if config.ray is not None:
+        import_ray()
     read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
     problems = read_problems(config.for_sample()).problems
     names = ((config.expert, config.expert_revision), (config.amateur, config.amateur_revision))

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, Literal
 
 from lightreasoner.errors import ConfigError, RunError
@@ -116,6 +117,18 @@ class _Place:
         self._worker.kill()
 
 
+def import_ray() -> Any:
+    """The package Ray.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise ConfigError("--ray needs Ray: pip install 'lightreasoner[ray]'") from None
+
+
 @contextmanager
 def ray_launcher(address: str, workers: int | Literal["auto"], device: str) -> Iterator[RayLauncher]:
     """A launcher on the cluster at `address`, or on one that lives on this machine as long as the context (`local`).
@@ -123,10 +136,7 @@ def ray_launcher(address: str, workers: int | Literal["auto"], device: str) -> I
     Raises:
         ConfigError: Ray is not installed, or nothing answers at this address.
     """
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("--ray needs Ray: pip install 'lightreasoner[ray]'") from None
+    ray = import_ray()
     begun = not ray.is_initialized()  # a program that uses Ray keeps its own connection
     if begun:
         options: dict[str, Any] = {"address": address} if address != LOCAL else {"include_dashboard": False}
