@@ -80,6 +80,8 @@ class Owner(Beating):
                 left.difference_update(ids)
                 self._workers.progressed()
                 advance(len(ids), work.note(stage.counts))
+            if stage.batch_size is None and (proposed := leases.proposed_size()):  # before the first delivery
+                stage.keep_batch_size(proposed)
 
         with progress(work.label, total, len(settled)) as advance, stop_signals() as stop:
             while True:
@@ -89,8 +91,6 @@ class Owner(Beating):
                 if stop.signal_number is not None:
                     self._workers.end(take)
                     stop.check()
-                if stage.batch_size is None and (proposed := leases.proposed_size()):
-                    stage.keep_batch_size(proposed)
                 self._workers.watch(leases, math.ceil(len(left) / (stage.batch_size or 1)))
                 tokens.update(leases, stage.path)
                 time.sleep(LOOK_EVERY)

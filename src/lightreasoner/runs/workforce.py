@@ -25,6 +25,7 @@ MODULE = "lightreasoner.runs.worker_process"
 MOST_DEATHS = 3  # of workers at one batch
 MOST_FAILED_STARTS = 5  # workers in a row that ended without a batch
 LOOK_EVERY = 0.1
+DEAD_WITHIN = 10.0  # seconds within which a killed worker has ended
 
 
 class Request(TypedDict):
@@ -199,6 +200,7 @@ class Workforce:
         finally:
             for member in self._members:
                 member.handle.kill()
+            self._await_ends(DEAD_WITHIN, lambda: None)  # they hold memory until then
 
     def watch(self, leases: Leases, open_batches: int) -> None:
         """Start what is missing, and look at those that have ended.
@@ -246,11 +248,14 @@ class Workforce:
         """
         for member in self._members:
             member.handle.stop()
-        limit = time.monotonic() + PATIENCE
+        self._await_ends(PATIENCE, meanwhile)
+        meanwhile()
+
+    def _await_ends(self, seconds: float, meanwhile: Callable[[], None]) -> None:
+        limit = time.monotonic() + seconds
         while time.monotonic() < limit and any(member.handle.end is None for member in self._members):
             meanwhile()
             time.sleep(LOOK_EVERY)
-        meanwhile()
 
     def _take_ended(self) -> list[_Member]:
         ended = [member for member in self._members if member.handle.end is not None]
