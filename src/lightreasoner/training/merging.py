@@ -184,6 +184,7 @@ def _merged(
         line = str(error).strip().partition("\n")[0]
         raise ModelError(f"the adapter in {adapter} cannot be merged into {config.model}: {line}") from error
     effect = _mean_kl(expected, untouched)
+    del untouched
     if not effect:
         warn(f"the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
     _refuse_difference(
@@ -191,6 +192,7 @@ def _merged(
         min(max(effect / 1000, SMALLEST_IN_FLOAT32), LARGEST_IN_FLOAT32),
         f"merged in float32, where the adapter itself changes {effect:.3g} nats. {_tied_reason(base)}",
     )
+    del in_full
     with without_warnings():
         merge_parts(with_adapter, dtype)
         merged: PreTrainedModel = with_adapter.merge_and_unload()
@@ -247,17 +249,19 @@ def _copied_files(source: ModelSource) -> dict[str, str]:
 
 @torch.no_grad()
 def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase, *, merged: bool = False) -> Tensor:
-    """Log π of every token after every prefix of the probes, [T, V], computed in float32; in float64 on the CPU."""
+    """Log π of every token after every prefix of the probes, [T, V], in float32 on the CPU."""
     template, vocabulary = PromptTemplate(tokenizer, DEFAULT_CUE), vocabulary_of(tokenizer, logit_width(model))
     prompts = [torch.tensor([template.encode(question)], device=model.device) for question in PROBE_QUESTIONS]
     with in_float32(model, merged=merged):
-        found = torch.cat([vocabulary.log_softmax(model(ids).logits[0]).cpu() for ids in prompts])
-    # Normalised again: the sum of a float32 row is 1 to some 1e-7, which would add to a divergence of this size.
-    return found.double().log_softmax(-1)
+        return torch.cat([vocabulary.log_softmax(model(ids).logits[0]).cpu() for ids in prompts])
 
 
 def _mean_kl(expected: Tensor, found: Tensor) -> float:
-    return contrast.kl_divergence(expected, found).clamp(min=0).mean().item()
+    """Mean KL(expected ‖ found), nats, of log π in float32, [T, V]; some rows at a time in float64."""
+    rows = zip(expected.split(8), found.split(8), strict=True)
+    # Normalised again: the sum of a float32 row is 1 to some 1e-7, which would add to a divergence of this size.
+    pairs = ([some.double().log_softmax(-1) for some in pair] for pair in rows)
+    return torch.cat([contrast.kl_divergence(*pair) for pair in pairs]).clamp(min=0).mean().item()
 
 
 def _refuse_difference(mean_kl: float, largest: float, where: str) -> None:
