@@ -1,8 +1,8 @@
 """Compute in float32 with a model whose weights stay in 16 bits: each part is cast while it runs.
 
 A 16-bit weight is exact in float32, so that the results are those of the whole model in float32 but for the order of
-sums, within the memory of the 16-bit model and one decoder layer in float32. Embeddings and LM head, which can be larger
-than that, are cast row by row.
+sums, within the memory of the 16-bit model and one decoder layer in float32. Embeddings and LM head, which can be
+larger than that, are cast a few rows at a time.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -78,9 +78,10 @@ def _embeddings(part: Any, ids: Tensor) -> Tensor:
 
 
 def _head(part: Any, states: Tensor) -> Tensor:
-    bias = [None] * len(part.weight) if part.bias is None else part.bias.float().split(ROWS)
-    rows = part.weight.split(ROWS)
-    return torch.cat([linear(states, some.float(), its_bias) for some, its_bias in zip(rows, bias, strict=False)], -1)
+    found = states.new_empty(*states.shape[:-1], len(part.weight))
+    for rows, weight in zip(found.split(ROWS, -1), part.weight.split(ROWS), strict=True):
+        rows.copy_(linear(states, weight.float()))
+    return found if part.bias is None else found.add_(part.bias)
 
 
 BY_ROWS: Mapping[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {nn.Embedding: _embeddings, nn.Linear: _head}
@@ -92,11 +93,13 @@ def merge_parts(model: nn.Module, dtype: torch.dtype) -> None:
     A weight without an adapter that has this precision is not copied: it may be a part of a file in memory, which
     counts as long as one of its weights is used.
     """
-    for layer in dict.fromkeys(_adapters_by_weight(model).values()):
-        _to_float32(layer, copy=False)
-        layer.merge()
-        for weight in layer.parameters():
-            weight.data = weight.data.to(dtype)
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            layer: Any = module
+            _to_float32(layer, copy=False)
+            layer.merge()
+            for weight in layer.parameters():
+                weight.data = weight.data.to(dtype)
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
 

@@ -81,7 +81,7 @@ def check_base(source: ModelSource, machine: MachineSettings) -> None:
 
 
 def _sort_layers(source: ModelSource, machine: MachineSettings) -> tuple[list[str], dict[str, int]]:
-    """What keeps its precision: names of head and tied matrices; layers of an unsuitable width, and that width."""
+    """What keeps its precision: names of head, tied matrices, transposed layers; layers of other widths, with these."""
     if not source.gguf_file and "quantization_config" in read_config(str(source.folder), None):
         raise ModelError(
             f"{source.name} is quantised already (quantization_config in its config.json); tune it without "
@@ -89,14 +89,15 @@ def _sort_layers(source: ModelSource, machine: MachineSettings) -> tuple[list[st
         )
     model = empty_model(source, machine)
     kept: list[str] = get_keys_to_not_convert(model)
-    widths = {
-        name: int(module.nx if isinstance(module, Conv1D) else module.in_features)
-        for name, module in model.named_modules()
-        if (isinstance(module, Conv1D) or type(module) is nn.Linear) and name not in kept
-    }
+    # bitsandbytes stores those of GPT-2 transposed, and fails where they are not square.
+    kept += [name for name, module in model.named_modules() if isinstance(module, Conv1D)]
+    linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear and name not in kept}
+    widths = {name: layer.in_features for name, layer in linear.items()}
     narrow = {name: width for name, width in widths.items() if width % BLOCK}
     if len(narrow) == len(widths):
-        found = f"they are {', '.join(map(str, sorted(set(widths.values()))))} wide" if widths else "it has none"
+        found = (
+            f"they are {', '.join(map(str, sorted(set(widths.values()))))} wide" if widths else "it has no such layer"
+        )
         raise ModelError(
             f"--load-in-4bit: {source.name} has no linear layer whose width is a multiple of {BLOCK} ({found}), so "
             "nothing would be in 4 bits; leave it away"
