@@ -6,6 +6,7 @@
 Functions are imported on first use, so `import lightreasoner` loads no torch.
 """
 
+import logging
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from lightreasoner.studies.study import study
     from lightreasoner.training.finetuning import finetune
     from lightreasoner.training.merging import merge
+
+# PEFT imports bitsandbytes, which warns without the package `kernels` of inference in 4 bits, which nothing here does.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: not record.getMessage().startswith("Failed to load CPU gemm_4bit_forward")
+)
 
 _MODULES = {
     "baseline": "samples.baselines",

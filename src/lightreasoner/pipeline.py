@@ -30,6 +30,7 @@ from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, s
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge
+from lightreasoner.training.quantising import check_base
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -110,6 +111,8 @@ def check(config: RunConfig, *, download: bool = True) -> None:
     for source in (found.expert, found.amateur):
         check_weights(source, config)
     check_targets(config.for_finetune(), config.finetune.lora_targets, to_merge=True)
+    if config.finetune.load_in_4bit:
+        check_base(found.expert, config)
     check_saving(config.for_merge(), found.expert, expert)
 
 

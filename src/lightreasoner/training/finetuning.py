@@ -47,7 +47,7 @@ from lightreasoner.training.adapters import check_targets as check_targets  # fo
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
-from lightreasoner.training.quantising import check_4bit, load_in_4bit
+from lightreasoner.training.quantising import check_4bit, check_base, load_in_4bit
 from lightreasoner.training.sharding import as_many_as_others, shard
 
 
@@ -76,6 +76,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             "sampled, or sample again"
         )
     check_targets(config, config.lora_targets)
+    if config.load_in_4bit:
+        check_base(source, config)
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
     if int(os.environ.get("RANK", "0")) > 0:  # of `torchrun`: the first process holds the lock and writes all files

@@ -36,10 +36,11 @@ from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
-from lightreasoner.runs.progress import busy, warn
+from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training.model_card import Tuned, model_card, tuned
 from lightreasoner.training.precision import in_float32, merge_parts
+from lightreasoner.training.quantising import check_4bit, load_in_4bit
 
 RESULT = "lightreasoner.json"  # within the merged folder
 CONFIG = "adapter_config.json"
@@ -47,6 +48,7 @@ PROBE_QUESTIONS = (
     "A farm keeps 12 hens. 7 are born. How many hens are there?",
     "What is the sum of the first ten odd numbers?",
 )
+ROWS = 8  # of distributions over the vocabulary that are computed at a time
 # Largest mean KL(base + adapter ‖ merged model), nats. In float32 the two do the same arithmetic in another order: a
 # thousandth of the adapter's own effect is allowed, within these bounds.
 SMALLEST_IN_FLOAT32, LARGEST_IN_FLOAT32 = 1e-8, 1e-6
@@ -94,7 +96,10 @@ def merge(config: MergeConfig) -> dict[str, Any]:
                 tokenizer.save_pretrained(folder)
             del merged
             gc.collect()  # two models at once might not fit
-            found = _read_back(config, folder, tokenizer, figures)
+            logs, found = _read_back(config, folder, tokenizer, figures)
+            if training and training.settings.load_in_4bit:
+                found |= _quantised_difference(config, source, adapter, tokenizer, training, logs)
+            del logs
             seconds = round(time.perf_counter() - started, 1)
             result = {**request, **found, "created": now(), "seconds": seconds}
             (folder / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
@@ -185,6 +190,7 @@ def _merged(
         line = str(error).strip().partition("\n")[0]
         raise ModelError(f"the adapter in {adapter} cannot be merged into {config.model}: {line}") from error
     effect = _mean_kl(expected, untouched)
+    del untouched
     if not effect:
         warn(f"the adapter in {adapter} changes nothing; its training had no effect, or another one was meant")
     _refuse_difference(
@@ -192,6 +198,7 @@ def _merged(
         min(max(effect / 1000, SMALLEST_IN_FLOAT32), LARGEST_IN_FLOAT32),
         f"merged in float32, where the adapter itself changes {effect:.3g} nats. {_tied_reason(base)}",
     )
+    del in_full
     with without_warnings():
         merge_parts(with_adapter, dtype)
         merged: PreTrainedModel = with_adapter.merge_and_unload()
@@ -248,17 +255,20 @@ def _copied_files(source: ModelSource) -> dict[str, str]:
 
 @torch.no_grad()
 def _log_probabilities(model: Any, tokenizer: PreTrainedTokenizerBase, *, merged: bool = False) -> Tensor:
-    """Log π of every token after every prefix of the probes, [T, V], computed in float32; in float64 on the CPU."""
+    """Log π of every token after every prefix of the probes, [T, V], in float32 on the CPU."""
     template, vocabulary = PromptTemplate(tokenizer, DEFAULT_CUE), vocabulary_of(tokenizer, logit_width(model))
     prompts = [torch.tensor([template.encode(question)], device=model.device) for question in PROBE_QUESTIONS]
     with in_float32(model, merged=merged):
-        found = torch.cat([vocabulary.log_softmax(model(ids).logits[0]).cpu() for ids in prompts])
-    # Normalised again: the sum of a float32 row is 1 to some 1e-7, which would add to a divergence of this size.
-    return found.double().log_softmax(-1)
+        logits = (rows for ids in prompts for rows in model(ids).logits[0].split(ROWS))
+        return torch.cat([vocabulary.log_softmax(rows).cpu() for rows in logits])
 
 
 def _mean_kl(expected: Tensor, found: Tensor) -> float:
-    return contrast.kl_divergence(expected, found).clamp(min=0).mean().item()
+    """Mean KL(expected ‖ found), nats, of log π in float32, [T, V]; a few rows at a time in float64."""
+    rows = zip(expected.split(ROWS), found.split(ROWS), strict=True)
+    # Normalised again: the sum of a float32 row is 1 to some 1e-7, which would add to a divergence of this size.
+    pairs = ([some.double().log_softmax(-1) for some in pair] for pair in rows)
+    return torch.cat([contrast.kl_divergence(*pair) for pair in pairs]).clamp(min=0).mean().item()
 
 
 def _refuse_difference(mean_kl: float, largest: float, where: str) -> None:
@@ -271,8 +281,11 @@ def _refuse_difference(mean_kl: float, largest: float, where: str) -> None:
 
 def _read_back(
     config: MergeConfig, folder: Path, tokenizer: PreTrainedTokenizerBase, figures: Figures
-) -> dict[str, float]:
+) -> tuple[Tensor, dict[str, float]]:
     """Compare the folder with the model that was saved, and with base + adapter.
+
+    Returns:
+        Log π of the model on disk, [T, V], and the figures of the comparison.
 
     Raises:
         MergeMismatch: it computes something else, or rounding changes it too much.
@@ -289,7 +302,27 @@ def _read_back(
             f"{figures.effect:.2g}; --merge-dtype float32 keeps what was trained"
         )
     agreement = (figures.expected.argmax(-1) == found.argmax(-1)).double().mean().item()
-    return {"mean_kl": mean_kl, "top1_agreement": agreement, "adapter_kl": figures.effect}
+    return found, {"mean_kl": mean_kl, "top1_agreement": agreement, "adapter_kl": figures.effect}
+
+
+def _quantised_difference(
+    config: MergeConfig,
+    source: ModelSource,
+    adapter: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Tuned,
+    merged: Tensor,
+) -> dict[str, float]:
+    """How far the merged model is from what was tuned: the base in 4 bits + adapter. Empty where that cannot run."""
+    gc.collect()
+    machine = config.model_copy(update={"dtype": training.dtype})
+    try:
+        check_4bit(machine)
+    except ModelError as error:
+        say(f"the merged model was not compared with the 4-bit one that was tuned: {error}")
+        return {}
+    with_adapter = load_adapter(load_in_4bit(source, machine), adapter, config.model)
+    return {"quantised_kl": _mean_kl(_log_probabilities(with_adapter, tokenizer), merged)}
 
 
 def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> None:
