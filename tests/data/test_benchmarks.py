@@ -7,7 +7,6 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from lightreasoner import config
 from lightreasoner.config_sections import BenchmarkName
 from lightreasoner.data.benchmarks import (
     BENCHMARKS,
@@ -97,7 +96,7 @@ def test_an_empty_benchmark_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_benchmark_name_has_an_entry() -> None:
-    assert set(BENCHMARKS) == set(get_args(config.BenchmarkName))
+    assert set(BENCHMARKS) == set(get_args(BenchmarkName))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ from typing import Any, get_args
 
 import pytest
 
-from lightreasoner import config
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.config_sections import QuestionSettings
+from lightreasoner.config_sections import AnswerKind, QuestionSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, DataError
@@ -133,4 +132,4 @@ def test_a_path_below_the_home_folder_is_read(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_kinds_of_answers_are_those_of_the_judge() -> None:
-    assert get_args(config.AnswerKind) == get_args(verdicts.AnswerKind)
+    assert get_args(AnswerKind) == get_args(verdicts.AnswerKind)

@@ -12,9 +12,10 @@ from lightreasoner.report import report
 from lightreasoner.report.reading import times
 from lightreasoner.runs.stage import read_stage
 
-from .harness import LOAD, OBJECTIVE, at_call, commits, held, lightr, start, succeed, wait_for
+from .harness import OBJECTIVE, at_call, commits, held, lightr, start, succeed, wait_for
 
 PAUSE = 1000.0  # seconds that the clock of a sitting jumps ahead
+PAIR = "lightreasoner.samples.sampling:LazyPair"  # before the first batch
 SAMPLING = "lightreasoner.samples.sampler:Sampler.run"  # of every batch
 ANSWERING = "lightreasoner.evaluation.answering:Answering.run"
 
@@ -65,7 +66,7 @@ def test_sittings_that_were_stopped_before_their_first_commit_count(
 ) -> None:
     out = tmp_path / "run"
     for _ in range(2):
-        paused(sampling, out, f"{LOAD}@1", signal.SIGTERM)
+        paused(sampling, out, f"{PAIR}@1", signal.SIGTERM)
     assert commits(out / "sample") == []
     succeed(*sampling, out)
     assert 2 * PAUSE < seconds(out / "sample") < 2.5 * PAUSE
