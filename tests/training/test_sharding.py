@@ -100,6 +100,17 @@ def passes(out: Path) -> list[list[list[int]]]:
     return [json.loads(file.read_text()) for file in sorted(out.glob("passes-*.json"))]
 
 
+def test_two_processes_share_the_weights_of_a_step(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+    train(settings_for(samples, random_expert, tmp_path / "two", steps=1, fsdp=True), 2)
+    first, second = passes(tmp_path / "two")
+    assert first[0][0] == second[0][0]
+    gradients = load_file(tmp_path / "two" / "gradients.safetensors")
+    assert gradients["1 norm"] > 0
+    whole = sum(one.norm() ** 2 for name, one in gradients.items() if name != "1 norm") ** 0.5
+    torch.testing.assert_close(gradients["1 norm"], whole, rtol=1e-5, atol=0)
+
+
+@pytest.mark.slow
 def test_two_processes_that_share_the_weights_train_what_one_trains_and_resume_from_it(
     random_expert: Path, samples: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +131,7 @@ def test_two_processes_that_share_the_weights_train_what_one_trains_and_resume_f
             torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padded_texts_and_bfloat16_can_be_shared_out(random_expert: Path, samples: Path, tmp_path: Path) -> None:
     one = settings_for(samples, random_expert, tmp_path / "one", steps=2, dtype="bfloat16")
     train(one, 1, "padded")
