@@ -81,7 +81,8 @@ def test_killed_workers_lose_and_double_no_row(sampling: tuple[object, ...], sam
 
 @pytest.mark.slow
 def test_twenty_killed_workers_lose_and_double_no_row(sampling: tuple[object, ...], tmp_path: Path) -> None:
-    arguments = (*sampling[:-1], "--max-questions", 120, "--max-new-tokens", 24, "--batch-size", 1, "--out")
+    models = sampling[: sampling.index("--max-questions")]
+    arguments = (*models, "--max-questions", 120, "--max-new-tokens", 24, "--batch-size", 1, "--out")
     succeed(*arguments, tmp_path / "whole", **ONE_THREAD)
     kill_workers(arguments, tmp_path / "run", tmp_path / "whole", kills=20)
 

@@ -80,7 +80,7 @@ class Joined(Beating):
         Raises:
             RunError: nobody did within ten minutes.
         """
-        waiting = self._waiting(f"a process that shares {stage}")
+        waiting = self._waiting(f"the same command without --join and with --workers 2 or more, to begin {stage}")
         while True:
             if (stage / LEASES).is_dir() or (stage / "result.json").exists():
                 with suppress(RunCorrupted):  # it is being written
