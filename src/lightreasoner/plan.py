@@ -26,6 +26,7 @@ from lightreasoner.models.loading import pick_device
 from lightreasoner.models.precision import Precision, precision
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.runs.files import nearest_folder
+from lightreasoner.runs.progress import say
 from lightreasoner.runs.terminal import size
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -79,6 +80,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     answers = _items(config) * config.evaluate.samples_per_problem
     work = _work(config, expert, amateur, prompt_tokens, answers)
     if flops is None:
+        say("measuring the speed of this machine")
         timing = _Timing(config, max(prompt_tokens, 1), answers, device)
         seconds = timing.seconds(expert, amateur, pair, own, found)
     else:

@@ -81,12 +81,15 @@ def footprint(
     at_once = config.evaluate.answer_batch_size or BATCH_SIZES[config.engine]
     answers = at_once * (prompt + config.evaluate.max_answer_tokens)
     answering = expert.cache(answers, own) + at_once * expert.vocabulary * own
+    # Converted on a CPU to another precision, the mapped file of the merged model is in memory beside the new weights.
+    merged = 4 if _merged_dtype(config, expert) == "float32" else 2
+    converted = merged * expert.parameters if device == "cpu" and merged != own else 0
     is_sequential = setting(config, "residency", "together") == "sequential"
     stages = {
         "sample": process + (sequential if is_sequential else together),
         "finetune": process + tuning.bytes(setting(config, "load_in_4bit", False), tuning.checkpointed),
         "merge": process + _merging(config, expert),
-        "evaluate": process + expert.parameters * own + max(answering, _pass(expert, device, own)),
+        "evaluate": process + expert.parameters * own + max(answering, _pass(expert, device, own), converted),
     }
     return Memory(
         parts={
@@ -108,9 +111,14 @@ def footprint(
     )
 
 
+def _merged_dtype(config: RunConfig, expert: Shape) -> str:
+    """The precision of the merged weights on disk."""
+    return expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
+
+
 def _merging(config: RunConfig, expert: Shape) -> int:
     """Weights once: in 16 bits with a layer of them in float32, or all in float32; and what is compared."""
-    merged = expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
+    merged = _merged_dtype(config, expert)
     layer = 4 * (expert.parameters - expert.head_weights) // expert.layers
     in_16_bits = merged == expert.dtype and merged != "float32"
     weights = 2 * expert.parameters + layer if in_16_bits else 4 * expert.parameters
