@@ -279,9 +279,6 @@ EVERYTHING: dict[str, Any] = {
         "gradient_checkpointing": True,
         "fsdp": True,
         "report_to": ["trackio"],
-        "load_in_4bit": True,
-        "gradient_checkpointing": True,
-        "fsdp": True,
     },
     "merge": {"merge_dtype": "bfloat16"},
     "evaluate": {

@@ -128,3 +128,13 @@ def test_flags_are_those_of_the_settings_that_decide_or_are_read() -> None:
     every = SAMPLE.model_copy(update={"divergence_beta": None, "max_questions": None}).flags()
     assert every[every.index("--divergence-beta") + 1] == every[every.index("--max-questions") + 1] == "none"
     assert every[every.index("--temperature") + 1] == "0.0"
+
+
+@pytest.mark.parametrize("value", [0, -1, "many", 2.5])
+def test_a_setting_of_two_types_is_named_once_with_both(value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configs.SampleConfig(expert="e", amateur="a", dataset="d", out="o", workers=value)
+    text = str(caught.value)
+    assert text.startswith(f"SampleConfig: workers = {value!r}: input should be ")
+    assert text.endswith(", or known values: auto")
+    assert "constrained" not in text

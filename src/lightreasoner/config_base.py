@@ -10,7 +10,7 @@ Place[T]     where the work is done and written
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
@@ -143,7 +143,14 @@ def explain(config: type[BaseModel], error: ValidationError, advice: str = "") -
         advice: how to give a missing setting; `{}` stands for its name.
     """
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    return "; ".join(_explain(config, problem, advice) for problem in problems)
+    of_keys: dict[str, list[str]] = {}
+    for problem in problems:
+        path = _path(config, problem["loc"])
+        of_keys.setdefault(".".join(path), []).append(_explain(config, path, problem, advice))
+    # A setting of several types, such as a number or a word, has a finding of each.
+    return "; ".join(
+        ", or ".join([first, *(text.partition(": ")[2] for text in more)]) for first, *more in of_keys.values()
+    )
 
 
 def nearest(name: str, known: Iterable[str], what: str) -> str:
@@ -173,9 +180,19 @@ def _is_meant(name: str, known: str) -> bool:
     return is_part or (len(of_known) > 1 and name == "".join(word[:1] for word in of_known))
 
 
-def _explain(config: type[BaseModel], problem: Any, advice: str) -> str:
+def _path(config: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """The sections and the name of a setting, without places in lists and the types of a union."""
+    path = [part for part in map(str, place) if not part.isdecimal()]
+    section: type[BaseModel] | None = config
+    for depth, name in enumerate(path, 1):
+        section = _section(section, name) if section and name in section.model_fields else None
+        if section is None:
+            return path[:depth]
+    return path
+
+
+def _explain(config: type[BaseModel], path: list[str], problem: Any, advice: str) -> str:
     """One clause of an error message, for one finding of pydantic."""
-    path = [part for part in map(str, problem["loc"]) if not part.isdecimal()]  # no places in lists
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key}: {_nearest_key(path[-1], config, path[:-1])}"

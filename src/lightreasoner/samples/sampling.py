@@ -4,8 +4,9 @@ Writes `RUN/sample/`, see `samples.folder`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -115,19 +116,11 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
         responses: ResponseSource = Generated.of(pair, template, stops, config)
         size: int | Callable[[], int] = 1
         if any(item.problem.id not in settled for item in fitting):
+            passes = _Passes(config, made, asked_at, fitting, settled, sharing)
             if config.engine != "own":
-                rows = config.batch_size or BATCH_SIZES[config.engine]
-                outside = Generated(served.engine, decoding_of(config, stops), tokenizer)
                 with closing(served):
-                    responses = responses_first(config.out, made, asked_at, outside, fitting, rows, settled, sharing)
-            unfinished = config.out / STATES / "ledger.jsonl"
-            mode = sharing.agree(
-                stage, "residency", lambda: pair.residency(config.residency, unfinished, sharing.on_device)
-            )
-            size = _batch_size(config, stage, pair, fitting, sharing, together=mode == "together")
-            if mode == "sequential":
-                stored = expert_first(config.out, made, asked_at, responses, pair, fitting, size, settled, sharing)
-                responses, size = stored, stored.stage.batch_size or size
+                    responses = passes.outside(Generated(served.engine, decoding_of(config, stops), tokenizer))
+            responses, size = passes.expert(stage, pair, responses)
         try:
             settle(stage, fitting, size, Sampler(pair, responses, config), total=len(fitting))
             if sharing.joins:
@@ -150,6 +143,43 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
         )
         remove_states(config.out)
         return result
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """The passes over all prompts that come before their scores; arguments as for `expert_first`."""
+
+    config: SampleConfig
+    made: folder.Sampled
+    asked_at: str
+    items: Sequence[Prompted]
+    settled: Collection[str]
+    sharing: Sharing
+
+    def outside(self, engine: Generated) -> ResponseSource:
+        """Responses of an engine in another process."""
+        config = self.config
+        rows = config.batch_size or BATCH_SIZES[config.engine]
+        return responses_first(
+            config.out, self.made, self.asked_at, engine, self.items, rows, self.settled, self.sharing
+        )
+
+    def expert(
+        self, stage: StageFolder, pair: LazyPair, responses: ResponseSource
+    ) -> tuple[ResponseSource, int | Callable[[], int]]:
+        """Where scoring finds responses, after the expert's pass if only one model fits; and its items per batch."""
+        config, sharing = self.config, self.sharing
+        unfinished = config.out / STATES / "ledger.jsonl"
+        mode = sharing.agree(
+            stage, "residency", lambda: pair.residency(config.residency, unfinished, sharing.on_device)
+        )
+        size = _batch_size(config, stage, pair, self.items, sharing, together=mode == "together")
+        if mode == "together":
+            return responses, size
+        stored = expert_first(
+            config.out, self.made, self.asked_at, responses, pair, self.items, size, self.settled, sharing
+        )
+        return stored, stored.stage.batch_size or size
 
 
 def _batch_size(
