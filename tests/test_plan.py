@@ -194,9 +194,7 @@ def test_the_recipes_for_smaller_cards_fit_them(name: str, card: int) -> None:
     ("name", "prompt"),
     [
         ("miniature", 77),
-        pytest.param(
-            "smollm2", 110, marks=pytest.mark.xfail(reason="its peak memory was estimated 12 to 34 % too low")
-        ),
+        ("smollm2", 110),
     ],
 )
 def test_a_plan_agrees_with_a_real_run(
@@ -228,6 +226,8 @@ def test_a_plan_agrees_with_a_real_run(
     seconds = sum(summary["seconds"].values())
     print(f"{name}: planned {planned['seconds']} s, took {seconds:.1f} s; {planned['memory']['peak']} B, peak {peak} B")
     assert seconds / 2 < planned["seconds"] < seconds * 2, (planned["stages"], summary["seconds"])
+    if name == "smollm2" and planned["memory"]["peak"] <= 0.75 * peak:
+        pytest.xfail(f"known miss: planned {planned['memory']['peak']} B, peak {peak} B")
     assert 0.75 * peak < planned["memory"]["peak"] < 1.25 * peak, (planned["memory"], peak)
 
 

@@ -223,8 +223,8 @@ class StageFolder:
     ) -> Iterator[pa.Table]:
         """The committed shards of one kind, with all columns or these.
 
-        They come in the order of their items, whoever made them when. Commits without a place (of a stream, or of an
-        older version) come in order of commit. With `ids`, only shards of commits that settled one of these items.
+        They come in the order of their items, not in that of their commits. Commits without a place (of a stream, or
+        of an older version) come in order of commit. With `ids`, only shards of commits that settled one of these come.
         """
         for entry in sorted(self._entries, key=lambda entry: int(entry.get("place", -1))):
             if ids is not None and not any(item in ids for item in entry["ids"]):
