@@ -141,7 +141,7 @@ def run_shared(
     with ExitStack() as stack:
         launcher: LocalLauncher | RayLauncher
         if config.ray is None:
-            launcher = LocalLauncher(list(devices()))
+            launcher = stack.enter_context(LocalLauncher(command, list(devices())))
         else:
             launcher = stack.enter_context(ray_launcher(config.ray, config.workers, config.device))
             if launcher.on_gpus and config.dtype == "auto":  # this machine may have none

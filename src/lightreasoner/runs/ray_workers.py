@@ -54,8 +54,8 @@ class RayLauncher:
             config["grading_workers"] = self._resources["num_cpus"]
         # Two threads: one waits for the worker, the other takes requests to stop it.
         actor = self._ray.remote(_Place).options(**self._resources, max_concurrency=2, max_restarts=0)
-        arguments = (name, str(self.on_device), str(self.count))
-        return RayWorker(self._ray, actor.remote(os.getcwd(), arguments, {**request, "config": config}))
+        counts = (self.on_device, self.count)
+        return RayWorker(self._ray, actor.remote(os.getcwd(), request["command"], counts, name, config))
 
 
 class RayWorker:
@@ -92,7 +92,7 @@ class RayWorker:
 class _Place:
     """In a Ray actor: one worker, a process of its node."""
 
-    def __init__(self, folder: str, arguments: tuple[str, ...], request: Request) -> None:
+    def __init__(self, folder: str, command: str, counts: tuple[int, int], name: str, config: dict[str, Any]) -> None:
         try:
             os.chdir(folder)  # relative paths of the settings mean the same to all
         except OSError as error:
@@ -100,7 +100,8 @@ class _Place:
                 f"{platform.node()} does not see {folder} ({error.strerror}); workers on other nodes need the run "
                 "folder on a file system that all nodes share, under the same path"
             ) from None
-        self._worker = LocalWorker((*arguments, str(os.getpid())), request, {})
+        self._worker = LocalWorker(command, *counts, environment={})
+        self._worker.begin(name, config)
 
     def wait(self) -> End:
         """How the worker ended, once it has."""

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TypedDict
@@ -104,7 +104,10 @@ class Launcher(Protocol):
 class LocalLauncher:
     """Starts workers as processes of this machine.
 
+    As a context manager it starts them at once: they import for seconds while the owner prepares the work.
+
     Args:
+        command: what they run, "module:function".
         devices: device of each worker. Those on a CPU share its cores evenly, unless OMP_NUM_THREADS is set.
 
     Attributes:
@@ -112,32 +115,60 @@ class LocalLauncher:
         on_device: most workers that share a device.
     """
 
-    def __init__(self, devices: Sequence[str]) -> None:
+    def __init__(self, command: str, devices: Sequence[str]) -> None:
+        self._command = command
         self._devices = devices
+        self._waiting: dict[int, LocalWorker] = {}
         self.count = len(devices)
         self.on_device = max(map(devices.count, devices))
 
+    def __enter__(self) -> Self:
+        self._waiting = {index: self._process(index) for index in range(self.count)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._waiting.values():
+            worker.kill()
+
     def start(self, index: int, name: str, request: Request) -> "LocalWorker":
         """See `Launcher.start`."""
-        device = self._devices[index]
-        share = max(1, cores() // len(self._devices))
-        threads = os.environ.get("OMP_NUM_THREADS") or str(share)
-        counts = (self._devices.count(device), len(self._devices), os.getpid())
-        arguments = (name, *map(str, counts))
-        config = {**request["config"], "device": device}
-        if config.get("grading_workers", share) is None:
-            config["grading_workers"] = share
-        return LocalWorker(arguments, {**request, "config": config}, {"OMP_NUM_THREADS": threads})
+        config = {**request["config"], "device": self._devices[index]}
+        if config.get("grading_workers", 0) is None:
+            config["grading_workers"] = self._cores
+        worker = self._waiting.pop(index, None) or self._process(index)
+        worker.begin(name, config)
+        return worker
+
+    @property
+    def _cores(self) -> int:
+        """Cores of each worker."""
+        return max(1, cores() // self.count)
+
+    def _process(self, index: int) -> "LocalWorker":
+        threads = os.environ.get("OMP_NUM_THREADS") or str(self._cores)
+        on_device = self._devices.count(self._devices[index])
+        return LocalWorker(self._command, on_device, self.count, {"OMP_NUM_THREADS": threads})
 
 
 class LocalWorker:
-    """A worker in a process of this machine; made by `LocalLauncher`."""
+    """A worker in a process of this machine.
 
-    def __init__(self, arguments: Sequence[str], request: Request, environment: dict[str, str]) -> None:
+    Args:
+        command: what it runs, "module:function"; it is imported at once.
+        on_device: workers that share its device, itself included.
+        workers: workers that are started together with it, itself included.
+        environment: variables beside those of this process.
+    """
+
+    def __init__(self, command: str, on_device: int, workers: int, environment: Mapping[str, str]) -> None:
         self._lines: deque[str] = deque(maxlen=30)
+        arguments = (command, *map(str, (on_device, workers, os.getpid())))
         self._process = Worker(MODULE, *arguments, environment=environment, on_line=self._take_line)
         self._end: End | None = None
-        threading.Thread(target=self._ask, args=(request,), daemon=True).start()
+
+    def begin(self, name: str, config: Mapping[str, Any]) -> None:
+        """Let it run the command with these settings, under a name that no other worker has."""
+        threading.Thread(target=self._ask, args=({"name": name, "config": config},), daemon=True).start()
 
     @property
     def end(self) -> End | None:
@@ -157,7 +188,7 @@ class LocalWorker:
         if not line.startswith((" ", "Traceback")):
             say_once(line)  # all workers have the same to say
 
-    def _ask(self, request: Request) -> None:
+    def _ask(self, request: Mapping[str, Any]) -> None:
         try:
             self._process.wait_until_ready()
             end = End.of(self._process.ask(request))
