@@ -78,7 +78,7 @@ def settings_of(*arguments: str) -> Any:
 
 def usage_error(*arguments: str, cwd: Path | None = None) -> str:
     """The message of a refused command: one line on stderr, nothing on stdout, exit code 2."""
-    done = lightr(*arguments, cwd=cwd)
+    done = completed(*arguments, cwd=cwd)
     assert (done.returncode, done.stdout) == (2, ""), (done.stdout, done.stderr)
     assert done.stderr.startswith("lightr: ")
     assert done.stderr.count("\n") == 1

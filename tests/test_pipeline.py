@@ -39,7 +39,7 @@ Made = tuple[Path, subprocess.CompletedProcess[str]]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The folder of a whole run in a new process, and what it printed."""
     out = tmp_path_factory.mktemp("pipeline") / "run"
-    return out, lightr("run", *SMALL, "--out", out, "--json", cold=True, seconds=550)
+    return out, lightr("run", *SMALL, "--out", out, "--json", cold=True)
 
 
 def test_one_command_runs_all_stages_and_a_second_has_nothing_left_to_do(made: Made) -> None:

@@ -233,7 +233,7 @@ def start(
 
 
 def completed(
-    *arguments: object, seconds: float = HANG, cold: bool = False, cwd: Path | None = None, **environment: str
+    *arguments: object, seconds: float = 550, cold: bool = False, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, and give what `subprocess.run` would."""
     ended = start(*arguments, cold=cold, cwd=cwd, **environment).end(seconds)

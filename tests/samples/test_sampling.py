@@ -50,9 +50,7 @@ def config(random_expert: Path, random_amateur: Path, tmp_path: Path) -> SampleC
 
 
 def flags_of(config: SampleConfig) -> list[str]:
-    """The settings of `config` as flags of the command line."""
-    chosen = config.model_dump(mode="json", exclude_unset=True)
-    return [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return [*config.flags(), "--batch-size", str(config.batch_size), "--out", str(config.out)]
 
 
 def elsewhere(config: SampleConfig, name: str, **changes: Any) -> SampleConfig:
