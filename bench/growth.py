@@ -143,9 +143,7 @@ def loaded() -> Iterator[dict[str, float]]:
 
 
 def in_own_process(folder: Path, device: str, point: Point, beta: float | None) -> dict[str, float]:
-    # Forked from a server that has only imported the libraries, where the system can: importing takes seconds.
-    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(kind)) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_alone, folder, device, point, beta).result()
 
 

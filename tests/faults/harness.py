@@ -38,7 +38,17 @@ HANG = 90.0  # seconds after which a command counts as hanging; the longest take
 _server = None
 if "forkserver" in multiprocessing.get_all_start_methods():
     _server = multiprocessing.get_context("forkserver")
-    _server.set_forkserver_preload(["lightreasoner.pipeline", "lightreasoner.samples.jsonl", "lightreasoner.cli"])
+    _server.set_forkserver_preload(
+        [
+            "lightreasoner.pipeline",
+            "lightreasoner.samples.jsonl",
+            "lightreasoner.cli",
+            # What commands import when they need it: by the first model, template and step of an optimiser.
+            "transformers.models.qwen2.modeling_qwen2",
+            "transformers.utils.chat_template_utils",
+            "torch._dynamo",
+        ]
+    )
 
 
 def count(**what: int) -> None:
