@@ -43,10 +43,10 @@ if "forkserver" in multiprocessing.get_all_start_methods():
             "lightreasoner.pipeline",
             "lightreasoner.samples.jsonl",
             "lightreasoner.cli",
-            # What commands import when they need it: by the first model, template and step of an optimiser.
+            # What commands import when they need it: for the first model, template and Arrow table.
             "transformers.models.qwen2.modeling_qwen2",
             "transformers.utils.chat_template_utils",
-            "torch._dynamo",
+            "pandas",
         ]
     )
 
