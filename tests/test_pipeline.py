@@ -30,8 +30,6 @@ ROOT = Path(__file__).parents[1]
 
 
 SMALL = ("--sample.max-questions", 24, "--finetune.steps", 6, "--evaluate.max-items", 24)
-
-
 Made = tuple[Path, subprocess.CompletedProcess[str]]
 
 

@@ -12,8 +12,6 @@ import pytest
 from .harness import assert_same_rows, start, succeed
 
 ONLINE = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "0"}
-
-
 Asked = list[tuple[float, bytes]]
 
 
