@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread per test process: two processes that both use all cores are slower than one.
+# One thread per test process: two processes that both use all cores are slower than one. With worksteal each process
+# gets neighbouring tests, which share fixtures, and takes over some of the other's when it has finished its own.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: run test test-slow lint format install vllm clean
 
@@ -11,10 +13,10 @@ run: install  ## the whole job on the bundled miniature pair
 	$(BIN)/lightr run
 
 test: install  ## the default tests: fast and offline
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 test-slow: install  ## the tests marked slow: the real small model, repeated seeds
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow --maxfail 1
+	$(PYTEST) -m slow --maxfail 1
 
 lint: install  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import models
 import numpy as np
 import psutil
 import torch
+from memory import peak_resident, reset_peak
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.runs.stage import read_stage
@@ -140,21 +140,6 @@ def loaded() -> Iterator[dict[str, float]]:
 
     with mock.patch.object(sampling, "settle", timed_settle):
         yield facts
-
-
-def peak_resident() -> int:
-    """Peak resident memory in bytes; outside Linux, a child may inherit its parent's peak."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
-
-
-def reset_peak() -> None:
-    """Reset the peak to the current memory, on systems that support it."""
-    clear_refs = Path("/proc/self/clear_refs")
-    if clear_refs.exists():
-        clear_refs.write_text("5")
 
 
 def in_own_process(folder: Path, device: str, point: Point, beta: float | None) -> dict[str, float]:

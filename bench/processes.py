@@ -4,18 +4,19 @@ Time is wall time from start to end, Python and the loading of models included; 
 """
 
 import argparse
+import json
 import os
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import memory
 import models
 
 from lightreasoner.runs.stage import read_stage
@@ -148,17 +149,18 @@ def in_turns(
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
     """Run one command without a shell."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        if code := os.waitstatus_to_exitcode(status):
-            output.seek(0)
-            end = output.read().decode(errors="replace")[-2000:]
-            raise SystemExit(f"{shlex.join(command)} ended with exit code {code}:\n{end}")
-        process.returncode = 0
-    return Run(seconds, usage.ru_maxrss / 2**20)
+    with tempfile.TemporaryDirectory() as folder:
+        report, output = Path(folder, "report.json"), Path(folder, "output")
+        starter = [sys.executable, "-I", "-S", memory.__file__, str(report)]  # its own small peak is all that counts
+        with output.open("wb") as stream:
+            done = subprocess.run(
+                [*starter, *command], stdout=stream, stderr=stream, env={**os.environ, **environment}, check=False
+            )
+        if done.returncode:
+            end = output.read_text(errors="replace")[-2000:]
+            raise SystemExit(f"{shlex.join(command)} ended with exit code {done.returncode}:\n{end}")
+        found = json.loads(report.read_text())
+    return Run(found["seconds"], found["peak"] / 2**30)
 
 
 @cache

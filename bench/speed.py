@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ import processes
 import pyarrow as pa
 import torch
 from gemm import gemm_rate, linear_weights, timed, tokens_computed
+from memory import peak_resident
 
 from lightreasoner.config import FinetuneConfig, SampleConfig
 from lightreasoner.config_sections import FinetuneSettings
@@ -282,7 +282,7 @@ def _peak(task: str, arguments: list[str]) -> float:
         else:
             chosen = range(len(labels) - LABELS_PER_STEP, len(labels))
             naive.train_step(with_lora, optimizer, naive_steps(labels, chosen, logit_width(pair.expert)))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_resident() / 2**30
 
 
 def some_labels(prompts: Sequence[list[int]], length: int) -> LabelSet:

@@ -1,6 +1,7 @@
 """Shared fixtures: tiny random models, the miniature's tokenizer, and a real small model for slow tests."""
 
 import importlib.util
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import settings
 from train_miniature import train_tokenizer  # in bench/
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from lightreasoner.models import chat_templates
 from lightreasoner.runs.progress import printed_messages
 
 torch.set_num_threads(1)
@@ -23,6 +25,16 @@ def _printed_messages() -> Iterator[None]:
     """Messages go to stderr, as on the command line."""
     with printed_messages():
         yield
+
+
+def rendered_in_this_process(request: str) -> str:
+    return json.dumps(chat_templates._render(request))
+
+
+@pytest.fixture
+def templates_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of its own for each chat template, which takes seconds; `faults/test_hostile_text.py` has them."""
+    monkeypatch.setattr(chat_templates, "_ask_worker", rendered_in_this_process)
 
 
 @pytest.fixture(scope="session")

@@ -175,3 +175,13 @@ def test_a_peer_that_fails_is_no_measurement(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sys, "argv", ["speed", "--parts", "peer", "--peer-command", command, "--our-command", "x"])
     with pytest.raises(SystemExit, match=r"(?s)exit code 1.*no GPU"):
         importlib.import_module("speed").main()
+
+
+def test_the_peak_of_a_command_is_its_own_and_not_that_of_its_parent() -> None:
+    memory, processes = (importlib.import_module(name) for name in ("memory", "processes"))
+    assert memory.peak_resident() > 2e8, "this process has loaded PyTorch"
+    small, large = (
+        processes.run([sys.executable, "-c", f"bytearray({size})"], {}).peak_gib * 2**30 for size in (1, 10**8)
+    )
+    assert 0 < small < 5e7
+    assert large - small == pytest.approx(1e8, rel=0.1)

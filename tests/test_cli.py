@@ -18,6 +18,8 @@ from lightreasoner import cli
 from lightreasoner.config import RunConfig
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
+from .faults.harness import completed
+
 COMMANDS = [
     "",
     "run",
@@ -60,23 +62,23 @@ def lightr(*arguments: str, cwd: Path | None = None, **environment: str) -> subp
     )
 
 
-def data_of(*arguments: str, cwd: Path | None = None) -> Any:
+def data_of(*arguments: str, cwd: Path | None = None, cold: bool = False) -> Any:
     """The JSON that a successful command prints; stderr must be empty."""
-    done = lightr(*arguments, cwd=cwd)
+    done = completed(*arguments, cwd=cwd, cold=cold)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return json.loads(done.stdout)
 
 
 def settings_of(*arguments: str) -> Any:
     """The settings that a dry run prints, even if it then says that something is missing."""
-    done = lightr("run", *arguments, "--dry-run", HF_HUB_OFFLINE="1")
+    done = completed("run", *arguments, "--dry-run")
     assert "Traceback" not in done.stderr
     return json.loads(done.stdout)
 
 
 def usage_error(*arguments: str, cwd: Path | None = None) -> str:
     """The message of a refused command: one line on stderr, nothing on stdout, exit code 2."""
-    done = lightr(*arguments, cwd=cwd)
+    done = completed(*arguments, cwd=cwd)
     assert (done.returncode, done.stdout) == (2, ""), (done.stdout, done.stderr)
     assert done.stderr.startswith("lightr: ")
     assert done.stderr.count("\n") == 1
@@ -321,13 +323,13 @@ def recipe(tmp_path: Path) -> str:
 
 
 def test_a_dry_run_prints_the_settings_on_stdout_and_writes_nothing(tmp_path: Path) -> None:
-    settings = data_of("run", "--config", "miniature", "--dry-run", cwd=tmp_path)
+    settings = data_of("run", "--config", "miniature", "--dry-run", cwd=tmp_path, cold=True)
     assert settings == RunConfig.checked(load_recipe("miniature")).model_dump(mode="json")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_run_without_arguments_uses_the_miniature_and_says_so_on_stderr() -> None:
-    done = lightr("run", "--dry-run")
+    done = completed("run", "--dry-run")
     assert done.returncode == 0
     assert json.loads(done.stdout)["expert"] == "miniature/expert"
     assert done.stderr == "no --config and no --expert: using the bundled recipe miniature\n"
@@ -481,17 +483,17 @@ def test_benchmarks_are_listed_for_people_and_machines() -> None:
 def test_evaluate_and_compare_print_tables(tmp_path: Path) -> None:
     common = ["--benchmarks", "arithmetic", "--max-items", "16", "--max-answer-tokens", "48", "--prompts", "both"]
     for name in ("base", "expert"):
-        done = lightr("evaluate", "--model", f"miniature/{name}", *common, "--out", name, cwd=tmp_path)
+        done = completed("evaluate", "--model", f"miniature/{name}", *common, "--out", name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("| prompt | Arithmetic ")
         assert "chat/arithmetic: n = 16, acc, " in done.stdout
-    found = lightr("compare", "base", "expert", cwd=tmp_path)
+    found = completed("compare", "base", "expert", cwd=tmp_path)
     assert (found.returncode, found.stderr) == (0, "")
     assert [line.split("|")[1].strip() for line in found.stdout.splitlines()[2:4]] == ["chat", "plain"]
     assert [row["prompt"] for row in data_of("compare", "base", "expert", "--json", cwd=tmp_path)["benchmarks"]] == [
         "chat",
         "plain",
     ]
-    lost = lightr("compare", "base", "absent", cwd=tmp_path)
+    lost = completed("compare", "base", "absent", cwd=tmp_path)
     assert (lost.returncode, lost.stdout) == (1, "")
     assert "absent holds no evaluation" in lost.stderr

@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,17 +9,16 @@ import pytest
 from lightreasoner.cli import app
 from lightreasoner.report import report
 
+from .faults.harness import script, start
+
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_whole_method_flat() -> None:
-    script = ROOT / "examples" / "whole_method_flat.py"
-    found = subprocess.run(
-        [sys.executable, str(script), "20", "3"], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert found.returncode == 0, found.stderr
-    assert int(re.search(r"(\d+) labels from 20 questions", found.stdout).group(1)) > 20
-    assert "accuracy on 100 new problems" in found.stdout
+    ended = start(patch=script(ROOT / "examples" / "whole_method_flat.py", 20, 3)).end(300)
+    assert ended.code == 0, ended.error
+    assert int(re.search(r"(\d+) labels from 20 questions", ended.out).group(1)) > 20
+    assert "accuracy on 100 new problems" in ended.out
 
 
 def stages_of_the_readme(out: Path) -> list[str]:

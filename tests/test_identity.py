@@ -21,6 +21,7 @@ from lightreasoner.samples.sampling import sample
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import merge
 
+pytestmark = pytest.mark.usefixtures("templates_in_this_process")
 Change = Callable[[Path], None]
 MACHINE = {"dtype": "float32", "device": "cpu"}
 

@@ -17,8 +17,8 @@ from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
 
+from .faults.harness import completed as lightr
 from .kept import kept_steps
-from .test_pipeline import lightr
 
 QUESTION = "Ben has 33 marbles. Then 25 marbles are found. Ben loses 19 of them. How many marbles are left?"
 PAIR = {"expert": "miniature/expert", "amateur": "miniature/base", "dtype": "float32", "max_new_tokens": 48}

@@ -23,23 +23,25 @@ from lightreasoner.runs.locks import HOLDER
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
 
+from .faults.harness import completed as lightr
 from .kept import kept_steps
 
 ROOT = Path(__file__).parents[1]
 
 
-def lightr(*arguments: object, timeout: float = 550) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightreasoner.cli", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
-
-
 SMALL = ("--sample.max-questions", 24, "--finetune.steps", 6, "--evaluate.max-items", 24)
+Made = tuple[Path, subprocess.CompletedProcess[str]]
 
 
-def test_one_command_runs_all_stages_and_a_second_has_nothing_left_to_do(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    first = lightr("run", *SMALL, "--out", out, "--json")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The folder of a whole run in a new process, and what it printed."""
+    out = tmp_path_factory.mktemp("pipeline") / "run"
+    return out, lightr("run", *SMALL, "--out", out, "--json", cold=True)
+
+
+def test_one_command_runs_all_stages_and_a_second_has_nothing_left_to_do(made: Made) -> None:
+    out, first = made
     assert first.returncode == 0, first.stderr
     summary = json.loads(first.stdout)
     assert summary["sample"]["questions"] == 24
@@ -71,10 +73,9 @@ def test_one_command_runs_all_stages_and_a_second_has_nothing_left_to_do(tmp_pat
     assert "divergence_beta: 0.4 there, 0.5 now" in other.stderr
 
 
-def test_the_stages_one_by_one_give_the_same_as_run(tmp_path: Path) -> None:
-    whole, hand = tmp_path / "whole", tmp_path / "hand"
+def test_the_stages_one_by_one_give_the_same_as_run(made: Made, tmp_path: Path) -> None:
+    whole, hand = made[0], tmp_path / "hand"
     settings = load_recipe("miniature")
-    assert lightr("run", *SMALL, "--out", whole).returncode == 0
     pair = ("--expert", settings["expert"], "--amateur", settings["amateur"], "--dataset", "arithmetic")
     sampled = lightr(
         "sample", *pair, "--max-questions", 24, "--max-new-tokens", 48, "--batch-size", 128, "--dtype", "float32",
@@ -202,7 +203,7 @@ def test_three_seeds_gain(tmp_path: Path) -> None:
     """The miniature gains with each of three seeds, and p < 0.01 over all of them."""
     gained = lost = 0
     for seed in (0, 1, 2):
-        found = lightr("run", "--seed", seed, "--out", tmp_path / str(seed), "--json", timeout=900)
+        found = lightr("run", "--seed", seed, "--out", tmp_path / str(seed), "--json", cold=True, seconds=900)
         assert found.returncode == 0, found.stderr
         test = json.loads(found.stdout)["comparison"]["benchmarks"][0]
         assert test["gain"] > 0
@@ -221,7 +222,7 @@ def test_a_real_small_model_on_real_problems(
         "run", "--expert", smollm2_gguf, "--amateur", smollm2_amateur, "--dataset", "gsm8k", "--data-dir", data_dir,
         "--out", out, "--sample.max-questions", 20, "--sample.max-new-tokens", 64, "--finetune.steps", 20,
         "--finetune.labels-per-forward", 4, "--evaluate.benchmarks", "gsm8k", "svamp", "--evaluate.max-items", 8,
-        "--evaluate.max-answer-tokens", 128, "--json", timeout=1500,
+        "--evaluate.max-answer-tokens", 128, "--json", cold=True, seconds=1500,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     summary = json.loads(found.stdout)

@@ -21,7 +21,7 @@ from .helpers import answers, config_for
 
 def test_batches_of_one_and_of_sixteen_give_the_same_answers(tmp_path: Path) -> None:
     for size in (1, 16):
-        evaluate(config_for(tmp_path / str(size), answer_batch_size=size, max_items=30, prompts="both"))
+        evaluate(config_for(tmp_path / str(size), answer_batch_size=size, max_items=20, prompts="both"))
     for key in ("chat/arithmetic", "plain/arithmetic"):
         one, many = answers(tmp_path / "1", key), answers(tmp_path / "16", key)
         assert one.keys() == many.keys()

@@ -16,12 +16,8 @@ from lightreasoner.errors import DataError, RunCorrupted
 from lightreasoner.evaluation.exports import export_answers
 from lightreasoner.evaluation.toolkit_import import import_toolkit
 
+from ..faults.harness import completed as lightr
 from .helpers import ITEMS, as_toolkit_file, choices, line, write
-
-
-def lightr(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightreasoner.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_the_hub_reads_back_what_it_gets(evaluation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

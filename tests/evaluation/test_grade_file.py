@@ -2,15 +2,15 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from ..faults.harness import completed
+
 
 def lightr_grade(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightreasoner.cli", "grade", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return completed("grade", *arguments, cwd=cwd)
 
 
 def write_rows(path: Path, *rows: object) -> Path:

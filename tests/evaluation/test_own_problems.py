@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,10 @@ from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.evaluation.folder import read_evaluation
 
+from ..faults.harness import completed as lightr
 from .helpers import answers, config_for
 
 KEYS = {"benchmarks": ("my.csv",), "answer_field": "key", "max_answer_tokens": 48, "max_items": None}
-
-
-def lightr(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightreasoner.cli", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Start a command, break it, re-run it, and compare its files with those of an uninterrupted run."""
+"""Start a command, break it, re-run it, and compare its files with those of an uninterrupted run.
+
+Unless a command has to start cold, it is forked from a server that has imported the libraries, which take seconds.
+"""
 
 import atexit
 import faulthandler
@@ -8,8 +11,10 @@ import json
 import math
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,7 +38,17 @@ HANG = 90.0  # seconds after which a command counts as hanging; the longest take
 _server = None
 if "forkserver" in multiprocessing.get_all_start_methods():
     _server = multiprocessing.get_context("forkserver")
-    _server.set_forkserver_preload(["lightreasoner.pipeline", "lightreasoner.samples.jsonl", "lightreasoner.cli"])
+    _server.set_forkserver_preload(
+        [
+            "lightreasoner.pipeline",
+            "lightreasoner.samples.jsonl",
+            "lightreasoner.cli",
+            # What commands import when they need it: for the first model, template and Arrow table.
+            "transformers.models.qwen2.modeling_qwen2",
+            "transformers.utils.chat_template_utils",
+            "pandas",
+        ]
+    )
 
 
 def count(**what: int) -> None:
@@ -66,6 +82,7 @@ class Command:
         patch: Callable[[], None] | None,
         *,
         cold: bool,
+        cwd: Path | None = None,
     ) -> None:
         folder = Path(tempfile.mkdtemp(prefix="lightr-"))
         self._streams = [folder / "out", folder / "error"]
@@ -80,16 +97,15 @@ class Command:
             with out, error:
                 settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
                 self._popen = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=error, env=settings
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=error, env=settings, cwd=cwd
                 )
             self._forked = None
             self.pid = self._popen.pid
         else:
-            self._forked = _server.Process(
-                target=_run, args=(words, environment, patch, *map(str, self._streams)), daemon=True
-            )
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the server imports its libraries
-            self._forked.start()
+            places = map(str, (cwd or Path.cwd(), *self._streams))
+            self._forked = _server.Process(target=_run, args=(words, environment, patch, *places), daemon=True)
+            with mock.patch.dict(os.environ, HF_HUB_OFFLINE="1"):  # read when the server imports its libraries
+                self._forked.start()
             assert self._forked.pid is not None
             self.pid = self._forked.pid
 
@@ -125,9 +141,12 @@ class Command:
         return Ended(self.code, out, error)
 
 
-def _run(words: list[str], environment: dict[str, str], patch: Callable[[], None] | None, out: str, error: str) -> None:
+def _run(
+    words: list[str], environment: dict[str, str], patch: Callable[[], None] | None, cwd: str, out: str, error: str
+) -> None:
     """Run the command line in the forked process."""
     os.environ.update(environment)
+    os.chdir(cwd)
     for descriptor, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     faulthandler.dump_traceback_later(HANG / 2)  # shows where a command hangs
@@ -214,12 +233,40 @@ def start(
     fail: str = "",
     patch: Callable[[], None] | None = None,
     cold: bool = False,
+    cwd: Path | None = None,
     **environment: str,
 ) -> Command:
-    """Start a command, with fail points (`lightreasoner.runs.faults`) or a patch (`at_call`) if any."""
+    """Start a command, with fail points (`lightreasoner.runs.faults`) or a patch (`at_call`, `script`) if any."""
     if fail and ":hang" not in fail:  # it only pauses a command
         count(faults=1)
-    return Command(arguments, {VARIABLE: fail, **environment}, patch, cold=cold)
+    return Command(arguments, {VARIABLE: fail, **environment}, patch, cold=cold, cwd=cwd)
+
+
+def completed(
+    *arguments: object, seconds: float = 550, cold: bool = False, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, and give what `subprocess.run` would."""
+    ended = start(*arguments, cold=cold, cwd=cwd, **environment).end(seconds)
+    return subprocess.CompletedProcess(arguments, ended.code, ended.out, ended.error)
+
+
+def script(file: Path, *arguments: object) -> Callable[[], None]:
+    """A patch for `start`: run a Python script in the place of the command line."""
+    return functools.partial(_run_script, [str(file), *map(str, arguments)])
+
+
+def _run_script(arguments: list[str]) -> None:
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+    sys.exit()
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """The environment of each process of a distributed run on this machine, as torchrun sets it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **common} for rank in range(count)]
 
 
 def lightr(*arguments: object, **options: Any) -> Ended:

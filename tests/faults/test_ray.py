@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lightreasoner.runs.stage import read_stage
+
+from .harness import lightr, refused
 
 pytest.importorskip("ray", reason="needs the extra ray")
 COMMAND = (sys.executable, "-m", "lightreasoner.cli")
@@ -95,22 +98,20 @@ def test_nothing_of_a_local_cluster_stays(sampling: tuple[object, ...], tmp_path
 
 
 def test_no_cluster_at_the_address(sampling: tuple[object, ...], tmp_path: Path) -> None:
-    command = start(*sampling, tmp_path / "out", "--ray", "127.0.0.1:1")
-    _, errors = command.communicate(timeout=120)
-    assert command.returncode == 2
-    last = errors.strip().splitlines()[-1]
+    last = refused(*sampling, tmp_path / "out", "--ray", "127.0.0.1:1", code=2)
     assert "--ray 127.0.0.1:1: no Ray cluster answers there" in last
     assert "ray start --head" in last
     assert not (tmp_path / "out" / "sample" / "manifest.json").exists()
 
 
+def without(module: str) -> None:
+    sys.modules[module] = None  # type: ignore[assignment]  # an import raises ImportError
+
+
 def test_without_ray(sampling: tuple[object, ...], tmp_path: Path) -> None:
-    (tmp_path / "ray.py").write_text("raise ImportError\n")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    words = [*COMMAND, *map(str, (*sampling, tmp_path / "out", "--ray", "local"))]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 2
-    assert "--ray needs Ray: pip install 'lightreasoner[ray]'" in done.stderr
+    ended = lightr(*sampling, tmp_path / "out", "--ray", "local", patch=partial(without, "ray"))
+    assert ended.code == 2
+    assert "--ray needs Ray: pip install 'lightreasoner[ray]'" in ended.error
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """Stop signals: work is committed, the exit code names the signal, and the same command resumes."""
 
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+
+from lightreasoner.runs import signals
 
 from .harness import (
     LOAD,
@@ -25,8 +28,19 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 LONGEST = 25.0  # seconds
 
 
+def held_with_little_patience(go: Path) -> None:
+    signals.PATIENCE = 1.0
+    held(go)
+
+
 def stop_at(
-    point: str, number: signal.Signals, arguments: tuple[object, ...], out: Path, *, resume: bool = True
+    point: str,
+    number: signal.Signals,
+    arguments: tuple[object, ...],
+    out: Path,
+    *,
+    resume: bool = True,
+    hold: Callable[[Path], None] = held,
 ) -> str:
     """Send a signal while the command is at a point (or function) for the n-th time (`@n`); check how it leaves.
 
@@ -36,7 +50,7 @@ def stop_at(
     go = out.with_name("go")
     point, _, turn = point.partition("@")
     if ":" in point:
-        command = start(*arguments, out, patch=at_call(point, int(turn or 1), before=partial(held, go)))
+        command = start(*arguments, out, patch=at_call(point, int(turn or 1), before=partial(hold, go)))
     else:
         command = start(*arguments, out, fail=f"{point}:hang={go}@{turn or 1}")
     wait_for(go.with_name("go.reached").exists, command)
@@ -88,7 +102,8 @@ def test_tuning_saves_a_checkpoint_and_stops(
 def test_a_signal_before_the_first_batch_has_the_same_exit_code(
     number: signal.Signals, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:
-    stop_at(LOAD, number, sampling, tmp_path / "run", resume=False)
+    assert signals.PATIENCE < LONGEST
+    stop_at(LOAD, number, sampling, tmp_path / "run", resume=False, hold=held_with_little_patience)
     count(survived=1)
 
 

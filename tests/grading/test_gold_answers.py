@@ -12,7 +12,7 @@ from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.numbers import parse_quantity
 from lightreasoner.grading.pool import GradingPool
-from lightreasoner.grading.verdicts import Case
+from lightreasoner.grading.verdicts import Case, Judgement
 from lightreasoner.runs.records import Problem
 
 NAMES: tuple[BenchmarkName, ...] = (
@@ -65,6 +65,13 @@ def main_pool() -> Iterator[GradingPool]:
         yield pool
 
 
+def judged(pool: GradingPool, cases: list[Case]) -> list[Judgement]:
+    """The judgement of each case; equal ones, such as the same number for many items, are judged once."""
+    each = dict.fromkeys(cases)
+    found = dict(zip(each, pool.judge(each), strict=True))
+    return [found[case] for case in cases]
+
+
 def gold_of(problem: Problem) -> str:
     assert problem.answer is not None
     return problem.answer
@@ -93,7 +100,7 @@ def test_a_gold_answer_in_a_box_is_correct(
     name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path
 ) -> None:
     problems = load_benchmark(name, limit=None, data_dir=data_dir)
-    found = list(pool.judge(case_of(name, boxed(gold_of(problem)), gold_of(problem)) for problem in problems))
+    found = judged(pool, [case_of(name, boxed(gold_of(problem)), gold_of(problem)) for problem in problems])
     not_correct = [problem.id for problem, one in zip(problems, found, strict=True) if one.verdict != "correct"]
     assert set(not_correct) <= set(NOT_ITSELF[judge])
     if judge == "math-verify":  # what the toolkit itself calls wrong is listed above, item by item
@@ -111,7 +118,7 @@ def wrongly_accepted(
         if gold_of(problem) != gold_of(following)
     ][::every]
     assert len(pairs) >= 80
-    found = pool.judge(case_of(name, boxed(other), gold_of(problem)) for problem, other in pairs)
+    found = judged(pool, [case_of(name, boxed(other), gold_of(problem)) for problem, other in pairs])
     return [
         problem.id
         for (problem, other), one in zip(pairs, found, strict=True)
@@ -165,7 +172,7 @@ NUMBERS: dict[str, Callable[[str, Fraction], str]] = {
 
 
 def share_correct(pool: GradingPool, cases: list[Case]) -> float:
-    return sum(found.verdict == "correct" for found in pool.judge(cases)) / len(cases)
+    return sum(found.verdict == "correct" for found in judged(pool, cases)) / len(cases)
 
 
 def test_the_helpers_write_decimals_correctly() -> None:

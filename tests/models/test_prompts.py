@@ -1,6 +1,7 @@
 """Prompts: one template for all models, with any tokenizer."""
 
 import copy
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from lightreasoner.config_sections import DEFAULT_CUE
 from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError
+from lightreasoner.models import chat_templates
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
+
+from ..conftest import rendered_in_this_process
 
 # The prompt type `qwen25-math-cot` of the Qwen2.5-Math evaluation toolkit, which the paper used.
 QWEN25_MATH_COT = (
@@ -35,6 +39,10 @@ REFUSES_SYSTEM = (
 DROPS_SYSTEM = REFUSES_SYSTEM.replace(
     "{{ raise_exception('System role not supported') }}{% endif %}", "{% else %}"
 ).replace("<|im_end|>\n{% endfor %}", "<|im_end|>\n{% endif %}{% endfor %}")
+
+
+pytestmark = pytest.mark.usefixtures("templates_in_this_process")
+in_its_own_process = chat_templates._ask_worker
 
 
 def with_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -> PreTrainedTokenizerFast:
@@ -219,6 +227,13 @@ def test_a_template_with_a_clock_shows_the_given_time_whatever_the_day(
 def test_without_a_given_time_a_template_shows_today(tokenizer: PreTrainedTokenizerFast) -> None:
     year = datetime.now().year
     assert str(year) in PromptTemplate(with_template(tokenizer, DATED)).render("Why?")
+
+
+def test_a_template_renders_in_its_own_process_what_it_renders_in_this_one() -> None:
+    conversation = ([{"role": "system", "content": "é"}, {"role": "user", "content": "Why?"}], True)
+    request = json.dumps(["{{ lipsum(n=1, html=false) }}" + DATED, [conversation], {}, MONDAY])
+    assert in_its_own_process(request) == rendered_in_this_process(request)
+    assert "Why?" in rendered_in_this_process(request)
 
 
 @pytest.mark.parametrize("chance", ["{{ ['a', 'b', 'c', 'd', 'e', 'f'] | random }}", "{{ lipsum(n=1, html=false) }}"])

@@ -31,12 +31,9 @@ from lightreasoner.runs import progress as module
 from lightreasoner.runs.eta import Batch
 from lightreasoner.runs.progress import busy, count_step, count_tokens, progress, say, tokens_counted, warn
 
+from ..faults.harness import completed as lightr
+
 SAMPLE = "sample --expert miniature/expert --amateur miniature/base --dataset arithmetic --max-questions 12".split()
-
-
-def lightr(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightreasoner.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 def python(program: str) -> subprocess.CompletedProcess[str]:
@@ -104,7 +101,7 @@ def test_every_command_can_be_quiet() -> None:
 
 
 def test_quiet_prints_the_result_and_nothing_else(tmp_path: Path) -> None:
-    done = lightr(*SAMPLE, "--out", "r", "--quiet", "--json", cwd=tmp_path)
+    done = lightr(*SAMPLE, "--out", "r", "--quiet", "--json", cwd=tmp_path, cold=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert '"questions": 12' in done.stdout
     refused = lightr("recipes", "show", "absent", "--quiet", cwd=tmp_path)

@@ -2,13 +2,9 @@
 
 import json
 import math
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +29,7 @@ from lightreasoner.samples import responses, sampler
 from lightreasoner.samples.folder import Rollout
 from lightreasoner.samples.sampling import sample
 
+from ..faults.harness import commits, start, wait_for
 from ..kept import KeptStep, kept_steps
 
 Kept = dict[tuple[str, int], KeptStep]
@@ -50,6 +47,10 @@ def config(random_expert: Path, random_amateur: Path, tmp_path: Path) -> SampleC
         batch_size=4,
         dtype="float32",
     )
+
+
+def flags_of(config: SampleConfig) -> list[str]:
+    return [*config.flags(), "--batch-size", str(config.batch_size), "--out", str(config.out)]
 
 
 def elsewhere(config: SampleConfig, name: str, **changes: Any) -> SampleConfig:
@@ -282,20 +283,13 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(config: SampleCon
     whole = elsewhere(config, "whole", max_questions=48)
     parts = elsewhere(config, "parts", max_questions=48)
     sample(whole)
-    script = (
-        "import sys, torch; torch.set_num_threads(1)\n"
-        "from lightreasoner.config import SampleConfig\n"
-        "from lightreasoner.samples.sampling import sample\n"
-        "sample(SampleConfig.model_validate_json(sys.argv[1]))\n"
-    )
     ledger = parts.out / "sample" / "ledger.jsonl"
     kills = 0
     for wanted_commits in (1, 3, 5):
-        process = subprocess.Popen([sys.executable, "-c", script, parts.model_dump_json()])
-        while process.poll() is None and (not ledger.exists() or ledger.read_bytes().count(b"\n") < wanted_commits):
-            time.sleep(0.002)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
+        command = start("sample", *flags_of(parts))
+        wait_for(lambda wanted=wanted_commits: len(commits(parts.out / "sample")) >= wanted, command)  # type: ignore[misc]
+        command.send(signal.SIGKILL)
+        kills += command.end().code == -signal.SIGKILL
     assert kills == 3
     assert 0 < ledger.read_bytes().count(b"\n") < 12
     sample(parts)
@@ -303,20 +297,13 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(config: SampleCon
 
 
 def test_ctrl_c_commits_and_says_how_to_go_on(config: SampleConfig) -> None:
-    arguments = {"expert": config.expert, "amateur": config.amateur, "dataset": "arithmetic", "max-questions": 400}
-    arguments |= {"max-new-tokens": 10, "out": str(config.out), "batch-size": 2, "dtype": "float32"}
-    command = [sys.executable, "-m", "lightreasoner.cli", "sample"]
-    command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    command = start("sample", *flags_of(config.model_copy(update={"max_questions": 400, "batch_size": 2})))
     ledger = config.out / "sample" / "ledger.jsonl"
-    while process.poll() is None and not ledger.exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Run the same command to continue" in errors
-    assert "Traceback" not in errors
+    wait_for(ledger.exists, command)
+    command.send(signal.SIGINT)
+    ended = command.end(60)  # fails on a traceback
+    assert ended.code == 130
+    assert "Run the same command to continue" in ended.error
     assert ledger.read_bytes().endswith(b"\n")
 
 

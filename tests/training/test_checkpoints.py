@@ -1,12 +1,8 @@
 """Checkpoints: a resumed training gives what an uninterrupted one gives."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from lightreasoner.errors import Interrupted
 from lightreasoner.training.checkpoints import newest_complete_checkpoint
 from lightreasoner.training.finetuning import finetune
 
+from ..faults.harness import ranks, script, start, wait_for
 from .conftest import adapter_of, config_for
 
 
@@ -25,20 +22,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(random_expert: Path, sampl
     # A real process: stopped by SIGTERM once it has logged a step, then started again.
     config = config_for(samples, random_expert, tmp_path / "parts", **settings)
     (tmp_path / "config.json").write_text(config.model_dump_json())
-    script = (
-        "import sys, torch; torch.set_num_threads(1)\n"
+    (tmp_path / "script.py").write_text(
+        "import sys\n"
         "from lightreasoner.config import FinetuneConfig\n"
         "from lightreasoner.errors import LightReasonerError\n"
         "from lightreasoner.training.finetuning import finetune\n"
         "try: finetune(FinetuneConfig.model_validate_json(open(sys.argv[1]).read()))\n"
         "except LightReasonerError as error: sys.exit(error.exit_code)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "config.json")])
-    log = tmp_path / "parts" / "finetune" / "log.json"
-    while process.poll() is None and not log.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    command = start(patch=script(tmp_path / "script.py", tmp_path / "config.json"))
+    wait_for((tmp_path / "parts" / "finetune" / "log.json").exists, command)
+    command.send(signal.SIGTERM)
+    assert command.end(60).code == 143
     assert not (tmp_path / "parts" / "finetune" / "result.json").exists()
     finetune(config)
     whole, parts = adapter_of(tmp_path / "whole"), adapter_of(tmp_path / "parts")
@@ -97,7 +92,6 @@ from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.training import finetuning
 torch.set_num_threads(1)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it once a process has left
 original, calls = finetuning._add_gradients, 0
 def signalled(*arguments):
     global calls
@@ -119,12 +113,9 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     config = config_for(samples, random_expert, tmp_path / "two", **settings)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     (tmp_path / "script.py").write_text(SIGNAL_TO_ONE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(tmp_path / "script.py"), str(tmp_path / "config.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert found.returncode != 0
-    assert found.stderr.count("exitcode  : 143") == 2, found.stderr
+    both = script(tmp_path / "script.py", tmp_path / "config.json")
+    commands = [start(patch=both, **environment) for environment in ranks(2)]
+    assert [command.end(300).code for command in commands] == [143, 143]
     folder = tmp_path / "two" / "finetune"
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-3"]
     assert newest_complete_checkpoint(folder) == folder / "checkpoint-3"

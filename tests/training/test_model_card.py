@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,8 @@ import pytest
 from lightreasoner.config import BaselineConfig, FinetuneConfig, SampleConfig, SelectConfig
 from lightreasoner.samples.folder import Baseline, Imported, Made, Sampled, Selected
 from lightreasoner.training.model_card import Tuned, merging_command, sampling_commands
+
+from ..faults.harness import completed
 
 PROMPT: dict[str, Any] = {"cue": "Think, then \\boxed{it}.", "asked": {}}
 EXPERT: dict[str, Any] = {"expert": "miniature/expert", "expert_files": {"model.safetensors": "0" * 64}}
@@ -59,9 +59,7 @@ def understood(command: str) -> dict[str, Any]:
     """The settings that the command line makes of it."""
     program, *words = shlex.split(command)
     assert program == "lightr"
-    found = subprocess.run(
-        [sys.executable, "-m", "lightreasoner.cli", *words, "--dry-run"], capture_output=True, text=True, check=False
-    )
+    found = completed(*words, "--dry-run")
     assert found.returncode == 0, found.stderr
     settings: dict[str, Any] = json.loads(found.stdout)
     return settings

@@ -1,10 +1,7 @@
 """FSDP2: two processes train what one trains, whatever their number of passes, and resume each other's runs."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from lightreasoner.config import FinetuneConfig
 from lightreasoner.errors import ConfigError
 from lightreasoner.training.finetuning import check_machine
 
+from ..faults.harness import ranks, script, start
 from .conftest import adapter_of, config_for
 
 # Trains, and records each step's gradients, norm and number of passes of the first process.
@@ -58,12 +56,11 @@ def train(config: FinetuneConfig, processes: int, layout: str = "packed") -> Non
     config.out.mkdir(exist_ok=True)
     (config.out / "config.json").write_text(config.model_dump_json())
     (config.out / "script.py").write_text(SCRIPT)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(config.out / "script.py")]
-    command += [str(config.out / "config.json"), layout]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert found.returncode == 0, found.stderr
+    work = script(config.out / "script.py", config.out / "config.json", layout)
+    commands = [start(patch=work, **environment) for environment in (ranks(processes) if processes > 1 else [{}])]
+    for command in commands:
+        ended = command.end(300)
+        assert ended.code == 0, ended.error
 
 
 def unfinished(stage: Path, out: Path) -> Path:
