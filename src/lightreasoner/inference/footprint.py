@@ -11,9 +11,9 @@ from lightreasoner.config import RunConfig
 from lightreasoner.config_sections import BATCH_SIZES
 from lightreasoner.models.shape import Shape
 
-# Python with torch, transformers, peft and pyarrow, measured in a run of the miniature; on an accelerator the context
-# and the workspaces of its libraries.
-PROCESS = {"cpu": 650 << 20}
+# Python with torch, transformers, peft and pyarrow, measured in runs of the miniature and of SmolLM2; on an accelerator
+# the context and the workspaces of its libraries.
+PROCESS = {"cpu": 720 << 20}
 PROCESS_ON_ACCELERATORS = 700 << 20
 
 BATCH = 64  # assumed automatic batch size; a GPU with enough memory uses up to 512
@@ -76,20 +76,26 @@ def footprint(
     decoding = weights[0] + cache + states + max(rows * expert.vocabulary * of_pair, reading[0])
     together = weights[1] + decoding + max(0, max(logits, reading[1]) - rows * expert.vocabulary * of_pair)
     scoring = weights[1] + expert.vocabulary * expert.hidden * of_pair + states + max(logits, reading[1])
-    sequential = max(decoding, scoring)
+    loading = [_loading(shape, of_pair, device) for shape in (expert, amateur)]
+    together = max(together, loading[0], weights[0] + loading[1])
+    sequential = max(decoding, scoring, *loading)
     tuning = _Tuning.of(config, expert, prompt, own, device)
+    tuned = max(
+        tuning.bytes(setting(config, "load_in_4bit", False), tuning.checkpointed), _loading(expert, own, device)
+    )
     at_once = config.evaluate.answer_batch_size or BATCH_SIZES[config.engine]
     answers = at_once * (prompt + config.evaluate.max_answer_tokens)
     answering = expert.cache(answers, own) + at_once * expert.vocabulary * own
+    answering = max(answering, _pass(expert, device, own), _loading(expert, 0, device))
     # Converted on a CPU to another precision, the mapped file of the merged model is in memory beside the new weights.
     merged = 4 if _merged_dtype(config, expert) == "float32" else 2
     converted = merged * expert.parameters if device == "cpu" and merged != own else 0
     is_sequential = setting(config, "residency", "together") == "sequential"
     stages = {
         "sample": process + (sequential if is_sequential else together),
-        "finetune": process + tuning.bytes(setting(config, "load_in_4bit", False), tuning.checkpointed),
+        "finetune": process + tuned,
         "merge": process + _merging(config, expert),
-        "evaluate": process + expert.parameters * own + max(answering, _pass(expert, device, own), converted),
+        "evaluate": process + expert.parameters * own + max(answering, converted),
     }
     return Memory(
         parts={
@@ -111,6 +117,11 @@ def footprint(
     )
 
 
+def _loading(shape: Shape, width: int, device: str) -> int:
+    """What a model takes while it is read: a GGUF file is de-quantised to float32 as a whole, in main memory."""
+    return shape.parameters * (width + (4 if shape.gguf and device == "cpu" else 0))
+
+
 def _merged_dtype(config: RunConfig, expert: Shape) -> str:
     """The precision of the merged weights on disk."""
     return expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
@@ -122,7 +133,7 @@ def _merging(config: RunConfig, expert: Shape) -> int:
     layer = 4 * (expert.parameters - expert.head_weights) // expert.layers
     in_16_bits = merged == expert.dtype and merged != "float32"
     weights = 2 * expert.parameters + layer if in_16_bits else 4 * expert.parameters
-    return weights + PROBES * expert.vocabulary * 8 * 3
+    return max(weights + PROBES * expert.vocabulary * 8 * 3, _loading(expert, 4, "cpu"))
 
 
 @dataclass(frozen=True)

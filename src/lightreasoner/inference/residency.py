@@ -4,13 +4,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from accelerate.utils.memory import clear_device_cache
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.config_sections import Residency
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.scoring import Head
-from lightreasoner.models.loading import FoundPair, context_length, empty_model, pick_device
+from lightreasoner.models.loading import FoundPair, context_length, empty_model, pick_device, release_memory
 from lightreasoner.models.pair_memory import PairMemory
 from lightreasoner.models.source import ModelSource
 from lightreasoner.models.vocabulary import logit_width, share_vocabulary
@@ -69,7 +68,7 @@ class LazyPair:
             for weight in head.module.parameters():
                 weight.data = weight.data.clone()  # weights on a CPU can be views of one map of the whole file
         del self.expert
-        clear_device_cache(garbage_collection=True)  # the modules of a model refer to one another
+        release_memory()
         return head
 
     def residency(self, chosen: Residency, unfinished: Path, workers: int = 1) -> Literal["together", "sequential"]:

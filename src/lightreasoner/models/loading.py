@@ -1,5 +1,6 @@
 """Models and tokenizers: find them, load them, check that two of them share one vocabulary."""
 
+import ctypes
 import math
 import os
 import sys
@@ -7,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -23,6 +25,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -98,6 +101,7 @@ def load_model(
             `refuse_wrong_weights`), or it needs code that may not run.
     """
     _check_code(source, machine)
+    release_memory()  # of models that are used no more
     device = pick_device(machine.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # Two threads of one core share its arithmetic units: more threads than cores make matrix products slower.
@@ -109,7 +113,7 @@ def load_model(
     else:
         quantise = GgufConfig(dequantize=True)
     generation, _ = generation_settings(source.name, source.folder) if source.gguf_file is None else (None, [])
-    with _loading(f"{source.name} ({source.folder})"):
+    with _loading(f"{source.name} ({source.folder})"), _gguf_bar_on_terminals():
         read: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             gguf_file=source.gguf_file,
@@ -128,6 +132,14 @@ def load_model(
     refuse_nonfinite(source.name, model)
     model.eval()
     return cast(PreTrainedModel, model)
+
+
+def release_memory() -> None:
+    """Give unused memory back: of objects that refer to one another, of the device, and of the heap."""
+    clear_device_cache(garbage_collection=True)
+    with suppress(AttributeError, OSError, TypeError):  # no glibc
+        # It keeps what was freed in small parts, such as the layers of a model, for this process.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def empty_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
@@ -207,6 +219,17 @@ def _without_bar() -> Iterator[None]:
     finally:
         if shown:
             enable_progress_bar()
+
+
+@contextmanager
+def _gguf_bar_on_terminals() -> Iterator[None]:
+    """Without the progress bar of GGUF weights where stderr is a file; transformers has no switch for it."""
+    shown: Any = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = shown
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Shape:
     head: int
     tied: bool
     dtype: str
+    gguf: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any], name: str) -> "Shape":
@@ -57,6 +58,7 @@ class Shape:
                 head=int(text.get("head_dim") or text["hidden_size"] // heads),
                 tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
                 dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+                gguf="gguf_bytes" in config,
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             missing = [size for size in SIZES if not isinstance(text.get(size), int) or not text[size]]
