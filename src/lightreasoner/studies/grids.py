@@ -64,8 +64,7 @@ class Scope:
     ) -> list[Training]:
         """The method, with changes of its rule and labels, or of the settings of a stage by section."""
         recipe = _changed(recipe, changes)
-        paper = {"threshold": recipe.sample.divergence_beta, "plausibility_alpha": recipe.sample.plausibility_alpha}
-        select = SelectSettings.checked({**paper, **(rule or {})})
+        select = SelectSettings.checked({**recipe.rule.model_dump(), **(rule or {})})
         return [Training(root=self.root, recipe=_of_seed(recipe, seed), select=select) for seed in range(seeds)]
 
     def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Plan:
