@@ -67,7 +67,7 @@ class Scope:
         first: int = 0,
         **changes: Mapping[str, Any],
     ) -> list[Training]:
-        """The method, with changes of its rule and labels, or of the settings of a stage by section; seeds from `first`."""
+        """The method with seeds from `first`; changes of its rule and labels, or of a stage's settings by section."""
         recipe = _changed(recipe, changes)
         select = SelectSettings.checked({**recipe.rule.model_dump(), **(rule or {})})
         return [
