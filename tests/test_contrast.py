@@ -131,6 +131,21 @@ def test_labels_of_the_hand_example_are_normalised_over_the_mask_alone() -> None
     close(contrastive_labels(EXPERT, AMATEUR, FIRST_TWO), [8 / 9, 1 / 9, 0, 0])
 
 
+@pytest.mark.parametrize(
+    ("powers", "expected"),
+    [
+        ((1, 0), [2 / 3, 1 / 3, 0, 0]),  # p = 1/2, 1/4
+        ((0, 0), [1 / 2, 1 / 2, 0, 0]),
+        ((0, 1), [4 / 5, 1 / 5, 0, 0]),  # 1/q = 8, 2
+        ((2, 1), [16 / 17, 1 / 17, 0, 0]),  # p²/q = 1/4 · 8, 1/16 · 2 = 2, 1/8
+        ((1.5, 0.5), [8 / (8 + math.sqrt(2)), math.sqrt(2) / (8 + math.sqrt(2)), 0, 0]),  # (p/q)^½ · p = 1, 2^−2.5
+        ((0.5, -0.5), [1 / (1 + math.sqrt(2)), math.sqrt(2) / (1 + math.sqrt(2)), 0, 0]),  # (p·q)^½ = 1/4, 8^−½
+    ],
+)
+def test_labels_of_the_hand_example_with_powers(powers: tuple[float, float], expected: list[float]) -> None:
+    close(contrastive_labels(EXPERT, AMATEUR, FIRST_TWO, 1.0, *powers), expected)
+
+
 def test_a_mask_of_one_token_gives_a_one_hot() -> None:
     labels = contrastive_labels(EXPERT, AMATEUR, torch.tensor([False, False, True, False]))
     assert labels.tolist() == [0, 0, 1, 0]
@@ -231,9 +246,9 @@ def slow_mask(p: Row, alpha: float) -> list[bool]:
     return [bool(p[a] >= alpha * max(p)) for a in range(len(p))]
 
 
-def slow_labels(p: Row, q: Row, mask: list[bool]) -> Row:
-    """Eq 5 and 6, the softmax written out."""
-    scores = {a: math.log(p[a] / q[a]) for a in range(len(p)) if mask[a]}
+def slow_labels(p: Row, q: Row, mask: list[bool], of_p: float = 1, of_q: float = 1) -> Row:
+    """Eq 5 and 6, the softmax written out, with powers."""
+    scores = {a: math.log(p[a] ** of_p / q[a] ** of_q) for a in range(len(p)) if mask[a]}
     total = sum(math.exp(score) for score in scores.values())
     return np.array([math.exp(scores[a]) / total if mask[a] else 0.0 for a in range(len(p))])
 
@@ -314,6 +329,9 @@ def test_mask_labels_and_losses_agree_with_the_slow_reference(
     close(labels, np.array(slow), tolerance)
     close(label_cross_entropy(labels, log_expert), list(map(slow_label_cross_entropy, slow, expert)), tolerance)
     close(label_kl(labels, log_expert), list(map(slow_label_kl, slow, expert)), tolerance)
+    for powers in ((1.25, 0.25), (1.5, 0.5), (2.0, 0.0), (0.5, -0.5)):
+        slow = [slow_labels(p, q, m, *powers) for p, q, m in zip(expert, amateur, slow_masks, strict=True)]
+        close(contrastive_labels(log_expert, log_amateur, mask, 1.0, *powers), np.array(slow), tolerance)
 
 
 # --- Properties ---
@@ -394,6 +412,66 @@ def test_labels_are_the_normalised_ratios_of_the_probabilities(pair: tuple[Tenso
     mask = plausible_tokens(pair[0], alpha)
     ratios = pair[0].exp() / pair[1].exp() * mask
     close(contrastive_labels(*pair, mask), ratios / ratios.sum(), 1e-9)
+
+
+powers = st.floats(0, 3)
+
+
+@given(distributions(), alphas, powers, powers, st.floats(-50, 50), st.floats(-50, 50))
+def test_labels_do_not_depend_on_constants(
+    pair: tuple[Tensor, Tensor], alpha: float, a: float, b: float, one: float, other: float
+) -> None:
+    mask = plausible_tokens(pair[0], alpha)
+    labels = contrastive_labels(*pair, mask, 1.0, a, b)
+    close(labels.sum(), 1.0)
+    close(contrastive_labels(pair[0] + one, pair[1] + other, mask, 1.0, a, b), labels, 1e-9)
+
+
+@given(distributions(), alphas, st.floats(0.1, 10))
+def test_equal_powers_are_a_temperature(pair: tuple[Tensor, Tensor], alpha: float, temperature: float) -> None:
+    mask = plausible_tokens(pair[0], alpha)
+    with_powers = contrastive_labels(*pair, mask, 1.0, 1 / temperature, 1 / temperature)
+    close(with_powers, contrastive_labels(*pair, mask, temperature), 1e-9)
+
+
+@given(distributions(count=3), alphas, powers)
+def test_labels_without_the_amateur_do_not_depend_on_it(
+    rows: tuple[Tensor, Tensor, Tensor], alpha: float, a: float
+) -> None:
+    mask, never = plausible_tokens(rows[0], alpha), torch.full_like(rows[0], -torch.inf)
+    first, *others = (contrastive_labels(rows[0], amateur, mask, 1.0, a, 0.0) for amateur in (rows[1], rows[2], never))
+    assert all(torch.equal(first, other) for other in others)
+
+
+@given(distributions(), alphas)
+def test_extrapolation_by_one_is_the_experts_masked_distribution(pair: tuple[Tensor, Tensor], alpha: float) -> None:
+    mask = plausible_tokens(pair[0], alpha)
+    masked = pair[0].exp() * mask
+    close(contrastive_labels(*pair, mask, 1.0, 1.0, 1.0 - 1), masked / masked.sum(), 1e-10)
+
+
+@given(distributions(), st.floats(1, 3), st.lists(st.floats(-5, 5), min_size=12, max_size=12))
+def test_extrapolated_labels_are_the_maximum_of_the_scaled_reward(
+    pair: tuple[Tensor, Tensor], scale: float, other: list[float]
+) -> None:
+    # J(v) = E_v[λ · log(π_E/π_A)] − D_KL(v‖π_A), the objective of G-OPD at one step: no other v has a larger one.
+    log_expert, log_amateur = pair
+
+    def objective(v: Tensor) -> float:
+        return float((v * scale * (log_expert - log_amateur)).sum() - label_kl(v, log_amateur))
+
+    everything = torch.ones_like(log_expert, dtype=torch.bool)
+    best = contrastive_labels(*pair, everything, 1.0, scale, scale - 1)
+    another = torch.tensor(other[: len(best)], dtype=torch.float64).softmax(-1)
+    for v in (another, log_expert.exp(), log_amateur.exp(), 0.9 * best + 0.1 * another):
+        assert objective(best) >= objective(v) - 1e-9
+
+
+def test_without_a_mask_a_token_of_probability_zero_has_no_label_under_any_powers() -> None:
+    log_expert, log_amateur = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]], dtype=torch.float64).log()
+    everything = plausible_tokens(log_expert, 0.0)
+    close(contrastive_labels(log_expert, log_amateur, everything, 1.0, 0.0, 0.0), [1 / 2, 1 / 2, 0])
+    close(contrastive_labels(log_expert, log_amateur, everything, 1.0, 2.0, 1.0), [2 / 3, 1 / 3, 0])
 
 
 @given(distributions(count=1), alphas)

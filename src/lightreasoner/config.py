@@ -11,8 +11,9 @@ from typing import Any, Self, TypeVar
 
 from pydantic import model_validator
 
-from lightreasoner.config_base import Config, Decides, Input, Place, Speed
+from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, Place, Speed
 from lightreasoner.config_sections import (
+    SELECTION,
     BaselineKind,
     Count,
     EngineSettings,
@@ -57,7 +58,7 @@ class SelectConfig(SelectSettings):
     source: Input[Path]
     """Run folder of `lightr sample`; sampled with --divergence-beta none it holds every step."""
     out: Place[Path]
-    """Run folder for the selection; it goes to its subfolder sample."""
+    """Run folder for the selection; it goes to its subfolder sample, or beside the samples to its subfolder select."""
     seed: Decides[int] = 42
     """Seed of the random rule, and of the choice between equal scores."""
 
@@ -155,18 +156,49 @@ class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings,
     seed: Decides[int] = 42
     """Seed of everything random."""
     sample: SampleSettings = SampleSettings()
+    select: DecidesIfSet[SelectSettings] = SelectSettings()
+    """Other labels or steps than the paper's: a stage of its own, between sample and finetune."""
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     study: StudySettings = StudySettings()
 
+    @property
+    def selects(self) -> bool:
+        """Whether steps and labels are selected from the samples."""
+        return self.select != SelectSettings()
+
+    @property
+    def rule(self) -> SelectSettings:
+        """The rule and labels of this run; β and α of `sample` stand for a cut of the divergence and an α not given."""
+        rule, sample = self.select, self.sample
+        alpha = sample.plausibility_alpha if rule.plausibility_alpha is None else rule.plausibility_alpha
+        changes: dict[str, Any] = {"plausibility_alpha": alpha}
+        if rule.selection == "divergence" and {rule.threshold, rule.keep_share, rule.keep_labels} == {None}:
+            has_beta = sample.divergence_beta is not None
+            changes |= {"threshold": sample.divergence_beta} if has_beta else {"selection": "none"}
+        return rule.model_copy(update=changes)
+
     def for_sample(self) -> SampleConfig:
-        """Stage 1 of this run."""
-        return SampleConfig(**self._shared_with(SampleConfig), **self.sample.model_dump())
+        """Stage 1 of this run; a selection has all steps and tokens that its rule may keep."""
+        return SampleConfig(**self._shared_with(SampleConfig), **self.sample.model_dump() | self._sampled_to_select())
+
+    def _sampled_to_select(self) -> dict[str, Any]:
+        if not self.selects:
+            return {}
+        rule = self.rule
+        # A share is one of all steps.
+        beta = rule.threshold if rule.selection == "divergence" and rule.keep_share is None else None
+        alpha = min(self.sample.plausibility_alpha, rule.plausibility_alpha or 0.0)
+        return {"divergence_beta": beta, "plausibility_alpha": alpha}
+
+    def for_select(self) -> SelectConfig:
+        """The selection of this run, from the samples in the run folder."""
+        return SelectConfig(**self.rule.model_dump(), source=self.out, out=self.out, seed=self.seed)
 
     def for_finetune(self) -> FinetuneConfig:
-        """Stage 2 of this run: the expert, on the samples in the run folder."""
-        return self._for_model(FinetuneConfig, self.finetune, data=self.out)
+        """Stage 2 of this run: the expert, on the samples or the selection in the run folder."""
+        return self._for_model(FinetuneConfig, self.finetune, data=self.out / SELECTION if self.selects else self.out)
 
     def for_merge(self) -> MergeConfig:
         """Stage 3 of this run."""

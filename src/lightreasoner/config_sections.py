@@ -54,6 +54,7 @@ EngineName = Literal["own", "vllm"]  # as in inference.engines
 BATCH_SIZES: Mapping[EngineName, int] = {"own": 32, "vllm": 256}
 ExportFormat = Literal["lm-eval", "hub"]
 
+SELECTION = "select"  # subfolder of a run folder: steps and labels that were selected from the samples beside it
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
 
@@ -200,18 +201,31 @@ class SelectSettings(Config):
     label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, random, none (every
     step)."""
     threshold: Decides[float | None] = None
-    """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4)."""
+    """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4), and in a run its default."""
     keep_share: Decides[PositiveShare | None] = None
     """Keep this share of all steps, highest scores first; needs no threshold."""
     keep_labels: Decides[Count | None] = None
     """Keep this many steps, highest scores first; compares rules at equal numbers of labels."""
     contrast: Decides[Contrast] = "amateur"
-    """Label: amateur (Eq 5 and 6), own_token (one-hot on the token of the rollout), own_distribution (the expert's own
-    distribution over the plausible tokens)."""
+    """Label: amateur (Eq 5 and 6, with the powers below), own_token (one-hot on the token of the rollout),
+    own_distribution (the expert's own distribution over the plausible tokens: powers 1 and 0)."""
+    expert_power: DecidesIfSet[NotNegative] = 1.0
+    """Power a of the label π_E^a · π_A^−b over the plausible tokens (paper: 1). With b: 1 and 0 own distribution, 1/τ
+    and 0 sharpened, λ and λ−1 extrapolated (G-OPD, arXiv 2602.12125), 1+β and β contrastive decoding (2309.09117)."""
+    amateur_power: DecidesIfSet[float] = 1.0
+    """Power b of the same label (paper: 1). 0: without the amateur. Below 0: towards it."""
     plausibility_alpha: Decides[Share | None] = None
     """α of Eq 4, at least that of the samples. Default: theirs."""
     label_temperature: Decides[Positive] = 1.0
     """Divides the log-ratio of Eq 5 before the softmax; below 1, labels are sharper (paper: 1)."""
+
+    @model_validator(mode="after")
+    def _powers_are_of_a_contrast(self) -> Self:
+        powers = f"expert_power = {self.expert_power:g} and amateur_power = {self.amateur_power:g}"
+        if self.contrast != "amateur" and (self.expert_power, self.amateur_power) != (1, 1):
+            why = "is one token" if self.contrast == "own_token" else "is expert_power = 1 and amateur_power = 0"
+            raise ValueError(f"contrast = {self.contrast} {why}, so {powers} contradict it. Leave out the contrast")
+        return self
 
 
 class FinetuneSettings(Config):

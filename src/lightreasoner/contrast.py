@@ -55,25 +55,44 @@ def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
     return (log_expert - log_expert.amax(-1, keepdim=True)).exp() >= alpha
 
 
-def contrastive_labels(log_expert: Tensor, log_amateur: Tensor, plausible: Tensor, temperature: float = 1.0) -> Tensor:
-    """v_C, Eq 5–6: softmax over A_mask of v'_C(a) = log(π_E(a)/π_A(a)), zero outside the mask.
+def contrastive_labels(
+    log_expert: Tensor,
+    log_amateur: Tensor,
+    plausible: Tensor,
+    temperature: float = 1.0,
+    expert_power: float = 1.0,
+    amateur_power: float = 1.0,
+) -> Tensor:
+    """v_C, Eq 5–6, and the family around it: v(a) ∝ (π_E(a)^p / π_A(a)^q)^(1/T) over A_mask, zero outside the mask.
 
-    The softmax of a log-ratio is the normalised ratio: v_C(a) = r(a) / Σ_mask r with r = π_E/π_A. So the label can rank
-    a plausible token above the expert's most probable one, and a mask of one token gives a one-hot label.
+    With p = q = T = 1 it is Eq 5–6, the softmax of v'_C(a) = log(π_E(a)/π_A(a)). The softmax of a log-ratio is the
+    normalised ratio: v_C(a) = r(a) / Σ_mask r with r = π_E/π_A. So the label can rank a plausible token above the
+    expert's most probable one, and a mask of one token gives a one-hot label.
 
-    With `log_amateur` all zeros, the label is the expert's distribution over the mask: the label without contrast.
+    Other (p, q) are the labels of other methods, beyond the paper:
+        (1, 0): the expert's own distribution over the mask, without contrast; (1/τ, 0): sharpened by τ < 1.
+        (λ, λ − 1): the maximum of E_v[λ · log(π_E/π_A)] − D_KL(v‖π_A) at each step, which is the objective of G-OPD
+            (arXiv 2602.12125) with π_E as teacher and π_A as reference. λ = 1 is distillation, λ > 1 extrapolates
+            (ExOPD), λ < 1 lies between the two models. Theirs has no mask and samples from the trained model.
+        (1 + β, β): the scores of contrastive decoding, (1 + β) · log π_E − β · log π_A (arXiv 2309.09117, β = 0.5), as
+            probabilities; (1, 1) are those of arXiv 2210.15097.
 
     Args:
         log_expert: [..., V].
-        log_amateur: [..., V].
+        log_amateur: [..., V]; −∞ is allowed where q = 0. Where q > 0, a plausible token of π_A = 0 gives a row of NaN.
         plausible: A_mask, bool [..., V]; at least one token in each row.
-        temperature: divides v'_C before the softmax; 1 in the paper.
+        temperature: T, divides the scores before the softmax; 1 in the paper.
+        expert_power: p; 1 in the paper. With q = 0, p = 0 is the uniform distribution over the mask.
+        amateur_power: q; 1 in the paper. Below 0 the label moves towards the amateur.
 
     Returns:
         Label probabilities, [..., V], each row sums to 1.
     """
     possible = plausible & (log_expert > -torch.inf)  # at α = 0 the mask holds tokens of probability 0
-    return torch.where(possible, (log_expert - log_amateur) / temperature, -torch.inf).softmax(-1)
+    scores = expert_power * log_expert
+    if amateur_power:  # 0 · −∞ would be NaN
+        scores = scores - amateur_power * log_amateur
+    return torch.where(possible, scores / temperature, -torch.inf).softmax(-1)
 
 
 def label_cross_entropy(labels: Tensor, log_expert: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.ray_workers import import_ray
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
+from lightreasoner.samples.selecting import rule_of, select
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge
@@ -51,6 +52,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "sample": lambda: sample(config.for_sample()),
+            **({"select": lambda: select(config.for_select())} if config.selects else {}),
             "finetune": lambda: finetune(config.for_finetune()),
             "merge": lambda: merge(config.for_merge()),
             "evaluate_before": lambda: evaluate(config.for_evaluate(config.expert, config.expert_revision, "expert")),
@@ -84,6 +86,8 @@ def check(config: RunConfig, *, download: bool = True) -> None:
         raise DataError(
             f"{merged} exists and holds no merge, so this run could not write its model. Give another --out"
         )
+    if config.selects:
+        rule_of(config.for_select())
     check_machine(config.for_finetune())
     if config.engine != "own":
         engine_version(config.engine_python)
@@ -128,5 +132,7 @@ def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The config as a recipe."""
-    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    """The config as a recipe; a run without a selection has no section of it."""
+    left_out = set() if config.selects else {"select"}
+    values = config.model_dump(mode="json", exclude=left_out)
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

@@ -115,7 +115,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
             "device": device.type,
             "questions": config.sample.max_questions or QUESTIONS,
             "prompt_tokens": prompt_tokens,
-            "kept_share": KEPT_SHARE,
+            "kept_share": _kept_share(config),
             "length_share": LENGTH_SHARE,
             "dtype": pair.name,
         },
@@ -162,6 +162,14 @@ def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, answers
     }
 
 
+def _kept_share(config: RunConfig) -> float:
+    """Share of the steps that are trained on."""
+    rule, steps = config.rule, (config.sample.max_questions or QUESTIONS) * config.sample.max_new_tokens
+    if rule.keep_labels is not None:
+        return min(1.0, rule.keep_labels / steps)
+    return rule.keep_share or (1.0 if rule.selection == "none" else KEPT_SHARE)
+
+
 def _items(config: RunConfig) -> int:
     """Number of questions of an evaluation, over all benchmarks and prompt kinds."""
     sizes = [benchmark.size for benchmark in chosen_benchmarks(config.evaluate)]
@@ -182,7 +190,7 @@ class _Timing:
         at_once = max(1, min(answers, evaluate.answer_batch_size or BATCH_SIZES[config.engine]))
         self._answer_batches = math.ceil(answers / at_once)
         # A pass of several labels of a rollout reads it to the last of them.
-        labels = min(tuning.labels_per_forward, max(1, round(KEPT_SHARE * self._rollout)))
+        labels = min(tuning.labels_per_forward, max(1, round(_kept_share(config) * self._rollout)))
         texts = math.ceil(tuning.labels_per_step / labels)
         tokens = texts * (prompt + round(self._rollout * labels / (labels + 1)))
         cap = tuning.tokens_per_micro_batch or TRAINED.get(device.type, TRAINED_ON_ACCELERATORS)
@@ -237,11 +245,17 @@ def _disk(config: RunConfig, expert: Shape, prompt: int, answers: int) -> dict[s
     # which do. A label has about three tokens.
     top = 2 * config.sample.top_tokens
     rollouts = questions * ((20 + 4 * top) * length + (2 + 2 * top) * length + 2 * prompt + 200)
-    steps = int(questions * length * KEPT_SHARE * 70)
+    kept = _kept_share(config)
+    sampled = 1.0 if config.for_sample().divergence_beta is None else kept
+    steps = int(questions * length * sampled * 70)
+    selected = rollouts + int(questions * length * kept * 70) if config.selects else 0
     lora = expert.lora(config.finetune.lora_rank, config.finetune.lora_targets)
     merged = expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
     return {
-        "samples": rollouts + steps + math.ceil(questions / (config.sample.batch_size or BATCH)) * SHARD_OVERHEAD,
+        "samples": rollouts
+        + steps
+        + selected
+        + math.ceil(questions / (config.sample.batch_size or BATCH)) * SHARD_OVERHEAD,
         "checkpoints": config.finetune.keep_checkpoints * (12 * lora + 100_000),
         "adapter": 4 * lora + 10_000,
         "merged": expert.parameters * BYTES.get(merged, 4) + min(MODEL_FILES, 150 * expert.vocabulary),

@@ -19,6 +19,9 @@ LARGEST_RECIPE = 1 << 20  # bytes; a recipe is a page of text
 # How the config of one stage is read from a recipe.
 STAGES: Mapping[type[Config], Callable[[RunConfig], Config]] = {
     cfg.SampleConfig: RunConfig.for_sample,
+    cfg.SelectConfig: lambda run: cfg.SelectConfig(
+        **run.select.model_dump(), source=run.out, out=run.out, seed=run.seed
+    ),
     cfg.FinetuneConfig: RunConfig.for_finetune,
     cfg.MergeConfig: RunConfig.for_merge,
     cfg.EvaluateConfig: lambda run: run.for_evaluate(run.expert, run.expert_revision, "expert"),

@@ -21,7 +21,7 @@ def markdown(report: Report) -> str:
         [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),
-        _labels(report.labels) if report.labels else [],
+        _labels(report.labels, report.selection) if report.labels else [],
         _training(report),
         [*_cases("Became right", report.cases.became_right, report.cases.gained)],
         [*_cases("Became wrong", report.cases.became_wrong, report.cases.lost)],
@@ -70,8 +70,9 @@ def _cost(report: Report) -> list[str]:
     return lines
 
 
-def _labels(labels: LabelStatistics) -> list[str]:
+def _labels(labels: LabelStatistics, selection: str | None) -> list[str]:
     figures = [
+        *([["selected by", _text(selection)]] if selection else []),
         ["rollouts", whole(labels.rollouts)],
         ["ended with a stop token", whole(labels.finished)],
         ["steps scored", whole(labels.steps)],

@@ -70,6 +70,7 @@ class Report:
         sample_warnings: signs that questions, prompt or pair are wrong, see `samples.statistics.sample_warnings`.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
+        selection: the rule and the labels in words; None if they are the paper's.
         training: rows of the training log.
         settings: by dotted name.
         commands: commands that reproduce the run.
@@ -89,6 +90,7 @@ class Report:
     cost: Cost
     beta: float | None
     alpha: float | None
+    selection: str | None
     labels: LabelStatistics | None
     training: tuple[Mapping[str, float], ...]
     cases: Cases

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.config_sections import AnswerSettings, JudgeName
+from lightreasoner.config_sections import SELECTION, AnswerSettings, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare
@@ -26,7 +26,14 @@ from lightreasoner.report.tables import length_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
-from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
+from lightreasoner.samples.folder import (
+    Provenance,
+    ScoredRollout,
+    Selected,
+    read_samples,
+    read_shards,
+    scored_rollouts,
+)
 from lightreasoner.samples.statistics import JUDGED, figures_of, sample_warnings
 from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
@@ -40,7 +47,7 @@ class RunFolder:
     """The finished stages of a run folder.
 
     Attributes:
-        sampled: how the samples were made, and their stage.
+        sampled: how the samples were made, and their stage; those that were selected, where there are both.
         tuned: how the adapter was trained, and its stage.
         before: evaluation of the expert.
         after: evaluation of the fine-tuned model.
@@ -104,6 +111,10 @@ def open_run(path: Path) -> RunFolder:
         run.sampled = read_samples(samples)[0], stage
     if stage := _stage(run, "fine-tuning (`lightr finetune`)", path / "finetune"):
         run.tuned = tuned(stage), stage
+    is_used = run.tuned is None or run.tuned[0].samples.made_by == "select"
+    selected = path / SELECTION
+    if is_used and selected.is_dir() and (stage := _stage(run, "selection (`lightr samples select`)", selected)):
+        run.sampled = read_samples(selected)[0], stage
     _evaluate(run)
     if not (run.sampled or run.tuned or run.before or run.after):
         raise DataError(
@@ -138,6 +149,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
+        selection=made.words if isinstance(made, Selected) else None,
         labels=labels,
         training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
         cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
@@ -210,7 +222,7 @@ def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
     if not run.sampled:
         return ()
     made, stage = run.sampled
-    result = stage.result or {}
+    result = run.of_json("sample/result.json") | (stage.result or {})
     # Another rule keeps the share that it is told to.
     kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
     rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
@@ -257,10 +269,12 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
     tuned = (run.tuned[1].result if run.tuned else None) or {}
     sampled = (run.sampled[1].result if run.sampled else None) or {}
     seconds = run.of_json("summary.json").get("seconds", {}) | times(run.path)
-    if run.sampled and run.sampled[0].made_by != "sample":  # its folder does not hold the time of the sampling
+    if run.sampled and run.sampled[0].made_by != "sample" and "select" not in seconds:
+        # The folder does not hold the time of the sampling.
         seconds = {run.sampled[0].made_by if name == "sample" else name: time for name, time in seconds.items()}
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
     both = [seconds.get("sample", seconds.get("baseline")), seconds.get("finetune")]
+    both += [seconds["select"]] * ("sample" in seconds and "select" in seconds)
     scored = bool(labels and labels.steps)
     return Cost(
         seconds=seconds,
@@ -279,7 +293,7 @@ def times(run: Path) -> dict[str, float]:
     They count from the opening of a stage to its end: loading models, but not reading and hashing the inputs. What a
     killed process did after its last commit or checkpoint is lost and done again; only that time is missing.
     """
-    found = {name: _seconds([run / name]) for name in ("sample", "finetune") if (run / name).is_dir()}
+    found = {name: _seconds([run / name]) for name in ("sample", SELECTION, "finetune") if (run / name).is_dir()}
     with suppress(OSError, ValueError):
         found["merge"] = json.loads((run / "merged" / "lightreasoner.json").read_text(encoding="utf-8")).get("seconds")
     for name, folder in zip(("evaluate_before", "evaluate_after"), evaluations(run), strict=True):
@@ -325,7 +339,8 @@ def _completing(run: RunFolder) -> tuple[str, ...]:
     expert = {"model": made.expert, "model_revision": made.expert_revision}
     commands = []
     if not run.tuned:
-        commands.append(_words("finetune", **expert, data=run.path, out=run.path))
+        data = run.path / SELECTION if (run.path / SELECTION).is_dir() else run.path
+        commands.append(_words("finetune", **expert, data=data, out=run.path))
     if not (run.path / "merged").is_dir():
         commands.append(_words("merge", **expert, adapter=run.path, out=run.path / "merged"))
     asked = _asked(run, made)

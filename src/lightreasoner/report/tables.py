@@ -100,11 +100,12 @@ def _compared(row: Mapping[str, Any], title: str) -> list[str]:
 def run_lines(result: Mapping[str, Any]) -> list[str]:
     """The summary of a run: the pair, kept steps and labels, the comparison, the times."""
     sampled, tuned = result["sample"], result["finetune"]
+    chosen = result.get("select", sampled)
     kl = f", mean KL {sampled['mean_kl']:.2f} nats" if sampled.get("mean_kl") is not None else ""
     return [
         f"expert {result['expert']}, amateur {result['amateur']}, "
         f"{sampled['questions']} questions of {result['dataset']}",
-        f"kept {sampled['kept_steps']} of {sampled['steps']} steps ({kept_share(sampled)}{kl}); "
+        f"kept {chosen['kept_steps']} of {chosen['steps']} steps ({kept_share(chosen)}{kl}); "
         f"trained on {tuned['labels_trained']} labels",
         *(f"warning: {text}" for text in sampled.get("warnings", ())),
         "",

@@ -299,6 +299,22 @@ class Selected(Configured):
     source: Annotated[Sampled | Imported, Field(discriminator="made_by")]
     samples_sha256: str
 
+    @property
+    def words(self) -> str:
+        """The rule and the labels, such as `label_surprise, keep_share 0.25; labels π_E^1.25 · π_A^-0.25, α 0.1`."""
+        chosen = self.settings
+        cuts = ", ".join(
+            f"{name} {value:g}"
+            for name in ("threshold", "keep_share", "keep_labels")
+            if (value := getattr(chosen, name)) is not None
+        )
+        powers = f"π_E^{chosen.expert_power:g} · π_A^{-chosen.amateur_power:g}"
+        label = powers if chosen.contrast == "amateur" else chosen.contrast
+        details = ["" if self.alpha is None else f"α {self.alpha:g}"]
+        details += [f"temperature {chosen.label_temperature:g}"] if chosen.label_temperature != 1 else []
+        rule = ", ".join(filter(None, [chosen.selection, cuts]))
+        return f"{rule}; labels {', '.join(filter(None, [label, *details]))}"
+
     def fingerprint(self) -> dict[str, Any]:
         """See `Made.fingerprint`."""
         return {**super().fingerprint(), "source": self.source.fingerprint()}

@@ -4,7 +4,7 @@ A folder that was sampled with `--divergence-beta none` holds every step, with t
 its plausible tokens. Every selection rule and every kind of label follows from that: rules are compared on the same
 rollouts, and sampling is paid for once.
 
-Reads `SOURCE/sample/`, writes `OUT/sample/`, see `samples.folder`.
+Reads `SOURCE/sample/`, writes `OUT/sample/`, or `OUT/select/` where OUT is SOURCE; see `samples.folder`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ from torch import Tensor
 from lightreasoner import contrast
 from lightreasoner.config import SelectConfig
 from lightreasoner.config_base import nearest
-from lightreasoner.config_sections import SelectSettings
+from lightreasoner.config_sections import SELECTION, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import StageFolder, open_stage
@@ -78,11 +78,15 @@ def select(config: SelectConfig) -> dict[str, Any]:
     rule = rule_of(config)
     sampled, source = folder.read_samples(config.source)
     made = _selection(config, sampled, source)
-    with open_stage(config.out, "sample", made.fingerprint(), say, made.model_dump(mode="json")) as stage:
+    is_beside = config.out.resolve() == source.path.resolve().parent
+    with open_stage(
+        config.out, SELECTION if is_beside else "sample", made.fingerprint(), say, made.model_dump(mode="json")
+    ) as stage:
         if stage.result is not None:
             return stage.result
         scores = torch.cat([rule.score(steps) for steps in _steps(source, config)])
         kept = _cut(scores, config)
+        say(f"{int(kept.sum())} of {len(kept)} steps kept in {stage.path}: {made.words}")
         if not kept.any():
             raise DataError(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
         _write(stage, source, config, kept)
@@ -200,8 +204,13 @@ def _relabelled(shard: Shard, config: SelectConfig) -> Steps:
         raise DataError("these samples lack the log-probabilities of both models; no label can be made from them")
     alpha = config.plausibility_alpha
     plausible = log_expert > -torch.inf if alpha is None else contrast.plausible_tokens(log_expert, alpha)
-    against = log_amateur if config.contrast == "amateur" else torch.zeros_like(log_amateur)
-    weights = contrast.contrastive_labels(log_expert, against, plausible, config.label_temperature)
+    powers = (config.expert_power, config.amateur_power) if config.contrast == "amateur" else (1.0, 0.0)
+    weights = contrast.contrastive_labels(log_expert, log_amateur, plausible, config.label_temperature, *powers)
+    if bool(weights.isnan().any()):
+        raise DataError(
+            f"labels with expert_power = {powers[0]:g} and amateur_power = {powers[1]:g} are not finite, since a model "
+            "gives a plausible token no probability or the powers are too large. Choose others"
+        )
     return Steps(shard, token_ids, log_expert, log_amateur, weights)
 
 

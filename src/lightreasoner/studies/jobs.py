@@ -156,9 +156,10 @@ class Samples(Job):
 
         If α is 0 the recipe's β stays: every step over the whole vocabulary would need too much space.
         """
-        alpha = recipe.sample.plausibility_alpha
+        config = recipe.for_sample()
+        alpha = config.plausibility_alpha
         changes = {"divergence_beta": None, "plausibility_alpha": min(POOL_ALPHA, alpha)} if alpha > 0 else {}
-        config = recipe.for_sample().model_copy(update={**changes, "seed": _data_seed(recipe)})
+        config = config.model_copy(update={**changes, "seed": _data_seed(recipe)})
         return cls(root=root, config=config)
 
     def _words(self) -> list[str]:
