@@ -88,6 +88,7 @@ def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp
         scores = torch.tensor(sampled.expert_logprobs) * 1.5 - torch.tensor(sampled.amateur_logprobs) * 0.5
         assert step.weights == pytest.approx(scores.softmax(0).tolist(), abs=1e-5)
 
+    assert RunConfig.checked(yaml.safe_load((config.out / "config.yaml").read_text())) == config
     before = (config.out / "summary.json").read_text()
     assert {**run(config), "seconds": 0} == {**json.loads(before), "seconds": 0}
     (config.out / "select" / "result.json").unlink()  # as if it had been stopped
@@ -99,7 +100,6 @@ def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp
     page = (config.out / "report.html").read_text(encoding="utf-8")
     assert f"% were kept, by {words}." in page
     assert words in str(write(config.out, as_markdown=True))
-    assert RunConfig.checked(yaml.safe_load((config.out / "config.yaml").read_text())) == config
 
 
 def test_the_stages_one_by_one_give_the_same_as_run(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_rules_can_be_compared_at_equal_numbers_of_labels(config: SampleConfig, 
             w * (math.log(w) - e) for w, e in zip(step.weights, step.expert_logprobs, strict=True) if w
         ),
         "expert_entropy": lambda step: step.expert_entropy,
+        "excess_loss": lambda step: step.taken_expert_logprob - step.taken_amateur_logprob,
     }.get(rule)
     if score is not None:
         ranked = sorted(everything, key=lambda key: score(everything[key]), reverse=True)
