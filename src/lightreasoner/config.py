@@ -7,11 +7,11 @@ Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Pla
 """
 
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import model_validator
 
-from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, Place, Speed
+from lightreasoner.config_base import IF_SET, Config, Decides, Input, Place, Speed
 from lightreasoner.config_sections import (
     SELECTION,
     BaselineKind,
@@ -156,7 +156,7 @@ class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings,
     seed: Decides[int] = 42
     """Seed of everything random."""
     sample: SampleSettings = SampleSettings()
-    select: DecidesIfSet[SelectSettings] = SelectSettings()
+    select: Annotated[SelectSettings, IF_SET] = SelectSettings()
     """Other labels or steps than the paper's: a stage of its own, between sample and finetune."""
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()

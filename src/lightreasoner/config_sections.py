@@ -198,14 +198,18 @@ class SelectSettings(Config):
 
     selection: Decides[str] = "divergence"
     """Rule that scores steps: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E), how much the
-    label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, random, none (every
-    step)."""
+    label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, uncertain_or_contradicted
+    (high entropy or high divergence: the Soft-OR of TIP, arXiv 2604.14084), excess_loss (log π_E − log π_A of the token
+    taken, after Rho-1, arXiv 2404.07965), later (place in the rollout, 0 to 1), random, none (every step)."""
     threshold: Decides[float | None] = None
     """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4), and in a run its default."""
     keep_share: Decides[PositiveShare | None] = None
     """Keep this share of all steps, highest scores first; needs no threshold."""
     keep_labels: Decides[Count | None] = None
     """Keep this many steps, highest scores first; compares rules at equal numbers of labels."""
+    weigh_by: DecidesIfSet[str | None] = None
+    """Rule whose score weighs the loss of each kept label, scaled to a mean of 1; negative scores count as 0. Default:
+    all labels weigh the same, as in the paper."""
     contrast: Decides[Contrast] = "amateur"
     """Label: amateur (Eq 5 and 6, with the powers below), own_token (one-hot on the token of the rollout),
     own_distribution (the expert's own distribution over the plausible tokens: powers 1 and 0)."""

@@ -1,5 +1,6 @@
 """The loss: Eq 8 at each labelled position, with equal gradients on every path."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,51 @@ def test_the_size_of_micro_batches_does_not_change_the_gradient(
         assert len(parts) > 1
         assert sum(len(part.rows) for part in parts) == 16
         assert_equal(reference, gradients(random_expert, samples, alone, labels, packed, tokens))
+
+
+def test_equal_factors_give_exactly_the_gradients_without_them(
+    random_expert: Path, samples: Path, labels: LabelSet
+) -> None:
+    shared = blocks_by_rollout(labels, sixteen_sharing_rollouts(labels))
+    equal = replace(labels, factors=contrast.label_factors(torch.full((len(labels),), 0.3)).numpy())
+    first, second = (gradients(random_expert, samples, shared, one, packed=True) for one in (labels, equal))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weighed_labels_have_the_same_gradients_on_every_path(
+    random_expert: Path, samples: Path, labels: LabelSet
+) -> None:
+    chosen = sixteen_sharing_rollouts(labels)
+    weighed = replace(labels, factors=np.linspace(0, 2, len(labels), dtype=np.float32))
+    alone, shared = [[label] for label in chosen], blocks_by_rollout(labels, chosen)
+    reference = gradients(random_expert, samples, alone, weighed, packed=False)
+    for blocks, packed, tokens in ((alone, True, 4096), (shared, False, 4096), (shared, True, 4096), (alone, True, 1)):
+        assert_equal(reference, gradients(random_expert, samples, blocks, weighed, packed, tokens))
+    unweighed = gradients(random_expert, samples, alone, labels, packed=False)
+    assert any(not torch.allclose(reference[name], unweighed[name]) for name in reference)
+
+
+def test_factors_multiply_the_losses_of_their_labels_and_the_step_is_divided_by_its_number_of_labels(
+    random_expert: Path, labels: LabelSet
+) -> None:
+    source = find_model(str(random_expert))
+    model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
+    vocabulary = vocabulary_of(load_tokenizer(source), logit_width(model))
+
+    def loss(chosen: LabelSet, *label: int) -> float:
+        objective = LabelObjective(model, vocabulary, labels_per_step=4)
+        found = objective(model, only_micro_batch(chosen, [[one] for one in label], packed=False)).item()
+        objective.settle(torch.tensor(0.0))
+        assert objective.sums["cross_entropy"] == pytest.approx(4 * found, rel=1e-6)
+        return found
+
+    alone = [loss(labels, label) for label in (0, 1, 2)]
+    factors = np.ones(len(labels), np.float32)
+    factors[:3] = 0.5, 0.0, 2.5
+    weighed = replace(labels, factors=factors)
+    # (0.5 · l₀ + 0 · l₁ + 2.5 · l₂) / 4, not / (0.5 + 2.5)
+    assert loss(weighed, 0, 1, 2) == pytest.approx(0.5 * alone[0] + 2.5 * alone[2], rel=1e-5)
 
 
 def test_a_label_beside_longer_ones_has_the_loss_it_has_alone(random_expert: Path, labels: LabelSet) -> None:

@@ -274,7 +274,7 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
         seconds = {run.sampled[0].made_by if name == "sample" else name: time for name, time in seconds.items()}
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
     both = [seconds.get("sample", seconds.get("baseline")), seconds.get("finetune")]
-    both += [seconds["select"]] * ("sample" in seconds and "select" in seconds)
+    both += [seconds["select"]] if {"sample", "select"} <= seconds.keys() else []
     scored = bool(labels and labels.steps)
     return Cost(
         seconds=seconds,

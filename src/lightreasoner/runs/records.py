@@ -42,8 +42,8 @@ class Record:
 
     @classmethod
     def rows(cls, table: pa.Table) -> Iterator[Self]:
-        """The rows of a table that `table` made."""
-        for batch in table.to_batches():
+        """The rows of a table that `table` made; it may have other columns too."""
+        for batch in table.select(cls.schema.names).to_batches():
             for row in batch.to_pylist():
                 yield cls(**row)
 

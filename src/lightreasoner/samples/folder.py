@@ -3,7 +3,8 @@
     RUN/sample/
       manifest.json             fingerprint, and as `record` how the samples were made (a `Provenance`)
       rollouts-00000.parquet    rows of `Rollout`: a response, and every number that both models gave at each token
-      steps-00000.parquet       rows of `Label`: the kept steps of these rollouts
+      steps-00000.parquet       rows of `Label`: the kept steps of these rollouts; where they were weighed (`weigh_by`),
+                                with a column `FACTOR` more
 
 A label goes from tensors to Arrow columns (`table_of`) and back to flat arrays (`Ragged`, `Shard`); no lists of Python
 numbers in between.
@@ -32,6 +33,7 @@ Ints = NDArray[np.int64]
 
 PER_STEP = ("kl", "expert_entropy", "amateur_entropy", "expert_logprob", "amateur_logprob")
 PER_TOP = ("expert_top_ids", "expert_top_logprobs", "amateur_top_ids", "amateur_top_logprobs")
+FACTOR = "factor"  # of a label's loss; without the column all labels weigh the same
 PER_LABEL = ("token_ids", "weights", "expert_logprobs", "amateur_logprobs")
 
 
@@ -152,6 +154,11 @@ class Shard:
     def positions(self) -> Ints:
         """`Label.position`, [S]."""
         return np.asarray(self.labels["position"], np.int64)
+
+    @property
+    def factors(self) -> Floats | None:
+        """What each label's loss is multiplied by, [S]; None if all labels weigh the same."""
+        return np.asarray(self.labels[FACTOR], np.float64) if FACTOR in self.labels.column_names else None
 
     def at_labels(self, name: str) -> NDArray[Any]:
         """A per-token column of `Rollout` at the position of each label, [S] or [S, k]; NaN or −1 where not known."""
@@ -312,6 +319,7 @@ class Selected(Configured):
         label = powers if chosen.contrast == "amateur" else chosen.contrast
         details = ["" if self.alpha is None else f"α {self.alpha:g}"]
         details += [f"temperature {chosen.label_temperature:g}"] if chosen.label_temperature != 1 else []
+        details += [f"weighed by {chosen.weigh_by}"] if chosen.weigh_by else []
         rule = ", ".join(filter(None, [chosen.selection, cuts]))
         return f"{rule}; labels {', '.join(filter(None, [label, *details]))}"
 

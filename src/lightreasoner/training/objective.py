@@ -40,7 +40,7 @@ class LabelObjective:
     _unsettled: Tensor | None = field(default=None, init=False)  # as `sums`, [3]
 
     def __call__(self, forward: nn.Module, batch: MicroBatch) -> Tensor:
-        """This micro-batch's share of its step's mean loss (Eq 8), scalar, in nats.
+        """This micro-batch's share of its step's mean loss (Eq 8), times the labels' factors, scalar, in nats.
 
         Args:
             forward: the model, perhaps wrapped for several processes.
@@ -50,8 +50,13 @@ class LabelObjective:
         with head_rows(head, batch.rows), attending:
             logits = forward(**batch.inputs, use_cache=False).logits[0]
         log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
-        cross_entropy = contrast.label_cross_entropy(batch.label_weights, log_expert).sum()
-        entropy = contrast.entropy(batch.label_weights.log()).sum()
+        cross_entropies = contrast.label_cross_entropy(batch.label_weights, log_expert)
+        entropies = contrast.entropy(batch.label_weights.log())
+        if batch.factors is not None:
+            # Their mean over all labels is 1, so a step is divided by its number of labels still. A division by the sum
+            # of the step's factors would give labels of light steps too large a part.
+            cross_entropies, entropies = cross_entropies * batch.factors, entropies * batch.factors
+        cross_entropy, entropy = cross_entropies.sum(), entropies.sum()
         found = torch.stack([cross_entropy.detach(), entropy, torch.full_like(entropy, len(batch.rows))])
         self._unsettled = found if self._unsettled is None else self._unsettled + found
         return cross_entropy / self.labels_per_step * self.processes
