@@ -62,6 +62,7 @@ STUDIES: Mapping[str, Study] = {
     "figure9": Study(grids.sft_losses, figures.figure9),
     "selection": Study(grids.selection, tables.selection, seeds=4),
     "sweeps": Study(grids.sweeps, tables.sweeps, seeds=1),
+    "baselines": Study(grids.baselines, tables.baselines, seeds=5),
 }
 
 
@@ -78,7 +79,7 @@ def study(
     """Reproduce a table or figure of the paper: run what is missing, write Markdown, CSV, JSON and pictures.
 
     Args:
-        name: table1 … table8, figure1 … figure9, selection, sweeps, or all.
+        name: table1 … table8, figure1 … figure9, selection, sweeps, baselines, or all.
         recipes: bundled name or .yaml file; further ones add rows to Table 1. Default: the two of the miniature.
         out: folder of all studies, which share their runs.
         seeds: seeds per setting; by default each study's own number.
