@@ -106,7 +106,7 @@ def test_a_gap_is_expert_minus_amateur_and_gains_are_ranked_with_it() -> None:
     assert report.claims[-1].verdict == "not decided" if rows[-1]["gain (95 %)"].high > 0 else "holds"
 
 
-def test_the_baselines_are_ranked_with_what_each_used() -> None:
+def test_the_baselines_are_ranked_with_what_each_used(monkeypatch: pytest.MonkeyPatch) -> None:
     scope = scope_of("miniature")
     plan = grids.baselines(scope, 2)
     groups: dict[str, Group] = {}
@@ -118,7 +118,7 @@ def test_the_baselines_are_ranked_with_what_each_used() -> None:
         group.jobs = jobs if len(jobs) == 2 else [*jobs, *jobs]
         groups[name] = group
     choices = [{"temperature": t, "accuracies": {"0": 0.5, "0.6": 0.7}} for t in (0.0, 0.6)]
-    groups[grids.TUNED].result = lambda stage: choices  # type: ignore[method-assign,assignment,return-value]
+    monkeypatch.setattr(groups[grids.TUNED], "result", lambda stage: choices)
     report = tables.baselines(scope, groups)
     assert report.rows[0]["setting"] == grids.METHOD
     assert [row["AVG"] for row in report.rows] == sorted((row["AVG"] for row in report.rows), reverse=True)

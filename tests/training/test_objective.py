@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,11 +150,12 @@ def test_entropy_minimisation_has_the_gradient_of_the_whole_models_entropy(
 ) -> None:
     source = find_model(str(random_expert))
     chosen = sixteen_sharing_rollouts(labels)
-    grads, values = [], []
+    grads: list[torch.Tensor] = []
+    values: list[float] = []
     for by_hand in (False, True):
         model = load_model(source, MachineSettings(dtype="float32", device="cpu"))
         vocabulary = vocabulary_of(load_tokenizer(source), logit_width(model))
-        head = model.get_output_embeddings().weight
+        head: Any = model.get_output_embeddings().weight
         for parameter in model.parameters():
             parameter.requires_grad_(parameter is head)
         if by_hand:  # the definition, prefix by prefix, with PyTorch's own distribution
@@ -186,7 +188,7 @@ def test_a_step_against_the_gradient_lowers_the_entropy_whatever_the_labels_are(
     other = replace(batch, label_ids=batch.label_ids.flip(0), label_weights=batch.label_weights.flip(0))
     before = objective(model, batch)
     assert objective(model, other).item() == before.item()
-    head = model.get_output_embeddings().weight
+    head: Any = model.get_output_embeddings().weight
     (gradient,) = torch.autograd.grad(before, [head])
     with torch.no_grad():
         head -= 1e-2 * gradient / gradient.norm()
