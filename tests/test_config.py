@@ -278,6 +278,7 @@ EVERYTHING: dict[str, Any] = {
         "keep_checkpoints": 29,
         "logging_steps": 30,
         "load_in_4bit": True,
+        "objective": "entropy",
         "gradient_checkpointing": True,
         "fsdp": True,
         "report_to": ["trackio"],

@@ -9,11 +9,14 @@ Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Pla
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from lightreasoner.config_base import IF_SET, Config, Decides, Input, Place, Speed
+from lightreasoner.config_base import IF_SET, Config, Decides, DecidesIfSet, Input, Place, Speed
 from lightreasoner.config_sections import (
+    LABEL_FREE,
+    LABEL_FREE_SETTINGS,
     SELECTION,
+    AnswerKind,
     BaselineKind,
     Count,
     EngineSettings,
@@ -24,7 +27,9 @@ from lightreasoner.config_sections import (
     MachineSettings,
     MergeSettings,
     ModelSettings,
+    NotNegative,
     PairSettings,
+    PositiveShare,
     ProblemSettings,
     PromptSettings,
     SampleSettings,
@@ -34,6 +39,7 @@ from lightreasoner.config_sections import (
     StudySettings,
     VocabularyRule,
     WorkerSettings,
+    with_temperature,
 )
 
 C = TypeVar("C", bound=Config)
@@ -78,7 +84,12 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     """`lightr baseline`."""
 
     kind: Decides[BaselineKind]
-    """rejection-sft: the model's own greedy answers, where they are right. ground-truth: the written solutions."""
+    """rejection-sft: the model's own greedy answers, where they are right. ground-truth: the written solutions. Without
+    gold answers: self-training (SSD, arXiv 2604.01193: one sample of each problem, as it is), sept (SePT, 2510.18814:
+    the same at a low temperature, one round), majority-vote (after TTRL, 2504.16084: of several samples, the shortest
+    with the most frequent answer), u-opsd (2608.06296: the model's distributions on its samples against the majority,
+    with a sample of the majority as a hint), entropy-minimisation (EM-FT, 2505.15134: samples to tune with --objective
+    entropy)."""
     solution_field: Input[str | None] = None
     """Field with the written solution and its final answer. Default: the first of solution, answer."""
     max_questions: Input[Count | None] = None
@@ -88,15 +99,66 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     stop_strings: Decides[StopStrings] = ()
     """More texts that end an answer; nothing from where one begins is trained on."""
     batch_size: Speed[Count | None] = None
-    """Questions per batch. Default: 32, or 256 with vllm. Halved on out-of-memory."""
+    """Questions per batch. Default: 32, or 256 with vllm, divided by the samples of each. Halved on out-of-memory."""
+    temperature: DecidesIfSet[NotNegative | None] = None
+    """Temperature of the samples. Default: 1.5 for self-training, 0.6 for sept, 1.1 for u-opsd, 1 for the others; the
+    first two kinds are greedy."""
+    top_p: DecidesIfSet[PositiveShare | None] = None
+    """Nucleus sampling. Default: 0.8 for self-training, 0.95 for u-opsd, 1 for the others."""
+    samples_per_problem: DecidesIfSet[Count | None] = None
+    """Samples of each problem that vote (majority-vote, u-opsd: 8)."""
+    consensus: DecidesIfSet[Share | None] = None
+    """Smallest share of the samples that must have the most frequent answer; the problem is left out below it.
+    Default: 0 for majority-vote, 0.5 for u-opsd."""
+    label_tokens: DecidesIfSet[Count | None] = None
+    """Most probable tokens in each label of u-opsd, renormalised; 50 to 200 do as well as all in its paper (100)."""
+    hint: DecidesIfSet[Annotated[str, Field(pattern=r"(?s)\{solution\}")] | None] = None
+    """What u-opsd asks the model that gives the labels; {question} and {solution} stand for the problem's."""
+    answer_kind: DecidesIfSet[AnswerKind | None] = None
+    """How answers are compared: number, expression, choice or text. Default: number for arithmetic and gsm8k, else
+    expression."""
     judge: Decides[JudgeName] = "math-verify"
-    """Judge that decides whether an answer is right."""
+    """Judge that decides whether an answer is right, and finds the answers that vote."""
     grading_workers: Speed[Count | None] = None
     """Judge processes. Default: one per processor core."""
     out: Place[Path]
     """Run folder; the labels go to its subfolder sample, like those of `lightr sample`."""
     seed: Decides[int] = 42
-    """Seed of generated problems."""
+    """Seed of generated problems, and of samples."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_of_the_source(cls, values: Any) -> Any:
+        """Fill in what the kind's source takes, so that the folder's identity holds it."""
+        if not isinstance(values, dict):
+            return values
+        usual = dict(LABEL_FREE.get(str(values.get("kind")), {}))
+        if str(values.get("temperature")) in ("0", "0.0"):
+            usual.pop("top_p", None)  # greedy
+        return {**values, **{name: value for name, value in usual.items() if values.get(name) in (None, "none")}}
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        usual = LABEL_FREE.get(self.kind, {})
+        for name in LABEL_FREE_SETTINGS:
+            if name not in usual and getattr(self, name) is not None:
+                raise ValueError(f"{name} = {getattr(self, name)} means nothing for {self.kind}; leave it away")
+        if usual and self.solution_field is not None:
+            raise ValueError(
+                f"solution_field = {self.solution_field}, but {self.kind} reads no solutions; leave it away"
+            )
+        if "consensus" not in usual:
+            return with_temperature(self, self.temperature or 0, self.top_p or 1)
+        if self.samples_per_problem == 1:
+            raise ValueError(
+                f"samples_per_problem = 1 is no vote; {self.kind} needs 2 or more, self-training takes one"
+            )
+        if self.temperature == 0:
+            raise ValueError(
+                f"temperature = 0 makes all samples of a problem the same, so {self.kind} has nothing to vote on; give "
+                "a temperature above 0"
+            )
+        return self
 
 
 class MergeConfig(MergeSettings, MachineSettings, ModelSettings):

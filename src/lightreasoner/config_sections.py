@@ -44,7 +44,10 @@ BenchmarkOrFile = Annotated[str, BeforeValidator(_benchmark_or_file)]
 Residency = Literal["auto", "together", "sequential"]
 AnswerKind = Literal["number", "expression", "choice", "text"]  # as in grading.verdicts
 Contrast = Literal["amateur", "own_token", "own_distribution"]
-BaselineKind = Literal["rejection-sft", "ground-truth"]
+BaselineKind = Literal[
+    "rejection-sft", "ground-truth", "self-training", "sept", "majority-vote", "u-opsd", "entropy-minimisation"
+]
+Objective = Literal["label", "entropy"]
 VocabularyRule = Literal["strict", "shared"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
@@ -55,10 +58,29 @@ BATCH_SIZES: Mapping[EngineName, int] = {"own": 32, "vllm": 256}
 ExportFormat = Literal["lm-eval", "hub"]
 
 SELECTION = "select"  # subfolder of a run folder: steps and labels that were selected from the samples beside it
+# The baselines that use no gold answers, with their settings of `BaselineConfig` and the values of their sources; other
+# settings of `LABEL_FREE_SETTINGS` mean nothing to them.
+LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
+    "self-training": {"temperature": 1.5, "top_p": 0.8},
+    "sept": {"temperature": 0.6, "top_p": 1.0},
+    "majority-vote": {"temperature": 1.0, "top_p": 1.0, "samples_per_problem": 8, "consensus": 0.0},
+    "u-opsd": {
+        "temperature": 1.1,
+        "top_p": 0.95,
+        "samples_per_problem": 8,
+        "consensus": 0.5,
+        "label_tokens": 100,
+        "hint": "{question}\n\nOne solution of this problem is:\n{solution}\n\nNow solve it in your own way.",
+    },
+    "entropy-minimisation": {"temperature": 1.0, "top_p": 1.0},
+}
+LABEL_FREE_SETTINGS = tuple(LABEL_FREE["u-opsd"])
+
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
 
-def _with_temperature(settings: C, temperature: float, top_p: float) -> C:
+def with_temperature(settings: C, temperature: float, top_p: float) -> C:
+    """These settings, after a check that a nucleus has a temperature."""
     if top_p < 1 and temperature == 0:
         raise ValueError(f"top_p = {top_p} needs a temperature above 0; at 0, decoding is greedy")
     return settings
@@ -190,7 +212,7 @@ class SampleSettings(Config):
 
     @model_validator(mode="after")
     def _nucleus_needs_temperature(self) -> Self:
-        return _with_temperature(self, self.temperature, self.top_p)
+        return with_temperature(self, self.temperature, self.top_p)
 
 
 class SelectSettings(Config):
@@ -257,6 +279,10 @@ class FinetuneSettings(Config):
     """Labels with a longer prefix are skipped and counted, never truncated."""
     max_grad_norm: Decides[NotNegative] = 1.0
     """Gradient clipping. 0: off."""
+    objective: DecidesIfSet[Objective | None] = None
+    """Loss at the labelled steps. label: cross-entropy to the label (Eq 8). entropy: entropy of the tuned model there,
+    whatever the label (EM-FT, arXiv 2505.15134). Default: entropy for samples of `lightr baseline
+    entropy-minimisation`, label for all others."""
     load_in_4bit: DecidesIfSet[bool] = False
     """Hold the base in 4 bits while it is tuned (QLoRA, NF4 of bitsandbytes); merged into the unquantised weights."""
     gradient_checkpointing: Speed[bool] = False
@@ -324,7 +350,7 @@ class AnswerSettings(Config):
                 f"samples_per_problem = {self.samples_per_problem} needs a temperature above 0; at 0, "
                 "decoding is greedy and all samples are the same"
             )
-        return _with_temperature(self, self.temperature, self.top_p)
+        return with_temperature(self, self.temperature, self.top_p)
 
 
 class JudgeSettings(Config):

@@ -1,5 +1,7 @@
-"""A judge's input and output."""
+"""A judge's input and output, and votes on answers."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,3 +42,13 @@ class Judgement:
     extracted: str | None
     canonical: str | None
     verdict: Verdict
+
+
+def majority(keys: Sequence[str | None]) -> int | None:
+    """Index of the first sample with the most frequent key; of equally frequent keys, the first one wins.
+
+    A key is a sample's answer in a form that equal answers share. None is no answer and no vote; with no vote at all
+    there is no index.
+    """
+    votes = Counter(key for key in keys if key is not None)
+    return keys.index(max(votes, key=votes.__getitem__)) if votes else None  # a Counter keeps the order of arrival

@@ -57,6 +57,9 @@ class Cost:
 PAPER_COSTS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("paper_costs.yaml").read_bytes())
 
 
+LABEL_LOSS = "cross-entropy to the labels"
+
+
 @dataclass(frozen=True)
 class Report:
     """The content of a run folder.
@@ -104,6 +107,11 @@ class Report:
     def main_test(self) -> Mapping[str, Any] | None:
         """The comparison behind the verdict: the first mean over benchmarks, or the first benchmark."""
         return next(iter((*self.overall, *(row.test for row in self.accuracies if row.test))), None)
+
+    @property
+    def loss_name(self) -> str:
+        """The training loss in words: only that of labels has a KL to them."""
+        return "entropy of the model" if self.training and "kl_to_target" not in self.training[0] else LABEL_LOSS
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; `prompt` of an accuracy is null if the prompts before and after differ."""

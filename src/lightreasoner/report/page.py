@@ -27,7 +27,7 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
         blocks: file that `browser.BlockWriter` wrote, at its beginning.
     """
     labels = report.labels
-    titles = {"loss": "Loss: cross-entropy to the labels, nats", "kl_to_target": "KL to the labels, nats"}
+    titles = {"loss": f"Loss: {report.loss_name}, nats", "kl_to_target": "KL to the labels, nats"}
     curves = [charts.curve(report.training, key, title, width=420, height=190) for key, title in titles.items()]
     context = {
         "title": f"{report.run} · lightreasoner",

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lightreasoner.config import BaselineConfig, SampleConfig, SelectConfig
 from lightreasoner.config_base import Config
+from lightreasoner.config_sections import Objective
 from lightreasoner.errors import DataError
 from lightreasoner.runs.records import Record
 from lightreasoner.runs.stage import StageFolder, read_stage
@@ -259,6 +260,11 @@ class Made(BaseModel):
         left_out = {"settings", "source", "beta", "alpha", *(() if self.engine_version else ("engine_version",))}
         return self.model_dump(mode="json", exclude=left_out)
 
+    @property
+    def objective(self) -> Objective:
+        """The loss that these samples are for."""
+        return "label"
+
 
 class Configured(Made):
     """Made by a command of this package."""
@@ -287,6 +293,11 @@ class Baseline(Configured):
     settings: BaselineConfig
     problems_sha256: str
     dtype: str
+
+    @property
+    def objective(self) -> Objective:
+        """See `Made.objective`."""
+        return "entropy" if self.settings.kind == "entropy-minimisation" else "label"
 
 
 class Imported(Made):

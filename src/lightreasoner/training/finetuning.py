@@ -76,13 +76,14 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             "sampled, or sample again"
         )
     check_targets(config, config.lora_targets)
+    resolved = config.model_copy(update={"objective": config.objective or made.objective})
     if config.load_in_4bit:
         check_base(source, config)
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
     if int(os.environ.get("RANK", "0")) > 0:  # of `torchrun`: the first process holds the lock and writes all files
         if not (config.out / "finetune" / "result.json").exists():
-            _train(config, source, labels, config.out / "finetune", lambda: None)
+            _train(resolved, source, labels, config.out / "finetune", lambda: None)
             _leave_group()
         return {}
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
@@ -90,7 +91,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
         try:
-            result = _train(config, source, labels, stage.path, stage.keep_time)
+            result = _train(resolved, source, labels, stage.path, stage.keep_time)
         except TrainingDiverged:
             stage.release()  # it diverges again under these settings
             raise
@@ -121,7 +122,8 @@ def _train(
     tokenizer = loading.load_tokenizer(source, config)
     shards = config.fsdp and processes > 1
     base = _load_base(config, source, accelerator, shards)
-    objective = LabelObjective(base, vocabulary_of(tokenizer, logit_width(base)), config.labels_per_step, processes)
+    vocabulary = vocabulary_of(tokenizer, logit_width(base))
+    objective = LabelObjective(base, vocabulary, config.labels_per_step, processes, config.objective or "label")
     order = LabelSchedule(labels, share, config.steps * processes, config.labels_per_forward, config.seed)
     tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(accelerator.device)
     collator = Collator(labels, packs(base), tokens)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lightreasoner.config import FinetuneConfig, MergeConfig
 from lightreasoner.config_base import Config
+from lightreasoner.config_sections import LABEL_FREE
 from lightreasoner.errors import RunCorrupted
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected
@@ -132,7 +133,8 @@ def _training_rows(training: Tuned) -> dict[str, Any]:
 def _data_rows(made: Made) -> dict[str, Any]:
     problems = f"{made.questions or 'unknown'} of {made.dataset or 'unknown'}"
     if isinstance(made, Baseline):
-        return {"Data": f"{made.settings.kind}, gold answers used", "Problems": problems}
+        gold = "no gold answers used" if made.settings.kind in LABEL_FREE else "gold answers used"
+        return {"Data": f"{made.settings.kind}, {gold}", "Problems": problems}
     sampled = made.source if isinstance(made, Selected) else made
     rows = {"Amateur": made.amateur or "unknown", "Problems": f"{problems}, no gold answers used"}
     if isinstance(sampled, Sampled):
