@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from lightreasoner.config_base import Config, Decides, Input, Place, Speed
 from lightreasoner.config_sections import (
+    AdapterSettings,
     BaselineKind,
     Count,
     EngineSettings,
@@ -42,7 +43,9 @@ class PairConfig(MachineSettings, PairSettings):
     """Two models and where they run."""
 
 
-class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, EngineSettings, JoinSettings, PairConfig):
+class SampleConfig(
+    SampleSettings, PromptSettings, ProblemSettings, EngineSettings, JoinSettings, AdapterSettings, PairConfig
+):
     """`lightr sample`."""
 
     out: Place[Path]
@@ -67,6 +70,9 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
 
     data: Input[Path]
     """Run folder of `lightr sample`, or a folder made by `lightr samples import`."""
+    adapter: Input[Path | None] = None
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to go on training in the place of a fresh one:
+    of the same rank, alpha and targets. The optimizer and the learning rate start anew."""
     out: Place[Path]
     """Run folder; the adapter goes to its subfolder finetune."""
     seed: Decides[int] = 42
@@ -107,11 +113,9 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, ModelSettings):
+class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, AdapterSettings, ModelSettings):
     """`lightr evaluate`."""
 
-    adapter: Input[Path | None] = None
-    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to put on the model without merging."""
     contrast_with: Decides[str | None] = None
     """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio."""
     contrast_with_revision: Input[str | None] = None
@@ -136,7 +140,7 @@ class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSetti
         return self
 
 
-class InspectConfig(SampleSettings, PromptSettings, PairConfig):
+class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig):
     """`lightr inspect`."""
 
     question: Decides[str]

@@ -88,6 +88,14 @@ class ModelSettings(Config):
     """Branch, tag or commit of a model on the Hub."""
 
 
+class AdapterSettings(Config):
+    """An adapter on a model, unmerged."""
+
+    adapter: Input[Path | None] = None
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to put on the model (of a pair: on the expert)
+    without merging."""
+
+
 class ProblemSettings(Config):
     """The problems."""
 

@@ -65,7 +65,7 @@ def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     stops = template.stops(load_generation_config(source), config.stop_strings)
     problem = make_problem(config.question)
     settings = config.model_dump(include=set(SampleConfig.model_fields))
-    pair, prompt_ids = load_pair(config), template.encode(problem.question)
+    pair, prompt_ids = load_pair(config, config.adapter), template.encode(problem.question)
     refuse_if_none_fits([len(prompt_ids)], pair.context_length, config.max_new_tokens)
     sampler = Sampler.of(pair, template, stops, SampleConfig(**settings, dataset="-", out=Path("-")))
     (shard,) = sampler.run([Prompted(problem, prompt_ids)])

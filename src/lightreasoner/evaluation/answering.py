@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -34,22 +33,12 @@ class Asked:
 
 
 class ModelUnderTest:
-    """The model under evaluation, loaded on first use: a finished evaluation never loads it.
+    """The model under evaluation, loaded on first use: a finished evaluation never loads it."""
 
-    Args:
-        adapter: folder of a PEFT adapter on it.
-    """
-
-    def __init__(
-        self,
-        config: EvaluateConfig,
-        source: ModelSource,
-        tokenizer: PreTrainedTokenizerBase,
-        adapter: Path | None = None,
-    ) -> None:
+    def __init__(self, config: EvaluateConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
         self.source = source
         self.tokenizer = tokenizer
-        self.served = served_by(config, source, tokenizer, config.out, adapter)
+        self.served = served_by(config, source, tokenizer, config.out)
         self._config = config
 
     @property

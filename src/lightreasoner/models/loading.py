@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -86,7 +86,7 @@ def load_model(
 ) -> PreTrainedModel:
     """The model in evaluation mode, in the machine's precision and on its device.
 
-    A GGUF model is de-quantised, and is an ordinary model from then on.
+    A GGUF model is de-quantised, and is an ordinary model from then on. The adapter of the source is put on it.
 
     Args:
         source: the model.
@@ -95,7 +95,7 @@ def load_model(
 
     Raises:
         ModelError: it cannot be loaded, its files lack weights or hold weights without a place (see
-            `refuse_wrong_weights`), or it needs code that may not run.
+            `refuse_wrong_weights`), it needs code that may not run, or its adapter does not fit (see `load_adapter`).
     """
     _check_code(source, machine)
     device = pick_device(machine.device)
@@ -127,7 +127,28 @@ def load_model(
     refuse_wrong_weights(source.name, model, loaded)
     refuse_nonfinite(source.name, model)
     model.eval()
+    if source.adapter is not None:
+        from lightreasoner.models.adapters import load_adapter  # PEFT takes a second to import
+
+        load_adapter(model, source.adapter, source.name)  # puts its layers into the model itself
     return cast(PreTrainedModel, model)
+
+
+def with_adapter(source: ModelSource, adapter: Path | None) -> ModelSource:
+    """The model with an adapter on it, unmerged; the model itself without one.
+
+    Args:
+        source: the model.
+        adapter: run folder of `lightr finetune`, or a folder with a PEFT adapter.
+
+    Raises:
+        DataError, RunCorrupted, ModelError: see `usable_adapter`.
+    """
+    if adapter is None:
+        return source
+    from lightreasoner.models.adapters import usable_adapter
+
+    return replace(source, adapter=usable_adapter(adapter, source.name, source))
 
 
 def empty_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
@@ -333,15 +354,15 @@ class FoundPair:
         return Pair(expert, amateur, share_vocabulary(first, second, widths, rule))
 
 
-def find_pair(config: PairConfig) -> FoundPair:
-    """Find both models; see `find_model`."""
-    expert = find_model(config.expert, config.expert_revision)
+def find_pair(config: PairConfig, adapter: Path | None = None) -> FoundPair:
+    """Find both models, the expert with this adapter; see `find_model` and `with_adapter`."""
+    expert = with_adapter(find_model(config.expert, config.expert_revision), adapter)
     return FoundPair(config, expert, find_model(config.amateur, config.amateur_revision))
 
 
-def load_pair(config: PairConfig) -> Pair:
+def load_pair(config: PairConfig, adapter: Path | None = None) -> Pair:
     """Find and load both models; see `find_pair` and `FoundPair.load`."""
-    return find_pair(config).load()
+    return find_pair(config, adapter).load()
 
 
 def weights_dtype(source: ModelSource) -> str:

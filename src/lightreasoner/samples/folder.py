@@ -238,6 +238,7 @@ class Made(BaseModel):
     expert: str  # name of the model that the labels are for
     expert_revision: str | None = None  # branch, tag or commit, if it is on the Hub
     expert_files: dict[str, str]  # hash of each file of it that decides, by name
+    adapter_files: dict[str, str] | None = None  # those of an adapter on it; None without one
     cue: str  # instruction before every question
     asked: dict[str, Any]  # the prompt and what ends a response, see `models.prompts.PromptTemplate.identity`
     amateur: str | None = None  # name; None where there was none
@@ -249,8 +250,8 @@ class Made(BaseModel):
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the rows, flat."""
-        left_out = {"settings", "source", "beta", "alpha", *(() if self.engine_version else ("engine_version",))}
-        return self.model_dump(mode="json", exclude=left_out)
+        unset = {name for name in ("adapter_files", "engine_version") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude={"settings", "source", "beta", "alpha", *unset})
 
 
 class Configured(Made):

@@ -70,7 +70,7 @@ def sample(config: SampleConfig) -> dict[str, Any]:
 
 def _devices(config: SampleConfig) -> list[str]:
     """The device of each worker."""
-    found = find_pair(config)
+    found = find_pair(config, config.adapter)
     return worker_devices(config, config, weight_bytes([found.expert, found.amateur], config))
 
 
@@ -78,7 +78,7 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     config = sharing.with_precision(config, "sample")
     problems = read_problems(config)
     warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
-    found = find_pair(config)
+    found = find_pair(config, config.adapter)
     tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
     share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
     asked_at = sharing.prompts_time(config.out, "sample")
@@ -89,6 +89,7 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
         expert=config.expert,
         expert_revision=config.expert_revision,
         expert_files=found.expert.files(),
+        adapter_files=found.expert.adapter_files(),
         amateur=config.amateur,
         amateur_files=found.amateur.files(),
         cue=config.cue,

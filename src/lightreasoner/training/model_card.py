@@ -19,6 +19,7 @@ class Tuned(BaseModel):
 
     Attributes:
         expert_files: hash of each file of the model that decides, by name.
+        adapter_files: those of the adapter that was continued; None for a fresh one.
         samples: how the training data were made.
         labels_sha256: hash of the labels.
     """
@@ -27,13 +28,14 @@ class Tuned(BaseModel):
 
     settings: FinetuneConfig
     expert_files: dict[str, str]
+    adapter_files: dict[str, str] | None = None
     dtype: str
     samples: Provenance
     labels_sha256: str
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the adapter."""
-        facts = self.model_dump(include={"expert_files", "dtype", "labels_sha256"})
+        facts = self.model_dump(include={"expert_files", "adapter_files", "dtype", "labels_sha256"}, exclude_none=True)
         return {**self.settings.identity(), **facts, "samples": self.samples.fingerprint()}
 
     def commands(self, data: str, out: str) -> list[str]:
