@@ -15,10 +15,12 @@ from lightreasoner.config_base import Config, Decides, Input, Place, Speed
 from lightreasoner.config_sections import (
     AdapterSettings,
     BaselineKind,
+    ContextSettings,
     Count,
     EngineSettings,
     EvaluateSettings,
     FinetuneSettings,
+    HintSettings,
     JoinSettings,
     JudgeName,
     MachineSettings,
@@ -39,12 +41,19 @@ from lightreasoner.config_sections import (
 C = TypeVar("C", bound=Config)
 
 
-class PairConfig(MachineSettings, PairSettings):
+class PairConfig(MachineSettings, ContextSettings, PairSettings):
     """Two models and where they run."""
 
 
 class SampleConfig(
-    SampleSettings, PromptSettings, ProblemSettings, EngineSettings, JoinSettings, AdapterSettings, PairConfig
+    SampleSettings,
+    PromptSettings,
+    HintSettings,
+    ProblemSettings,
+    EngineSettings,
+    JoinSettings,
+    AdapterSettings,
+    PairConfig,
 ):
     """`lightr sample`."""
 
@@ -117,7 +126,8 @@ class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSetti
     """`lightr evaluate`."""
 
     contrast_with: Decides[str | None] = None
-    """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio."""
+    """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio. A model, or
+    self:base, self:checkpoint=PATH, self:layers=K, self:4bit, as for `sample`."""
     contrast_with_revision: Input[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
@@ -151,7 +161,7 @@ class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig)
     """Seed of sampling with a temperature."""
 
 
-class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
+class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
     """`lightr run`, and the form of a recipe."""
 
     out: Place[Path] = Path("runs/default")

@@ -24,7 +24,7 @@ from lightreasoner.config_sections import BATCH_SIZES, AnswerSettings, PromptKin
 from lightreasoner.data.benchmarks import Benchmark, ChoiceBenchmark, items_hash
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, RunMismatch
-from lightreasoner.evaluation.answering import Answering, ModelUnderTest
+from lightreasoner.evaluation.answering import Answering, ModelUnderTest, contrasted_pair
 from lightreasoner.evaluation.choices import Scoring, summarise_choices
 from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
 from lightreasoner.inference.memory import worker_devices
@@ -84,9 +84,10 @@ def _evaluate(config: EvaluateConfig, sharing: Sharing) -> dict[str, Any]:
 
 def _devices(config: EvaluateConfig) -> list[str]:
     """The device of each worker."""
-    sources = [find_model(config.model, config.model_revision)]
     if config.contrast_with is not None:
-        sources.append(find_model(config.contrast_with, config.contrast_with_revision))
+        sources = contrasted_pair(config).own_weights
+    else:
+        sources = [find_model(config.model, config.model_revision)]
     return worker_devices(config, config, weight_bytes(sources, config))
 
 
@@ -147,8 +148,8 @@ class _Evaluator:
         if (adapter_files := under_test.source.adapter_files()) is not None:
             self._model["adapter_files"] = adapter_files
         self._generation_config = load_generation_config(under_test.source)
-        amateur = config.contrast_with and find_model(config.contrast_with, config.contrast_with_revision)
-        self._dtype = dtype_name(config, under_test.source, *([amateur] if amateur else []))
+        self._amateur = contrasted_pair(config).amateur if config.contrast_with else None
+        self._dtype = dtype_name(config, under_test.source, *([self._amateur] if self._amateur else []))
         self._now = datetime.now()
 
     @contextmanager
@@ -253,13 +254,14 @@ class _Evaluator:
 
     def _contrast(self) -> dict[str, Any]:
         """The settings that contrastive decoding adds."""
-        config = self._config
-        if config.contrast_with is None:
+        config, amateur = self._config, self._amateur
+        if amateur is None:
             return {}
-        amateur = find_model(config.contrast_with, config.contrast_with_revision)
+        adapter = {"contrast_with_adapter_files": files} if (files := amateur.adapter_files()) else {}
         return {
             "contrast_with": config.contrast_with,
             "contrast_with_files": amateur.files(),
+            **adapter,
             "contrast_alpha": config.contrast_alpha,
             "vocabulary": config.vocabulary,
         }

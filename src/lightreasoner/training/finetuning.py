@@ -35,6 +35,7 @@ from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError
 from lightreasoner.inference.packing import checkpoint_contexts, packs
 from lightreasoner.models import loading
 from lightreasoner.models.adapters import ADAPTER, ADAPTER_SETTINGS, check_adapter
+from lightreasoner.models.quantising import check_4bit, check_base, load_in_4bit
 from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.differences import changed_files
@@ -50,7 +51,6 @@ from lightreasoner.training.adapters import check_targets as check_targets  # fo
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
-from lightreasoner.training.quantising import check_4bit, check_base, load_in_4bit
 from lightreasoner.training.sharding import as_many_as_others, shard
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lightreasoner.config import FinetuneConfig, MergeConfig
 from lightreasoner.config_base import Config
 from lightreasoner.errors import RunCorrupted
+from lightreasoner.models.sides import amateur_words
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected
 
@@ -136,7 +137,10 @@ def _data_rows(made: Made) -> dict[str, Any]:
     if isinstance(made, Baseline):
         return {"Data": f"{made.settings.kind}, gold answers used", "Problems": problems}
     sampled = made.source if isinstance(made, Selected) else made
-    rows = {"Amateur": made.amateur or "unknown", "Problems": f"{problems}, no gold answers used"}
+    rows = {
+        "Amateur": amateur_words(made.amateur) if made.amateur else "unknown",
+        "Problems": f"{problems}, no gold answers used",
+    }
     if isinstance(sampled, Sampled):
         rows["β, α, rollout length"] = f"{sampled.beta}, {sampled.alpha}, {sampled.settings.max_new_tokens}"
     if isinstance(made, Selected):
