@@ -240,6 +240,10 @@ EVERYTHING: dict[str, Any] = {
     "question_field": "q",
     "cue": "Think.",
     "chat_template": "template.jinja",
+    "amateur_cue": "Guess.",
+    "amateur_template": "other.jinja",
+    "expert_hint": "idea",
+    "amateur_hint": "rumour",
     "dtype": "float16",
     "device": "cuda:1",
     "trust_remote_code": True,
@@ -327,9 +331,10 @@ def test_the_example_of_everything_sets_every_field_away_from_its_default() -> N
 
 def test_the_sample_stage_carries_every_field_of_the_run() -> None:
     config = everything().for_sample()
-    assert defaults_of(config) == ["join"], "a run is started, not joined"
+    assert set(defaults_of(config)) == {"join", "adapter"}, "a run is started, not joined, and trains a whole model"
     assert config.model_dump() == {
         "join": False,
+        "adapter": None,
         **{name: value for name, value in everything().model_dump().items() if name in SampleConfig.model_fields},
         **everything().sample.model_dump(),
     }
@@ -382,7 +387,7 @@ def test_a_label_that_has_its_own_name_is_refused_with_powers() -> None:
 
 def test_the_finetune_stage_carries_every_field_and_trains_the_expert_on_the_runs_labels() -> None:
     config = everything().for_finetune()
-    assert defaults_of(config) == []
+    assert defaults_of(config) == ["adapter"], "a run trains a fresh adapter"
     assert (config.model, config.model_revision) == ("an/expert", "rev-e")
     assert config.data == config.out / "select"
     assert config.out == Path("runs/all")

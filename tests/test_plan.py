@@ -304,3 +304,27 @@ def test_the_doctor_names_a_broken_amateur_and_loads_no_model_that_does_not_fit(
     last = examine(**pair)["findings"][-1]
     assert (last["what"], last["verdict"]) == ("trial", "warning")
     assert last["seen"].startswith("not made: the weights need")
+
+
+# --- Amateurs made of the expert ---
+
+
+def test_weights_that_both_sides_use_are_planned_once(tmp_path: Path) -> None:
+    named = plan(config_for(tmp_path), flops=1e12)
+    layers = plan(config_for(tmp_path, amateur="self:layers=2"), flops=1e12)
+    assert named["memory"]["weights_amateur"] > layers["memory"]["weights_amateur"] == 0
+    assert layers["models"]["amateur_parameters"] < layers["models"]["expert_parameters"]
+    assert "(the expert's first 2 layers)" in plan_lines(layers)[0]
+    bits = plan(config_for(tmp_path, amateur="self:4bit"), flops=1e12)
+    assert 0 < bits["memory"]["weights_amateur"] < bits["memory"]["weights_expert"]
+    with pytest.raises(ConfigError, match="has 4 layers, so the amateur would be the expert itself"):
+        plan(config_for(tmp_path, amateur="self:layers=4"), flops=1e12)
+
+
+def test_the_doctor_examines_an_amateur_made_of_the_expert() -> None:
+    result = examine(expert="miniature/expert", amateur="self", amateur_cue="", no_trial=True)
+    seen = {finding["what"]: finding["seen"] for finding in result["findings"]}
+    assert result["fit"]
+    assert "amateur: the expert itself, in the same weights" in seen["sizes"]
+    result = examine(expert="miniature/expert", amateur="self", no_trial=True)
+    assert not result["fit"]

@@ -16,12 +16,15 @@ from lightreasoner.config_sections import (
     LABEL_FREE,
     LABEL_FREE_SETTINGS,
     SELECTION,
+    AdapterSettings,
     AnswerKind,
     BaselineKind,
+    ContextSettings,
     Count,
     EngineSettings,
     EvaluateSettings,
     FinetuneSettings,
+    HintSettings,
     JoinSettings,
     JudgeName,
     MachineSettings,
@@ -45,11 +48,20 @@ from lightreasoner.config_sections import (
 C = TypeVar("C", bound=Config)
 
 
-class PairConfig(MachineSettings, PairSettings):
+class PairConfig(MachineSettings, ContextSettings, PairSettings):
     """Two models and where they run."""
 
 
-class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, EngineSettings, JoinSettings, PairConfig):
+class SampleConfig(
+    SampleSettings,
+    PromptSettings,
+    HintSettings,
+    ProblemSettings,
+    EngineSettings,
+    JoinSettings,
+    AdapterSettings,
+    PairConfig,
+):
     """`lightr sample`."""
 
     out: Place[Path]
@@ -74,6 +86,9 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
 
     data: Input[Path]
     """Run folder of `lightr sample`, or a folder made by `lightr samples import`."""
+    adapter: Input[Path | None] = None
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to go on training in the place of a fresh one:
+    of the same rank, alpha and targets. The optimizer and the learning rate start anew."""
     out: Place[Path]
     """Run folder; the adapter goes to its subfolder finetune."""
     seed: Decides[int] = 42
@@ -170,13 +185,12 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, ModelSettings):
+class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, AdapterSettings, ModelSettings):
     """`lightr evaluate`."""
 
-    adapter: Input[Path | None] = None
-    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to put on the model without merging."""
     contrast_with: Decides[str | None] = None
-    """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio."""
+    """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio. A model, or
+    self:base, self:checkpoint=PATH, self:layers=K, self:4bit, as for `sample`."""
     contrast_with_revision: Input[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
@@ -199,7 +213,7 @@ class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSetti
         return self
 
 
-class InspectConfig(SampleSettings, PromptSettings, PairConfig):
+class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig):
     """`lightr inspect`."""
 
     question: Decides[str]
@@ -210,7 +224,7 @@ class InspectConfig(SampleSettings, PromptSettings, PairConfig):
     """Seed of sampling with a temperature."""
 
 
-class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
+class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
     """`lightr run`, and the form of a recipe."""
 
     out: Place[Path] = Path("runs/default")

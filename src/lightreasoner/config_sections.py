@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_ar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, Place, Speed, nearest
+from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, InputIfSet, Place, Speed, nearest
 
 C = TypeVar("C", bound=Config)
 
@@ -94,12 +94,39 @@ class PairSettings(Config):
     expert_revision: Decides[str | None] = None
     """Branch, tag or commit of an expert on the Hub."""
     amateur: Decides[str]
-    """Weaker model with the expert's vocabulary; named like the expert."""
+    """Weaker model with the expert's vocabulary, named like the expert; or the expert with less: self (with another
+    prompt), self:base (without its adapter), self:checkpoint=PATH (an earlier state: adapter or model), self:layers=K
+    (the first K layers), self:4bit, self:dropout=P. Sources: arXiv 2309.03883, 2402.14874, 2602.08222."""
     amateur_revision: Decides[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
     """strict: every token id must mean the same to both models. shared: ids that differ are left out of both
     distributions, which are renormalised; steps where the rollout took such a token are never kept."""
+
+
+class ContextSettings(Config):
+    """What the amateur reads before the response, where it is not what the expert reads."""
+
+    amateur_cue: DecidesIfSet[str | None] = None
+    """Instruction that the amateur reads in the place of --cue; '' is none. Responses are the same for both."""
+    amateur_template: InputIfSet[Path | None] = None
+    """Jinja file with the chat template of the amateur's prompts. Default: that of the expert's."""
+
+    @property
+    def has_other_prompt(self) -> bool:
+        """The settings may give the amateur another prompt than the expert."""
+        names = ("amateur_cue", "amateur_template", "expert_hint", "amateur_hint")
+        return any(getattr(self, name, None) is not None for name in names)
+
+
+class HintSettings(Config):
+    """Fields of a problem that one side reads and the other does not."""
+
+    expert_hint: DecidesIfSet[str | None] = None
+    """Field of a problem's row that the expert reads below the question, as "Hint: …". The expert is trained on the
+    prompt without it."""
+    amateur_hint: DecidesIfSet[str | None] = None
+    """Field of a problem's row that the amateur reads below the question, as "Hint: …"."""
 
 
 class ModelSettings(Config):
@@ -109,6 +136,14 @@ class ModelSettings(Config):
     """Model to work on: a Hub id, a local folder, a .gguf file, or miniature/NAME."""
     model_revision: Input[str | None] = None
     """Branch, tag or commit of a model on the Hub."""
+
+
+class AdapterSettings(Config):
+    """An adapter on a model, unmerged."""
+
+    adapter: Input[Path | None] = None
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to put on the model (of a pair: on the expert)
+    without merging."""
 
 
 class ProblemSettings(Config):
@@ -125,7 +160,7 @@ class ProblemSettings(Config):
 
 
 class PromptSettings(Config):
-    """How a question becomes a prompt; the same for every model and stage."""
+    """How a question becomes a prompt; the same for every model and stage, but for an amateur with its own context."""
 
     cue: Decides[str] = DEFAULT_CUE
     """Instruction before every question (the paper's Eq 36), sent as the system message."""

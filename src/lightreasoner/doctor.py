@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -36,7 +37,7 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
-from lightreasoner.samples.responses import Prompted
+from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampler import Sampler
 from lightreasoner.samples.statistics import figures_of, sample_warnings
 
@@ -60,6 +61,8 @@ def examine(
     expert: str | None = None,
     amateur: str | None = None,
     expert_revision: str | None = None,
+    adapter: Path | None = None,
+    amateur_cue: str | None = None,
     no_trial: bool = False,
     engine: EngineName = "own",
     engine_python: Path | None = None,
@@ -70,7 +73,9 @@ def examine(
 
     Args:
         expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
-        amateur: weaker model that should share its vocabulary.
+        amateur: weaker model that should share its vocabulary; or what is left of the expert, such as self:layers=4.
+        adapter: run folder of `lightr finetune` or PEFT adapter on the expert, which self:base is without.
+        amateur_cue: instruction that the amateur reads in the place of the expert's; for the amateur self.
         expert_revision: branch, tag or commit of a Hub expert.
         no_trial: do not load the models.
         engine: engine to look for: vllm.
@@ -91,9 +96,15 @@ def examine(
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
         if amateur:
-            findings += _checked("pair", lambda: _pair(expert, expert_revision, amateur))
+            pair = {
+                "expert": expert,
+                "expert_revision": expert_revision,
+                "amateur": amateur,
+                "amateur_cue": amateur_cue,
+            }
+            findings += _checked("pair", lambda: _pair(pair, adapter))
             if not no_trial and all(finding.verdict != "wrong" for finding in findings):
-                findings += _checked("trial", lambda: _trial(expert, expert_revision, amateur))
+                findings += _checked("trial", lambda: _trial(pair, adapter))
     return {
         "findings": [finding._asdict() for finding in findings],
         "fit": all(finding.verdict != "wrong" for finding in findings),
@@ -188,24 +199,33 @@ def _weights(role: str, source: ModelSource) -> list[Finding]:
     return _checked(f"weights of the {role}", compared)
 
 
-def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
-    sources = find_model(expert, revision), find_model(amateur)
-    first, second = (load_tokenizer(source) for source in sources)
-    shared = share_vocabulary(first, second)
+def _pair(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
+    config = RunConfig(**pair, dataset="arithmetic")  # with the default settings
+    found = find_pair(config, adapter)
+    sources = found.expert, found.amateur
+    shared = share_vocabulary(*found.tokenizers())
     findings = [
         Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models"),
-        *_weights("amateur", sources[1]),
+        *(_weights("amateur", found.amateur) if found.side.has_own_files else []),
         _precision(*sources),
     ]
     try:
         shapes = [Shape.of(source.config(), source.name) for source in sources]
     except ModelError as error:
         return [*findings, Finding("sizes", "warning", str(error))]
+    if found.side.kind == "layers":
+        shapes[1] = replace(shapes[1], layers=found.side.layers)
     counts = [shape.parameters for shape in shapes]
+    if not found.side.has_own_files:
+        weights = "in the same weights" if found.shares_weights else "a copy"
+        findings.append(
+            Finding("sizes", "ok", f"expert {counts[0] / 1e6:.1f} M parameters; amateur: {found.side}, {weights}")
+        )
+        return [*findings, _memory(config, shapes[0], shapes[1], sources)]
     seen = f"expert {counts[0] / 1e6:.1f} M parameters, amateur {counts[1] / 1e6:.1f} M"
     is_smaller = counts[1] < counts[0]
     findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))
-    return [*findings, _memory(_config(expert, revision, amateur), shapes[0], shapes[1], sources)]
+    return [*findings, _memory(config, shapes[0], shapes[1], sources)]
 
 
 def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[ModelSource, ModelSource]) -> Finding:
@@ -227,32 +247,26 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[Mod
     return Finding("memory", "warning", f"{seen}; `lightr plan` says what other settings need")
 
 
-def _config(expert: str, revision: str | None, amateur: str) -> RunConfig:
-    """A run of this pair with the default settings."""
-    return RunConfig(expert=expert, expert_revision=revision, amateur=amateur, dataset="arithmetic")
-
-
-def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
+def _trial(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     """Sample a few bundled questions as `lightr sample` does, and judge the figures as it does."""
     config = SampleConfig(
-        expert=expert,
-        expert_revision=revision,
-        amateur=amateur,
+        **pair,
         dataset="arithmetic",
         max_questions=TRIAL_QUESTIONS,
         max_new_tokens=TRIAL_TOKENS,
         out=Path(),  # nothing is written
     )
-    found = find_pair(config)
+    found = find_pair(config, adapter)
     width = pick_dtype(config, found.expert, found.amateur).itemsize
-    needed = sum(_parameters(source) for source in (found.expert, found.amateur)) * width
+    needed = sum(_parameters(source) for source in found.own_weights) * width
     if needed > (free := _free_memory()):
         return [Finding("trial", "warning", f"not made: the weights need {size(needed)}, and {size(free)} are free")]
-    template = PromptTemplate(load_tokenizer(found.expert), config.cue)
+    contexts = Contexts.of(config, load_tokenizer(found.expert))
     problems = load_problems("arithmetic", limit=TRIAL_QUESTIONS, seed=config.seed).problems
-    prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems]
-    stops = template.stops(load_generation_config(found.expert), config.stop_strings)
-    (shard,) = Sampler.of(found.load(), template, stops, config).run(prompted)
+    prompted = [contexts.prompted(problem) for problem in problems]
+    refuse_same_prompts(found, prompted)
+    stops = contexts.expert.stops(load_generation_config(found.expert), config.stop_strings)
+    (shard,) = Sampler.of(found.load(), contexts.expert, stops, config).run(prompted)
     figures = figures_of([shard.rollouts], len(shard.labels))
     seen = (
         f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "

@@ -12,15 +12,14 @@ from rich.text import Text
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
-from lightreasoner.models.loading import load_generation_config, load_pair, load_tokenizer
-from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.models.source import find_model
+from lightreasoner.models.loading import find_pair, load_generation_config, load_tokenizer
+from lightreasoner.models.sides import amateur_words
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection
 from lightreasoner.report.tokens import TokenTexts, visible
+from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Label, ScoredRollout, scored_rollouts
-from lightreasoner.samples.responses import Prompted
 from lightreasoner.samples.sampler import Sampler
 from lightreasoner.samples.sampling import refuse_if_none_fits
 
@@ -59,16 +58,18 @@ def inspect(config: InspectConfig, console: Console | None = None, *, show: bool
 
 def _live(config: InspectConfig) -> tuple[ScoredRollout, TokenTexts]:
     """Sample and score the response to the question."""
-    source = find_model(config.expert, config.expert_revision)
-    tokenizer = load_tokenizer(source, config)
-    template = PromptTemplate(tokenizer, config.cue, config.chat_template)
-    stops = template.stops(load_generation_config(source), config.stop_strings)
-    problem = make_problem(config.question)
+    found = find_pair(config, config.adapter)
+    tokenizer = load_tokenizer(found.expert, config)
+    contexts = Contexts.of(config, tokenizer)
+    template = contexts.expert
+    stops = template.stops(load_generation_config(found.expert), config.stop_strings)
+    prompted = contexts.prompted(make_problem(config.question))
+    refuse_same_prompts(found, [prompted])
     settings = config.model_dump(include=set(SampleConfig.model_fields))
-    pair, prompt_ids = load_pair(config), template.encode(problem.question)
-    refuse_if_none_fits([len(prompt_ids)], pair.context_length, config.max_new_tokens)
+    pair = found.load()
+    refuse_if_none_fits([prompted.longest], pair.context_length, config.max_new_tokens)
     sampler = Sampler.of(pair, template, stops, SampleConfig(**settings, dataset="-", out=Path("-")))
-    (shard,) = sampler.run([Prompted(problem, prompt_ids)])
+    (shard,) = sampler.run([prompted])
     (scored,) = scored_rollouts(shard)
     if not len(scored.kl):
         raise DataError(
@@ -87,7 +88,7 @@ def _write(config: InspectConfig, file: Path, rollout: ScoredRollout, texts: Tok
         facts = {
             "question": visible(config.question),
             "expert": config.expert,
-            "amateur": config.amateur,
+            "amateur": amateur_words(config.amateur),
             "beta": config.divergence_beta,
         }
         with file.open("wb") as page:

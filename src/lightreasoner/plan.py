@@ -11,6 +11,7 @@ before the run, such as the length of the prompts and the share of kept steps, i
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from lightreasoner.inference.speed import Passes, measure
 from lightreasoner.models.loading import pick_device
 from lightreasoner.models.precision import Precision, precision
 from lightreasoner.models.shape import Shape, read_config
+from lightreasoner.models.sides import Side, check_own, layer_count
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.terminal import size
@@ -73,8 +75,10 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     """
     if (flops is not None and flops <= 0) or prompt_tokens < 0:
         raise ConfigError(f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} not below 0")
-    found = [read_config(config.expert, config.expert_revision), read_config(config.amateur, config.amateur_revision)]
+    side, found = _configs(config)
     expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)
+    if side.kind == "layers":
+        amateur = replace(expert, layers=side.layers)
     device = _device(config, flops)
     pair, own = _precision(config, device, flops, expert, amateur), _precision(config, device, flops, expert)
     answers = _items(config) * config.evaluate.samples_per_problem
@@ -97,8 +101,9 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         "models": {
             "expert_parameters": expert.parameters,
             "amateur_parameters": amateur.parameters,
+            "amateur_is": None if side.kind == "model" else str(side),
             "expert_file": _file(found[0]),
-            "amateur_file": _file(found[1]),
+            "amateur_file": _file(found[1]) if side.has_own_files else None,
         },
         "precision": str(pair),
         "stages": {
@@ -121,6 +126,19 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         },
         "warnings": _warnings(config, available, sum(disk.values()), memory, device),
     }
+
+
+def _configs(config: RunConfig) -> tuple[Side, list[dict[str, Any]]]:
+    """What the amateur is, and the configurations of expert and amateur, which is the expert's where it is made of it.
+
+    Raises:
+        ConfigError: it cannot be made of this expert.
+    """
+    expert, side = read_config(config.expert, config.expert_revision), Side.of(config.amateur)
+    if side.kind == "model":
+        return side, [expert, read_config(config.amateur, config.amateur_revision)]
+    check_own(side, config.expert, layer_count(expert), False, config.has_other_prompt)
+    return side, [expert, read_config(side.value, None) if side.has_own_files else expert]
 
 
 def _device(config: RunConfig, flops: float | None) -> torch.device:
@@ -214,6 +232,8 @@ class _Timing:
         ours = measure(expert, own.dtype, self._device, self.passes)
         theirs = measure(amateur, pair.dtype, self._device, Passes(text=self.passes.text))
         load, load_amateur = (_load(one, shape) for one, shape in zip(found, (expert, amateur), strict=True))
+        if Side.of(config.amateur).shares_weights:
+            load_amateur = 0.0
         load_merged = LOAD + expert.parameters * BYTES.get(expert.dtype, 4) * LOAD_BYTE
         scored = questions * self._rollout
         sampling = self._batches * config.sample.max_new_tokens * ours.decode[0]
@@ -327,7 +347,8 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
     timed = f"{rate:.3g} FLOP per second (--flops)" if rate else f"measured on this machine ({assumed['device']})"
     lines = [
         f"expert {models['expert_parameters'] / 1e6:.1f} M parameters, "
-        f"amateur {models['amateur_parameters'] / 1e6:.1f} M",
+        f"amateur {models['amateur_parameters'] / 1e6:.1f} M"
+        + (f" ({models['amateur_is']})" if models["amateur_is"] else ""),
         *files,
         f"precision: {result['precision']}",
         *(

@@ -4,10 +4,10 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,8 +34,10 @@ from lightreasoner.config import PairConfig
 from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import LightReasonerError, ModelError
 from lightreasoner.models.generation_config import generation_settings, quiet
+from lightreasoner.models.own_amateurs import find_amateur, first_layers, with_adapter_of, with_dropout
 from lightreasoner.models.precision import Precision, hidden_size, precision
 from lightreasoner.models.shape import read_config
+from lightreasoner.models.sides import ANOTHER_MODEL, Side
 from lightreasoner.models.source import ModelSource, find_model, first_line
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.models.weights import (
@@ -89,7 +91,7 @@ def load_model(
 ) -> PreTrainedModel:
     """The model in evaluation mode, in the machine's precision and on its device.
 
-    A GGUF model is de-quantised, and is an ordinary model from then on.
+    A GGUF model is de-quantised, and is an ordinary model from then on. The adapter of the source is put on it.
 
     Args:
         source: the model.
@@ -98,7 +100,7 @@ def load_model(
 
     Raises:
         ModelError: it cannot be loaded, its files lack weights or hold weights without a place (see
-            `refuse_wrong_weights`), or it needs code that may not run.
+            `refuse_wrong_weights`), it needs code that may not run, or its adapter does not fit (see `load_adapter`).
     """
     _check_code(source, machine)
     release_memory()  # of models that are used no more
@@ -131,6 +133,10 @@ def load_model(
     refuse_wrong_weights(source.name, model, loaded)
     refuse_nonfinite(source.name, model)
     model.eval()
+    if source.adapter is not None:
+        from lightreasoner.models.adapters import load_adapter  # PEFT takes a second to import
+
+        load_adapter(model, source.adapter, source.name)  # puts its layers into the model itself
     return cast(PreTrainedModel, model)
 
 
@@ -140,6 +146,23 @@ def release_memory() -> None:
     with suppress(AttributeError, OSError, TypeError):  # no glibc
         # It keeps what was freed in small parts, such as the layers of a model, for this process.
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def with_adapter(source: ModelSource, adapter: Path | None) -> ModelSource:
+    """The model with an adapter on it, unmerged; the model itself without one.
+
+    Args:
+        source: the model.
+        adapter: run folder of `lightr finetune`, or a folder with a PEFT adapter.
+
+    Raises:
+        DataError, RunCorrupted, ModelError: see `usable_adapter`.
+    """
+    if adapter is None:
+        return source
+    from lightreasoner.models.adapters import usable_adapter
+
+    return replace(source, adapter=usable_adapter(adapter, source.name, source))
 
 
 def empty_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
@@ -224,12 +247,13 @@ def _without_bar() -> Iterator[None]:
 @contextmanager
 def _gguf_bar_on_terminals() -> Iterator[None]:
     """Without the progress bar of GGUF weights where stderr is a file; transformers has no switch for it."""
-    shown: Any = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
+    loader: Any = modeling_gguf_pytorch_utils
+    shown = loader.tqdm
+    loader.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
     try:
         yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = shown
+        loader.tqdm = shown
 
 
 @contextmanager
@@ -326,20 +350,73 @@ class Pair:
 
 @dataclass(frozen=True)
 class FoundPair:
-    """Expert and amateur on this machine, before their weights are loaded."""
+    """Expert and amateur on this machine, before their weights are loaded.
+
+    Attributes:
+        expert: the expert, maybe with an adapter.
+        amateur: the model that the amateur is made of; of its own weights, where `shares_weights`.
+        side: what the amateur is.
+    """
 
     config: PairConfig
     expert: ModelSource
     amateur: ModelSource
+    side: Side = ANOTHER_MODEL
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of both models."""
         return pick_dtype(self.config, self.expert, self.amateur)
 
+    @property
+    def shares_weights(self) -> bool:
+        """The amateur computes with the weights of the expert, which are in memory once."""
+        return self.side.shares_weights
+
+    @property
+    def own_weights(self) -> list[ModelSource]:
+        """The models whose weights are loaded: the expert, and the amateur if it has weights of its own."""
+        return [self.expert] if self.shares_weights else [self.expert, self.amateur]
+
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+        """The tokenizers of expert and amateur, which are one where the amateur is made of the expert.
+
+        Raises:
+            VocabularyMismatch: see `share_vocabulary`.
+        """
+        expert = load_tokenizer(self.expert, self.config)
+        amateur = load_tokenizer(self.amateur, self.config) if self.side.has_own_files else expert
+        share_vocabulary(expert, amateur, rule=self.config.vocabulary)
+        return expert, amateur
+
     def load_one(self, source: ModelSource) -> PreTrainedModel:
         """Load one of the two models, in the precision of both; see `load_model`."""
-        return load_model(source, self.config.model_copy(update={"dtype": str(self.dtype).removeprefix("torch.")}))
+        return load_model(source, self._machine)
+
+    def load_amateur(self, expert: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+        """The amateur: loaded, or made of the expert, which is asked for then only.
+
+        Raises:
+            ModelError: see `load_model`, `quantising.load_in_4bit` and `own_amateurs`.
+        """
+        side = self.side
+        if side.kind == "4bit":
+            from lightreasoner.models.quantising import load_in_4bit
+
+            return load_in_4bit(self.amateur, self._machine, f"--amateur {self.config.amateur}")
+        if not self.shares_weights:
+            return self.load_one(self.amateur)
+        if side.kind == "layers":
+            return first_layers(expert(), side.layers)
+        if side.kind == "dropout":
+            return with_dropout(expert(), side.dropout)
+        if self.amateur.adapter == self.expert.adapter:
+            return expert()
+        return with_adapter_of(expert(), self.expert.name, self.expert.adapter, self.amateur.adapter)
+
+    @property
+    def _machine(self) -> PairConfig:
+        return self.config.model_copy(update={"dtype": str(self.dtype).removeprefix("torch.")})
 
     def load(self) -> Pair:
         """Load both models, after a comparison of their tokenizers.
@@ -348,23 +425,30 @@ class FoundPair:
             VocabularyMismatch: see `share_vocabulary`.
             ModelError: see `load_model`.
         """
-        sources, rule = (self.expert, self.amateur), self.config.vocabulary
-        first, second = (load_tokenizer(source, self.config) for source in sources)
-        share_vocabulary(first, second, rule=rule)  # before any weights are read
-        expert, amateur = map(self.load_one, sources)
+        first, second = self.tokenizers()  # before any weights are read
+        expert = self.load_one(self.expert)
+        amateur = self.load_amateur(lambda: expert)
         widths = (logit_width(expert), logit_width(amateur))
-        return Pair(expert, amateur, share_vocabulary(first, second, widths, rule))
+        return Pair(expert, amateur, share_vocabulary(first, second, widths, self.config.vocabulary))
 
 
-def find_pair(config: PairConfig) -> FoundPair:
-    """Find both models; see `find_model`."""
-    expert = find_model(config.expert, config.expert_revision)
-    return FoundPair(config, expert, find_model(config.amateur, config.amateur_revision))
+def find_pair(config: PairConfig, adapter: Path | None = None, flag: str = "--amateur") -> FoundPair:
+    """Find both models, the expert with this adapter; see `find_model`, `with_adapter` and `find_amateur`."""
+    expert = with_adapter(find_model(config.expert, config.expert_revision), adapter)
+    side, amateur = find_amateur(
+        config.amateur, config.amateur_revision, expert, other_prompt=config.has_other_prompt, flag=flag
+    )
+    if side.kind == "4bit":
+        from lightreasoner.models.quantising import check_4bit, check_base
+
+        check_4bit(config, f"{flag} {config.amateur}")
+        check_base(amateur, config, f"{flag} {config.amateur}")
+    return FoundPair(config, expert, amateur, side)
 
 
-def load_pair(config: PairConfig) -> Pair:
+def load_pair(config: PairConfig, adapter: Path | None = None, flag: str = "--amateur") -> Pair:
     """Find and load both models; see `find_pair` and `FoundPair.load`."""
-    return find_pair(config).load()
+    return find_pair(config, adapter, flag).load()
 
 
 def weights_dtype(source: ModelSource) -> str:

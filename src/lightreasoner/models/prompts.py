@@ -1,6 +1,7 @@
 """From a question to prompt token ids; the only module that applies a chat template.
 
-All models and stages use one template, made from the expert's tokenizer, so they see identical ids.
+All models and stages use one template, made from the expert's tokenizer, so they see identical ids. An amateur may be
+given another one, with the same tokenizer; see `samples.contexts`.
 """
 
 import re

@@ -18,7 +18,9 @@ from lightreasoner.errors import HubUnreachable, ModelError
 from lightreasoner.miniature import MODELS, model_path
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.weights import refuse_pointers
+from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.progress import busy
+from lightreasoner.runs.records import ADAPTER_FILES
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 
@@ -44,6 +46,7 @@ class ModelSource:
         gguf_file: file name within the folder, for GGUF models.
         commit: commit of the Hub repository it came from.
         revision: what the user asked for: a branch, tag or commit of it.
+        adapter: folder of a PEFT adapter on it, which `load_model` puts there; see `loading.with_adapter`.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ModelSource:
     gguf_file: str | None = None
     commit: str | None = None
     revision: str | None = None
+    adapter: Path | None = None
 
     def config(self) -> dict[str, Any]:
         """The content of its config.json, or the sizes in the header of its GGUF file."""
@@ -69,6 +73,7 @@ class ModelSource:
 
         Weight files over 256 MiB are hashed in 1024 windows spread evenly over the file, so that a 15 GB model
         costs the reading of 64 MB a file; a fine-tuned copy differs in nearly every window that holds tuned weights.
+        An adapter is not part of them, see `adapter_files`.
         """
         of_model = [glob.escape(self.gguf_file)] if self.gguf_file else MODEL_FILES
         hashes = {}
@@ -78,6 +83,12 @@ class ModelSource:
                 digest.update(block)
             hashes[path.name] = digest.hexdigest()
         return hashes
+
+    def adapter_files(self) -> dict[str, str] | None:
+        """Hash of each file of the adapter, by name; None without one."""
+        if self.adapter is None:
+            return None
+        return {name: file_hash(self.adapter / name) for name in ADAPTER_FILES.values()}
 
 
 def content_hash(files: Mapping[str, str]) -> str:

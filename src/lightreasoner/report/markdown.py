@@ -5,7 +5,7 @@ from typing import Any
 
 from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
-from lightreasoner.report.model import PAPER_COSTS, Report
+from lightreasoner.report.model import PAPER_COSTS, Report, Sides
 from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, score, share, table, whole
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
@@ -21,6 +21,7 @@ def markdown(report: Report) -> str:
         [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),
+        _sides(report.sides) if report.sides else [],
         _labels(report.labels, report.selection) if report.labels else [],
         _training(report),
         [*_cases("Became right", report.cases.became_right, report.cases.gained)],
@@ -70,6 +71,19 @@ def _cost(report: Report) -> list[str]:
     return lines
 
 
+def _sides(sides: Sides) -> list[str]:
+    both = [["model", sides.expert, sides.amateur], ["hint", sides.expert_hint or "–", sides.amateur_hint or "–"]]
+    lines = ["## Which side reads what", "", *_rows(["", "expert", "amateur"], both), ""]
+    if not sides.differ:
+        return [*lines, "Both read the same prompt:", "", *_indented(sides.expert_prompt)]
+    lines += ["The expert reads, for example:", "", *_indented(sides.expert_prompt)]
+    return [*lines, "", "The amateur reads:", "", *_indented(sides.amateur_prompt)]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in text.splitlines()]
+
+
 def _labels(labels: LabelStatistics, selection: str | None) -> list[str]:
     figures = [
         *([["selected by", _text(selection)]] if selection else []),
@@ -86,6 +100,8 @@ def _labels(labels: LabelStatistics, selection: str | None) -> list[str]:
         ["labels of one token", share(labels.single_token)],
         ["tokens in a label, mean", fixed(labels.mean_support)],
         ["label entropy, mean, nats", fixed(labels.mean_entropy)],
+        ["label mass on format tokens", share(labels.format_labels)],
+        ["format tokens in the responses", share(labels.format_responses)],
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
     if labels.histogram:

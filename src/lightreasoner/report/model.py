@@ -53,6 +53,27 @@ class Cost:
     gain: float | None
 
 
+@dataclass(frozen=True)
+class Sides:
+    """Which side read what while the samples were made.
+
+    Attributes:
+        expert: the model in words.
+        amateur: the model in words, or what is left of the expert.
+        expert_hint: field of the problem's row that it read; None without one.
+        differ: the prompts of the two sides differ.
+        expert_prompt: an example; both are for one question.
+    """
+
+    expert: str
+    amateur: str
+    expert_hint: str | None
+    amateur_hint: str | None
+    differ: bool
+    expert_prompt: str
+    amateur_prompt: str
+
+
 # Rows of the paper's Table 2: model, hours, problems, tuned_tokens, gain.
 PAPER_COSTS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("paper_costs.yaml").read_bytes())
 
@@ -74,6 +95,7 @@ class Report:
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
         selection: the rule and the labels in words; None if they are the paper's.
+        sides: which side read what; None where no amateur took part, or it is not known.
         training: rows of the training log.
         settings: by dotted name.
         commands: commands that reproduce the run.
@@ -94,6 +116,7 @@ class Report:
     beta: float | None
     alpha: float | None
     selection: str | None
+    sides: Sides | None
     labels: LabelStatistics | None
     training: tuple[Mapping[str, float], ...]
     cases: Cases

@@ -19,15 +19,17 @@ from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.statistics import Interval
+from lightreasoner.models.sides import amateur_words
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
-from lightreasoner.report.model import Accuracy, Cost, Report
+from lightreasoner.report.model import Accuracy, Cost, Report, Sides
 from lightreasoner.report.tables import length_warnings
-from lightreasoner.report.tokens import TokenTexts, find_texts
+from lightreasoner.report.tokens import TokenTexts, find_texts, visible
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import (
     Provenance,
+    Sampled,
     ScoredRollout,
     Selected,
     read_samples,
@@ -89,7 +91,8 @@ class RunFolder:
             stages = {"sample": self.sampled, "finetune": self.tuned}
             facts = _flat({name: stage[0].fingerprint() for name, stage in stages.items() if stage})
             # Neither hashes of files nor prompts are settings.
-            return {name: value for name, value in facts.items() if "_files." not in name and ".asked." not in name}
+            no_settings = ("_files.", ".asked.", "_context.")
+            return {name: value for name, value in facts.items() if not any(part in name for part in no_settings)}
 
     def of_json(self, name: str) -> Any:
         """A JSON file of the folder; an empty dictionary if it is missing or unreadable."""
@@ -139,17 +142,18 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     found = Report(
         run=str(run.path),
         expert=made.expert if made else run.tuned[0].settings.model if run.tuned else None,
-        amateur=made.amateur if made else None,
+        amateur=amateur_words(made.amateur) if made and made.amateur else None,
         dataset=made.dataset if made else None,
         verdict="",
         accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
-        sample_warnings=_sample_warnings(run),
+        sample_warnings=_sample_warnings(run, labels),
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
         selection=made.words if isinstance(made, Selected) else None,
+        sides=_sides(made, run) if made else None,
         labels=labels,
         training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
         cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
@@ -218,7 +222,30 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
     return counter.result(), (generated, scored)
 
 
-def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
+def _sides(made: Provenance, run: RunFolder) -> Sides | None:
+    """Which side read what."""
+    sampled = made.source if isinstance(made, Selected) else made
+    if not isinstance(sampled, Sampled) or run.sampled is None:
+        return None
+    example = sampled.example
+    if example is None:  # both read the same
+        table = next(iter(run.sampled[1].tables("rollouts", ["question"])), None)
+        question = table["question"][0].as_py() if table else "{question}"
+        prompt = str(sampled.asked.get("prompt_text", "")).replace("{question}", question)
+        example = {"expert": prompt, "amateur": prompt}
+    adapter = " with an adapter" if sampled.adapter_files else ""
+    return Sides(
+        expert=f"{sampled.expert}{adapter}",
+        amateur=amateur_words(sampled.amateur or "unknown"),
+        expert_hint=sampled.settings.expert_hint,
+        amateur_hint=sampled.settings.amateur_hint,
+        differ=example["expert"] != example["amateur"],
+        expert_prompt=visible(example["expert"]),
+        amateur_prompt=visible(example["amateur"]),
+    )
+
+
+def _sample_warnings(run: RunFolder, labels: LabelStatistics | None) -> tuple[str, ...]:
     if not run.sampled:
         return ()
     made, stage = run.sampled
@@ -226,7 +253,10 @@ def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
     # Another rule keeps the share that it is told to.
     kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
     rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
-    return tuple(sample_warnings(figures_of(stage.tables("rollouts", JUDGED), kept, **rows)))
+    figures = figures_of(stage.tables("rollouts", JUDGED), kept, **rows)
+    if labels:
+        figures = replace(figures, format_labels=labels.format_labels, format_responses=labels.format_responses)
+    return tuple(sample_warnings(figures))
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:

@@ -63,7 +63,9 @@ class Sampler(PromptWork[Shard]):
     def run(self, batch: Sequence[Prompted]) -> list[Shard]:
         """Rollouts, scores and labels of a batch, as one shard."""
         made = self._responses(batch)
-        scores = self.score([item.prompt_ids for item in batch], made.generation)
+        others = [item.prompt_ids if item.amateur_ids is None else item.amateur_ids for item in batch]
+        keys = [f"{self._config.seed} {item.problem.id}" for item in batch]
+        scores = self.score([item.prompt_ids for item in batch], made.generation, others, keys)
         return [self._shard(batch, made.generation.responses, made.finished, scores)]
 
     def commit(self, batch: Sequence[Prompted], results: list[Shard]) -> Commit:
@@ -87,15 +89,27 @@ class Sampler(PromptWork[Shard]):
         check_finite(counts)
         return f"{counts['kept_steps']} steps kept"
 
-    def score(self, prompts: Sequence[list[int]], generation: Generation) -> Scores:
-        """Both models on identical prefixes, then the contrast in row chunks.
+    def score(
+        self,
+        prompts: Sequence[list[int]],
+        generation: Generation,
+        others: Sequence[list[int]] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> Scores:
+        """Both models on the same responses, then the contrast in row chunks.
 
         The amateur takes one teacher-forced pass over the texts. So does the expert, unless the engine kept the states
         that chose the tokens.
+
+        Args:
+            prompts: what the expert reads before each response.
+            generation: the responses.
+            others: what the amateur reads there; None: the same.
+            keys: see `response_states`.
         """
         responses = generation.responses
         expert = generation.states or response_states(self.pair.expert, prompts, responses)
-        amateur = response_states(self.pair.amateur, prompts, responses)
+        amateur = response_states(self.pair.amateur, prompts if others is None else others, responses, keys)
         device = expert.hidden.device
         tokens = [token for response in responses for token in response]
         taken = torch.tensor(tokens, dtype=torch.long, device=device)
@@ -146,7 +160,7 @@ class Sampler(PromptWork[Shard]):
             {
                 "question_id": [item.problem.id for item in batch],
                 "question": [item.problem.question for item in batch],
-                "prompt_ids": [item.prompt_ids for item in batch],
+                "prompt_ids": [item.trained_ids or item.prompt_ids for item in batch],
                 "response_ids": list(responses),
                 "finished": finished,
                 **{name: Ragged.of_lengths(columns[name], lengths) for name in (*PER_STEP, *PER_TOP)},

@@ -6,11 +6,12 @@ Writes `RUN/sample/`, see `samples.folder`.
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.config_sections import BATCH_SIZES
@@ -19,15 +20,15 @@ from lightreasoner.errors import DataError
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
-from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer, weight_bytes
-from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.models.vocabulary import share_vocabulary
+from lightreasoner.models.loading import FoundPair, dtype_name, find_pair, load_generation_config, weight_bytes
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
+from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Ragged
+from lightreasoner.samples.format_tokens import FormatShare, is_format
 from lightreasoner.samples.responses import (
     STATES,
     Generated,
@@ -53,6 +54,7 @@ def read_problems(config: SampleConfig) -> ProblemSet:
         seed=config.seed,
         data_dir=config.data_dir,
         question_field=config.question_field,
+        hint_fields=[field for field in (config.expert_hint, config.amateur_hint) if field is not None],
     )
 
 
@@ -70,38 +72,24 @@ def sample(config: SampleConfig) -> dict[str, Any]:
 
 def _devices(config: SampleConfig) -> list[str]:
     """The device of each worker."""
-    found = find_pair(config)
-    return worker_devices(config, config, weight_bytes([found.expert, found.amateur], config))
+    found = find_pair(config, config.adapter)
+    return worker_devices(config, config, weight_bytes(found.own_weights, config))
 
 
 def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     config = sharing.with_precision(config, "sample")
     problems = read_problems(config)
     warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
-    found = find_pair(config)
-    tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
-    share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
+    found = find_pair(config, config.adapter)
+    tokenizer, of_amateur = found.tokenizers()  # compared before anything is written
     asked_at = sharing.prompts_time(config.out, "sample")
-    template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
+    contexts = Contexts.of(config, tokenizer, asked_at, problems)
+    template = contexts.expert
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     served = served_by(config, found.expert, tokenizer, config.out)
-    made = folder.Sampled(
-        expert=config.expert,
-        expert_revision=config.expert_revision,
-        expert_files=found.expert.files(),
-        amateur=config.amateur,
-        amateur_files=found.amateur.files(),
-        cue=config.cue,
-        asked=template.identity(stops),
-        dataset=config.dataset,
-        questions=len(problems.problems),
-        questions_sha256=problems.fingerprint,
-        beta=config.divergence_beta,
-        alpha=config.plausibility_alpha,
-        settings=config,
-        dtype=dtype_name(config, found.expert, found.amateur),
-        engine_version=served.identity().get("engine_version"),
-    )
+    prompted = [contexts.prompted(problem) for problem in problems.problems]
+    refuse_same_prompts(found, prompted)
+    made = _how(config, found, contexts, problems, template.identity(stops), served.identity())
     record = made.model_dump(mode="json")
     with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
         if stage.result is not None:
@@ -109,7 +97,6 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
                 remove_states(config.out)  # a stop after `finish` leaves them
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
-        prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
         pair = LazyPair(found, tokenizer, of_amateur)
         fitting = _fitting(prompted, pair.context_length, config)
         settled = stage.settled_ids
@@ -138,11 +125,42 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
                 "too_long_questions": len(prompted) - len(fitting),
                 "stop_ids": list(stops.ids),
                 "tokens_left_out": pair.vocabulary.left_out,
-                **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned),
+                **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned, tokenizer),
             }
         )
         remove_states(config.out)
         return result
+
+
+def _how(
+    config: SampleConfig,
+    found: FoundPair,
+    contexts: Contexts,
+    problems: ProblemSet,
+    asked: Mapping[str, Any],
+    engine: Mapping[str, Any],
+) -> folder.Sampled:
+    """How the samples are made: what decides them, and what their readers want to know."""
+    return folder.Sampled(
+        expert=config.expert,
+        expert_revision=config.expert_revision,
+        expert_files=found.expert.files(),
+        adapter_files=found.expert.adapter_files(),
+        amateur=config.amateur,
+        amateur_files=found.amateur.files(),
+        amateur_adapter_files=found.amateur.adapter_files(),
+        cue=config.cue,
+        asked=dict(asked),
+        dataset=config.dataset,
+        questions=len(problems.problems),
+        questions_sha256=problems.fingerprint,
+        beta=config.divergence_beta,
+        alpha=config.plausibility_alpha,
+        settings=config,
+        dtype=dtype_name(config, found.expert, found.amateur),
+        engine_version=engine.get("engine_version"),
+        **contexts.facts(problems.problems),
+    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +215,7 @@ def _batch_size(
     """
 
     def fitting() -> int:
-        longest = max(len(item.prompt_ids) for item in items) + config.max_new_tokens
+        longest = max(item.longest for item in items) + config.max_new_tokens
         amateur = pair.memory.amateur if together else 0
         reserved = amateur + (sharing.on_device - 1) * (pair.memory.expert + amateur)
         rows = fitting_rows(pair.expert, longest, reserved, sharing.on_device)
@@ -212,7 +230,7 @@ def _fitting(prompted: Sequence[Prompted], context: float, config: SampleConfig)
     Raises:
         DataError: there are none.
     """
-    rollout, lengths = config.max_new_tokens, [len(item.prompt_ids) for item in prompted]
+    rollout, lengths = config.max_new_tokens, [item.longest for item in prompted]
     refuse_if_none_fits(lengths, context, rollout)
     fitting = [item for item, length in zip(prompted, lengths, strict=True) if length + rollout <= context]
     if too_long := len(prompted) - len(fitting):
@@ -274,15 +292,29 @@ def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[s
 
 
 def _judged(
-    stage: StageFolder, config: SampleConfig, duplicates: int, too_long: int, warned: Sequence[str]
+    stage: StageFolder,
+    config: SampleConfig,
+    duplicates: int,
+    too_long: int,
+    warned: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
     """Means over all steps, and what they say about questions, prompt and pair."""
     kept = stage.counts["kept_steps"] if config.divergence_beta is not None else None
     figures = figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long)
+    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    share = FormatShare(lambda index: is_format(str(tokenizer.decode([index])), index in control))
+    for table in stage.tables("rollouts", ["response_ids"]):
+        share.add_responses(Ragged.of(table["response_ids"]).values)
+    for table in stage.tables("steps", ["token_ids", "weights"]):
+        share.add_labels(*(Ragged.of(table[name]).values for name in ("token_ids", "weights")))
+    figures = replace(figures, format_labels=share.of_labels, format_responses=share.of_responses)
     return {
         "mean_kl": figures.mean_kl,
         "mean_expert_entropy": figures.expert_entropy,
         "mean_amateur_entropy": figures.amateur_entropy,
+        "format_labels": figures.format_labels,
+        "format_responses": figures.format_responses,
         "warnings": _warn(figures, warned),
     }
 

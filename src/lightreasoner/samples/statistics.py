@@ -93,6 +93,8 @@ MOST_DUPLICATES = 0.1  # share of the rows of a data set
 MOST_TOO_LONG = 0.1  # share of the questions
 MOST_EMPTY = 0.05  # share of the rollouts
 MOST_EQUAL = 0.5  # share of the rollouts that are one text; short answers such as \boxed{12} are often equal
+MOST_FORMAT = 0.5  # share of the label mass on format tokens
+FORMAT_TIMES = 2.0  # the same as a multiple of their share in the responses
 FEWEST = 8  # rollouts of which the shares mean something
 
 
@@ -109,6 +111,8 @@ class SampleFigures:
         empty: rollouts that end at once.
         commonest: rollouts with the most frequent response.
         advantage: mean of log π_E − log π_A of the tokens in the rollouts.
+        format_labels: share of the label mass on format tokens, see `samples.format_tokens`.
+        format_responses: share of the response tokens that are format tokens.
     """
 
     questions: int = 0
@@ -123,6 +127,8 @@ class SampleFigures:
     expert_entropy: float | None = None
     amateur_entropy: float | None = None
     advantage: float | None = None
+    format_labels: float | None = None
+    format_responses: float | None = None
 
     @property
     def kept_share(self) -> float | None:
@@ -175,7 +181,12 @@ def figures_of(
 
 def sample_warnings(found: SampleFigures) -> list[str]:
     """Signs that the questions, the prompt or the pair of models is wrong: what, why it matters, what to do."""
-    return [*_question_warnings(found), *_rollout_warnings(found), *_pair_warnings(found)]
+    return [
+        *_question_warnings(found),
+        *_rollout_warnings(found),
+        *_pair_warnings(found),
+        *_format_warnings(found),
+    ]
 
 
 def _question_warnings(found: SampleFigures) -> list[str]:
@@ -252,6 +263,17 @@ def _pair_warnings(found: SampleFigures) -> list[str]:
             "Compare the two with `lightr evaluate`"
         )
     return texts
+
+
+def _format_warnings(found: SampleFigures) -> list[str]:
+    labels, responses = found.format_labels, found.format_responses
+    if labels is None or responses is None or labels <= MOST_FORMAT or labels <= FORMAT_TIMES * responses:
+        return []
+    return [
+        f"{100 * labels:.0f} % of the label mass is on format tokens (punctuation, blanks, LaTeX and Markdown marks), "
+        f"which are {100 * responses:.0f} % of the responses: the labels teach style more than content. Look at the "
+        "prompts of both sides in the report; choose another amateur or --amateur-cue, with another --out"
+    ]
 
 
 def _is_as_certain(found: SampleFigures) -> bool:

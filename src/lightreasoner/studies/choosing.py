@@ -15,7 +15,7 @@ from lightreasoner.studies.outcomes import Group, difference
 from lightreasoner.studies.reports import P, Report, Row, decide_all
 
 CHOOSING, JUDGING = sorted(THEMES)[::2], sorted(THEMES)[1::2]  # kinds of problem
-FIRST_JUDGING_SEED = 100
+FIRST_JUDGING_SEED = 100  # of ten or so
 
 # Powers of expert and amateur in the label, see `contrast.contrastive_labels`.
 POWERS = ((1.0, 1.0), (1.0, 0.0), (2.0, 1.0), (1.25, 0.25))
@@ -76,15 +76,16 @@ def choices(scope: Scope, groups: Mapping[str, Group]) -> Report:
 def judge(scope: Scope, seeds: int) -> Plan:
     """The recipe, the settings that were chosen for it, and contrastive decoding, with seeds that chose nothing."""
     main = scope.main
+    new = range(FIRST_JUDGING_SEED, FIRST_JUDGING_SEED + seeds)
     contrast = {"contrast_with": main.amateur, "contrast_with_revision": main.amateur_revision}
     plan: Plan = {
         "base": scope.base(main),
         **{f"contrastive decoding, α = {a:g}": scope.base(main, contrast_alpha=a, **contrast) for a in CONTRAST_ALPHAS},
-        "recipe": scope.method(main, seeds, first=FIRST_JUDGING_SEED),
+        "recipe": scope.method(main, new),
     }
     known = settings(scope)
     for name in CHOSEN.get(main.expert, ()):
-        plan[name] = scope.method(main, seeds, first=FIRST_JUDGING_SEED, **known[name])
+        plan[name] = scope.method(main, new, **known[name])
     return plan
 
 

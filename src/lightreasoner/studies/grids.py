@@ -79,20 +79,13 @@ class Scope:
         return [Evaluation.of(self.root, recipe, model or recipe.expert, **contrast)]
 
     def method(
-        self,
-        recipe: RunConfig,
-        seeds: int,
-        rule: Mapping[str, Any] | None = None,
-        first: int = 0,
-        **changes: Mapping[str, Any],
+        self, recipe: RunConfig, seeds: int | range, rule: Mapping[str, Any] | None = None, **changes: Mapping[str, Any]
     ) -> list[Training]:
-        """The method with seeds from `first`; changes of its rule and labels, or of a stage's settings by section."""
+        """The method, with changes of its rule and labels, or of the settings of a stage by section."""
         recipe = _changed(recipe, changes)
         select = SelectSettings.checked({**recipe.rule.model_dump(), **(rule or {})})
-        return [
-            Training(root=self.root, recipe=_of_seed(recipe, seed), select=select)
-            for seed in range(first, first + seeds)
-        ]
+        chosen = seeds if isinstance(seeds, range) else range(seeds)
+        return [Training(root=self.root, recipe=_of_seed(recipe, seed), select=select) for seed in chosen]
 
     def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Plan:
         """The method on the main recipe under several settings: by name, the changes that `method` takes."""

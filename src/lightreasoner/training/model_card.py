@@ -11,6 +11,7 @@ from lightreasoner.config import FinetuneConfig, MergeConfig
 from lightreasoner.config_base import Config
 from lightreasoner.config_sections import LABEL_FREE
 from lightreasoner.errors import RunCorrupted
+from lightreasoner.models.sides import amateur_words
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected
 
@@ -20,6 +21,7 @@ class Tuned(BaseModel):
 
     Attributes:
         expert_files: hash of each file of the model that decides, by name.
+        adapter_files: those of the adapter that was continued; None for a fresh one.
         samples: how the training data were made.
         labels_sha256: hash of the labels.
     """
@@ -28,13 +30,14 @@ class Tuned(BaseModel):
 
     settings: FinetuneConfig
     expert_files: dict[str, str]
+    adapter_files: dict[str, str] | None = None
     dtype: str
     samples: Provenance
     labels_sha256: str
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the adapter."""
-        facts = self.model_dump(include={"expert_files", "dtype", "labels_sha256"})
+        facts = self.model_dump(include={"expert_files", "adapter_files", "dtype", "labels_sha256"}, exclude_none=True)
         return {**self.settings.identity(), **facts, "samples": self.samples.fingerprint()}
 
     def commands(self, data: str, out: str) -> list[str]:
@@ -136,7 +139,10 @@ def _data_rows(made: Made) -> dict[str, Any]:
         gold = "no gold answers used" if made.settings.kind in LABEL_FREE else "gold answers used"
         return {"Data": f"{made.settings.kind}, {gold}", "Problems": problems}
     sampled = made.source if isinstance(made, Selected) else made
-    rows = {"Amateur": made.amateur or "unknown", "Problems": f"{problems}, no gold answers used"}
+    rows = {
+        "Amateur": amateur_words(made.amateur) if made.amateur else "unknown",
+        "Problems": f"{problems}, no gold answers used",
+    }
     if isinstance(sampled, Sampled):
         rows["β, α, rollout length"] = f"{sampled.beta}, {sampled.alpha}, {sampled.settings.max_new_tokens}"
     if isinstance(made, Selected):
