@@ -224,12 +224,13 @@ def _without_bar() -> Iterator[None]:
 @contextmanager
 def _gguf_bar_on_terminals() -> Iterator[None]:
     """Without the progress bar of GGUF weights where stderr is a file; transformers has no switch for it."""
-    shown: Any = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
+    loader: Any = modeling_gguf_pytorch_utils
+    shown = loader.tqdm
+    loader.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
     try:
         yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = shown
+        loader.tqdm = shown
 
 
 @contextmanager
