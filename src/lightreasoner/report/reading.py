@@ -25,6 +25,7 @@ from lightreasoner.report.model import Accuracy, Cost, Report
 from lightreasoner.report.tables import length_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
+from lightreasoner.runs.records import ROUNDS
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
 from lightreasoner.samples.statistics import JUDGED, figures_of, sample_warnings
@@ -105,7 +106,7 @@ def open_run(path: Path) -> RunFolder:
     if stage := _stage(run, "fine-tuning (`lightr finetune`)", path / "finetune"):
         run.tuned = tuned(stage), stage
     _evaluate(run)
-    if not (run.sampled or run.tuned or run.before or run.after):
+    if not (run.sampled or run.tuned or run.before or run.after or run.of_json(ROUNDS)):
         raise DataError(
             f"{path} holds nothing to report ({'; '.join(run.missing)}). Give the --out folder of a `lightr` command"
         )
@@ -127,7 +128,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     log = run.of_json("finetune/log.json")
     found = Report(
         run=str(run.path),
-        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else None,
+        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else run.settings.get("expert"),
         amateur=made.amateur if made else None,
         dataset=made.dataset if made else None,
         verdict="",
@@ -146,6 +147,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         commands=_commands(run),
         missing=tuple(run.missing),
         completing=_completing(run),
+        rounds=run.of_json(ROUNDS),
     )
     return replace(found, verdict=verdict_of(found))
 
@@ -309,7 +311,8 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
     """Commands that reproduce the run in another folder."""
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
-        return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
+        command = "rounds" if run.of_json(ROUNDS) else "run"
+        return (shlex.join(["lightr", command, "--config", str(run.path / "config.yaml"), "--out", again]),)
     sampling = sampling_commands(run.sampled[0], again) if run.sampled else []
     return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))
 
@@ -318,7 +321,7 @@ def _completing(run: RunFolder) -> tuple[str, ...]:
     """Commands that make the missing stages in this folder; none where it does not say which models are meant."""
     if (run.tuned and run.before and run.after) or not (run.sampled or run.tuned):
         return ()
-    if (run.path / "config.yaml").exists():
+    if (run.path / "config.yaml").exists() and not run.of_json(ROUNDS):
         return (_words("run", config=run.path / "config.yaml", out=run.path),)
     made = run.sampled[0] if run.sampled else run.tuned[0].samples if run.tuned else None
     assert made is not None
