@@ -90,7 +90,7 @@ def check(config: RoundsConfig) -> None:
         ConfigError: the problems do not suffice, or the rounds cannot have fresh ones.
         LightReasonerError: see `pipeline.check`.
     """
-    pipeline.check(config)
+    pipeline.check(config, evaluates=False)
     settings, questions = config.rounds, config.sample.max_questions
     fresh = settings.problems == "fresh"
     if fresh and questions is None:

@@ -32,7 +32,7 @@ from lightreasoner.grading.verdicts import Case
 from lightreasoner.models.loading import dtype_name, load_generation_config, load_tokenizer, with_adapter
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import say, without_messages
 from lightreasoner.runs.records import Answer
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, settle
 from lightreasoner.samples.folder import Ragged, Shard, read_shards
@@ -66,7 +66,8 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
     try:
         sample(greedy)
         if number:
-            sample(against_base)
+            with without_messages():  # that the two models are nearly the same
+                sample(against_base)
     except DataError as error:
         if not number:
             raise
