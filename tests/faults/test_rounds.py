@@ -14,8 +14,17 @@ from lightreasoner.runs.stage import read_stage
 from .harness import lightr, succeed
 
 # Kills one after another, each where the command before it was killed or later.
-KILLS = ("after-ledger:kill@1", "in-ledger:kill@2", "before-shard:kill@3", "in-checkpoint:kill@1", "before-name:kill@1",
-         "after-shard:kill@2", "before-checkpoint-complete:kill@2", "in-folder:kill@1", "before-name:kill@3")  # fmt: skip
+KILLS = (
+    "after-ledger:kill@1",
+    "in-ledger:kill@2",
+    "before-shard:kill@3",
+    "in-checkpoint:kill@1",
+    "before-name:kill@1",
+    "after-shard:kill@2",
+    "before-checkpoint-complete:kill@2",
+    "in-folder:kill@1",
+    "before-name:kill@3",
+)
 
 
 def keep_all() -> None:

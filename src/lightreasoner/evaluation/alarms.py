@@ -178,7 +178,7 @@ def figures_of(shards: Sequence[Shard], beta: float | None, tokenizer: PreTraine
     Returns:
         The entries of `runs.records.ALARMS` that come from rollouts; 0 of nothing.
     """
-    lowest = -math.inf if beta is None else beta
+    lowest = -math.inf if beta is None else float(np.float32(beta))  # as sampling compares
     columns = {
         name: np.concatenate([Ragged.of(shard.rollouts[name]).values for shard in shards]).astype(np.float64)
         for name in ("kl", "expert_entropy")
