@@ -323,9 +323,11 @@ def test_the_example_of_everything_sets_every_field_away_from_its_default() -> N
 
 def test_the_sample_stage_carries_every_field_of_the_run() -> None:
     config = everything().for_sample()
-    assert defaults_of(config) == ["join"], "a run is started, not joined"
+    of_rounds = {"adapter": None, "skip_questions": 0, "labeller": "current"}
+    assert set(defaults_of(config)) == {"join", *of_rounds}, "a run is started, not joined, and trains a whole model"
     assert config.model_dump() == {
         "join": False,
+        **of_rounds,
         **{name: value for name, value in everything().model_dump().items() if name in SampleConfig.model_fields},
         **everything().sample.model_dump(),
     }
@@ -334,7 +336,7 @@ def test_the_sample_stage_carries_every_field_of_the_run() -> None:
 
 def test_the_finetune_stage_carries_every_field_and_trains_the_expert_on_the_runs_samples() -> None:
     config = everything().for_finetune()
-    assert defaults_of(config) == []
+    assert defaults_of(config) == ["adapter"], "a run trains a fresh adapter"
     assert (config.model, config.model_revision) == ("an/expert", "rev-e")
     assert config.data == config.out == Path("runs/all")
     assert (config.seed, config.dtype, config.device, config.trust_remote_code) == (7, "float16", "cuda:1", True)
