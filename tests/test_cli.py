@@ -41,6 +41,7 @@ COMMANDS = [
     "samples",
     "samples select",
     "baseline",
+    "rounds",
     "samples import",
     "samples export",
     "recipes",
@@ -177,7 +178,7 @@ def test_help_shows_the_commands_in_their_groups_and_order() -> None:
         "Train and evaluate": ["run", "sample", "finetune", "merge", "evaluate"],
         "Check and plan": ["doctor", "plan"],
         "Look at results": ["report", "inspect", "compare"],
-        "Baselines and studies": ["baseline", "study"],
+        "Baselines and studies": ["baseline", "rounds", "study"],
         "Data": ["samples", "answers", "recipes", "benchmarks", "grade"],
         "Options": ["--help", "--version"],
     }

@@ -331,10 +331,11 @@ def test_the_example_of_everything_sets_every_field_away_from_its_default() -> N
 
 def test_the_sample_stage_carries_every_field_of_the_run() -> None:
     config = everything().for_sample()
-    assert set(defaults_of(config)) == {"join", "adapter"}, "a run is started, not joined, and trains a whole model"
+    of_rounds = {"adapter": None, "skip_questions": 0, "labeller": "current"}
+    assert set(defaults_of(config)) == {"join", *of_rounds}, "a run is started, not joined, and trains a whole model"
     assert config.model_dump() == {
         "join": False,
-        "adapter": None,
+        **of_rounds,
         **{name: value for name, value in everything().model_dump().items() if name in SampleConfig.model_fields},
         **everything().sample.model_dump(),
     }

@@ -88,6 +88,22 @@ def test_the_cost_model_is_that_of_the_design(tmp_path: Path) -> None:
     assert sample["seconds"] == round(sample["flop"] / 1e12, 1)
 
 
+def test_a_plan_of_rounds_repeats_sampling_and_training_and_adds_the_alarms(tmp_path: Path) -> None:
+    config = config_for(tmp_path / "run")
+    once, rounds = plan(config, flops=1e12), plan(config, flops=1e12, rounds=3)
+    for name in ("sample", "finetune"):
+        for part in ("tokens", "flop"):
+            assert rounds["stages"][name][part] == 3 * once["stages"][name][part]
+    # Before the first round and after each: 64 prompts, two greedy rollouts and eight answers; 64 problems are sampled.
+    assert rounds["stages"]["alarms"]["tokens"] == 4 * 10 * once["stages"]["sample"]["tokens"]
+    assert "evaluate" not in rounds["stages"]
+    assert rounds["disk"]["samples"] == 4 * once["disk"]["samples"]
+    assert rounds["disk"]["sum"] == sum(size for name, size in rounds["disk"].items() if name != "sum")
+    assert any(line.startswith("alarms: at most") for line in plan_lines(rounds))
+    with pytest.raises(ConfigError, match="--rounds -1"):
+        plan(config, flops=1e12, rounds=-1)
+
+
 def test_a_machine_that_is_too_small_gets_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan(config_for(tmp_path), flops=1e12)["warnings"] == []
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10**6}))

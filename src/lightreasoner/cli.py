@@ -174,7 +174,8 @@ def _settings(kind: type[Config], positional: Sequence[str]) -> dict[str, inspec
 
 def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
     """The other fields of a config as flags."""
-    without = {*positional, *(["study"] if kind is cfg.RunConfig else [])}  # `run` uses nothing of that section
+    of_studies = ["study"] if issubclass(kind, cfg.RunConfig) else []  # `run` uses nothing of that section
+    without = {*positional, *of_studies}
     fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items() if name not in without}
     others = create_model(kind.__name__, **fields) if without else kind
     # cyclopts passes on the given flags as a dict, unchecked: `_checked` adds the recipe.
@@ -185,7 +186,7 @@ def _checked(kind: type[C], given: Mapping[str, Any]) -> C:
     """The config of a command: defaults < recipe < flags."""
     flags = {**(given["config"] or {}), **{name: given[name] for name in given if name in kind.model_fields}}
     recipe = given.get("recipe")
-    if kind is cfg.RunConfig and recipe is None and not {"expert", "amateur"} & flags.keys():
+    if issubclass(kind, cfg.RunConfig) and recipe is None and not {"expert", "amateur"} & flags.keys():
         recipe = "miniature"
         say(f"no --config and no --expert: using the bundled recipe {recipe}")
     return resolve(kind, flags, recipe)
@@ -265,6 +266,11 @@ command("inspect", _inspect, group=LOOK, positional=["question"])
 command("compare", "evaluation.comparison:compare", group=LOOK, lines="report.tables:comparison_lines")
 
 command("baseline", "samples.baselines:baseline", group=BEYOND, positional=["kind"])
+ROUNDS_NOTES = """
+The settings of a round are those of --sample and --finetune; --rounds.… say how rounds follow one another. The round
+that is kept is merged into OUT/merged. Without --config and --expert it runs the bundled recipe miniature.
+"""
+command("rounds", "rounds:rounds", group=BEYOND, lines="report.tables:rounds_lines", notes=ROUNDS_NOTES)
 STUDY_FLAGS = {"recipes": "--recipe", "page_file": "--write"}
 command("study", "studies.study:study", group=BEYOND, lines="report.tables:study_lines", flags=STUDY_FLAGS)
 

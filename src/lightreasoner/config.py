@@ -7,7 +7,7 @@ Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Pla
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,7 @@ from lightreasoner.config_sections import (
     ModelSettings,
     NotNegative,
     PairSettings,
+    Positive,
     PositiveShare,
     ProblemSettings,
     PromptSettings,
@@ -46,6 +47,7 @@ from lightreasoner.config_sections import (
 )
 
 C = TypeVar("C", bound=Config)
+Labeller = Literal["current", "base"]
 
 
 class PairConfig(MachineSettings, ContextSettings, PairSettings):
@@ -68,6 +70,11 @@ class SampleConfig(
     """Run folder; the samples go to its subfolder sample."""
     seed: Decides[int] = 42
     """Seed of sampling with a temperature, and of generated problems."""
+    skip_questions: Input[Annotated[int, Field(ge=0)]] = 0
+    """Leave out the first N problems; --max-questions counts from there."""
+    labeller: DecidesIfSet[Labeller] = "current"
+    """Whose distribution labels are made of. current: that of the expert with --adapter, which samples. base: that of
+    the expert without it."""
 
 
 class SelectConfig(SelectSettings):
@@ -298,3 +305,98 @@ class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, W
 
     def _shared_with(self, stage: type[Config]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in RunConfig.model_fields if name in stage.model_fields}
+
+
+class RoundsSettings(Config):
+    """Rounds of sampling and fine-tuning; the settings of a round are those of `sample` and `finetune`."""
+
+    limit: Decides[Count] = 4
+    """Most rounds. The stop rule mostly ends them earlier."""
+    labeller: Decides[Labeller] = "current"
+    """Whose distribution the labels of a round are made of. current: the expert as it is in that round. base: the
+    expert without its adapter, on what the current one writes."""
+    amateur: Decides[Literal["fixed", "previous"]] = "fixed"
+    """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
+    problems: Decides[Literal["fresh", "same"]] = "fresh"
+    """fresh: each round takes the next --sample.max-questions problems. same: all rounds take the same ones."""
+    held_back: Decides[Annotated[int, Field(ge=8)]] = 64
+    """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
+    answers: Decides[Annotated[int, Field(ge=2)]] = 8
+    """Answers to each of these prompts, of which the share of the majority is taken."""
+    answer_temperature: Decides[Positive] = 0.7
+    """Temperature of these answers."""
+    evidence: Decides[NotNegative] = 2.0
+    """A round is kept if the majority's share rises by more than this many standard errors over the prompts."""
+    most_lost: Decides[Share] = 0.1
+    """A round is refused if the share of rollouts that end by themselves falls by more than this, or if that of
+    repeated 4-grams, or the label mass on format or in scattered labels, rises by more."""
+
+
+class RoundsConfig(RunConfig):
+    """`lightr rounds`."""
+
+    rounds: RoundsSettings = RoundsSettings()
+
+    def folder(self, number: int) -> Path:
+        """The run folder of a round; number 0 holds the alarms of the untouched expert."""
+        return self.out / f"round-{number}"
+
+    def adapter(self, number: int) -> Path | None:
+        """The run folder with the adapter of the expert after this round; None before the first."""
+        return self.folder(number) if number else None
+
+    def sample_of(self, number: int) -> SampleConfig:
+        """The sampling of a round: the expert after the round before, on problems that are not held back."""
+        questions, fresh = self.sample.max_questions, self.rounds.problems == "fresh"
+        return self.for_sample().model_copy(
+            update={
+                "adapter": self.adapter(number - 1),
+                "skip_questions": self.rounds.held_back + (number - 1) * (questions or 0) * fresh,
+                "labeller": self.rounds.labeller,
+                "out": self.folder(number),
+                **self._amateur_of(number),
+            }
+        )
+
+    def _amateur_of(self, number: int) -> dict[str, Any]:
+        if self.rounds.amateur == "fixed" or number == 1:
+            return {}
+        before = self.adapter(number - 2)
+        return {"amateur": f"self:checkpoint={before}" if before else "self:base", "amateur_revision": None}
+
+    def finetune_of(self, number: int) -> FinetuneConfig:
+        """The fine-tuning of a round, which continues the adapter of the round before."""
+        changes = {"data": self.folder(number), "out": self.folder(number), "adapter": self.adapter(number - 1)}
+        return self.for_finetune().model_copy(update=changes)
+
+    def merge_of(self, number: int) -> MergeConfig:
+        """The merge of the expert with the adapter of a round."""
+        return self.for_merge().model_copy(update={"adapter": self.folder(number)})
+
+    def held_back_sample(self, number: int, **changes: Any) -> SampleConfig:
+        """Greedy rollouts of the expert after a round on the prompts that are held back, with labels of all steps."""
+        return self.for_sample().model_copy(
+            update={
+                "adapter": self.adapter(number),
+                "max_questions": self.rounds.held_back,
+                "divergence_beta": None,
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "out": self.folder(number) / "held-back",
+                **changes,
+            }
+        )
+
+    def held_back_answers(self, number: int) -> EvaluateConfig:
+        """Several answers to each of these prompts."""
+        config = self.for_evaluate(self.expert, self.expert_revision, "")
+        return config.model_copy(
+            update={
+                "adapter": self.adapter(number),
+                "samples_per_problem": self.rounds.answers,
+                "temperature": self.rounds.answer_temperature,
+                "max_answer_tokens": self.sample.max_new_tokens,
+                "stop_strings": self.sample.stop_strings,
+                "out": self.folder(number) / "held-back",
+            }
+        )

@@ -71,12 +71,13 @@ def run(config: RunConfig) -> dict[str, Any]:
         return summary
 
 
-def check(config: RunConfig, *, download: bool = True) -> None:
+def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -> None:
     """Find everything that the stages will need, in seconds: no run should fail after its sampling for a wrong name.
 
     Args:
         config: the run.
         download: False reads no more than the configuration of models on the Hub.
+        evaluates: the benchmarks are needed too.
 
     Raises:
         LightReasonerError: a tracker, engine, device, benchmark, data set or model is missing or does not fit.
@@ -93,7 +94,8 @@ def check(config: RunConfig, *, download: bool = True) -> None:
         engine_version(config.engine_python)
     if config.ray is not None:
         import_ray()
-    read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
+    if evaluates:
+        read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
     problems = read_problems(config.for_sample())
     names = [(config.expert, config.expert_revision)]
     if (side := Side.of(config.amateur)).has_own_files:

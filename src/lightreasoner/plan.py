@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lightreasoner.config import RunConfig
+from lightreasoner.config import RoundsSettings, RunConfig
 from lightreasoner.config_sections import BATCH_SIZES
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import ConfigError, ModelError
@@ -56,25 +56,28 @@ LOAD, LOAD_BYTE, LOAD_GGUF_WEIGHT = 0.7, 1 / 1.5e9, 30e-9
 ITEM = 0.002  # seconds to judge and store an answer, spread over the judges
 
 
-def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 128) -> dict[str, Any]:
+def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 128, rounds: int = 0) -> dict[str, Any]:
     """Estimate the FLOP, time, memory and disk of `lightr run` with these settings. Loads no weights.
 
     Args:
         flops: sustained floating-point operations per second of another machine; typically 10 to 50 % of the peak on
             its data sheet. Default: this machine is measured.
         prompt_tokens: mean length of the prompts in tokens.
+        rounds: plan `lightr rounds` with this many rounds instead, and its other settings as they are by default.
 
     Returns:
         `models`, `precision`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with
         their peak or sum, `choices` (memory with other settings), `available`, `assumptions` and `warnings`.
 
     Raises:
-        ConfigError: a rate of 0 or a negative length.
+        ConfigError: a rate of 0, a negative length or number of rounds.
         ModelError: a config.json is missing or incomplete, or the device is not there.
         HubUnreachable: it is on the Hub, and the Hub does not answer.
     """
-    if (flops is not None and flops <= 0) or prompt_tokens < 0:
-        raise ConfigError(f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} not below 0")
+    if (flops is not None and flops <= 0) or min(prompt_tokens, rounds) < 0:
+        raise ConfigError(
+            f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} and --rounds {rounds} not below 0"
+        )
     side, found = _configs(config)
     expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)
     if side.kind == "layers":
@@ -89,6 +92,8 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         seconds = timing.seconds(expert, amateur, pair, own, found)
     else:
         seconds = {name: flop / flops for name, (_, flop) in work.items()}
+    if rounds:
+        work, seconds = _in_rounds(config, work, seconds, rounds)
     width = {"sample": BYTES[pair.name], "finetune": BYTES[own.name]}
     memory = footprint(config, expert, amateur, prompt_tokens, width, device.type)
     free = free_memory(device)
@@ -96,6 +101,8 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         memory.stages["sample"] = memory.choices["residency = sequential"]
     peak = max(memory.stages.values())
     disk = _disk(config, expert, prompt_tokens, answers)
+    if rounds:
+        disk = _disk_in_rounds(config, disk, rounds)
     available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free}
     return {
         "models": {
@@ -186,6 +193,33 @@ def _kept_share(config: RunConfig) -> float:
     if rule.keep_labels is not None:
         return min(1.0, rule.keep_labels / steps)
     return rule.keep_share or (1.0 if rule.selection == "none" else KEPT_SHARE)
+
+
+def _alarm_share(config: RunConfig) -> float:
+    """The alarms of one round, as a share of its sampling: two greedy rollouts of each prompt, and several answers."""
+    defaults = RoundsSettings()
+    return defaults.held_back * (2 + defaults.answers) / (config.sample.max_questions or QUESTIONS)
+
+
+def _in_rounds(
+    config: RunConfig, work: Mapping[str, tuple[int, int]], seconds: Mapping[str, float], rounds: int
+) -> tuple[dict[str, tuple[int, int]], dict[str, float]]:
+    """Tokens, FLOP and seconds of rounds: sampling and fine-tuning in each, its alarms, one merge, no evaluation."""
+    alarms = (rounds + 1) * _alarm_share(config)
+    tokens, flop = work["sample"]
+    found = {name: (rounds * work[name][0], rounds * work[name][1]) for name in ("sample", "finetune")}
+    times = {name: rounds * seconds[name] for name in found}
+    return (
+        {**found, "alarms": (round(alarms * tokens), round(alarms * flop)), "merge": work["merge"]},
+        {**times, "alarms": alarms * seconds["sample"], "merge": seconds["merge"]},
+    )
+
+
+def _disk_in_rounds(config: RunConfig, disk: Mapping[str, int], rounds: int) -> dict[str, int]:
+    """Bytes in the folder of rounds; the kept round's samples and adapter are copied."""
+    found = {name: (rounds + 1) * disk[name] for name in ("samples", "adapter")}
+    alarms = round((rounds + 1) * disk["samples"] * _alarm_share(config))
+    return {**found, "checkpoints": rounds * disk["checkpoints"], "merged": disk["merged"], "alarms": alarms}
 
 
 def _items(config: RunConfig) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
 from lightreasoner.report.model import PAPER_COSTS, Report, Sides
-from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, score, share, table, whole
+from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, round_rows, score, share, table, whole
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
 
@@ -24,6 +24,7 @@ def markdown(report: Report) -> str:
         _sides(report.sides) if report.sides else [],
         _labels(report.labels, report.selection) if report.labels else [],
         _training(report),
+        _rounds(report),
         [*_cases("Became right", report.cases.became_right, report.cases.gained)],
         [*_cases("Became wrong", report.cases.became_wrong, report.cases.lost)],
         ["## Settings", "", *_rows(["setting", "value"], [[*map(str, row)] for row in report.settings.items()])],
@@ -135,6 +136,11 @@ def _training(report: Report) -> list[str]:
     shown = report.training[:: max(1, len(report.training) // 10)]
     cells = [[f"{row[name]:g}" if name in row else "" for name in columns] for row in shown]
     return ["## Training", "", *_rows(columns, cells)]
+
+
+def _rounds(report: Report) -> list[str]:
+    header, *rows = round_rows(report.rounds) or [[]]
+    return ["## Rounds", "", _text(report.rounds["why"]), "", *_rows(header, rows)] if header else []
 
 
 def _cases(title: str, cases: Sequence[Case], total: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The content of a report as plain data; the page, the Markdown and the JSON are made from it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ class Report:
         commands: commands that reproduce the run.
         missing: parts that the folder lacks, one sentence each.
         completing: commands that make the missing stages, in order.
+        rounds: content of the file `ROUNDS` of `lightr rounds`; empty where the folder is none of rounds.
     """
 
     run: str
@@ -125,6 +126,7 @@ class Report:
     commands: tuple[str, ...]
     missing: tuple[str, ...]
     completing: tuple[str, ...]
+    rounds: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def main_test(self) -> Mapping[str, Any] | None:

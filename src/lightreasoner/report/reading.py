@@ -26,6 +26,7 @@ from lightreasoner.report.model import Accuracy, Cost, Report, Sides
 from lightreasoner.report.tables import length_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts, visible
 from lightreasoner.report.verdict import verdict_of
+from lightreasoner.runs.records import ROUNDS
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import (
     Provenance,
@@ -119,7 +120,7 @@ def open_run(path: Path) -> RunFolder:
     if is_used and selected.is_dir() and (stage := _stage(run, "selection (`lightr samples select`)", selected)):
         run.sampled = read_samples(selected)[0], stage
     _evaluate(run)
-    if not (run.sampled or run.tuned or run.before or run.after):
+    if not (run.sampled or run.tuned or run.before or run.after or run.of_json(ROUNDS)):
         raise DataError(
             f"{path} holds nothing to report ({'; '.join(run.missing)}). Give the --out folder of a `lightr` command"
         )
@@ -141,7 +142,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     log = run.of_json("finetune/log.json")
     found = Report(
         run=str(run.path),
-        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else None,
+        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else run.settings.get("expert"),
         amateur=amateur_words(made.amateur) if made and made.amateur else None,
         dataset=made.dataset if made else None,
         verdict="",
@@ -162,6 +163,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         commands=_commands(run),
         missing=tuple(run.missing),
         completing=_completing(run),
+        rounds=run.of_json(ROUNDS),
     )
     return replace(found, verdict=verdict_of(found))
 
@@ -353,7 +355,8 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
     """Commands that reproduce the run in another folder."""
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
-        return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
+        command = "rounds" if run.of_json(ROUNDS) else "run"
+        return (shlex.join(["lightr", command, "--config", str(run.path / "config.yaml"), "--out", again]),)
     sampling = sampling_commands(run.sampled[0], again) if run.sampled else []
     return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))
 
@@ -362,7 +365,7 @@ def _completing(run: RunFolder) -> tuple[str, ...]:
     """Commands that make the missing stages in this folder; none where it does not say which models are meant."""
     if (run.tuned and run.before and run.after) or not (run.sampled or run.tuned):
         return ()
-    if (run.path / "config.yaml").exists():
+    if (run.path / "config.yaml").exists() and not run.of_json(ROUNDS):
         return (_words("run", config=run.path / "config.yaml", out=run.path),)
     made = run.sampled[0] if run.sampled else run.tuned[0].samples if run.tuned else None
     assert made is not None

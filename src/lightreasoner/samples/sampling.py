@@ -47,15 +47,26 @@ SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
 
 def read_problems(config: SampleConfig) -> ProblemSet:
-    """The problems to sample; see `load_problems`."""
-    return load_problems(
+    """The problems to sample; see `load_problems`.
+
+    Raises:
+        DataError: see `load_problems`; or none is left after those to skip.
+    """
+    skipped, limit = config.skip_questions, config.max_questions
+    found = load_problems(
         config.dataset,
-        limit=config.max_questions,
+        limit=None if limit is None else skipped + limit,
         seed=config.seed,
         data_dir=config.data_dir,
         question_field=config.question_field,
         hint_fields=[field for field in (config.expert_hint, config.amateur_hint) if field is not None],
     )
+    if skipped >= len(found.problems):
+        raise DataError(
+            f"{config.dataset} has {len(found.problems)} different problems, and --skip-questions {skipped} leaves "
+            "out all of them"
+        )
+    return replace(found, problems=found.problems[skipped:])
 
 
 def sample(config: SampleConfig) -> dict[str, Any]:
@@ -87,6 +98,9 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     template = contexts.expert
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     served = served_by(config, found.expert, tokenizer, config.out)
+    # Where another model labels than samples, the responses come first, as those of an engine in another process.
+    labels_alone = config.labeller == "base" and found.expert.adapter is not None
+    labelling = replace(found, expert=replace(found.expert, adapter=None)) if labels_alone else found
     prompted = [contexts.prompted(problem) for problem in problems.problems]
     refuse_same_prompts(found, prompted)
     made = _how(config, found, contexts, problems, template.identity(stops), served.identity())
@@ -97,14 +111,14 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
                 remove_states(config.out)  # a stop after `finish` leaves them
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
-        pair = LazyPair(found, tokenizer, of_amateur)
+        pair = LazyPair(labelling, tokenizer, of_amateur)
         fitting = _fitting(prompted, pair.context_length, config)
         settled = stage.settled_ids
         responses: ResponseSource = Generated.of(pair, template, stops, config)
         size: int | Callable[[], int] = 1
         if any(item.problem.id not in settled for item in fitting):
             passes = _Passes(config, made, asked_at, fitting, settled, sharing)
-            if config.engine != "own":
+            if config.engine != "own" or labels_alone:
                 with closing(served):
                     responses = passes.outside(Generated(served.engine, decoding_of(config, stops), tokenizer))
             responses, size = passes.expert(stage, pair, responses)
