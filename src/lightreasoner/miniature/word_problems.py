@@ -82,9 +82,13 @@ def word_problems(split: Split, seed: int) -> Iterator[WordProblem]:
 
 
 def split_of(start: int, steps: tuple[_Step, ...]) -> Split:
-    """The split of a chain of calculations, from its hash."""
-    digest = hashlib.sha256(f"{start}{steps}".encode()).digest()
-    return "test" if digest[0] < TEST_SHARE * 256 else "train"
+    """The split of a chain of calculations."""
+    return split_by_hash(f"{start}{steps}")
+
+
+def split_by_hash(text: str) -> Split:
+    """The split of what a text describes, from its hash."""
+    return "test" if hashlib.sha256(text.encode()).digest()[0] < TEST_SHARE * 256 else "train"
 
 
 def _chain(rng: random.Random) -> tuple[int, tuple[_Step, ...]]:

@@ -18,6 +18,7 @@ import numpy as np
 from lightreasoner.config import BaselineConfig
 from lightreasoner.config_sections import BATCH_SIZES, BaselineKind
 from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
 from lightreasoner.data.problems import make_problem, read_dataset
@@ -25,11 +26,10 @@ from lightreasoner.data.rows import gsm8k_gold
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.pool import GradingPool
-from lightreasoner.grading.verdicts import VERDICTS, Case
+from lightreasoner.grading.verdicts import VERDICTS, AnswerKind, Case
 from lightreasoner.inference.engines import Served, served_by
 from lightreasoner.inference.generation import Decoding, TokenIds
 from lightreasoner.inference.memory import ModelWork, worker_devices
-from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource, find_model
@@ -43,7 +43,6 @@ from lightreasoner.runs.work import Commit
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
 
 SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
-NUMBERS = ("arithmetic", "gsm8k")  # data sets whose answers are numbers
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
 
 
@@ -77,8 +76,8 @@ def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> 
     asked_at = sharing.prompts_time(config.out, "sample")
     template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template, at=asked_at)
     stops = template.stops(loading.load_generation_config(source), config.stop_strings)
-    if config.dataset == "arithmetic" and config.max_questions is None:
-        raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
+    if config.dataset in GENERATORS and config.max_questions is None:
+        raise DataError(f"{config.dataset} problems are generated without end; say how many with --max-questions")
     served = served_by(config, source, template.tokenizer, config.out)
     solved = list(distinct(solved_problems(config), config.max_questions))
     content = "\n".join(f"{item.problem.id} {item.problem.answer} {item.solution}" for item in solved)
@@ -235,15 +234,14 @@ class OwnRightAnswers(WrittenSolutions):
     def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
         """See `WrittenSolutions.choose`: right and complete answers."""
         dataset = self._config.dataset
-        numbers = dataset in NUMBERS
+        kind = _kind_of_answers(dataset)
         texts = [str(self._template.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
         ends = list(map(self._stops.start_in, texts))
         texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
-        cases = [
-            Case(text, item.problem.answer or "", "number" if numbers else "expression", dataset)
-            for text, item in zip(texts, batch, strict=True)
-        ]
-        with GradingPool(self._config.judge, workers=self._config.grading_workers, symbolic=not numbers) as pool:
+        cases = [Case(text, item.problem.answer or "", kind, dataset) for text, item in zip(texts, batch, strict=True)]
+        with GradingPool(
+            self._config.judge, workers=self._config.grading_workers, symbolic=kind == "expression"
+        ) as pool:
             verdicts = [judgement.verdict for judgement in pool.judge(cases)]
         complete = [
             end is not None or (bool(ids) and ids[-1] in self._stops.ids)
@@ -271,16 +269,22 @@ BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, Served, PromptTemplat
 # --- Problems with solutions ---
 
 
+def _kind_of_answers(dataset: str) -> AnswerKind:
+    if dataset in GENERATORS:
+        return GENERATORS[dataset].answers
+    return "number" if dataset == "gsm8k" else "expression"
+
+
 def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
-    """All problems of a data set, as often as they come; those of the generator end never."""
-    if config.dataset == "arithmetic":
-        for generated in word_problems("train", config.seed):
-            yield Solved(make_problem(generated.question, str(generated.answer)), worked_solution(generated))
+    """All problems of a data set, as often as they come; those of a generator end never."""
+    if generator := GENERATORS.get(config.dataset):
+        for generated in generator.problems("train", config.seed):
+            yield Solved(make_problem(generated.question, generated.answer), generated.solution)
     for row in read_dataset(config.dataset, "train", config.data_dir):
         solution, gold = _solution_of(row, config.solution_field)
         if config.dataset == "gsm8k" and config.solution_field is None:
             gold = gsm8k_gold(row)
-        gold = checked_gold(row[0], gold, "number" if config.dataset in NUMBERS else "expression")
+        gold = checked_gold(row[0], gold, _kind_of_answers(config.dataset))
         yield Solved(make_problem(question_of(row, config.question_field), gold), solution)
 
 
