@@ -22,7 +22,10 @@ from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.statistics import Divergence
 
 SEED = 770_001  # of this measurement alone
-PAPER = "paper: 59 % below 0.1, about 20 % above 0.4, mean 1.99 where they differ and 0.166 where they agree (10 % above 0.4)"
+PAPER = (
+    "paper: 59 % below 0.1, about 20 % above 0.4, mean 1.99 where they differ and 0.166 where they agree "
+    "(10 % above 0.4)"
+)
 
 
 def accuracies(model: str, problems: int, out: Path) -> str:

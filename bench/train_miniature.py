@@ -15,8 +15,9 @@ import argparse
 import json
 import math
 import random
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,14 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from lightreasoner.config_sections import DEFAULT_CUE
 from lightreasoner.miniature import model_path
-from lightreasoner.miniature.word_problems import THEMES, WordProblem, word_problems, worked_solution
+from lightreasoner.miniature.word_problems import (
+    LARGEST_VALUE,
+    OPERATIONS,
+    THEMES,
+    WordProblem,
+    word_problems,
+    worked_solution,
+)
 
 VOCABULARY_SIZE = 640
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -35,6 +43,37 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+@dataclass(frozen=True)
+class Slips:
+    """Shares of the calculations with a slip, by its place: left number, operator, right number, result.
+
+    A slip is drawn for each place on its own, and the solution goes on with the number that it wrote.
+    """
+
+    left: float
+    operator: float
+    right: float
+    result: float
+
+    def copy(self, steps: Sequence[str], rng: random.Random) -> tuple[str, ...]:
+        """The calculations with slips; each goes on with the result written before it."""
+        written: list[str] = []
+        for step in steps:
+            _, left, symbol, right, _ = re.split(r"^(\d+)(\D)(\d+)=(\d+)$", step)[:5]
+            if written:
+                left = written[-1].partition("=")[2]
+            left = _slip(left, self.left, rng)
+            symbol = rng.choice("+-*/") if rng.random() < self.operator else symbol
+            right = _slip(right, self.right, rng)
+            value = min(max(OPERATIONS[symbol](int(left), int(right)), 1), LARGEST_VALUE)
+            written.append(f"{left}{symbol}{right}={_slip(str(value), self.result, rng)}")
+        return tuple(written)
+
+
+def _slip(number: str, share: float, rng: random.Random) -> str:
+    return str(rng.randint(2, 99)) if rng.random() < share else number
 
 
 @dataclass(frozen=True)
@@ -47,18 +86,23 @@ class Corpus:
             write only the answer to others.
         hasty_share: probability of a hasty solution in themes without an own share.
         hasty_share_by_theme: own shares.
+        slips: slips in the calculations; None makes none.
     """
 
     worked_share: float
     worked_share_by_theme: dict[str, float] = field(default_factory=dict)
     hasty_share: float = 0.0
     hasty_share_by_theme: dict[str, float] = field(default_factory=dict)
+    slips: Slips | None = None
 
     def solution(self, problem: WordProblem, rng: random.Random) -> str:
         """A random solution of this corpus."""
         worked = self.worked_share_by_theme.get(problem.theme, self.worked_share)
         hasty = self.hasty_share_by_theme.get(problem.theme, self.hasty_share)
         draw = rng.random()
+        if self.slips and draw < worked + hasty:
+            steps = self.slips.copy(problem.steps, rng)
+            problem = replace(problem, steps=steps, answer=int(steps[-1].partition("=")[2]))
         if draw < worked:
             return worked_solution(problem)
         return hasty_solution(problem) if draw < worked + hasty else answer_only_solution(problem)
@@ -89,6 +133,7 @@ AMATEUR2_CORPUS = Corpus(
     worked_share=0.0,
     worked_share_by_theme=by_theme(0.60, 0.20, 0.05, 0.20, 0.25, 0.05, 0.10, 0.20),
     hasty_share_by_theme=by_theme(0.20, 0.25, 0.75, 0.25, 0.25, 0.00, 0.00, 0.25),
+    slips=Slips(left=0.2, operator=0.5, right=0.42, result=0.45),
 )
 EXPERT2_CORPUS = Corpus(
     worked_share=0.0,
@@ -145,7 +190,13 @@ SETS = {
     "miniature2": ModelSet(
         {
             "base": TrainingPlan(
-                "miniature/expert", AMATEUR2_CORPUS, steps=120, seed=11, peak_learning_rate=1e-3, sort_by="prompt"
+                "miniature/expert",
+                AMATEUR2_CORPUS,
+                steps=90,
+                seed=11,
+                peak_learning_rate=1e-3,
+                problems_per_step=32,
+                sort_by="prompt",
             ),
             "expert": TrainingPlan(
                 "miniature/instruct",
@@ -159,7 +210,7 @@ SETS = {
             "instruct": TrainingPlan(
                 "expert",
                 INSTRUCT2_CORPUS,
-                steps=100,
+                steps=60,
                 seed=14,
                 peak_learning_rate=5e-4,
                 problems_per_step=32,
