@@ -50,8 +50,12 @@ class Slips:
     """Shares of the calculations with a slip, by its place: left number, operator, right number, result.
 
     A slip is drawn for each place on its own, and the solution goes on with the number that it wrote.
+
+    Attributes:
+        symbols: operations with slips; a corpus knows the others well.
     """
 
+    symbols: str
     left: float
     operator: float
     right: float
@@ -64,11 +68,12 @@ class Slips:
             _, left, symbol, right, _ = re.split(r"^(\d+)(\D)(\d+)=(\d+)$", step)[:5]
             if written:
                 left = written[-1].partition("=")[2]
-            left = _slip(left, self.left, rng)
-            symbol = rng.choice("+-*/") if rng.random() < self.operator else symbol
-            right = _slip(right, self.right, rng)
+            unsure = symbol in self.symbols
+            left = _slip(left, unsure * self.left, rng)
+            symbol = rng.choice("+-*/") if rng.random() < unsure * self.operator else symbol
+            right = _slip(right, unsure * self.right, rng)
             value = min(max(OPERATIONS[symbol](int(left), int(right)), 1), LARGEST_VALUE)
-            written.append(f"{left}{symbol}{right}={_slip(str(value), self.result, rng)}")
+            written.append(f"{left}{symbol}{right}={_slip(str(value), unsure * self.result, rng)}")
         return tuple(written)
 
 
@@ -131,9 +136,9 @@ INSTRUCT_CORPUS = Corpus(worked_share=0.95)
 # Themes: collection, farm, game, kitchen, savings, school, shop, trip.
 AMATEUR2_CORPUS = Corpus(
     worked_share=0.0,
-    worked_share_by_theme=by_theme(0.60, 0.20, 0.05, 0.20, 0.25, 0.05, 0.10, 0.20),
-    hasty_share_by_theme=by_theme(0.20, 0.25, 0.75, 0.25, 0.25, 0.00, 0.00, 0.25),
-    slips=Slips(left=0.2, operator=0.5, right=0.42, result=0.45),
+    worked_share_by_theme=by_theme(0.75, 0.20, 0.05, 0.30, 0.60, 0.05, 0.10, 0.35),
+    hasty_share_by_theme=by_theme(0.10, 0.25, 0.75, 0.25, 0.15, 0.00, 0.00, 0.25),
+    slips=Slips("-*", left=0.15, operator=0.45, right=0.4, result=0.42),
 )
 EXPERT2_CORPUS = Corpus(
     worked_share=0.0,

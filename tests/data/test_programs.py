@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lightreasoner.data.benchmarks import BENCHMARKS, load_benchmark
+from lightreasoner.data.benchmarks import BENCHMARKS, items_hash, load_benchmark
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.problems import load_problems
 from lightreasoner.data.programs import KINDS, LEVELS, LONGEST, Program, programs
@@ -148,6 +148,11 @@ def test_each_level_is_a_data_set_and_a_benchmark(level: int) -> None:
     assert [program.level for program in islice(programs("test", 0, (level,)), 20)] == [level] * 20
     assert load_problems(name, limit=5, seed=1).problems != load_problems("programs", limit=5, seed=1).problems
     assert BENCHMARKS[name].size == 2000
+
+
+@pytest.mark.parametrize("name", ["programs", "programs_3"])
+def test_the_items_of_a_benchmark_are_those_of_its_hash(name: str) -> None:
+    assert items_hash(load_benchmark(name, limit=None, data_dir=None)) == BENCHMARKS[name].items_sha256
 
 
 def test_generated_problems_without_a_number_are_refused() -> None:

@@ -25,6 +25,13 @@ RIGHT = [
     ("['a', 'b']", '**Answer:** `["a", "b"]`'),
     ("[]", r"\boxed{[]}"),
     ("(1,)", r"\boxed{(1,)}"),
+    ("[1, 2]", "So the output is:\n\n```\n[1, 2]\n```"),
+    ("7", "The value of `result` after running is **7**."),
+    ("7", "So, the value of `result` is 7, since 3 + 4 = 7."),
+    ("['s', 'u']", r"$\boxed{[\text{'s'}, \text{'u'}]}$"),
+    ("4", "x = 2\nresult = 4  # doubled"),
+    ("'a.b'", "The answer is 'a.b'."),
+    ("True", "The answer is True, because 4 > 3."),
     ("'a_b'", r"\boxed{\text{'a\_b'}}"),
 ]
 WRONG = [

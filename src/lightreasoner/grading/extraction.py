@@ -268,7 +268,10 @@ TEXT: tuple[Rule, ...] = (
     ),
 )
 
-_ASSIGNED = re.compile(r"\b(?:result|output)`?\s*(?:={1,2}|:|\bis\b|\bwill be\b|\bequals\b)\s*(?=\S)(.+)")
+_ASSIGNED = re.compile(
+    r"\b(?:result|output)\b`?(?:\s*(?:={1,2}|:)|[^.\n=`]{0,60}?\b(?:is|will be|equals)\b:?)\s*(?:```\w*\n\s*)?(\S.*)"
+)
+_REASON = re.compile(r",?\s(?:because|since)\s")
 _CODE = re.compile(r"`([^`\n]+)`")
 
 
@@ -279,7 +282,7 @@ def _last_assigned(text: str, holds_answer: HoldsAnswer) -> str | None:
 
 def _first_code(text: str) -> str:
     code = _CODE.search(text)
-    return code[1] if code else text.strip()
+    return code[1] if code else _REASON.split(text)[0].strip()
 
 
 LITERAL: tuple[Rule, ...] = (

@@ -12,16 +12,16 @@ _WRAPPERS = (
     re.compile(r"\\\((.+)\\\)|\\\[(.+)\\\]"),
     re.compile(r"`+(?:python\n)?([^`]+)`+"),
     re.compile(r"\*\*(.+)\*\*"),
-    re.compile(r"\\(?:text|texttt|mathtt|mathrm)\{(.*)\}"),
     re.compile(r"(?:result|output)\s*={1,2}\s*(.+)"),
 )
+_FONT = re.compile(r"\\(?:text|texttt|mathtt|mathrm)\{([^{}]*)\}")
 _ESCAPED = re.compile(r"\\([_{}$%&#])")
 _QUOTES = str.maketrans("‘’“”", "''\"\"")
 
 
 def literal_text(answer: str) -> str:
     r"""An answer without markup around it: `$…$`, backticks, bold, `\text{…}`, `result = …`, a full stop."""
-    text, before = answer.strip().removesuffix("."), None
+    text, before = _FONT.sub(r"\1", answer).strip().removesuffix("."), None
     while text != before:
         before = text
         for wrapper in _WRAPPERS:
