@@ -446,8 +446,12 @@ PAPERS_EXPERTS = {  # Table 1
 FOR_SMALL_CARDS = {"qwen2.5-math-1.5b-16gb": "qwen2.5-math-1.5b", "qwen2.5-math-7b-24gb": "qwen2.5-math-7b"}
 
 
-def test_the_bundled_recipes_are_the_miniature_and_the_papers_pairs() -> None:
-    assert set(recipe_names()) == {"miniature", "miniature-instruct", *PAPERS_EXPERTS, *FOR_SMALL_CARDS}
+MINIATURES = ("miniature", "miniature-instruct", "miniature2", "miniature2-instruct")
+BEYOND_MATHEMATICS = ("any-domain", "code-prediction")
+
+
+def test_the_bundled_recipes_are_the_miniatures_the_papers_pairs_and_two_beyond_mathematics() -> None:
+    assert set(recipe_names()) == {*MINIATURES, *PAPERS_EXPERTS, *FOR_SMALL_CARDS, *BEYOND_MATHEMATICS}
 
 
 @pytest.mark.parametrize(("name", "of_paper"), FOR_SMALL_CARDS.items())

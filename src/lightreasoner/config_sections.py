@@ -42,7 +42,7 @@ def _benchmark_or_file(value: Any) -> Any:
 
 BenchmarkOrFile = Annotated[str, BeforeValidator(_benchmark_or_file)]
 Residency = Literal["auto", "together", "sequential"]
-AnswerKind = Literal["number", "expression", "choice", "text"]  # as in grading.verdicts
+AnswerKind = Literal["number", "expression", "choice", "text", "literal"]  # as in grading.verdicts
 Contrast = Literal["amateur", "own_token", "own_distribution"]
 BaselineKind = Literal[
     "rejection-sft", "ground-truth", "self-training", "sept", "majority-vote", "u-opsd", "entropy-minimisation"
@@ -150,8 +150,8 @@ class ProblemSettings(Config):
     """The problems."""
 
     dataset: Decides[str]
-    """gsm8k, arithmetic (generated), a file or folder of yours (JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text), or a
-    Hub id such as owner/name:configuration."""
+    """gsm8k, arithmetic or programs (generated), a file or folder of yours (JSON Lines, JSON, CSV, TSV, Parquet, Arrow,
+    text), or a Hub id such as owner/name:configuration."""
     data_dir: Input[Path | None] = None
     """Folder with NAME/SPLIT.jsonl files to read instead of the Hub."""
     question_field: Input[str | None] = None
@@ -353,8 +353,9 @@ class QuestionSettings(Config):
     """Field with the right answer in those files. Default: the first of answer, final_answer, expected_answer, gold,
     ground_truth, target, solution and others. Of a solution, what #### or \\boxed{} marks."""
     answer_kind: Decides[AnswerKind | None] = None
-    """How answers to those files are compared: number, expression (mathematics), choice (letters A … E) or text (word
-    for word). Default: choice if all right answers are letters, number if all are numbers, else expression."""
+    """How answers to those files are compared: number, expression (mathematics), choice (letters A … E), text (word for
+    word) or literal (a Python value, with its type). Default: choice if all right answers are letters, number if all
+    are numbers, else expression."""
     prompts: Input[Literal["chat", "plain", "both"]] = "chat"
     """chat: cue and chat template (the paper's Eq 36). plain: "Question: … Answer:" (its Eq 37, used there for base
     models). both: each of them, to compare models under the same prompt."""

@@ -10,9 +10,10 @@ from urllib.request import urlopen
 from lightreasoner.data import hub
 from lightreasoner.data.fields import hint_of, question_of
 from lightreasoner.data.files import FORMATS, is_path, read_file, read_path, split_file
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.lines import Row, rows_of
 from lightreasoner.errors import DataError, HubUnreachable
-from lightreasoner.miniature.word_problems import Split, word_problems
+from lightreasoner.miniature.word_problems import Split
 from lightreasoner.runs.progress import busy
 from lightreasoner.runs.records import Problem
 
@@ -54,7 +55,7 @@ def load_problems(
     """Load the first `limit` problems of a data set; only generated ones have gold answers.
 
     Args:
-        dataset: `arithmetic`, a short name of `HUB_DATASETS`, a file or folder, or a Hub id, which may name a
+        dataset: a name of `GENERATORS`, a short name of `HUB_DATASETS`, a file or folder, or a Hub id, which may name a
             configuration as `org/name:configuration`.
         split: part of a generated, short-named or Hub data set, or of a folder.
         limit: number of distinct problems; None takes all.
@@ -67,16 +68,15 @@ def load_problems(
         DataError: no such file, an unreadable or empty row, a missing field, or an empty data set.
         HubUnreachable: the data set is on the Hub, and the Hub does not answer.
     """
-    if dataset == "arithmetic":
+    if generator := GENERATORS.get(dataset):
         if limit is None:
-            raise DataError("arithmetic problems are generated without end; set their number with --max-questions")
+            raise DataError(f"{dataset} problems are generated without end; set their number with --max-questions")
         if hint_fields:
             raise DataError(
-                f"arithmetic problems are generated, so they have no field {' or '.join(hint_fields)} for a hint; give "
+                f"{dataset} problems are generated, so they have no field {' or '.join(hint_fields)} for a hint; give "
                 "a file or a data set with such a field in --dataset"
             )
-        generated = (make_problem(problem.question, str(problem.answer)) for problem in word_problems(split, seed))
-        return _deduplicated(generated, limit)
+        return _deduplicated((make_problem(one.question, one.answer) for one in generator.problems(split, seed)), limit)
     hints: dict[str, dict[str, str]] = {name: {} for name in hint_fields}
 
     def problems() -> Iterator[Problem]:
@@ -110,8 +110,8 @@ def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Ro
     name, configuration = known or (name, configuration)
     if not hub.is_repository(name):
         raise DataError(
-            f"no data set {dataset!r}: known names are arithmetic, {', '.join(HUB_DATASETS)}; otherwise give a file or "
-            f"folder ({FORMATS}), or a Hub id such as openai/gsm8k:main"
+            f"no data set {dataset!r}: known names are {', '.join((*GENERATORS, *HUB_DATASETS))}; otherwise give a "
+            f"file or folder ({FORMATS}), or a Hub id such as openai/gsm8k:main"
         )
     if (parent := Path(dataset).parent).is_dir() and not known and ":" not in dataset:
         raise DataError(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-AnswerKind = Literal["number", "expression", "choice", "text"]
-"""How answers are compared: as numbers, as mathematics, as letters A … E, or word for word."""
+AnswerKind = Literal["number", "expression", "choice", "text", "literal"]
+"""How answers are compared: as numbers, mathematics, letters A … E, word for word, or as Python literals."""
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
-from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.miniature import BUNDLED, model_path
 from lightreasoner.models.gguf_header import gguf_config
 
 KNOWN_SHAPES = Path(__file__).parent / "known_shapes.yaml"
@@ -120,8 +120,7 @@ def read_config(name: str, revision: str | None) -> dict[str, Any]:
         ModelError: there is no readable config.json or header.
         HubUnreachable: the Hub does not answer.
     """
-    collection, _, member = name.partition("/")
-    folder = model_path(member) if collection == "miniature" and member in MODELS else Path(name).expanduser()
+    folder = model_path(name) if name in BUNDLED else Path(name).expanduser()
     if folder.suffix == ".gguf":
         return gguf_config(folder)
     file = folder / "config.json"

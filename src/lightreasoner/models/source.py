@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
-from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.miniature import BUNDLED, is_bundled, model_path
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.weights import refuse_pointers
 from lightreasoner.runs.files import file_hash
@@ -103,12 +103,11 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         ModelError: there is no such model, its weights are only there as pickles, or the folder holds an adapter.
         HubUnreachable: it can only be on the Hub, which does not answer, and no copy is cached.
     """
-    collection, _, member = name.partition("/")
     path = Path(name).expanduser()
-    if collection == "miniature" and not path.exists():
-        if member not in MODELS:
-            raise ModelError(f"no model {name}: the bundled ones are {', '.join(f'miniature/{m}' for m in MODELS)}")
-        return ModelSource(name, model_path(member))
+    if is_bundled(name) and not path.exists():
+        if name not in BUNDLED:
+            raise ModelError(f"no model {name}: the bundled ones are {', '.join(BUNDLED)}")
+        return ModelSource(name, model_path(name))
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"no file {path}; check the path")
@@ -124,8 +123,8 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
 
 def is_on_hub(name: str) -> bool:
     """Whether `find_model` would look for this name on the Hub."""
-    path, collection = Path(name).expanduser(), name.partition("/")[0]
-    is_here = path.exists() or collection == "miniature" or path.suffix == ".gguf"
+    path = Path(name).expanduser()
+    is_here = path.exists() or is_bundled(name) or path.suffix == ".gguf"
     return hub.is_repository(name) and not is_here and not name.startswith((".", "/", "~"))
 
 

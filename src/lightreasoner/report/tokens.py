@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from tokenizers import Tokenizer
 
-from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.miniature import BUNDLED, model_path
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,9 @@ def find_texts(places: Iterable[tuple[str, str | None]]) -> TokenTexts:
 
 
 def _tokenizer_file(name: str, revision: str | None) -> Path | None:
-    collection, _, member = name.partition("/")
     folder = Path(name).expanduser()
-    if collection == "miniature" and member in MODELS and not folder.exists():
-        folder = model_path(member)
+    if name in BUNDLED and not folder.exists():
+        folder = model_path(name)
     if (folder / "tokenizer.json").is_file():
         return folder / "tokenizer.json"
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):

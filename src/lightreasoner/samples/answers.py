@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lightreasoner.config import BaselineConfig
 from lightreasoner.config_sections import AnswerKind
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
 from lightreasoner.inference.engines import Served
@@ -23,8 +24,6 @@ from lightreasoner.runs.eta import Load
 from lightreasoner.runs.records import Problem
 from lightreasoner.runs.work import Commit
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Label, Ragged, Rollout, table_of
-
-NUMBERS = ("arithmetic", "gsm8k")  # data sets whose answers are numbers
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ Samples = list[TokenIds]  # of one problem; none if its prompt fills the context
 
 def answer_kind(config: BaselineConfig) -> AnswerKind:
     """How answers are compared."""
-    return config.answer_kind or ("number" if config.dataset in NUMBERS else "expression")
+    if config.dataset in GENERATORS:
+        return GENERATORS[config.dataset].answers
+    return config.answer_kind or ("number" if config.dataset == "gsm8k" else "expression")
 
 
 class WrittenSolutions(ModelWork[Solved, Samples]):

@@ -15,6 +15,7 @@ from typing import Any
 from lightreasoner.config import BaselineConfig
 from lightreasoner.config_sections import BATCH_SIZES, LABEL_FREE, BaselineKind
 from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
 from lightreasoner.data.problems import load_problems, make_problem, read_dataset
@@ -24,7 +25,6 @@ from lightreasoner.grading.extraction import last_boxed, stated_answer
 from lightreasoner.grading.verdicts import VERDICTS
 from lightreasoner.inference.engines import Served, served_by
 from lightreasoner.inference.memory import worker_devices
-from lightreasoner.miniature.word_problems import word_problems, worked_solution
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource, find_model
@@ -70,8 +70,8 @@ def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> 
     asked_at = sharing.prompts_time(config.out, "sample")
     template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template, at=asked_at)
     stops = template.stops(loading.load_generation_config(source), config.stop_strings)
-    if config.dataset == "arithmetic" and config.max_questions is None:
-        raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
+    if config.dataset in GENERATORS and config.max_questions is None:
+        raise DataError(f"{config.dataset} problems are generated without end; say how many with --max-questions")
     served = served_by(config, source, template.tokenizer, config.out)
     solved = _problems(config)
     content = "\n".join(f"{item.problem.id} {item.problem.answer} {item.solution}" for item in solved)
@@ -203,10 +203,10 @@ BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, Served, PromptTemplat
 
 
 def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
-    """All problems of a data set, as often as they come; those of the generator end never."""
-    if config.dataset == "arithmetic":
-        for generated in word_problems("train", config.seed):
-            yield Solved(make_problem(generated.question, str(generated.answer)), worked_solution(generated))
+    """All problems of a data set, as often as they come; those of a generator end never."""
+    if generator := GENERATORS.get(config.dataset):
+        for generated in generator.problems("train", config.seed):
+            yield Solved(make_problem(generated.question, generated.answer), generated.solution)
     for row in read_dataset(config.dataset, "train", config.data_dir):
         solution, gold = _solution_of(row, config.solution_field)
         if config.dataset == "gsm8k" and config.solution_field is None:

@@ -43,7 +43,7 @@ from lightreasoner.samples.folder import Baseline, Ragged
 
 VOTES = "sample-votes"  # folder of the votes of u-opsd, until its labels are finished
 # Judges compare with a gold answer, and give the normal form of any answer; this one decides nothing.
-ANY_GOLD: dict[AnswerKind, str] = {"number": "0", "expression": "0", "choice": "A", "text": "-"}
+ANY_GOLD: dict[AnswerKind, str] = {"number": "0", "expression": "0", "choice": "A", "text": "-", "literal": "0"}
 
 
 class RawSamples(OwnAnswers):

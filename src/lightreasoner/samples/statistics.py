@@ -4,14 +4,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lightreasoner.samples.folder import Ragged
+from lightreasoner.samples.folder import Ragged, Rollout
 
+PAPER_BETA = 0.4  # nats, the threshold in the paper's text on Figure 2
 HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
 JUNK_KL = 4.0  # nats; the paper's mean is 2.0 where the models' favourite tokens differ, and 0.2 where they agree
 ECHO_LENGTH = 8  # tokens in a row that a rollout shares with the part of the prompt before the question
@@ -80,6 +81,53 @@ class Mean:
     def value(self) -> float | None:
         """The mean; None of nothing."""
         return self.total / self.count if self.count else None
+
+
+@dataclass
+class Divergence:
+    """The divergence of an expert from an amateur, as the paper's Figure 2 describes it (arXiv 2510.07962).
+
+    Attributes:
+        histogram: all steps, by KL.
+        agreed, differed: mean KL of the steps where the models' most probable tokens are the same, and of the others.
+        exceeding, exceeding_agreed: steps above `PAPER_BETA`, and those of them where the most probable tokens agree.
+    """
+
+    histogram: KlHistogram = field(default_factory=KlHistogram)
+    agreed: Mean = field(default_factory=Mean)
+    differed: Mean = field(default_factory=Mean)
+    exceeding: int = 0
+    exceeding_agreed: int = 0
+
+    @classmethod
+    def of(cls, rollouts: Iterable[Rollout]) -> Self:
+        """The divergence in these rollouts."""
+        found = cls()
+        for row in rollouts:
+            kl = np.array(row.kl, dtype=float)
+            tops = zip(row.expert_top_ids, row.amateur_top_ids, strict=True)
+            agrees = np.array([expert[0] == amateur[0] for expert, amateur in tops], bool)
+            found.histogram.add(kl)
+            found.agreed.add(kl[agrees])
+            found.differed.add(kl[~agrees])
+            found.exceeding += int(np.count_nonzero(kl > PAPER_BETA))
+            found.exceeding_agreed += int(np.count_nonzero(kl[agrees] > PAPER_BETA))
+        return found
+
+    @property
+    def below_tenth_share(self) -> float:
+        """Share of the steps with a KL below 0.1 nats."""
+        return self.histogram.shares()[0][0]
+
+    @property
+    def exceeding_share(self) -> float:
+        """Share of the steps above `PAPER_BETA`."""
+        return self.exceeding / max(1, self.histogram.total)
+
+    @property
+    def exceeding_agreed_share(self) -> float:
+        """Share of the agreeing steps above `PAPER_BETA`."""
+        return self.exceeding_agreed / max(1, self.agreed.count)
 
 
 # Limits of `sample_warnings`. The paper (§2.2) keeps 20 % of the steps; its mean KL is 1.99 nats where the models'

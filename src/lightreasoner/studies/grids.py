@@ -7,6 +7,7 @@ from typing import Any
 
 from lightreasoner.config import RunConfig
 from lightreasoner.config_sections import BaselineKind, SelectSettings, StudySettings
+from lightreasoner.miniature import is_bundled
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.studies.job import Job
 from lightreasoner.studies.jobs import (
@@ -252,7 +253,7 @@ def sweeps(scope: Scope, seeds: int) -> Plan:
     main, tuning = scope.main, scope.main.finetune
     questions = main.sample.max_questions or 1000
     # With a real vocabulary, the labels of α = 0 would fill a disk.
-    unmasked = [0.0] if main.expert.startswith("miniature/") else []
+    unmasked = [0.0] if is_bundled(main.expert) else []
     settings: dict[str, dict[str, dict[str, Any]]] = {"as in the recipe": {}}
     for name, section, setting, values in (
         ("α = {:g}", "rule", "plausibility_alpha", ALPHAS),

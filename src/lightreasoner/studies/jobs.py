@@ -14,6 +14,7 @@ import torch
 from lightreasoner import config as cfg
 from lightreasoner.config_base import DecidesIfSet
 from lightreasoner.config_sections import BaselineKind, BenchmarkName, MachineSettings, SelectSettings
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.errors import RunError
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.packing import packs
@@ -116,7 +117,7 @@ class HeldOut(Job):
     @classmethod
     def of(cls, root: Path, recipe: cfg.RunConfig) -> Self:
         """Problems after those that the recipe samples; generated ones come from another stream."""
-        generated = recipe.dataset == "arithmetic"
+        generated = recipe.dataset in GENERATORS
         seed = recipe.seed + 10_000 if generated else 0
         config = recipe.for_baseline("ground-truth", seed=seed, dtype="float32", max_questions=None)
         return cls(root=root, config=config, skip=0 if generated else recipe.sample.max_questions or 0)
@@ -394,5 +395,5 @@ def _evaluate(job: Job, config: cfg.EvaluateConfig) -> dict[str, Any]:
 
 def _data_seed(recipe: cfg.RunConfig) -> int:
     """The seed of samples: greedy rollouts of given problems are equal under every seed, so all seeds share them."""
-    is_random = recipe.dataset == "arithmetic" or recipe.sample.temperature > 0
+    is_random = recipe.dataset in GENERATORS or recipe.sample.temperature > 0
     return recipe.seed if is_random else 0

@@ -11,6 +11,7 @@ from lightreasoner.config import FinetuneConfig, MergeConfig
 from lightreasoner.config_base import Config
 from lightreasoner.config_sections import LABEL_FREE
 from lightreasoner.errors import RunCorrupted
+from lightreasoner.miniature import is_bundled
 from lightreasoner.models.sides import amateur_words
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected
@@ -82,7 +83,7 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Tuned |
         result: its figures.
         training: how the adapter was trained; None where that is not known.
     """
-    is_hub_id = not Path(config.model).exists() and not config.model.startswith("miniature/")
+    is_hub_id = not Path(config.model).exists() and not is_bundled(config.model)
     how = "with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert and an amateur"
     if training and isinstance(training.samples, Baseline):
         how = "on whole answers, as a baseline for [LightReasoner](https://arxiv.org/abs/2510.07962)"
