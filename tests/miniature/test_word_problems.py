@@ -16,6 +16,7 @@ from train_miniature import (
     INSTRUCT2_CORPUS,
     INSTRUCT_CORPUS,
     Corpus,
+    Slips,
     answer_only_solution,
     hasty_solution,
 )
@@ -224,6 +225,27 @@ def test_shares_of_a_corpus_are_those_of_its_solutions(problems: list[WordProble
     for kind, share in ((worked_solution, 0.2), (hasty_solution, 0.5), (answer_only_solution, 0.3)):
         found = sum(solution == kind(problem) for problem, solution in others) / len(others)
         assert found == pytest.approx(share, abs=0.04)  # n = 2600, s.d. at most 0.01
+
+
+def test_slips_are_only_in_their_operations_and_a_calculation_goes_on_with_what_was_written(
+    problems: list[WordProblem],
+) -> None:
+    slips, rng = Slips("-*", left=0.2, operator=0.4, right=0.4, result=0.3), random.Random(0)
+    slipped = {True: [0, 0], False: [0, 0]}  # by whether the operation is among them: all, and with a slip
+    for problem in problems:
+        before = None
+        for written, right in zip(slips.copy(problem.steps, rng), problem.steps, strict=True):
+            left, symbol, operand, result = parsed(written)
+            assert 1 <= left <= LARGEST_VALUE
+            assert 1 <= result <= LARGEST_VALUE
+            unsure = parsed(right)[1] in "-*"
+            assert unsure or before is None or left == before
+            slipped[unsure][0] += 1
+            slipped[unsure][1] += (symbol, operand) != parsed(right)[1:3]
+            before = result
+    assert slipped[False][1] == 0
+    assert 0.4 < slipped[True][1] / slipped[True][0] < 0.6  # 1 - 0.6 × 0.7
+    assert Slips("-*", 0, 0, 0, 0).copy(problems[0].steps, rng) == problems[0].steps
 
 
 @pytest.mark.parametrize(
