@@ -96,7 +96,7 @@ def footprint(
     stages = {
         "sample": process + (sequential if config.sample.residency == "sequential" else together),
         "finetune": process + tuned,
-        "merge": process + _merging(config, expert),
+        "merge": process + _merging(config, expert, device),
         "evaluate": process + expert.parameters * own + max(answering, converted),
     }
     return Memory(
@@ -137,13 +137,13 @@ def _merged_dtype(config: RunConfig, expert: Shape) -> str:
     return expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
 
 
-def _merging(config: RunConfig, expert: Shape) -> int:
+def _merging(config: RunConfig, expert: Shape, device: str) -> int:
     """Weights once: in 16 bits with a layer of them in float32, or all in float32; and what is compared."""
     merged = _merged_dtype(config, expert)
     layer = 4 * (expert.parameters - expert.head_weights) // expert.layers
     in_16_bits = merged == expert.dtype and merged != "float32"
     weights = 2 * expert.parameters + layer if in_16_bits else 4 * expert.parameters
-    return max(weights + PROBES * expert.vocabulary * 8 * 3, _loading(expert, 4, "cpu"))
+    return weights + max(PROBES * expert.vocabulary * 8 * 3, _loading(expert, 0, device))
 
 
 @dataclass(frozen=True)
