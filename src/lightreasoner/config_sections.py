@@ -45,7 +45,7 @@ Residency = Literal["auto", "together", "sequential"]
 AnswerKind = Literal["number", "expression", "choice", "text"]  # as in grading.verdicts
 Contrast = Literal["amateur", "own_token", "own_distribution"]
 BaselineKind = Literal["rejection-sft", "ground-truth"]
-VocabularyRule = Literal["strict", "shared"]
+VocabularyRule = Literal["strict", "shared", "aligned"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
 EngineName = Literal["own", "vllm"]  # as in inference.engines
@@ -71,12 +71,19 @@ class PairSettings(Config):
     expert_revision: Decides[str | None] = None
     """Branch, tag or commit of an expert on the Hub."""
     amateur: Decides[str]
-    """Weaker model with the expert's vocabulary; named like the expert."""
+    """Weaker model with the expert's vocabulary, or any with --vocabulary aligned; named like the expert."""
     amateur_revision: Decides[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
     """strict: every token id must mean the same to both models. shared: ids that differ are left out of both
-    distributions, which are renormalised; steps where the rollout took such a token are never kept."""
+    distributions, which are renormalised; steps where the rollout took such a token are never kept. aligned: the
+    amateur has another tokenizer, and reads the same text in its own prompt and tokens; steps are scored where a token
+    of both begins, over the tokens that are the same bytes in both, renormalised."""
+    min_aligned_share: Speed[Share] = 0.5
+    """With vocabulary aligned: refuse the pair if a smaller share of the steps can be scored."""
+    min_common_mass: Speed[Share] = 0.5
+    """With vocabulary aligned: refuse the pair if the expert's tokens that the amateur has too get less of its
+    probability, in the mean over the scored steps."""
 
 
 class ModelSettings(Config):

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -11,15 +12,17 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 from huggingface_hub import constants
+from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import RunConfig, SampleConfig
-from lightreasoner.config_sections import EngineName, MachineSettings
+from lightreasoner.config_sections import EngineName, MachineSettings, PairSettings, VocabularyRule
 from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
-from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
+from lightreasoner.errors import ConfigError, LightReasonerError, ModelError, VocabularyMismatch
 from lightreasoner.inference.footprint import footprint
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.vllm_engine import engine_version, python_of
+from lightreasoner.models.alignment import Alignment, alignment_of
 from lightreasoner.models.loading import (
     check_weights,
     find_pair,
@@ -38,7 +41,7 @@ from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
 from lightreasoner.samples.responses import Prompted
 from lightreasoner.samples.sampler import Sampler
-from lightreasoner.samples.statistics import figures_of, sample_warnings
+from lightreasoner.samples.statistics import AlignedShares, figures_of, sample_warnings
 
 PROMPT = 128  # assumed tokens of a prompt
 
@@ -63,6 +66,7 @@ def examine(
     no_trial: bool = False,
     engine: EngineName = "own",
     engine_python: Path | None = None,
+    vocabulary: VocabularyRule = "strict",
 ) -> dict[str, Any]:
     """Check this machine, and that two models are a pair to learn from. Exit code 1 if a check fails.
 
@@ -70,11 +74,12 @@ def examine(
 
     Args:
         expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
-        amateur: weaker model that should share its vocabulary.
+        amateur: weaker model that should share its vocabulary, or be comparable under another --vocabulary.
         expert_revision: branch, tag or commit of a Hub expert.
         no_trial: do not load the models.
         engine: engine to look for: vllm.
         engine_python: Python of the environment that should have it. Default: this one.
+        vocabulary: rule for the two vocabularies, see `lightr sample`: strict, shared or aligned.
 
     Returns:
         `findings`, and `fit`: no check failed.
@@ -91,9 +96,9 @@ def examine(
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
         if amateur:
-            findings += _checked("pair", lambda: _pair(expert, expert_revision, amateur))
+            findings += _checked("pair", lambda: _pair(_config(expert, expert_revision, amateur, vocabulary)))
             if not no_trial and all(finding.verdict != "wrong" for finding in findings):
-                findings += _checked("trial", lambda: _trial(expert, expert_revision, amateur))
+                findings += _checked("trial", lambda: _trial(_config(expert, expert_revision, amateur, vocabulary)))
     return {
         "findings": [finding._asdict() for finding in findings],
         "fit": all(finding.verdict != "wrong" for finding in findings),
@@ -188,12 +193,10 @@ def _weights(role: str, source: ModelSource) -> list[Finding]:
     return _checked(f"weights of the {role}", compared)
 
 
-def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
-    sources = find_model(expert, revision), find_model(amateur)
-    first, second = (load_tokenizer(source) for source in sources)
-    shared = share_vocabulary(first, second)
+def _pair(config: RunConfig) -> list[Finding]:
+    sources = find_model(config.expert, config.expert_revision), find_model(config.amateur)
     findings = [
-        Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models"),
+        _vocabulary(config.vocabulary, *(load_tokenizer(source) for source in sources)),
         *_weights("amateur", sources[1]),
         _precision(*sources),
     ]
@@ -205,7 +208,46 @@ def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     seen = f"expert {counts[0] / 1e6:.1f} M parameters, amateur {counts[1] / 1e6:.1f} M"
     is_smaller = counts[1] < counts[0]
     findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))
-    return [*findings, _memory(_config(expert, revision, amateur), shapes[0], shapes[1], sources)]
+    return [*findings, _memory(config, shapes[0], shapes[1], sources)]
+
+
+def _vocabulary(rule: VocabularyRule, expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> Finding:
+    """Whether two tokenizers are a pair under this rule, and how much of a probe text they share where they differ."""
+    template = PromptTemplate(expert)
+    alignment: Alignment | None = None
+    try:
+        alignment = alignment_of(rule, template, amateur)
+    except VocabularyMismatch as error:
+        if rule == "aligned":
+            raise
+        try:
+            alignment = alignment_of("aligned", template, amateur)
+        except LightReasonerError:
+            raise error from None
+        if not _is_enough(alignment.shares()):
+            raise VocabularyMismatch(f"{error}: but {_shares(alignment)}, which is too little") from None
+        return Finding("vocabulary", "wrong", f"{error}: {_shares(alignment)}")
+    if alignment is None:
+        shared = share_vocabulary(expert, amateur, rule=rule)
+        left_out = f", {shared.left_out} left out" if shared.left_out else ""
+        return Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models{left_out}")
+    common = f"{len(alignment.vocabulary.token_ids):,} of the expert's tokens are the same bytes to the amateur"
+    verdict: Verdict = "ok" if _is_enough(alignment.shares()) else "warning"
+    return Finding("vocabulary", verdict, f"{common}; {_shares(alignment)}")
+
+
+def _shares(alignment: Alignment) -> str:
+    aligned, known = alignment.shares()
+    return (
+        f"in a probe text, a token of the amateur begins with {100 * aligned:.0f} % of the expert's tokens, and "
+        f"{100 * known:.0f} % of these are tokens of both"
+    )
+
+
+def _is_enough(shares: tuple[float, float]) -> bool:
+    """Whether the shares of a probe text reach the limits that sampling puts on those of the rollouts."""
+    limits = PairSettings.model_fields
+    return shares[0] >= limits["min_aligned_share"].default and shares[1] >= limits["min_common_mass"].default
 
 
 def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[ModelSource, ModelSource]) -> Finding:
@@ -227,17 +269,20 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[Mod
     return Finding("memory", "warning", f"{seen}; `lightr plan` says what other settings need")
 
 
-def _config(expert: str, revision: str | None, amateur: str) -> RunConfig:
+def _config(expert: str, revision: str | None, amateur: str, vocabulary: VocabularyRule) -> RunConfig:
     """A run of this pair with the default settings."""
-    return RunConfig(expert=expert, expert_revision=revision, amateur=amateur, dataset="arithmetic")
+    return RunConfig(
+        expert=expert, expert_revision=revision, amateur=amateur, vocabulary=vocabulary, dataset="arithmetic"
+    )
 
 
-def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
+def _trial(run: RunConfig) -> list[Finding]:
     """Sample a few bundled questions as `lightr sample` does, and judge the figures as it does."""
     config = SampleConfig(
-        expert=expert,
-        expert_revision=revision,
-        amateur=amateur,
+        expert=run.expert,
+        expert_revision=run.expert_revision,
+        amateur=run.amateur,
+        vocabulary=run.vocabulary,
         dataset="arithmetic",
         max_questions=TRIAL_QUESTIONS,
         max_new_tokens=TRIAL_TOKENS,
@@ -252,13 +297,18 @@ def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     problems = load_problems("arithmetic", limit=TRIAL_QUESTIONS, seed=config.seed).problems
     prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems]
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
-    (shard,) = Sampler.of(found.load(), template, stops, config).run(prompted)
-    figures = figures_of([shard.rollouts], len(shard.labels))
+    alignment = alignment_of(config.vocabulary, template, load_tokenizer(found.amateur))
+    sampler = Sampler.of(found.load(alignment), template, stops, config)
+    (shard,) = sampler.run(prompted)
+    shares = AlignedShares.of(sampler.commit(prompted, [shard]).counts)
+    figures = replace(figures_of([shard.rollouts], len(shard.labels)), aligned=shares)
     seen = (
         f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "
         f"at β = {config.divergence_beta} (paper: 20 %, bundled miniature: 48 %), "
         f"mean KL {figures.mean_kl or 0:.2f} nats (usual: 0.3 to 1.5)"
     )
+    if shares is not None:
+        seen += f"; {shares}"
     warnings = sample_warnings(figures)
     return [
         Finding("trial", "warning" if warnings else "ok", seen),

@@ -14,11 +14,11 @@ from lightreasoner.errors import DataError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
 from lightreasoner.inference.vllm_engine import engine_version
+from lightreasoner.models.alignment import alignment_of
 from lightreasoner.models.loading import check_weights, context_length, empty_model, find_pair, load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.source import is_on_hub
-from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.report import write_page
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
@@ -98,8 +98,8 @@ def check(config: RunConfig, *, download: bool = True) -> None:
         return
     found = find_pair(config)
     expert, amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
-    share_vocabulary(expert, amateur, rule=config.vocabulary)
     template = PromptTemplate(expert, config.cue, config.chat_template)
+    alignment_of(config.vocabulary, template, amateur)
     lengths = [len(template.encode(problem.question)) for problem in problems]
     contexts = [context_length(empty_model(source, config)) for source in (found.expert, found.amateur)]
     refuse_if_none_fits(lengths, min(contexts), config.sample.max_new_tokens)

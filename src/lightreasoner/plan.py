@@ -118,6 +118,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
             "kept_share": KEPT_SHARE,
             "length_share": LENGTH_SHARE,
             "dtype": pair.name,
+            "vocabulary": config.vocabulary,
         },
         "warnings": _warnings(config, available, sum(disk.values()), memory, device),
     }
@@ -330,4 +331,6 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         f"{assumed['kept_share']:.0%} of the steps kept, responses of maximum length for FLOP, memory and disk, and of "
         f"{assumed['length_share']:.0%} of it for the time",
     ]
+    if assumed["vocabulary"] == "aligned":
+        lines.append("assumed: a text has as many tokens to the amateur as to the expert, and every step is aligned")
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]

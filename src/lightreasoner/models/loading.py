@@ -30,6 +30,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from lightreasoner.config import PairConfig
 from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import LightReasonerError, ModelError
+from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.generation_config import generation_settings, quiet
 from lightreasoner.models.precision import Precision, hidden_size, precision
 from lightreasoner.models.shape import read_config
@@ -289,11 +290,16 @@ def context_length(model: PreTrainedModel) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """Expert and amateur, loaded, with the tokens they share."""
+    """Expert and amateur, loaded, with the tokens they share.
+
+    Attributes:
+        alignment: how the amateur reads the expert's texts; None where it reads the same ids.
+    """
 
     expert: PreTrainedModel
     amateur: PreTrainedModel
     vocabulary: SharedVocabulary
+    alignment: Alignment | None = None
 
     @property
     def context_length(self) -> float:
@@ -318,14 +324,21 @@ class FoundPair:
         """Load one of the two models, in the precision of both; see `load_model`."""
         return load_model(source, self.config.model_copy(update={"dtype": str(self.dtype).removeprefix("torch.")}))
 
-    def load(self) -> Pair:
+    def load(self, alignment: Alignment | None = None) -> Pair:
         """Load both models, after a comparison of their tokenizers.
+
+        Args:
+            alignment: how the amateur reads the expert's texts, with another tokenizer.
 
         Raises:
             VocabularyMismatch: see `share_vocabulary`.
             ModelError: see `load_model`.
         """
         sources, rule = (self.expert, self.amateur), self.config.vocabulary
+        if alignment is not None:
+            expert, amateur = map(self.load_one, sources)
+            vocabulary = alignment.vocabulary.with_logits((logit_width(expert), logit_width(amateur)))
+            return Pair(expert, amateur, vocabulary, alignment)
         first, second = (load_tokenizer(source, self.config) for source in sources)
         share_vocabulary(first, second, rule=rule)  # before any weights are read
         expert, amateur = map(self.load_one, sources)

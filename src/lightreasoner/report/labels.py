@@ -114,7 +114,7 @@ class LabelCounter:
         """Count a rollout."""
         number = self._counts["rollouts"]
         self._counts.update(rollouts=1, finished=int(rollout.finished), kept=len(rollout.labels))
-        self._steps_at.update(range(len(rollout.kl)))
+        self._steps_at.update(np.flatnonzero(~rollout.unaligned).tolist())
         self._kept_at.update(list(rollout.labels))
         agrees = rollout.agrees
         if agrees is not None:  # every step was scored, not only those that were kept

@@ -7,7 +7,7 @@ from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
 from lightreasoner.report.model import PAPER_COSTS, Report
 from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, score, share, table, whole
-from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, AlignedShares
 
 
 def markdown(report: Report) -> str:
@@ -21,7 +21,7 @@ def markdown(report: Report) -> str:
         [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),
-        _labels(report.labels) if report.labels else [],
+        _labels(report.labels, report.aligned) if report.labels else [],
         _training(report),
         [*_cases("Became right", report.cases.became_right, report.cases.gained)],
         [*_cases("Became wrong", report.cases.became_wrong, report.cases.lost)],
@@ -70,7 +70,7 @@ def _cost(report: Report) -> list[str]:
     return lines
 
 
-def _labels(labels: LabelStatistics) -> list[str]:
+def _labels(labels: LabelStatistics, aligned: AlignedShares | None) -> list[str]:
     figures = [
         ["rollouts", whole(labels.rollouts)],
         ["ended with a stop token", whole(labels.finished)],
@@ -87,6 +87,8 @@ def _labels(labels: LabelStatistics) -> list[str]:
         ["label entropy, mean, nats", fixed(labels.mean_entropy)],
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
+    if aligned is not None:
+        lines += ["", f"The amateur has another tokenizer: {aligned}."]
     if labels.histogram:
         parts = ("KL, nats", HEAD_BINS, labels.histogram), ("of the tail, nats", TAIL_BINS, labels.tail)
         for title, bins, shares in parts:

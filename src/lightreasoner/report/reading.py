@@ -27,7 +27,7 @@ from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import Provenance, ScoredRollout, read_samples, read_shards, scored_rollouts
-from lightreasoner.samples.statistics import JUDGED, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, figures_of, sample_warnings
 from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class RunFolder:
             stages = {"sample": self.sampled, "finetune": self.tuned}
             facts = _flat({name: stage[0].fingerprint() for name, stage in stages.items() if stage})
             # Neither hashes of files nor prompts are settings.
-            return {name: value for name, value in facts.items() if "_files." not in name and ".asked." not in name}
+            return {name: value for name, value in facts.items() if "_files." not in name and "asked." not in name}
 
     def of_json(self, name: str) -> Any:
         """A JSON file of the folder; an empty dictionary if it is missing or unreadable."""
@@ -135,6 +135,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
         sample_warnings=_sample_warnings(run),
+        aligned=_aligned(run),
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
@@ -214,7 +215,12 @@ def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
     # Another rule keeps the share that it is told to.
     kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
     rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
-    return tuple(sample_warnings(figures_of(stage.tables("rollouts", JUDGED), kept, **rows)))
+    figures = figures_of(stage.tables("rollouts", JUDGED), kept, **rows)
+    return tuple(sample_warnings(replace(figures, aligned=_aligned(run))))
+
+
+def _aligned(run: RunFolder) -> AlignedShares | None:
+    return AlignedShares.of_result(run.sampled[1].result or {}) if run.sampled else None
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:

@@ -49,7 +49,7 @@ STATES = "sample-states"
 RESPONSES = "sample-responses"  # of an engine in another process, without states
 
 # What the sample's fingerprint says of the amateur and of scoring.
-SCORING = {"amateur", "amateur_revision", "amateur_files", "vocabulary"}
+SCORING = {"amateur", "amateur_revision", "amateur_files", "amateur_asked", "vocabulary"}
 SCORING |= {"divergence_beta", "plausibility_alpha", "top_tokens"}
 
 

@@ -6,7 +6,7 @@ Writes `RUN/sample/`, see `samples.folder`.
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,14 +19,15 @@ from lightreasoner.errors import DataError
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
+from lightreasoner.models.alignment import Alignment, alignment_of
 from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer, weight_bytes
 from lightreasoner.models.prompts import PromptTemplate
-from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
+from lightreasoner.samples.aligning import PoorAlignment, check_alignment
 from lightreasoner.samples.folder import Ragged
 from lightreasoner.samples.responses import (
     STATES,
@@ -40,7 +41,7 @@ from lightreasoner.samples.responses import (
     responses_first,
 )
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
-from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of, sample_warnings
 
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
@@ -80,9 +81,9 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
     found = find_pair(config)
     tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
-    share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
     asked_at = sharing.prompts_time(config.out, "sample")
     template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
+    alignment = alignment_of(config.vocabulary, template, of_amateur, asked_at)  # before anything is written
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     served = served_by(config, found.expert, tokenizer, config.out)
     made = folder.Sampled(
@@ -91,6 +92,7 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
         expert_files=found.expert.files(),
         amateur=config.amateur,
         amateur_files=found.amateur.files(),
+        amateur_asked=alignment.asked if alignment else None,
         cue=config.cue,
         asked=template.identity(stops),
         dataset=config.dataset,
@@ -107,11 +109,12 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
         if stage.result is not None:
             if not sharing.joins:
                 remove_states(config.out)  # a stop after `finish` leaves them
+            check_alignment(stage.counts, config)
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
         prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
-        pair = LazyPair(found, tokenizer, of_amateur)
-        fitting = _fitting(prompted, pair.context_length, config)
+        pair = LazyPair(found, tokenizer, of_amateur, alignment)
+        fitting = _fitting(prompted, pair.context_length, config, alignment)
         settled = stage.settled_ids
         responses: ResponseSource = Generated.of(pair, template, stops, config)
         size: int | Callable[[], int] = 1
@@ -125,9 +128,10 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
             settle(stage, fitting, size, Sampler(pair, responses, config), total=len(fitting))
             if sharing.joins:
                 return {}
+            check_alignment(stage.counts, config)
             if not stage.counts["kept_steps"]:
                 raise DataError(_why_none_is_kept(stage, config, made.asked))
-        except (TooManyNonfinite, DataError):
+        except (TooManyNonfinite, PoorAlignment, DataError):
             stage.release()
             release_states(config.out)
             raise
@@ -206,13 +210,18 @@ def _batch_size(
     return config.batch_size or stage.batch_size or fitting
 
 
-def _fitting(prompted: Sequence[Prompted], context: float, config: SampleConfig) -> list[Prompted]:
-    """The prompts that fit in the context together with a rollout.
+def _fitting(
+    prompted: Sequence[Prompted], context: float, config: SampleConfig, alignment: Alignment | None
+) -> list[Prompted]:
+    """The prompts that fit in the context together with a rollout; an amateur that reads its own, with that too.
 
     Raises:
         DataError: there are none.
     """
     rollout, lengths = config.max_new_tokens, [len(item.prompt_ids) for item in prompted]
+    if alignment is not None:
+        own = (len(alignment.prompt(item.problem.question)) for item in prompted)
+        lengths = list(map(max, lengths, own))
     refuse_if_none_fits(lengths, context, rollout)
     fitting = [item for item, length in zip(prompted, lengths, strict=True) if length + rollout <= context]
     if too_long := len(prompted) - len(fitting):
@@ -247,7 +256,7 @@ def refuse_if_none_fits(lengths: Sequence[int], context: float, rollout: int) ->
 def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[str, Any]) -> str:
     """Why no step was kept, and what helps."""
     kls = np.concatenate([Ragged.of(table["kl"]).values for table in stage.tables("rollouts")])
-    steps, rollouts, beta = len(kls), stage.counts["questions"], config.divergence_beta
+    steps, rollouts, beta = stage.counts["steps"], stage.counts["questions"], config.divergence_beta
     if not steps:
         return (
             f"all {rollouts} rollouts are empty: the expert begins with a text that ends a response "
@@ -257,8 +266,8 @@ def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[s
     if above := steps if beta is None else int((kls > beta).sum()):
         return (
             f"no label can be made: at each of the {above} steps above β the rollout takes a token that means "
-            "something else to the amateur, and --vocabulary shared leaves those out. Choose an amateur of the "
-            "expert's family"
+            f"something else to the amateur, and --vocabulary {config.vocabulary} leaves those out. Choose an amateur "
+            "of the expert's family"
         )
     nothing = f"none of {steps} steps exceeds β = {beta:g}, so there is nothing to learn from"
     if largest < SAME_MODEL:
@@ -278,12 +287,16 @@ def _judged(
 ) -> dict[str, Any]:
     """Means over all steps, and what they say about questions, prompt and pair."""
     kept = stage.counts["kept_steps"] if config.divergence_beta is not None else None
-    figures = figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long)
+    figures = replace(
+        figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long),
+        aligned=AlignedShares.of(stage.counts),
+    )
     return {
         "mean_kl": figures.mean_kl,
         "mean_expert_entropy": figures.expert_entropy,
         "mean_amateur_entropy": figures.amateur_entropy,
         "warnings": _warn(figures, warned),
+        **(figures.aligned.rounded() if figures.aligned else {}),  # in the place of their sums
     }
 
 
