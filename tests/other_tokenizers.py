@@ -1,10 +1,16 @@
-"""Tokenizers of another family than the miniature's, with chat templates and control tokens of their own."""
+"""Tokenizers of another family than the miniature's, with control tokens of their own.
+
+Their chat template is the miniature's, which is rendered without a process of its own; `TEMPLATE` is another one.
+"""
 
 import json
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lightreasoner.miniature import model_path
+
+BUNDLED = (model_path("expert") / "chat_template.jinja").read_text(encoding="utf-8")
 TEMPLATE = """{% for message in messages %}<{{ message.role }}>{{ message.content }}<eot>{% endfor %}<reply>"""
 CONTROLS = ["<pad>", "<eot>", "<reply>"]
 CORPUS = [
@@ -14,7 +20,7 @@ CORPUS = [
 ] * 20
 
 
-def _wrapped(tokenizer: Tokenizer, template: str = TEMPLATE) -> PreTrainedTokenizerFast:
+def _wrapped(tokenizer: Tokenizer, template: str = BUNDLED) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<eot>", pad_token="<pad>", chat_template=template
     )
@@ -35,7 +41,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return _wrapped(tokenizer)
 
 
-def pair_tokenizer() -> PreTrainedTokenizerFast:
+def pair_tokenizer(template: str = BUNDLED) -> PreTrainedTokenizerFast:
     """Byte-level BPE with merges of its own, digits in groups of three, and a normaliser that composes characters."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -53,7 +59,7 @@ def pair_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return _wrapped(tokenizer)
+    return _wrapped(tokenizer, template)
 
 
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:

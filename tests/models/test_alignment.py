@@ -18,7 +18,7 @@ from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 from lightreasoner.models.token_bytes import TokenBytes
 
-from ..other_tokenizers import byte_tokenizer, pair_tokenizer, sentencepiece_tokenizer
+from ..other_tokenizers import TEMPLATE, byte_tokenizer, pair_tokenizer, sentencepiece_tokenizer
 
 BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 TEXTS = st.text(st.sampled_from("aé e\u0301ß漢😀0123456789 \n\t.,=+\\{}$the answer<|im_end|>"), max_size=40)
@@ -100,7 +100,7 @@ def test_one_token_of_bytes_against_many_is_aligned_where_a_character_is_shared(
 
 
 def test_ends_of_an_answer_are_one_token_and_other_control_tokens_only_by_name() -> None:
-    expert, amateur = (PromptTemplate(tokenizer_of(kind)) for kind in ("miniature", "pairs"))
+    expert, amateur = (PromptTemplate(one) for one in (tokenizer_of("miniature"), pair_tokenizer(TEMPLATE)))
     found = alignment_of("aligned", expert, amateur.tokenizer)
     assert found is not None
     end, eot = (template.tokenizer.eos_token_id for template in (expert, amateur))

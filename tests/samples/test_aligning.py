@@ -34,7 +34,7 @@ from lightreasoner.samples.selecting import select
 
 from ..conftest import save_random_model
 from ..kept import kept_steps
-from ..other_tokenizers import byte_tokenizer, pair_tokenizer
+from ..other_tokenizers import TEMPLATE, byte_tokenizer, pair_tokenizer
 from ..test_pipeline import lightr
 
 NO_LIMIT = {"min_aligned_share": 0.0, "min_common_mass": 0.0}
@@ -141,7 +141,7 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pair_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights; merges of its own."""
-    return save_random_model(tmp_path_factory.mktemp("models") / "pairs", pair_tokenizer(), seed=4)
+    return save_random_model(tmp_path_factory.mktemp("models") / "pairs", pair_tokenizer(), seed=4, width=400)
 
 
 def config_of(expert: Path | str, amateur: Path | str, out: Path, **changes: Any) -> SampleConfig:
@@ -277,7 +277,7 @@ def test_equal_tokenizers_give_the_numbers_of_strict(tmp_path: Path, monkeypatch
 def test_tokenizers_of_smollm2_and_qwen(swapped: bool, smollm2_gguf: Path, qwen_gguf: Path, tmp_path: Path) -> None:
     """Tiny random weights over 49,152 and 151,936 tokens: random text in many languages, with unfinished characters."""
     models = [
-        save_random_model(tmp_path / str(place), load_tokenizer(find_model(str(gguf))), seed=place)  # type: ignore[arg-type]
+        save_random_model(tmp_path / str(place), load_tokenizer(find_model(str(gguf))), place, 152_064)  # type: ignore[arg-type]
         for place, gguf in enumerate((smollm2_gguf, qwen_gguf))
     ]
     expert, amateur = reversed(models) if swapped else models
@@ -381,8 +381,9 @@ def test_the_report_states_the_shares_and_counts_aligned_steps_only(run: Path, t
     assert any("figure-3" in file.name for file in files)
 
 
-def test_the_command_line_samples_shows_and_refuses_an_aligned_pair(pair_model: Path, tmp_path: Path) -> None:
-    pair = ("--expert", "miniature/expert", "--amateur", pair_model, "--dtype", "float32", "--max-new-tokens", 40)
+def test_the_command_line_samples_shows_and_refuses_an_aligned_pair(tmp_path: Path) -> None:
+    amateur = save_random_model(tmp_path / "amateur", pair_tokenizer(TEMPLATE), seed=4, width=400)  # asked in its own template
+    pair = ("--expert", "miniature/expert", "--amateur", amateur, "--dtype", "float32", "--max-new-tokens", 40)
     sampling = ("sample", *pair, "--dataset", "arithmetic", "--max-questions", 4, "--out", tmp_path / "run", "--json")
     strict = lightr(*sampling)
     assert strict.returncode == 1
@@ -398,6 +399,10 @@ def test_the_command_line_samples_shows_and_refuses_an_aligned_pair(pair_model: 
     result = json.loads(done.stdout)
     assert 0 < result["aligned_share"] < 1
     assert "steps are scored where a token of both begins" in done.stderr
+    made, _ = read_samples(tmp_path / "run")
+    assert isinstance(made, Sampled)
+    assert made.amateur_asked is not None
+    assert made.amateur_asked["prompt_text"] == f"<system>{DEFAULT_CUE}<eot><user>{{question}}<eot><reply>"
     asked = (
         "--question",
         "Ben has 3 marbles. Then 4 are found. How many marbles are there?",
