@@ -17,6 +17,7 @@ CORPUS = [
     "The total cost is 12 + 30 = 42 dollars, so the answer is \\boxed{42}.",
     "Ben has marbles. How many marbles are left? There are 14 marbles left in the box.",
     "Please reason step by step, and put the final answer in a box.",
+    " ".join(map(str, range(10, 100))),
 ] * 20
 
 
@@ -53,7 +54,7 @@ def pair_tokenizer(template: str = BUNDLED) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=380,
+        vocab_size=480,
         special_tokens=CONTROLS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
