@@ -8,7 +8,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 SPACE = "▁"  # a space in the tokens of SentencePiece
-NO_SPACE_BEFORE = {"ByteLevel": {"add_prefix_space": False}, "Metaspace": {"prepend_scheme": "never"}}
+NO_SPACE_BEFORE: Mapping[str, Mapping[str, Any]] = {
+    "ByteLevel": {"add_prefix_space": False},
+    "Metaspace": {"prepend_scheme": "never"},
+}
 
 
 def _byte_alphabet() -> Mapping[str, int]:
