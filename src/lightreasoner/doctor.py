@@ -209,8 +209,11 @@ def _pair(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     config = RunConfig(**pair, dataset="arithmetic")  # with the default settings
     found = find_pair(config, adapter)
     sources = found.expert, found.amateur
+    vocabulary = _vocabulary(config.vocabulary, *(load_tokenizer(source) for source in sources))
+    if vocabulary.verdict == "wrong":
+        return [vocabulary]
     findings = [
-        _vocabulary(config.vocabulary, *(load_tokenizer(source) for source in sources)),
+        vocabulary,
         *(_weights("amateur", found.amateur) if found.side.has_own_files else []),
         _precision(*sources),
     ]

@@ -16,10 +16,11 @@ import torch
 from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from lightreasoner.cli import app
 from lightreasoner.config import EvaluateConfig, SampleConfig, SelectConfig
 from lightreasoner.config_sections import DEFAULT_CUE, MachineSettings
 from lightreasoner.doctor import examine
-from lightreasoner.errors import ConfigError
+from lightreasoner.errors import ConfigError, VocabularyMismatch
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.report import report, write_figures, write_page
@@ -28,14 +29,14 @@ from lightreasoner.report.markdown import markdown
 from lightreasoner.report.tokens import TokenTexts
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.aligning import PoorAlignment
+from lightreasoner.samples.contexts import Contexts
 from lightreasoner.samples.folder import Rollout, Sampled, read_samples, read_shards, scored_rollouts
-from lightreasoner.samples.sampling import sample
+from lightreasoner.samples.sampling import read_problems, sample
 from lightreasoner.samples.selecting import select
 
 from ..conftest import save_random_model
 from ..kept import kept_steps
 from ..other_tokenizers import TEMPLATE, byte_tokenizer, pair_tokenizer
-from ..test_pipeline import lightr
 
 NO_LIMIT = {"min_aligned_share": 0.0, "min_common_mass": 0.0}
 
@@ -49,6 +50,7 @@ class Side:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+    cue: str = DEFAULT_CUE
 
     @cached_property
     def texts(self) -> dict[int, bytes]:
@@ -61,7 +63,7 @@ class Side:
         }
 
     def prompt(self, question: str) -> list[int]:
-        messages = [{"role": "system", "content": DEFAULT_CUE}, {"role": "user", "content": question}]
+        messages = [{"role": "system", "content": self.cue}, {"role": "user", "content": question}]
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -188,15 +190,16 @@ def rollouts_of(config: SampleConfig) -> dict[str, Rollout]:
     return {row.question_id: row for table in stage.tables("rollouts") for row in Rollout.rows(table)}
 
 
-def side_of(name: str) -> Side:
+def side_of(name: str, cue: str) -> Side:
     source, machine = find_model(name), MachineSettings(dtype="float32", device="cpu")
-    return Side(load_model(source, machine), load_tokenizer(source))  # type: ignore[arg-type]
+    return Side(load_model(source, machine), load_tokenizer(source), cue)  # type: ignore[arg-type]
 
 
 def check_against_naive(config: SampleConfig) -> dict[str, Any]:
     """KL within 1e-4 at the same steps, the same kept steps, labels within 1e-4, and the shares that are stated."""
     result = sample(config)
-    expert, amateur = side_of(config.expert), side_of(config.amateur)
+    expert = side_of(config.expert, config.cue)
+    amateur = side_of(config.amateur, config.cue if config.amateur_cue is None else config.amateur_cue)
     taken = {ours for ours, _ in common_of(expert, amateur)}
     kept = {(step.question_id, step.position): step for step in kept_steps(config.out)}
     expected_kept, scored, total = set(), [], 0
@@ -269,6 +272,35 @@ def test_batches_of_one_and_of_eight_agree(random_expert: Path, pair_model: Path
             assert row.kl == pytest.approx(after[key].kl, abs=1e-5, nan_ok=True)
         labels = [{(s.question_id, s.position): s.token_ids for s in kept_steps(c.out)} for c in (first, other)]
         assert labels[0] == labels[1]
+
+
+def test_an_aligned_amateur_under_a_cue_of_its_own(pair_model: Path, tmp_path: Path) -> None:
+    config = config_of("miniature/expert", pair_model, tmp_path, max_new_tokens=40, amateur_cue="Guess.")
+    assert check_against_naive(config)["aligned_share"] > 0.3
+    made, _ = read_samples(config.out)
+    assert isinstance(made, Sampled)
+    assert made.example is not None
+    assert "Guess." in made.example["amateur"]
+    assert DEFAULT_CUE in made.example["expert"]
+
+
+def test_contexts_of_an_aligned_amateur_are_in_its_own_template_and_tokens(pair_model: Path, tmp_path: Path) -> None:
+    template, problems = tmp_path / "other.jinja", tmp_path / "problems.jsonl"
+    template.write_text(TEMPLATE)
+    problems.write_text(json.dumps({"question": "What is 2 + 3?", "idea": "Think of 5."}))
+    settings = {"dataset": problems, "amateur_hint": "idea", "amateur_cue": "", "chat_template": template}
+    config = config_of("miniature/expert", pair_model, tmp_path, **settings)
+    ours, theirs = (load_tokenizer(find_model(name)) for name in (config.expert, config.amateur))
+    read = read_problems(config)
+    found = Contexts.of(config, ours, theirs, problems=read).prompted(read.problems[0])
+    assert str(ours.decode(found.prompt_ids)) == f"<system>{config.cue}<eot><user>What is 2 + 3?<eot><reply>"
+    bundled = "<|im_start|>user\nWhat is 2 + 3?\n\nHint: Think of 5.<|im_end|>\n<|im_start|>assistant\n"
+    assert str(theirs.decode(found.amateur_ids)).endswith(bundled), "without the expert's template, and under no cue"
+    other = config.model_copy(update={"chat_template": None, "amateur_template": template, "amateur_cue": "Guess."})
+    found = Contexts.of(other, ours, theirs, problems=read).prompted(read.problems[0])
+    assert str(ours.decode(found.prompt_ids)).startswith("<|im_start|>system")
+    expected = "<system>Guess.<eot><user>What is 2 + 3?\n\nHint: Think of 5.<eot><reply>"
+    assert found.amateur_ids == theirs(expected, add_special_tokens=False)["input_ids"]
 
 
 def test_equal_tokenizers_give_the_numbers_of_strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,38 +435,35 @@ def test_the_report_states_the_shares_and_counts_aligned_steps_only(run: Path, t
     assert any("figure-3" in file.name for file in files)
 
 
-def test_the_command_line_samples_shows_and_refuses_an_aligned_pair(tmp_path: Path) -> None:
+def test_the_command_line_samples_shows_and_refuses_an_aligned_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     amateur = save_granite(tmp_path / "amateur", pair_tokenizer(TEMPLATE))  # asked in its own template
-    pair = ("--expert", "miniature/expert", "--amateur", amateur, "--dtype", "float32", "--max-new-tokens", 40)
-    sampling = ("sample", *pair, "--dataset", "arithmetic", "--max-questions", 4, "--out", tmp_path / "run", "--json")
-    strict = lightr(*sampling)
-    assert strict.returncode == 1
-    assert "do not share a vocabulary" in strict.stderr
-    assert "or compare the two where their texts align, with --vocabulary aligned" in strict.stderr
+    pair = f"--expert miniature/expert --amateur {amateur} --dtype float32 --max-new-tokens 40"
+    sampling = f"sample {pair} --dataset arithmetic --max-questions 4 --out {tmp_path / 'run'} --json"
+
+    def lightr(command: str, *more: str) -> str:
+        app([*command.split(), *more], exit_on_error=False, result_action="return_value")
+        return capsys.readouterr().out
+
+    with pytest.raises(VocabularyMismatch, match="or compare the two where their texts align, with --vocabulary align"):
+        lightr(sampling)
     assert not (tmp_path / "run").exists()
-    aligned = (*sampling, "--vocabulary", "aligned", "--min-common-mass")
-    refused = lightr(*aligned, 1)
-    assert refused.returncode == 1
-    assert "the two tokenizers are too different" in refused.stderr
-    done = lightr(*aligned, 0.1)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    aligned = f"{sampling} --vocabulary aligned --amateur-cue Guess. --min-common-mass"
+    with pytest.raises(PoorAlignment, match="the two tokenizers are too different"):
+        lightr(f"{aligned} 1")
+    with caplog.at_level("INFO"):
+        result = json.loads(lightr(f"{aligned} 0.1"))
     assert 0 < result["aligned_share"] < 1
-    assert "steps are scored where a token of both begins" in done.stderr
+    assert "steps are scored where a token of both begins" in caplog.text
     made, _ = read_samples(tmp_path / "run")
     assert isinstance(made, Sampled)
     assert made.amateur_context is not None
-    assert made.amateur_context["prompt_text"] == f"<system>{DEFAULT_CUE}<eot><user>{{question}}<eot><reply>"
-    asked = (
-        "--question",
-        "Ben has 3 marbles. Then 4 are found. How many marbles are there?",
-        "--vocabulary",
-        "aligned",
-    )
-    shown = lightr("inspect", *pair, *asked)
-    assert shown.returncode == 0, shown.stderr
-    assert "not scored: inside a token of the amateur" in shown.stdout
-    assert re.search(r"\d+\.\d % of the steps are aligned", shown.stdout)
+    assert made.amateur_context["prompt_text"] == "<system>Guess.<eot><user>{question}<eot><reply>"
+    question = "Ben has 3 marbles. Then 4 are found. How many marbles are there?"
+    shown = lightr(f"inspect {pair} --vocabulary aligned", "--question", question)
+    assert "not scored: inside a token of the amateur" in shown
+    assert re.search(r"\d+\.\d % of the steps are aligned", shown)
 
 
 def test_the_doctor_says_whether_a_pair_can_be_aligned(pair_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
