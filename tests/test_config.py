@@ -235,6 +235,8 @@ EVERYTHING: dict[str, Any] = {
     "amateur": "an/amateur",
     "amateur_revision": "rev-a",
     "vocabulary": "shared",
+    "min_aligned_share": 0.53,
+    "min_common_mass": 0.54,
     "dataset": "some.jsonl",
     "data_dir": "the/data",
     "question_field": "q",

@@ -215,6 +215,11 @@ class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSetti
     def _contrastive_decoding_is_greedy(self) -> Self:
         if self.contrast_with and self.engine != "own":
             raise ValueError(f"contrast_with needs both distributions at each token, so engine = {self.engine} cannot")
+        if self.contrast_with and self.vocabulary == "aligned":
+            raise ValueError(
+                "contrast_with compares both models at each token, and vocabulary = aligned only at some. Choose an "
+                "amateur of the model's family, with vocabulary = strict or shared"
+            )
         if self.contrast_with and self.temperature:
             raise ValueError(f"contrast_with takes the best token, so temperature = {self.temperature} means nothing")
         return self

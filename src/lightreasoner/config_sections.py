@@ -48,7 +48,7 @@ BaselineKind = Literal[
     "rejection-sft", "ground-truth", "self-training", "sept", "majority-vote", "u-opsd", "entropy-minimisation"
 ]
 Objective = Literal["label", "entropy"]
-VocabularyRule = Literal["strict", "shared"]
+VocabularyRule = Literal["strict", "shared", "aligned"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
 EngineName = Literal["own", "vllm"]  # as in inference.engines
@@ -94,14 +94,22 @@ class PairSettings(Config):
     expert_revision: Decides[str | None] = None
     """Branch, tag or commit of an expert on the Hub."""
     amateur: Decides[str]
-    """Weaker model with the expert's vocabulary, named like the expert; or the expert with less: self (with another
-    prompt), self:base (without its adapter), self:checkpoint=PATH (an earlier state: adapter or model), self:layers=K
-    (the first K layers), self:4bit, self:dropout=P. Sources: arXiv 2309.03883, 2402.14874, 2602.08222."""
+    """Weaker model with the expert's vocabulary, or any with --vocabulary aligned, named like the expert; or the expert
+    with less: self (with another prompt), self:base (without its adapter), self:checkpoint=PATH (an earlier state:
+    adapter or model), self:layers=K (the first K layers), self:4bit, self:dropout=P. Sources: arXiv 2309.03883,
+    2402.14874, 2602.08222."""
     amateur_revision: Decides[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
     """strict: every token id must mean the same to both models. shared: ids that differ are left out of both
-    distributions, which are renormalised; steps where the rollout took such a token are never kept."""
+    distributions, which are renormalised; steps where the rollout took such a token are never kept. aligned: the
+    amateur has another tokenizer, and reads the same text in its own prompt and tokens; steps are scored where a token
+    of both begins, over the tokens that are the same bytes in both, renormalised."""
+    min_aligned_share: Speed[Share] = 0.5
+    """With vocabulary aligned: refuse the pair if a smaller share of the steps can be scored."""
+    min_common_mass: Speed[Share] = 0.5
+    """With vocabulary aligned: refuse the pair if the expert's tokens that the amateur has too get less of its
+    probability, in the mean over the scored steps."""
 
 
 class ContextSettings(Config):
@@ -110,7 +118,8 @@ class ContextSettings(Config):
     amateur_cue: DecidesIfSet[str | None] = None
     """Instruction that the amateur reads in the place of --cue; '' is none. Responses are the same for both."""
     amateur_template: InputIfSet[Path | None] = None
-    """Jinja file with the chat template of the amateur's prompts. Default: that of the expert's."""
+    """Jinja file with the chat template of the amateur's prompts. Default: that of the expert's; with --vocabulary
+    aligned, that of the amateur's own tokenizer."""
 
     @property
     def has_other_prompt(self) -> bool:

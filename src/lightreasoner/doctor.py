@@ -12,15 +12,17 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 from huggingface_hub import constants
+from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import RunConfig, SampleConfig
-from lightreasoner.config_sections import EngineName, MachineSettings
+from lightreasoner.config_sections import EngineName, MachineSettings, PairSettings, VocabularyRule
 from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
-from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
+from lightreasoner.errors import ConfigError, LightReasonerError, ModelError, VocabularyMismatch
 from lightreasoner.inference.footprint import footprint
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.vllm_engine import engine_version, python_of
+from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.loading import (
     check_weights,
     find_pair,
@@ -39,7 +41,7 @@ from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampler import Sampler
-from lightreasoner.samples.statistics import figures_of, sample_warnings
+from lightreasoner.samples.statistics import AlignedShares, figures_of, sample_warnings
 
 PROMPT = 128  # assumed tokens of a prompt
 
@@ -66,6 +68,7 @@ def examine(
     no_trial: bool = False,
     engine: EngineName = "own",
     engine_python: Path | None = None,
+    vocabulary: VocabularyRule = "strict",
 ) -> dict[str, Any]:
     """Check this machine, and that two models are a pair to learn from. Exit code 1 if a check fails.
 
@@ -73,13 +76,15 @@ def examine(
 
     Args:
         expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
-        amateur: weaker model that should share its vocabulary; or what is left of the expert, such as self:layers=4.
+        amateur: weaker model that should share its vocabulary, or be comparable under another --vocabulary; or what is
+            left of the expert, such as self:layers=4.
         adapter: run folder of `lightr finetune` or PEFT adapter on the expert, which self:base is without.
         amateur_cue: instruction that the amateur reads in the place of the expert's; for the amateur self.
         expert_revision: branch, tag or commit of a Hub expert.
         no_trial: do not load the models.
         engine: engine to look for: vllm.
         engine_python: Python of the environment that should have it. Default: this one.
+        vocabulary: rule for the two vocabularies, see `lightr sample`: strict, shared or aligned.
 
     Returns:
         `findings`, and `fit`: no check failed.
@@ -101,6 +106,7 @@ def examine(
                 "expert_revision": expert_revision,
                 "amateur": amateur,
                 "amateur_cue": amateur_cue,
+                "vocabulary": vocabulary,
             }
             findings += _checked("pair", lambda: _pair(pair, adapter))
             if not no_trial and all(finding.verdict != "wrong" for finding in findings):
@@ -203,9 +209,11 @@ def _pair(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     config = RunConfig(**pair, dataset="arithmetic")  # with the default settings
     found = find_pair(config, adapter)
     sources = found.expert, found.amateur
-    shared = share_vocabulary(*found.tokenizers())
+    vocabulary = _vocabulary(config.vocabulary, *(load_tokenizer(source) for source in sources))
+    if vocabulary.verdict == "wrong":
+        return [vocabulary]
     findings = [
-        Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models"),
+        vocabulary,
         *(_weights("amateur", found.amateur) if found.side.has_own_files else []),
         _precision(*sources),
     ]
@@ -226,6 +234,45 @@ def _pair(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     is_smaller = counts[1] < counts[0]
     findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))
     return [*findings, _memory(config, shapes[0], shapes[1], sources)]
+
+
+def _vocabulary(rule: VocabularyRule, expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> Finding:
+    """Whether two tokenizers are a pair under this rule, and how much of a probe text they share where they differ."""
+    if rule == "aligned":
+        alignment = _alignment(expert, amateur)
+        common = f"{len(alignment.vocabulary.token_ids):,} of the expert's tokens are the same bytes to the amateur"
+        verdict: Verdict = "ok" if _is_enough(alignment.shares()) else "warning"
+        return Finding("vocabulary", verdict, f"{common}; {_shares(alignment)}")
+    try:
+        shared = share_vocabulary(expert, amateur, rule=rule)
+    except VocabularyMismatch as error:
+        try:
+            alignment = _alignment(expert, amateur)
+        except LightReasonerError:
+            raise error from None
+        if not _is_enough(alignment.shares()):
+            raise VocabularyMismatch(f"{error}: but {_shares(alignment)}, which is too little") from None
+        return Finding("vocabulary", "wrong", f"{error}: {_shares(alignment)}")
+    left_out = f", {shared.left_out} left out" if shared.left_out else ""
+    return Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models{left_out}")
+
+
+def _alignment(expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> Alignment:
+    return Alignment(PromptTemplate(expert), PromptTemplate(amateur))
+
+
+def _shares(alignment: Alignment) -> str:
+    aligned, known = alignment.shares()
+    return (
+        f"in a probe text, a token of the amateur begins with {100 * aligned:.0f} % of the expert's tokens, and "
+        f"{100 * known:.0f} % of these are tokens of both"
+    )
+
+
+def _is_enough(shares: tuple[float, float]) -> bool:
+    """Whether the shares of a probe text reach the limits that sampling puts on those of the rollouts."""
+    limits = (PairSettings.model_fields[name].default for name in ("min_aligned_share", "min_common_mass"))
+    return all(share >= limit for share, limit in zip(shares, limits, strict=True))
 
 
 def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[ModelSource, ModelSource]) -> Finding:
@@ -261,18 +308,22 @@ def _trial(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     needed = sum(_parameters(source) for source in found.own_weights) * width
     if needed > (free := _free_memory()):
         return [Finding("trial", "warning", f"not made: the weights need {size(needed)}, and {size(free)} are free")]
-    contexts = Contexts.of(config, load_tokenizer(found.expert))
+    contexts = Contexts.of(config, *found.tokenizers())
     problems = load_problems("arithmetic", limit=TRIAL_QUESTIONS, seed=config.seed).problems
     prompted = [contexts.prompted(problem) for problem in problems]
     refuse_same_prompts(found, prompted)
     stops = contexts.expert.stops(load_generation_config(found.expert), config.stop_strings)
-    (shard,) = Sampler.of(found.load(), contexts.expert, stops, config).run(prompted)
-    figures = figures_of([shard.rollouts], len(shard.labels))
+    sampler = Sampler.of(found.load(contexts.alignment), contexts.expert, stops, config)
+    (shard,) = sampler.run(prompted)
+    shares = AlignedShares.of(sampler.commit(prompted, [shard]).counts)
+    figures = replace(figures_of([shard.rollouts], len(shard.labels)), aligned=shares)
     seen = (
         f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "
         f"at β = {config.divergence_beta} (paper: 20 %, bundled miniature: 48 %), "
         f"mean KL {figures.mean_kl or 0:.2f} nats (usual: 0.3 to 1.5)"
     )
+    if shares is not None:
+        seen += f"; {shares}"
     warnings = sample_warnings(figures)
     return [
         Finding("trial", "warning" if warnings else "ok", seen),

@@ -105,8 +105,8 @@ def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -
             read_config(name, revision)
         return
     found = find_pair(config)
-    expert, _ = found.tokenizers()
-    contexts = Contexts.of(config, expert, problems=problems)
+    expert, amateur = found.tokenizers()
+    contexts = Contexts.of(config, expert, amateur, problems=problems)
     prompted = [contexts.prompted(problem) for problem in problems.problems]
     refuse_same_prompts(found, prompted)
     longest = min(context_length(empty_model(source, config)) for source in found.own_weights)

@@ -130,6 +130,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
             "kept_share": _kept_share(config),
             "length_share": LENGTH_SHARE,
             "dtype": pair.name,
+            "vocabulary": config.vocabulary,
         },
         "warnings": _warnings(config, available, sum(disk.values()), memory, device),
     }
@@ -144,7 +145,7 @@ def _configs(config: RunConfig) -> tuple[Side, list[dict[str, Any]]]:
     expert, side = read_config(config.expert, config.expert_revision), Side.of(config.amateur)
     if side.kind == "model":
         return side, [expert, read_config(config.amateur, config.amateur_revision)]
-    check_own(side, config.expert, layer_count(expert), False, config.has_other_prompt)
+    check_own(side, config, layer_count(expert), has_adapter=False)
     return side, [expert, read_config(side.value, None) if side.has_own_files else expert]
 
 
@@ -399,4 +400,6 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         f"{assumed['kept_share']:.0%} of the steps kept, responses of maximum length for FLOP, memory and disk, and of "
         f"{assumed['length_share']:.0%} of it for the time",
     ]
+    if assumed["vocabulary"] == "aligned":
+        lines.append("assumed: a text has as many tokens to the amateur as to the expert, and every step is aligned")
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lightreasoner.config import PairConfig
 from lightreasoner.errors import ConfigError, ModelError
 from lightreasoner.models.own_amateurs import find_amateur
 from lightreasoner.models.sides import Side, amateur_words, layer_count
@@ -14,7 +15,8 @@ EXPERT = find_model("miniature/expert")  # two layers or more
 
 
 def found(name: str, expert: ModelSource = EXPERT, *, other_prompt: bool = False) -> tuple[Side, ModelSource]:
-    return find_amateur(name, None, expert, other_prompt=other_prompt)
+    cue = {"amateur_cue": ""} if other_prompt else {}
+    return find_amateur(PairConfig(expert=expert.name, amateur=name, **cue), expert)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,14 @@ def test_the_base_of_an_adapter_is_the_expert_without_it() -> None:
 
 def test_a_revision_is_for_another_model() -> None:
     with pytest.raises(ConfigError, match="--amateur-revision main means nothing with --amateur self:4bit"):
-        find_amateur("self:4bit", "main", EXPERT, other_prompt=False)
+        find_amateur(PairConfig(expert=EXPERT.name, amateur="self:4bit", amateur_revision="main"), EXPERT)
+
+
+@pytest.mark.parametrize("name", ["self", "self:layers=1", "self:dropout=0.1", "self:4bit"])
+def test_the_tokenizer_of_the_expert_is_not_aligned_with_itself(name: str) -> None:
+    config = PairConfig(expert=EXPERT.name, amateur=name, vocabulary="aligned", amateur_cue="")
+    with pytest.raises(ConfigError, match=f"--amateur {name} is the expert.*with the expert's tokenizer"):
+        find_amateur(config, EXPERT)
 
 
 def test_a_checkpoint_that_is_not_there_is_named() -> None:

@@ -72,7 +72,8 @@ def footprint(
     cache = expert.cache(rows * (prompt + new), of_pair)
     states = rows * new * expert.hidden * of_pair
     # Logits in the model's precision, log-probabilities in float32 and what the contrast makes of them, of both models.
-    scored = min(LOGITS.get(device, LOGITS_ON_ACCELERATORS), rows * new * expert.vocabulary)
+    widest = max(expert.vocabulary, amateur.vocabulary) if config.vocabulary == "aligned" else expert.vocabulary
+    scored = min(LOGITS.get(device, LOGITS_ON_ACCELERATORS), rows * new * widest)
     logits = max(scored * 2 * (of_pair + 8), rows * expert.vocabulary * (of_pair + 4))
     reading = [_pass(shape, device, of_pair) for shape in (expert, amateur)]
     decoding = weights[0] + cache + states + max(rows * expert.vocabulary * of_pair, reading[0])

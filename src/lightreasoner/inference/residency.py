@@ -9,10 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightreasoner.config_sections import Residency
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.scoring import Head
+from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.loading import FoundPair, context_length, empty_model, pick_device, release_memory
 from lightreasoner.models.pair_memory import FOUR_BITS, PairMemory
 from lightreasoner.models.source import ModelSource
-from lightreasoner.models.vocabulary import logit_width, share_vocabulary
+from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.terminal import size
 
@@ -25,6 +26,7 @@ class LazyPair:
 
     Attributes:
         vocabulary: the tokens that both models share.
+        alignment: how the amateur reads the expert's texts; None where it reads the same ids.
         context_length: tokens that both models were made for; infinite where neither says.
         state_bytes: size of one hidden state of the expert.
         memory: bytes of both models.
@@ -34,12 +36,22 @@ class LazyPair:
         ModelError: see `empty_model`; from `expert` and `amateur`, see `load_model`.
     """
 
-    def __init__(self, found: FoundPair, expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> None:
-        self._found = found
+    def __init__(
+        self,
+        found: FoundPair,
+        expert: PreTrainedTokenizerBase,
+        amateur: PreTrainedTokenizerBase,
+        alignment: Alignment | None = None,
+    ) -> None:
+        self._found, self.alignment = found, alignment
         first = empty_model(found.expert, found.config)
         second = first if found.shares_weights else empty_model(found.amateur, found.config)
         widths = (logit_width(first), logit_width(second))
-        self.vocabulary = share_vocabulary(expert, amateur, widths, found.config.vocabulary)
+        self.vocabulary: SharedVocabulary = (
+            alignment.vocabulary.with_logits(widths)
+            if alignment
+            else share_vocabulary(expert, amateur, widths, found.config.vocabulary)
+        )
         self.context_length = min(context_length(first), context_length(second))
         head = Head.of(first).weight
         self.state_bytes = head.shape[1] * found.dtype.itemsize

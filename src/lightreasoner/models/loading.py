@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,14 +25,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    modeling_gguf_pytorch_utils,
 )
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from transformers.utils.logging import disable_progress_bar
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lightreasoner.config import PairConfig
 from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import LightReasonerError, ModelError
+from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.generation_config import generation_settings, quiet
 from lightreasoner.models.own_amateurs import find_amateur, first_layers, with_adapter_of, with_dropout
 from lightreasoner.models.precision import Precision, hidden_size, precision
@@ -41,9 +41,11 @@ from lightreasoner.models.sides import ANOTHER_MODEL, Side
 from lightreasoner.models.source import ModelSource, find_model, first_line
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.models.weights import (
+    gguf_bar_on_terminals,
     refuse_nonfinite,
     refuse_wrong_weights,
     weights_in_files,
+    without_bar,
 )
 from lightreasoner.runs.progress import busy, say
 
@@ -115,7 +117,7 @@ def load_model(
     else:
         quantise = GgufConfig(dequantize=True)
     generation, _ = generation_settings(source.name, source.folder) if source.gguf_file is None else (None, [])
-    with _loading(f"{source.name} ({source.folder})"), _gguf_bar_on_terminals():
+    with _loading(f"{source.name} ({source.folder})"), gguf_bar_on_terminals():
         read: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             gguf_file=source.gguf_file,
@@ -217,7 +219,7 @@ def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -
     found = weights_in_files(source.name, source.folder)
     generation_settings(source.name, source.folder)
     empty = empty_model(source, machine)
-    with _loading(source.name), _without_bar():
+    with _loading(source.name), without_bar():
         # The loader itself, since it renames weights of many architectures.
         read: Any = type(empty).from_pretrained(
             None,
@@ -230,30 +232,6 @@ def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -
         )
     refuse_wrong_weights(source.name, *read)
     return len(found)
-
-
-@contextmanager
-def _without_bar() -> Iterator[None]:
-    """Without the progress bar of loading weights, where none are read."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
-
-
-@contextmanager
-def _gguf_bar_on_terminals() -> Iterator[None]:
-    """Without the progress bar of GGUF weights where stderr is a file; transformers has no switch for it."""
-    loader: Any = modeling_gguf_pytorch_utils
-    shown = loader.tqdm
-    loader.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
-    try:
-        yield
-    finally:
-        loader.tqdm = shown
 
 
 @contextmanager
@@ -336,11 +314,16 @@ def context_length(model: PreTrainedModel) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """Expert and amateur, loaded, with the tokens they share."""
+    """Expert and amateur, loaded, with the tokens they share.
+
+    Attributes:
+        alignment: how the amateur reads the expert's texts; None where it reads the same ids.
+    """
 
     expert: PreTrainedModel
     amateur: PreTrainedModel
     vocabulary: SharedVocabulary
+    alignment: Alignment | None = None
 
     @property
     def context_length(self) -> float:
@@ -381,12 +364,15 @@ class FoundPair:
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
         """The tokenizers of expert and amateur, which are one where the amateur is made of the expert.
 
+        They are compared id by id, unless the setting `vocabulary` says that they are aligned.
+
         Raises:
             VocabularyMismatch: see `share_vocabulary`.
         """
         expert = load_tokenizer(self.expert, self.config)
         amateur = load_tokenizer(self.amateur, self.config) if self.side.has_own_files else expert
-        share_vocabulary(expert, amateur, rule=self.config.vocabulary)
+        if self.config.vocabulary != "aligned":
+            share_vocabulary(expert, amateur, rule=self.config.vocabulary)
         return expert, amateur
 
     def load_one(self, source: ModelSource) -> PreTrainedModel:
@@ -418,8 +404,11 @@ class FoundPair:
     def _machine(self) -> PairConfig:
         return self.config.model_copy(update={"dtype": str(self.dtype).removeprefix("torch.")})
 
-    def load(self) -> Pair:
+    def load(self, alignment: Alignment | None = None) -> Pair:
         """Load both models, after a comparison of their tokenizers.
+
+        Args:
+            alignment: how the amateur reads the expert's texts, with another tokenizer.
 
         Raises:
             VocabularyMismatch: see `share_vocabulary`.
@@ -429,15 +418,15 @@ class FoundPair:
         expert = self.load_one(self.expert)
         amateur = self.load_amateur(lambda: expert)
         widths = (logit_width(expert), logit_width(amateur))
+        if alignment is not None:
+            return Pair(expert, amateur, alignment.vocabulary.with_logits(widths), alignment)
         return Pair(expert, amateur, share_vocabulary(first, second, widths, self.config.vocabulary))
 
 
 def find_pair(config: PairConfig, adapter: Path | None = None, flag: str = "--amateur") -> FoundPair:
     """Find both models, the expert with this adapter; see `find_model`, `with_adapter` and `find_amateur`."""
     expert = with_adapter(find_model(config.expert, config.expert_revision), adapter)
-    side, amateur = find_amateur(
-        config.amateur, config.amateur_revision, expert, other_prompt=config.has_other_prompt, flag=flag
-    )
+    side, amateur = find_amateur(config, expert, flag)
     if side.kind == "4bit":
         from lightreasoner.models.quantising import check_4bit, check_base
 

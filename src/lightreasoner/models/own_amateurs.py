@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lightreasoner.config import PairConfig
 from lightreasoner.errors import ConfigError, ModelError
 from lightreasoner.models.sides import Side, check_own, layer_count
 from lightreasoner.models.source import ModelSource, find_model
@@ -27,16 +28,12 @@ HOOKS = "_forward_hooks _forward_hooks_with_kwargs _forward_hooks_always_called 
 HOOKS += ["_forward_pre_hooks_with_kwargs"]
 
 
-def find_amateur(
-    name: str, revision: str | None, expert: ModelSource, *, other_prompt: bool, flag: str = "--amateur"
-) -> tuple[Side, ModelSource]:
+def find_amateur(config: PairConfig, expert: ModelSource, flag: str = "--amateur") -> tuple[Side, ModelSource]:
     """What the amateur is, and the model that it is made of.
 
     Args:
-        name: see `Side.of`.
-        revision: branch, tag or commit of another model on the Hub.
+        config: the amateur, its revision, its prompt and the rule for the vocabularies.
         expert: the expert, maybe with an adapter.
-        other_prompt: the settings give the amateur another prompt than the expert.
         flag: the setting, for messages.
 
     Raises:
@@ -44,16 +41,17 @@ def find_amateur(
         ModelError, HubUnreachable: see `find_model`.
         DataError, RunCorrupted: see `adapters.usable_adapter`.
     """
+    name, revision = config.amateur, config.amateur_revision
     side = Side.of(name, flag)
     if side.kind == "model":
         return side, find_model(name, revision)
     if revision is not None:
         raise ConfigError(f"{flag}-revision {revision} means nothing with {flag} {name}, which is made of the expert")
-    check_own(side, expert.name, layer_count(expert.config()), expert.adapter is not None, other_prompt, flag)
+    check_own(side, config, layer_count(expert.config()), expert.adapter is not None, flag)
     if side.kind == "base":
         return side, replace(expert, adapter=None)
     if side.kind == "checkpoint":
-        return side, _checkpoint(side, expert, other_prompt, flag)
+        return side, _checkpoint(side, expert, config.has_other_prompt, flag)
     return side, expert
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from lightreasoner.config import PairConfig
 from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError
 
@@ -127,23 +128,26 @@ def amateur_words(name: str) -> str:
     return name if side.kind == "model" else f"{side} ({name})"
 
 
-def check_own(
-    side: Side, expert: str, layers: int | None, has_adapter: bool, other_prompt: bool, flag: str = "--amateur"
-) -> None:
+def check_own(side: Side, config: PairConfig, layers: int | None, has_adapter: bool, flag: str = "--amateur") -> None:
     """Check that an amateur can be made of the expert, and is not the expert itself.
 
     Args:
         side: the amateur.
-        expert: name of the expert.
-        layers: number of its layers, if it is known.
+        config: the pair's settings.
+        layers: number of the expert's layers, if it is known.
         has_adapter: the expert has an adapter.
-        other_prompt: see `own_amateurs.find_amateur`.
         flag: the setting, for messages.
 
     Raises:
         ConfigError: it cannot, or is.
     """
-    if side.kind == "self" and not other_prompt:
+    expert = config.expert
+    if config.vocabulary == "aligned" and not side.has_own_files:
+        raise ConfigError(
+            f"{flag} {config.amateur} is {side}, with the expert's tokenizer, so there is nothing for --vocabulary "
+            "aligned to align. Leave --vocabulary out, or name another model"
+        )
+    if side.kind == "self" and not config.has_other_prompt:
         other = "Give --amateur-cue, --amateur-template or a hint" if flag == "--amateur" else "Name another model"
         raise ConfigError(
             f"{flag} self is the expert with the same prompt, so both would predict the same and nothing could be "

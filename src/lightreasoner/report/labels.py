@@ -120,7 +120,7 @@ class LabelCounter:
         """Count a rollout."""
         number = self._counts["rollouts"]
         self._counts.update(rollouts=1, finished=int(rollout.finished), kept=len(rollout.labels))
-        self._steps_at.update(range(len(rollout.kl)))
+        self._steps_at.update(np.flatnonzero(~rollout.unaligned).tolist())
         self._kept_at.update(list(rollout.labels))
         agrees = rollout.agrees
         if agrees is not None:  # every step was scored, not only those that were kept
@@ -143,7 +143,7 @@ class LabelCounter:
         """The statistics of all rollouts added."""
         counts, steps, kept = self._counts, self._histogram.total, self._counts["kept"]
         head, tail = self._histogram.shares() if steps else ([], [])
-        positions = range(len(self._steps_at)) if steps else ()
+        positions = range(max(self._steps_at, default=-1) + 1) if steps else ()
         return LabelStatistics(
             rollouts=counts["rollouts"],
             finished=counts["finished"],
@@ -164,7 +164,7 @@ class LabelCounter:
                 sum(count for size, count in self._support.items() if size >= LARGEST_SUPPORT),
             ),
             mean_entropy=self._entropy.value,
-            kept_at=tuple(self._kept_at[place] / self._steps_at[place] for place in positions),
+            kept_at=tuple(self._kept_at[place] / max(self._steps_at[place], 1) for place in positions),
             steps_at=tuple(self._steps_at[place] for place in positions),
             promoted=self._most_moved(up=True),
             demoted=self._most_moved(up=False),

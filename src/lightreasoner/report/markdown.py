@@ -7,7 +7,7 @@ from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
 from lightreasoner.report.model import PAPER_COSTS, Report, Sides
 from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, round_rows, score, share, table, whole
-from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, AlignedShares
 
 
 def markdown(report: Report) -> str:
@@ -22,7 +22,7 @@ def markdown(report: Report) -> str:
         _accuracy(report),
         _cost(report),
         _sides(report.sides) if report.sides else [],
-        _labels(report.labels, report.selection) if report.labels else [],
+        _labels(report.labels, report.selection, report.aligned) if report.labels else [],
         _training(report),
         _rounds(report),
         [*_cases("Became right", report.cases.became_right, report.cases.gained)],
@@ -85,7 +85,7 @@ def _indented(text: str) -> list[str]:
     return [f"    {line}" for line in text.splitlines()]
 
 
-def _labels(labels: LabelStatistics, selection: str | None) -> list[str]:
+def _labels(labels: LabelStatistics, selection: str | None, aligned: AlignedShares | None) -> list[str]:
     figures = [
         *([["selected by", _text(selection)]] if selection else []),
         ["rollouts", whole(labels.rollouts)],
@@ -105,6 +105,8 @@ def _labels(labels: LabelStatistics, selection: str | None) -> list[str]:
         ["format tokens in the responses", share(labels.format_responses)],
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
+    if aligned is not None:
+        lines += ["", f"The amateur has another tokenizer: {aligned}."]
     if labels.histogram:
         parts = ("KL, nats", HEAD_BINS, labels.histogram), ("of the tail, nats", TAIL_BINS, labels.tail)
         for title, bins, shares in parts:

@@ -11,6 +11,7 @@ from lightreasoner.evaluation.comparison import Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases
 from lightreasoner.report.labels import LabelStatistics
+from lightreasoner.samples.statistics import AlignedShares
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Report:
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
         warnings: those of the comparison.
         sample_warnings: signs that questions, prompt or pair are wrong, see `samples.statistics.sample_warnings`.
+        aligned: how much of an amateur with another tokenizer can be compared; None where both share their ids.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
         selection: the rule and the labels in words; None if they are the paper's.
@@ -113,6 +115,7 @@ class Report:
     overall: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
     sample_warnings: tuple[str, ...]
+    aligned: AlignedShares | None
     cost: Cost
     beta: float | None
     alpha: float | None

@@ -37,7 +37,7 @@ from lightreasoner.samples.folder import (
     read_shards,
     scored_rollouts,
 )
-from lightreasoner.samples.statistics import JUDGED, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, figures_of, sample_warnings
 from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
@@ -150,6 +150,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
         sample_warnings=_sample_warnings(run, labels),
+        aligned=_aligned(run),
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
@@ -258,7 +259,11 @@ def _sample_warnings(run: RunFolder, labels: LabelStatistics | None) -> tuple[st
     figures = figures_of(stage.tables("rollouts", JUDGED), kept, **rows)
     if labels:
         figures = replace(figures, format_labels=labels.format_labels, format_responses=labels.format_responses)
-    return tuple(sample_warnings(figures))
+    return tuple(sample_warnings(replace(figures, aligned=_aligned(run))))
+
+
+def _aligned(run: RunFolder) -> AlignedShares | None:
+    return AlignedShares.of_result(run.sampled[1].result or {}) if run.sampled else None
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:

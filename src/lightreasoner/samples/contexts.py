@@ -1,6 +1,7 @@
 """What each side reads before a response: one prompt for both, or a context of its own for a side.
 
-The response ids are the same on both sides. A hint is a field of the problem's row that one side reads:
+The response is the same on both sides: the same ids, or the same text where the amateur has another tokenizer, with
+prompts of its own template then (`models.alignment`). A hint is a field of the problem's row that one side reads:
 
     <question>
 
@@ -22,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from lightreasoner.config import InspectConfig, RunConfig, SampleConfig
 from lightreasoner.data.problems import ProblemSet
 from lightreasoner.errors import ConfigError
+from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.loading import FoundPair
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.records import Problem
@@ -41,18 +43,21 @@ class Contexts:
         amateur: the amateur's; the same object where it has no settings of its own.
         expert_hints: what the expert reads below each question; None without hints.
         amateur_hints: what the amateur reads there.
+        alignment: how the amateur reads the expert's responses; None where it reads the same ids.
     """
 
     expert: PromptTemplate
     amateur: PromptTemplate
     expert_hints: Hints | None = None
     amateur_hints: Hints | None = None
+    alignment: Alignment | None = None
 
     @classmethod
     def of(
         cls,
         config: SampleConfig | RunConfig | InspectConfig,
         tokenizer: PreTrainedTokenizerBase,
+        of_amateur: PreTrainedTokenizerBase,
         at: str | None = None,
         problems: ProblemSet | None = None,
     ) -> "Contexts":
@@ -61,19 +66,24 @@ class Contexts:
         Args:
             config: cues, templates and the fields of hints.
             tokenizer: the expert's.
+            of_amateur: the amateur's, which makes its prompts if the vocabularies are aligned.
             at: see `PromptTemplate`.
             problems: the problems with their hints, if the settings name fields of them.
 
         Raises:
             ConfigError: see `PromptTemplate`.
+            VocabularyMismatch: see `Alignment`.
         """
         expert = amateur = PromptTemplate(tokenizer, config.cue, config.chat_template, at=at)
-        if config.amateur_cue is not None or config.amateur_template is not None:
-            cue = config.cue if config.amateur_cue is None else config.amateur_cue
+        alignment, cue = None, config.cue if config.amateur_cue is None else config.amateur_cue
+        if config.vocabulary == "aligned":
+            amateur = PromptTemplate(of_amateur, cue, config.amateur_template, at=at)
+            alignment = Alignment(expert, amateur)
+        elif config.amateur_cue is not None or config.amateur_template is not None:
             amateur = PromptTemplate(tokenizer, cue, config.amateur_template or config.chat_template, at=at)
         fields = [getattr(config, f"{side}_hint", None) for side in ("expert", "amateur")]
         hints = [problems.hints[field] if field is not None and problems else None for field in fields]
-        return cls(expert, amateur, *hints)
+        return cls(expert, amateur, hints[0], hints[1], alignment)
 
     def prompted(self, problem: Problem) -> Prompted:
         """The problem with the prompts of both sides."""

@@ -43,8 +43,9 @@ class Rollout(Record):
     """The expert's response to one question, both models scored at every response token.
 
     Entry t of a list (t = 0 … T−1) speaks of the distribution *before* token t, given the prompt and tokens 0 … t−1.
-    Lists are empty, or entries NaN, where a step was not scored (baselines, imported samples). Lists of an
-    imported rollout have T + 1 entries where its last label predicts a token that the file does not hold.
+    Lists are empty, or entries NaN, where a step was not scored (baselines, imported samples). Where the amateur has
+    another tokenizer, steps that are not aligned have NaN as numbers and −1 as top tokens. Lists of an imported rollout
+    have T + 1 entries where its last label predicts a token that the file does not hold.
     """
 
     question_id: str  # `Problem.id`
@@ -195,8 +196,18 @@ class ScoredRollout:
         return self.per_step["kl"]
 
     @property
+    def unaligned(self) -> NDArray[np.bool_]:
+        """Which steps were left out for the tokens of the amateur, see `models.alignment`, [T]."""
+        top = self.per_top["expert_top_ids"]
+        left_out: NDArray[np.bool_] = top[:, 0] < 0 if top.shape[1] else np.zeros(len(top), bool)
+        return left_out
+
+    @property
     def agrees(self) -> NDArray[np.bool_] | None:
-        """Whether both models' most probable tokens are the same, [T]; None where that is not known."""
+        """Whether both models' most probable tokens are the same, [T]; None where that is not known.
+
+        Without meaning at a step that is not aligned.
+        """
         if not self.per_top["expert_top_ids"].shape[1]:
             return None
         same: NDArray[np.bool_] = self.per_top["expert_top_ids"][:, 0] == self.per_top["amateur_top_ids"][:, 0]

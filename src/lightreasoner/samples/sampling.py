@@ -26,6 +26,7 @@ from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
+from lightreasoner.samples.aligning import PoorAlignment, check_alignment
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Ragged
 from lightreasoner.samples.format_tokens import FormatShare, is_format
@@ -41,7 +42,7 @@ from lightreasoner.samples.responses import (
     responses_first,
 )
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
-from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of, sample_warnings
 
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
@@ -92,9 +93,9 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     problems = read_problems(config)
     warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
     found = find_pair(config, config.adapter)
-    tokenizer, of_amateur = found.tokenizers()  # compared before anything is written
+    tokenizer, of_amateur = found.tokenizers()  # compared, and below aligned, before anything is written
     asked_at = sharing.prompts_time(config.out, "sample")
-    contexts = Contexts.of(config, tokenizer, asked_at, problems)
+    contexts = Contexts.of(config, tokenizer, of_amateur, asked_at, problems)
     template = contexts.expert
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     served = served_by(config, found.expert, tokenizer, config.out)
@@ -109,9 +110,10 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
         if stage.result is not None:
             if not sharing.joins:
                 remove_states(config.out)  # a stop after `finish` leaves them
+            check_alignment(stage.counts, config)
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
-        pair = LazyPair(labelling, tokenizer, of_amateur)
+        pair = LazyPair(labelling, tokenizer, of_amateur, contexts.alignment)
         fitting = _fitting(prompted, pair.context_length, config)
         settled = stage.settled_ids
         responses: ResponseSource = Generated.of(pair, template, stops, config)
@@ -126,9 +128,10 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
             settle(stage, fitting, size, Sampler(pair, responses, config), total=len(fitting))
             if sharing.joins:
                 return {}
+            check_alignment(stage.counts, config)
             if not stage.counts["kept_steps"]:
                 raise DataError(_why_none_is_kept(stage, config, made.asked))
-        except (TooManyNonfinite, DataError):
+        except (TooManyNonfinite, PoorAlignment, DataError):
             stage.release()
             release_states(config.out)
             raise
@@ -279,7 +282,7 @@ def refuse_if_none_fits(lengths: Sequence[int], context: float, rollout: int) ->
 def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[str, Any]) -> str:
     """Why no step was kept, and what helps."""
     kls = np.concatenate([Ragged.of(table["kl"]).values for table in stage.tables("rollouts")])
-    steps, rollouts, beta = len(kls), stage.counts["questions"], config.divergence_beta
+    steps, rollouts, beta = stage.counts["steps"], stage.counts["questions"], config.divergence_beta
     if not steps:
         return (
             f"all {rollouts} rollouts are empty: the expert begins with a text that ends a response "
@@ -289,8 +292,8 @@ def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[s
     if above := steps if beta is None else int((kls > beta).sum()):
         return (
             f"no label can be made: at each of the {above} steps above β the rollout takes a token that means "
-            "something else to the amateur, and --vocabulary shared leaves those out. Choose an amateur of the "
-            "expert's family"
+            f"something else to the amateur, and --vocabulary {config.vocabulary} leaves those out. Choose an amateur "
+            "of the expert's family"
         )
     nothing = f"none of {steps} steps exceeds β = {beta:g}, so there is nothing to learn from"
     if largest < SAME_MODEL:
@@ -322,7 +325,12 @@ def _judged(
         share.add_responses(Ragged.of(table["response_ids"]).values)
     for table in stage.tables("steps", ["token_ids", "weights"]):
         share.add_labels(*(Ragged.of(table[name]).values for name in ("token_ids", "weights")))
-    figures = replace(figures, format_labels=share.of_labels, format_responses=share.of_responses)
+    figures = replace(
+        figures,
+        format_labels=share.of_labels,
+        format_responses=share.of_responses,
+        aligned=AlignedShares.of(stage.counts),
+    )
     return {
         "mean_kl": figures.mean_kl,
         "mean_expert_entropy": figures.expert_entropy,
@@ -330,6 +338,7 @@ def _judged(
         "format_labels": figures.format_labels,
         "format_responses": figures.format_responses,
         "warnings": _warn(figures, warned),
+        **(figures.aligned.rounded() if figures.aligned else {}),  # in the place of their sums
     }
 
 

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +134,7 @@ class Divergence:
 # favourite tokens differ and 0.166 where they agree, so about 0.4 over all. Measured with the bundled miniatures:
 # expert and base 48 % and 0.9 nats, instruct and base 66 % and 1.3 nats, expert and the stronger instruct 7 % and 0.1.
 LARGEST_KEPT, SMALLEST_KEPT = 0.7, 0.05
+SMALLEST_ALIGNED = 0.8  # of the steps, and of the probability of the common tokens
 LARGEST_MEAN_KL = 2.0  # nats over all steps: the mean of the paper's steps where the favourite tokens differ
 LARGEST_ENTROPY = 3.0  # nats of the expert, of 20 equally likely tokens; working experts have 0.1 to 1
 SMALLEST_ENTROPY = 1e-3  # nats of the expert: it is certain everywhere
@@ -144,6 +145,55 @@ MOST_EQUAL = 0.5  # share of the rollouts that are one text; short answers such 
 MOST_FORMAT = 0.5  # share of the label mass on format tokens
 FORMAT_TIMES = 2.0  # the same as a multiple of their share in the responses
 FEWEST = 8  # rollouts of which the shares mean something
+
+
+MASSES = ("expert_mass", "amateur_mass")  # probability of the common tokens before the renormalisation, by step
+UNIT = 1_000_000  # counts are whole numbers: masses are counted in millionths
+
+
+@dataclass(frozen=True)
+class AlignedShares:
+    """How much of a pair can be compared.
+
+    Attributes:
+        steps: share of the response tokens that are scored.
+        expert: mean probability that the expert gives to the common tokens, over these steps.
+        amateur: mean probability that the amateur gives to them.
+    """
+
+    steps: float
+    expert: float
+    amateur: float
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> "AlignedShares | None":
+        """The shares by the counts of a stage; None where the models share their ids, or nothing was sampled."""
+        scored, left_out = counts.get("steps", 0), counts.get("unaligned_steps")
+        if left_out is None or not scored + left_out:
+            return None
+        expert, amateur = (counts[name] / UNIT / max(scored, 1) for name in MASSES)
+        return cls(scored / (scored + left_out), expert, amateur)
+
+    def rounded(self) -> dict[str, float]:
+        """The shares as values of a result."""
+        return {
+            "aligned_share": round(self.steps, 6),
+            MASSES[0]: round(self.expert, 6),
+            MASSES[1]: round(self.amateur, 6),
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.steps:.1f} % of the steps are aligned with the amateur's tokens; there the tokens that both "
+            f"have get {100 * self.expert:.1f} % of the expert's probability and {100 * self.amateur:.1f} % of the "
+            "amateur's"
+        )
+
+    @classmethod
+    def of_result(cls, result: Mapping[str, Any]) -> "AlignedShares | None":
+        """The shares in the result of a finished stage; None as in `of`."""
+        names = ("aligned_share", *MASSES)
+        return cls(*(result[name] for name in names)) if "aligned_share" in result else None
 
 
 @dataclass(frozen=True)
@@ -161,6 +211,7 @@ class SampleFigures:
         advantage: mean of log π_E − log π_A of the tokens in the rollouts.
         format_labels: share of the label mass on format tokens, see `samples.format_tokens`.
         format_responses: share of the response tokens that are format tokens.
+        aligned: how much of the pair can be compared; None where both models share their ids.
     """
 
     questions: int = 0
@@ -177,6 +228,7 @@ class SampleFigures:
     advantage: float | None = None
     format_labels: float | None = None
     format_responses: float | None = None
+    aligned: AlignedShares | None = None
 
     @property
     def kept_share(self) -> float | None:
@@ -280,8 +332,14 @@ def _rollout_warnings(found: SampleFigures) -> list[str]:
 
 
 def _pair_warnings(found: SampleFigures) -> list[str]:
-    share, kl = found.kept_share, found.mean_kl
+    share, kl, aligned = found.kept_share, found.mean_kl, found.aligned
     texts = []
+    if aligned is not None and min(aligned.steps, aligned.expert, aligned.amateur) < SMALLEST_ALIGNED:
+        texts.append(
+            f"{aligned}. The rest of the text and of the distributions is left out of the contrast, which may choose "
+            "other steps than an amateur of the expert's family would. Look at the unmarked tokens with `lightr "
+            "inspect`"
+        )
     if kl is not None and kl > LARGEST_MEAN_KL:
         texts.append(
             f"the mean KL divergence is {kl:.1f} nats (usual: 0.3 to 1.5): the amateur hardly predicts the expert's "
