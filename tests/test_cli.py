@@ -210,7 +210,10 @@ def test_the_function_that_runs_a_command_takes_its_arguments(command: str) -> N
         ("run --config miniature --sample.max-question 5", ["Did you mean --sample.max-questions?"]),
         ("run --config miniature --benchmarks gsm8k", ["--benchmarks", "Did you mean --evaluate.benchmarks?"]),
         ("sample --beta 0.3", ["--beta", "Did you mean --divergence-beta?"]),
-        ("run --alpha 0.3", ["Did you mean --sample.plausibility-alpha or --finetune.lora-alpha?"]),
+        (
+            "run --alpha 0.3",
+            ["Did you mean --sample.plausibility-alpha or --select.plausibility-alpha or --finetune.lora-alpha?"],
+        ),
         ("finetune --lr 0.1", ["Did you mean --learning-rate"]),
         ("finetune --max-steps 5", ["Did you mean --steps?"]),
         ("run --study.lengths 64", ["Unknown option: --study.lengths"]),

@@ -16,6 +16,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
+import docstring_parser
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 from pydantic import PlainValidator, create_model
 
@@ -48,6 +50,9 @@ TRAIN, CHECK, LOOK, BEYOND, DATA, OPTIONS = map(
 # What torchrun tells a process; with these set, accelerate waits for the others.
 LAUNCHER = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 _order = count()
+
+# Cyclopts reads the source of each config's base classes, pydantic's too, once for every section and panel of the help.
+docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 
 app = App(
     name="lightr",
