@@ -331,8 +331,8 @@ def test_equal_tokenizers_give_the_numbers_of_strict(tmp_path: Path, monkeypatch
 def test_tokenizers_of_smollm2_and_qwen(swapped: bool, smollm2_gguf: Path, qwen_gguf: Path, tmp_path: Path) -> None:
     """Tiny random weights over 49,152 and 151,936 tokens: random text in many languages, with unfinished characters."""
     models = [
-        save_random_model(tmp_path / str(place), load_tokenizer(find_model(str(gguf))), place, 152_064)  # type: ignore[arg-type]
-        for place, gguf in enumerate((smollm2_gguf, qwen_gguf))
+        save_random_model(tmp_path / str(place), load_tokenizer(find_model(str(gguf))), place, width)  # type: ignore[arg-type]
+        for place, (gguf, width) in enumerate(((smollm2_gguf, 49_152), (qwen_gguf, 152_064)))
     ]
     expert, amateur = reversed(models) if swapped else models
     settings = {"max_questions": 4, "max_new_tokens": 24, "temperature": 1.0, "divergence_beta": None}
