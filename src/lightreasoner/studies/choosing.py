@@ -15,7 +15,7 @@ from lightreasoner.studies.outcomes import Group, difference
 from lightreasoner.studies.reports import P, Report, Row, decide_all
 
 CHOOSING, JUDGING = sorted(THEMES)[::2], sorted(THEMES)[1::2]  # kinds of problem
-FIRST_JUDGING_SEED = 100  # of ten or so
+FIRST_JUDGING_SEED = 100
 
 # Powers of expert and amateur in the label, see `contrast.contrastive_labels`.
 POWERS = ((1.0, 1.0), (1.0, 0.0), (2.0, 1.0), (1.25, 0.25))
