@@ -54,7 +54,7 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
         while not decision.ends:
             number = len(series)
             say(f"== round {number}")
-            series.append(_round(config, number))
+            series.append(one_round(config, number))
             decision = decide(series, config.rounds)
             say(decision.why)
             write_json(config.out / ROUNDS, _result(series, decision))
@@ -71,7 +71,7 @@ def _result(series: Sequence[dict[str, Any]], decision: Decision) -> dict[str, A
     return {"kept": decision.kept, "why": decision.why, "rounds": curves}
 
 
-def _round(config: RoundsConfig, number: int) -> dict[str, Any]:
+def one_round(config: RoundsConfig, number: int) -> dict[str, Any]:
     """Sample and fine-tune one round; returns its alarms. From the second on, labels that run out are a failure."""
     try:
         sample(config.sample_of(number))
