@@ -369,9 +369,15 @@ class RoundsConfig(RunConfig):
         before = self.adapter(number - 2)
         return {"amateur": f"self:checkpoint={before}" if before else "self:base", "amateur_revision": None}
 
+    def select_of(self, number: int) -> SelectConfig:
+        """The selection of a round."""
+        return self.for_select().model_copy(update={"source": self.folder(number), "out": self.folder(number)})
+
     def finetune_of(self, number: int) -> FinetuneConfig:
         """The fine-tuning of a round, which continues the adapter of the round before."""
-        changes = {"data": self.folder(number), "out": self.folder(number), "adapter": self.adapter(number - 1)}
+        folder = self.folder(number)
+        data = folder / SELECTION if self.selects else folder
+        changes = {"data": data, "out": folder, "adapter": self.adapter(number - 1)}
         return self.for_finetune().model_copy(update=changes)
 
     def merge_of(self, number: int) -> MergeConfig:
@@ -391,6 +397,12 @@ class RoundsConfig(RunConfig):
                 **changes,
             }
         )
+
+    def held_back_select(self, number: int) -> SelectConfig:
+        """Labels of the rule's kind at all steps of these rollouts."""
+        every_step = {"selection": "none", "threshold": None, "keep_share": None, "keep_labels": None, "weigh_by": None}
+        folder = self.folder(number) / "held-back"
+        return self.for_select().model_copy(update={**every_step, "source": folder, "out": folder})
 
     def held_back_answers(self, number: int) -> EvaluateConfig:
         """Several answers to each of these prompts."""
