@@ -318,8 +318,8 @@ class RoundsSettings(Config):
     limit: Decides[Count] = 4
     """Most rounds. The stop rule mostly ends them earlier."""
     labeller: Decides[Labeller] = "current"
-    """Whose distribution the labels of a round are made of. current: the expert as it is in that round. base: the
-    expert without its adapter, on what the current one writes."""
+    """Whose distribution the labels of a round are made of. current: the expert as it is in that round, as samples are
+    refreshed in SePT (arXiv 2510.18814). base: the expert without its adapter, on what the current one writes."""
     amateur: Decides[Literal["fixed", "previous"]] = "fixed"
     """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
     problems: Decides[Literal["fresh", "same"]] = "fresh"
@@ -327,7 +327,8 @@ class RoundsSettings(Config):
     held_back: Decides[Annotated[int, Field(ge=8)]] = 64
     """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
     answers: Decides[Annotated[int, Field(ge=2)]] = 8
-    """Answers to each of these prompts, of which the share of the majority is taken."""
+    """Answers to each of these prompts, of which the share of the majority is taken (a signal without labels in TTRL,
+    arXiv 2504.16084)."""
     answer_temperature: Decides[Positive] = 0.7
     """Temperature of these answers."""
     evidence: Decides[NotNegative] = 2.0
