@@ -34,6 +34,7 @@ COMMANDS = [
     "inspect",
     "report",
     "plan",
+    "advise",
     "doctor",
     "grade",
     "benchmarks",

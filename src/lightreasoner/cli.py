@@ -174,7 +174,10 @@ def _settings(kind: type[Config], positional: Sequence[str]) -> dict[str, inspec
 
 def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
     """The other fields of a config as flags."""
-    without = {*positional, *(["study"] if kind is cfg.RunConfig else [])}  # `run` uses nothing of that section
+    without = {
+        *positional,
+        *(["study"] if issubclass(kind, cfg.RunConfig) else []),
+    }  # `run` uses nothing of that section
     fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items() if name not in without}
     others = create_model(kind.__name__, **fields) if without else kind
     # cyclopts passes on the given flags as a dict, unchecked: `_checked` adds the recipe.
@@ -185,7 +188,7 @@ def _checked(kind: type[C], given: Mapping[str, Any]) -> C:
     """The config of a command: defaults < recipe < flags."""
     flags = {**(given["config"] or {}), **{name: given[name] for name in given if name in kind.model_fields}}
     recipe = given.get("recipe")
-    if kind is cfg.RunConfig and recipe is None and not {"expert", "amateur"} & flags.keys():
+    if issubclass(kind, cfg.RunConfig) and recipe is None and not {"expert", "amateur"} & flags.keys():
         recipe = "miniature"
         say(f"no --config and no --expert: using the bundled recipe {recipe}")
     return resolve(kind, flags, recipe)
@@ -259,6 +262,9 @@ command("evaluate", "evaluation.evaluate:evaluate", group=TRAIN, lines="report.t
 command("doctor", "doctor:examine", group=CHECK, lines="doctor:finding_lines", show=_fail_if_unfit)
 PLAN_NOTES = "Without --config and --expert it plans the bundled recipe miniature."
 command("plan", "plan:plan", group=CHECK, lines="plan:plan_lines", writes=False, notes=PLAN_NOTES)
+
+ADVISE_NOTES = "Without --config and --expert it judges the bundled recipe miniature."
+command("advise", "advise:advise", group=CHECK, lines="advise:advice_lines", notes=ADVISE_NOTES)
 
 command("report", "report:write", group=LOOK, flags={"as_markdown": "--markdown"})
 command("inspect", _inspect, group=LOOK, positional=["question"])

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -253,7 +254,7 @@ def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
     prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems]
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     (shard,) = Sampler.of(found.load(), template, stops, config).run(prompted)
-    figures = figures_of([shard.rollouts], len(shard.labels))
+    figures = replace(figures_of([shard.rollouts], len(shard.labels)), parameters=_parameters(found.expert))
     seen = (
         f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "
         f"at β = {config.divergence_beta} (paper: 20 %, bundled miniature: 48 %), "

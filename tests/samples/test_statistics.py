@@ -1,6 +1,7 @@
 """Statistics of labels by hand, and signs of bad questions, prompts and pairs."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,17 @@ import pytest
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.report import markdown, report, write_page
+from lightreasoner.samples.folder import PER_STEP, PER_TOP, Ragged, Rollout
 from lightreasoner.samples.sampling import sample
-from lightreasoner.samples.statistics import KlHistogram, SampleFigures, echoes, is_scattered, sample_warnings
+from lightreasoner.samples.statistics import (
+    KlHistogram,
+    SampleFigures,
+    echoes,
+    figures_of,
+    is_scattered,
+    label_surprise,
+    sample_warnings,
+)
 
 # The bundled expert and amateur: 16,068 steps of 1000 questions.
 SOUND = SampleFigures(
@@ -74,6 +84,47 @@ def test_usual_samples_give_no_warning(sound: SampleFigures) -> None:
 def test_each_sign_of_a_bad_start_gives_one_warning_that_says_what_to_do(changes: dict[str, int], says: str) -> None:
     (text,) = sample_warnings(replace(SOUND, **changes))
     assert re.search(says, text), text
+
+
+def rollout(name: str, kl: list[float], *, finished: bool = True) -> Rollout:
+    """Three steps: the models share both, one (of mass 0.75) and none of their two top tokens."""
+    tops = [[[1, 2], [3, 4], [5, 6]], [[2, 1], [3, 7], [8, 9]]]
+    masses = np.log([[0.75, 0.125], [0.75, 0.25], [0.5, 0.5]]).tolist()
+    return Rollout(
+        name, name, [1], [1, 3, 5], finished, kl, [0.5, 0.1, 0.0], [1.0, 1.1, 0.9], [-0.25, -0.5, -0.75],
+        [-1.0, -1.0, -1.0], tops[0], masses, tops[1], masses,
+    )  # fmt: skip
+
+
+def test_figures_of_rollouts_by_hand() -> None:
+    tables = [
+        Rollout.table([rollout("a", [0.0, 0.05, 0.4]), rollout("b", [0.3, 1.0, 3.0], finished=False)]),
+        Rollout.table([rollout("c", [0.09, 0.1, math.nan])]),
+    ]
+    found = figures_of(tables, 3)
+    assert (found.rollouts, found.steps, found.finished, found.kept_share) == (3, 8, 2, 3 / 8)
+    assert found.mean_kl == pytest.approx(4.94 / 8)
+    assert found.agree == pytest.approx(1 / 3)
+    assert found.overlap == pytest.approx((0.875 + 0.75 + 0) / 3)
+    assert found.below_tenth == pytest.approx(3 / 8)
+    assert found.above_beta == pytest.approx(3 / 8)
+    assert found.advantage == pytest.approx(0.5)
+    assert found.entropy_gap == pytest.approx(0.8 / 1.2)
+    assert found.log_expert_entropy == pytest.approx(math.log(0.2))
+
+
+def test_rollouts_without_scores_have_no_figures() -> None:
+    unscored = replace(rollout("a", []), **{key: [] for key in (*PER_STEP, *PER_TOP)})
+    found = figures_of([Rollout.table([unscored])], None)
+    assert (found.rollouts, found.steps) == (1, 0)
+    assert {found.agree, found.overlap, found.above_beta, found.below_tenth, found.mean_kl} == {None}
+
+
+def test_label_surprise_by_hand() -> None:
+    weights = Ragged.of_lengths(np.array([0.25, 0.75, 1.0, 0.0, 1.0]), [2, 1, 2])
+    logprobs = Ragged.of_lengths(np.log([0.5, 0.25, 0.5, 0.5, 1.0]), [2, 1, 2])
+    expected = [0.25 * math.log(0.5) + 0.75 * math.log(3), math.log(2), 0.0]
+    assert label_surprise(weights, logprobs) == pytest.approx(expected)
 
 
 def sampled(out: Path, **settings: object) -> dict[str, object]:

@@ -95,7 +95,7 @@ def load_recipe(name_or_path: str) -> dict[str, Any]:
 
 def has_section(kind: type[Config]) -> bool:
     """Whether a recipe holds settings for configs of this kind."""
-    return kind is RunConfig or kind in STAGES
+    return issubclass(kind, RunConfig) or kind in STAGES
 
 
 def resolve(kind: type[C], flags: Mapping[str, Any], recipe: str | None) -> C:
@@ -114,7 +114,9 @@ def resolve(kind: type[C], flags: Mapping[str, Any], recipe: str | None) -> C:
     if not has_section(kind):
         raise ConfigError("recipes have no section for this command; give its settings as flags")
     below = load_recipe(recipe)
-    if kind is RunConfig:
+    if issubclass(kind, RunConfig):
+        if kind is not RunConfig:
+            below.pop("out", None)  # the recipe's folder is that of its run
         sections = [key for key in below.keys() & flags.keys() if isinstance(flags[key], dict)]
         merged = {key: {**below[key], **flags[key]} for key in sections if isinstance(below[key], dict)}
         return kind.checked({**below, **flags, **merged})

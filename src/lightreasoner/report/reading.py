@@ -226,7 +226,8 @@ def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
     # Another rule keeps the share that it is told to.
     kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
     rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
-    return tuple(sample_warnings(figures_of(stage.tables("rollouts", JUDGED), kept, **rows)))
+    figures = figures_of(stage.tables("rollouts", JUDGED), kept, **rows)
+    return tuple(sample_warnings(replace(figures, parameters=result.get("expert_parameters"))))
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
@@ -274,7 +275,7 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
         seconds = {run.sampled[0].made_by if name == "sample" else name: time for name, time in seconds.items()}
     rows = [*run.comparison.get("overall", ()), *run.comparison.get("benchmarks", ())]
     both = [seconds.get("sample", seconds.get("baseline")), seconds.get("finetune")]
-    both += [seconds["select"]] * ("sample" in seconds and "select" in seconds)
+    both += [seconds["select"]] if {"sample", "select"} <= seconds.keys() else []
     scored = bool(labels and labels.steps)
     return Cost(
         seconds=seconds,

@@ -6,7 +6,7 @@ Writes `RUN/sample/`, see `samples.folder`.
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer, weight_bytes
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.shape import known_parameters
+from lightreasoner.models.source import ModelSource
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
@@ -138,7 +140,7 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
                 "too_long_questions": len(prompted) - len(fitting),
                 "stop_ids": list(stops.ids),
                 "tokens_left_out": pair.vocabulary.left_out,
-                **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned),
+                **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned, found.expert),
             }
         )
         remove_states(config.out)
@@ -274,12 +276,19 @@ def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[s
 
 
 def _judged(
-    stage: StageFolder, config: SampleConfig, duplicates: int, too_long: int, warned: Sequence[str]
+    stage: StageFolder,
+    config: SampleConfig,
+    duplicates: int,
+    too_long: int,
+    warned: Sequence[str],
+    expert: ModelSource,
 ) -> dict[str, Any]:
     """Means over all steps, and what they say about questions, prompt and pair."""
     kept = stage.counts["kept_steps"] if config.divergence_beta is not None else None
     figures = figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long)
+    figures = replace(figures, parameters=known_parameters(expert.config(), expert.name))
     return {
+        "expert_parameters": figures.parameters,
         "mean_kl": figures.mean_kl,
         "mean_expert_entropy": figures.expert_entropy,
         "mean_amateur_entropy": figures.amateur_entropy,

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lightreasoner.samples.calibration import known_figures, read_calibration
 from lightreasoner.samples.folder import Ragged
 
 HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
@@ -29,6 +30,7 @@ class Bin(NamedTuple):
 
 # Exact tenths, so that 0.3 is the lower end of its bin.
 HEAD_BINS = (*(Bin(tenth / 10, (tenth + 1) / 10) for tenth in range(20)), Bin(2.0, None))
+PAPER_BIN = 4  # the first of them above the paper's β
 TAIL_BINS = tuple(Bin(tenth / 10, (tenth + 2) / 10) for tenth in range(20, 48, 2))  # the inset
 
 
@@ -93,6 +95,9 @@ MOST_DUPLICATES = 0.1  # share of the rows of a data set
 MOST_TOO_LONG = 0.1  # share of the questions
 MOST_EMPTY = 0.05  # share of the rollouts
 MOST_EQUAL = 0.5  # share of the rollouts that are one text; short answers such as \boxed{12} are often equal
+MOST_FORMAT = 0.5  # share of the label mass on format tokens
+FORMAT_TIMES = 2.0  # the same as a multiple of their share in the responses
+PAPER_KEPT, PAPER_BELOW_TENTH = 0.2, 0.6  # of the steps: KL above 0.4 nats, below 0.1 (its Figure 2)
 FEWEST = 8  # rollouts of which the shares mean something
 
 
@@ -109,6 +114,15 @@ class SampleFigures:
         empty: rollouts that end at once.
         commonest: rollouts with the most frequent response.
         advantage: mean of log π_E − log π_A of the tokens in the rollouts.
+        format_labels: share of the label mass on format tokens, see `samples.format_tokens`.
+        format_responses: share of the response tokens that are format tokens.
+        finished: rollouts that a stop token or stop text ended.
+        agree: share of the steps where both models have the same most probable token.
+        overlap: mean over the steps of the expert's mass on tokens that are among the most probable ones of both
+            models. The overlap mass of arXiv 2604.13016 (Eq 9), there with k = 16 and under the student; here k is
+            `top_tokens` (5), under the expert.
+        histogram: shares of the steps in `HEAD_BINS`; empty is unknown.
+        parameters: of the expert.
     """
 
     questions: int = 0
@@ -123,6 +137,36 @@ class SampleFigures:
     expert_entropy: float | None = None
     amateur_entropy: float | None = None
     advantage: float | None = None
+    format_labels: float | None = None
+    format_responses: float | None = None
+    finished: int = 0
+    agree: float | None = None
+    overlap: float | None = None
+    histogram: tuple[float, ...] = ()
+    parameters: int | None = None
+
+    @property
+    def above_beta(self) -> float | None:
+        """Share of the steps with a KL of 0.4 nats, the paper's β, or more."""
+        return math.fsum(self.histogram[PAPER_BIN:]) if self.histogram else None
+
+    @property
+    def below_tenth(self) -> float | None:
+        """Share of the steps with a KL below 0.1 nats."""
+        return self.histogram[0] if self.histogram else None
+
+    @property
+    def entropy_gap(self) -> float | None:
+        """(H_A − H_E) / (H_A + H_E), −1 … 1: how much more certain the expert is than the amateur."""
+        expert, amateur = self.expert_entropy, self.amateur_entropy
+        if expert is None or amateur is None or not expert + amateur > 0:
+            return None
+        return (amateur - expert) / (amateur + expert)
+
+    @property
+    def log_expert_entropy(self) -> float | None:
+        """The logarithm of H_E."""
+        return math.log(self.expert_entropy) if self.expert_entropy else None
 
     @property
     def kept_share(self) -> float | None:
@@ -132,6 +176,7 @@ class SampleFigures:
 
 # Columns of `Rollout` that `figures_of` reads.
 JUDGED = ["kl", "expert_entropy", "amateur_entropy", "expert_logprob", "amateur_logprob", "response_ids", "finished"]
+JUDGED += ["expert_top_ids", "expert_top_logprobs", "amateur_top_ids"]
 
 
 def figures_of(
@@ -143,8 +188,9 @@ def figures_of(
         rollouts: tables with the columns `JUDGED` of `samples.folder.Rollout`.
         kept, duplicates, too_long: see `SampleFigures`.
     """
-    kl, expert, amateur, advantage = Mean(), Mean(), Mean(), Mean()
-    count = empty = 0
+    kl, expert, amateur, advantage, agree, overlap = (Mean() for _ in range(6))
+    histogram = KlHistogram()
+    count = empty = ended = 0
     responses: Counter[int] = Counter()
     for table in rollouts:
         # A token that one model lacks has −∞ in its column.
@@ -153,8 +199,12 @@ def figures_of(
             columns[3] -= columns.pop()
         for mean, values in zip((kl, expert, amateur, advantage), columns, strict=True):
             mean.add(values)
+        histogram.add(columns[0])
+        for mean, values in zip((agree, overlap), _shared_tokens(table), strict=True):
+            mean.add(values)
         for response, finished in zip(Ragged.of(table["response_ids"]), table["finished"].to_pylist(), strict=True):
             count += 1
+            ended += finished
             empty += len(response) <= int(finished)  # nothing but a stop token
             responses[hash(response.tobytes())] += 1
     return SampleFigures(
@@ -170,12 +220,32 @@ def figures_of(
         expert_entropy=expert.value,
         amateur_entropy=amateur.value,
         advantage=advantage.value,
+        finished=ended,
+        agree=agree.value,
+        overlap=overlap.value,
+        histogram=tuple(histogram.shares()[0]) if histogram.total else (),
     )
+
+
+def _shared_tokens(table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """At each step: whether the top-1 tokens agree, and the expert's mass on the top tokens of both; [N], [N]."""
+    expert, logprobs, amateur = (Ragged.of(table[name]).values for name in JUDGED[7:])
+    if expert.ndim < 2 or not expert.size:  # not scored
+        return np.empty(0), np.empty(0)
+    shared = (expert[:, :, None] == amateur[:, None, :]).any(2)
+    mass = np.where(shared, np.exp(logprobs.astype(np.float64)), 0.0).sum(1)
+    return (expert[:, 0] == amateur[:, 0]).astype(np.float64), mass
 
 
 def sample_warnings(found: SampleFigures) -> list[str]:
     """Signs that the questions, the prompt or the pair of models is wrong: what, why it matters, what to do."""
-    return [*_question_warnings(found), *_rollout_warnings(found), *_pair_warnings(found)]
+    return [
+        *_question_warnings(found),
+        *_rollout_warnings(found),
+        *_pair_warnings(found),
+        *_format_warnings(found),
+        *_gain_warnings(found),
+    ]
 
 
 def _question_warnings(found: SampleFigures) -> list[str]:
@@ -254,6 +324,28 @@ def _pair_warnings(found: SampleFigures) -> list[str]:
     return texts
 
 
+def _format_warnings(found: SampleFigures) -> list[str]:
+    labels, responses = found.format_labels, found.format_responses
+    if labels is None or responses is None or labels <= MOST_FORMAT or labels <= FORMAT_TIMES * responses:
+        return []
+    return [
+        f"{100 * labels:.0f} % of the label mass is on format tokens (punctuation, blanks, LaTeX and Markdown marks), "
+        f"which are {100 * responses:.0f} % of the responses: the labels teach style more than content. Look at the "
+        "prompts of both sides in the report; choose another amateur or --amateur-cue, with another --out"
+    ]
+
+
+def _gain_warnings(found: SampleFigures) -> list[str]:
+    calibration = read_calibration()
+    predicted = calibration.predict(known_figures(found), found.parameters)
+    if found.rollouts < FEWEST or not predicted.is_loss:
+        return []
+    return [
+        f"pairs with such figures lost accuracy: {predicted.gain:+.0f} ± {predicted.error:.0f} points, predicted from "
+        f"{len(calibration.pairs)} measured pairs. Choose another amateur; `lightr advise` says more about a pair"
+    ]
+
+
 def _is_as_certain(found: SampleFigures) -> bool:
     """A weaker model is less certain: 1.1 to 1.3 against 0.05 to 0.4 nats with the miniatures, in every pair."""
     expert, amateur, kl = found.expert_entropy, found.amateur_entropy, found.mean_kl
@@ -263,6 +355,16 @@ def _is_as_certain(found: SampleFigures) -> bool:
 def label_entropy(weights: Sequence[float]) -> float:
     """H(v_C) of a label, nats."""
     return -math.fsum(weight * math.log(weight) for weight in weights if weight > 0)
+
+
+def label_surprise(weights: Ragged, expert_logprobs: Ragged) -> NDArray[np.float64]:
+    """D_KL(v_C‖π_E) of each label, nats: Σ v_C · (log v_C − log π_E). How much the label would change the expert."""
+    values, logprobs = (column.values.astype(np.float64) for column in (weights, expert_logprobs))
+    inside = values > 0
+    terms = np.where(inside, values * (np.log(np.where(inside, values, 1.0)) - logprobs), 0.0)
+    sums = np.concatenate([[0.0], np.cumsum(terms)])
+    found: NDArray[np.float64] = np.diff(sums[weights.starts])
+    return found
 
 
 def is_scattered(weights: Sequence[float], kl: float) -> bool:

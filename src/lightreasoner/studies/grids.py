@@ -68,14 +68,14 @@ class Scope:
         **changes: Mapping[str, Any],
     ) -> list[Training]:
         """The method with seeds from `first`; changes of its rule and labels, or of a stage's settings by section."""
-        recipe = _changed(recipe, changes)
+        recipe = changed(recipe, changes)
         select = SelectSettings.checked({**recipe.rule.model_dump(), **(rule or {})})
         return [
             Training(root=self.root, recipe=_of_seed(recipe, seed), select=select)
             for seed in range(first, first + seeds)
         ]
 
-    def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Plan:
+    def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Any]]) -> Plan:
         """The method on the main recipe under several settings: by name, the changes that `method` takes."""
         return {name: self.method(self.main, seeds, **changes) for name, changes in settings.items()}
 
@@ -91,10 +91,11 @@ def _smaller(recipe: RunConfig) -> RunConfig:
         section: {name: min(limit, getattr(getattr(recipe, section), name) or limit) for name, limit in limits.items()}
         for section, limits in QUICK.items()
     }
-    return _changed(recipe, sizes)
+    return changed(recipe, sizes)
 
 
-def _changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+def changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """A recipe with other values of some settings, by section."""
     sections = {name: getattr(recipe, name).model_copy(update=dict(values)) for name, values in changes.items()}
     return recipe.model_copy(update=sections)
 
@@ -106,7 +107,7 @@ def _of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> 
     """
     kind = "chat" if recipe.evaluate.prompts == "both" else recipe.evaluate.prompts
     changes = {"seed": seed, "study": StudySettings(sft_questions=sft_questions)}
-    return _changed(recipe, {"evaluate": {"prompts": kind}}).model_copy(update=changes)
+    return changed(recipe, {"evaluate": {"prompts": kind}}).model_copy(update=changes)
 
 
 # --- The grids ---
@@ -127,7 +128,7 @@ def efficiency(scope: Scope, seeds: int) -> Plan:
     """The settings of Table 1, and the method with fewer problems and steps."""
     plan = table1(scope, seeds)
     for recipe in scope.recipes:
-        less = {
+        less: dict[str, Any] = {
             "sample": {"max_questions": max(1, (recipe.sample.max_questions or 1000) // 2)},
             "finetune": {"steps": max(1, recipe.finetune.steps // 8)},
         }
@@ -208,7 +209,7 @@ def table8(scope: Scope, seeds: int) -> Plan:
     """Transfer: another subject, or kinds of problem that were not sampled."""
     main = scope.main
     if benchmarks := main.study.transfer:
-        base = scope.base(_changed(main, {"evaluate": {"benchmarks": benchmarks}}))
+        base = scope.base(changed(main, {"evaluate": {"benchmarks": benchmarks}}))
         trained = scope.method(main, seeds)
         transfers = [Transfer(root=scope.root, training=training, benchmarks=benchmarks) for training in trained]
         return {"base": base, "LightReasoner": transfers}

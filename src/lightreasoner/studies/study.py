@@ -17,7 +17,7 @@ from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.workers import cores
-from lightreasoner.studies import choosing, figures, grids, tables
+from lightreasoner.studies import calibrating, choosing, figures, grids, tables
 from lightreasoner.studies.grids import EXTRA, Plan, Scope
 from lightreasoner.studies.outcomes import Group
 from lightreasoner.studies.reports import Report, lines_of, page, write
@@ -64,6 +64,7 @@ STUDIES: Mapping[str, Study] = {
     "sweeps": Study(grids.sweeps, tables.sweeps, seeds=1),
     "choose": Study(choosing.choose, choosing.choices, seeds=2),
     "judge": Study(choosing.judge, choosing.judgement, seeds=10),
+    "calibration": Study(calibrating.calibration, calibrating.calibrated, seeds=2),
 }
 
 

@@ -1,0 +1,357 @@
+"""`lightr advise`: judge a pair of models from a few prompts, before a run. Trains nothing.
+
+Samples the prompts as `lightr sample` does, with every step in them, and selects labels as the run would. All figures
+come from `samples.statistics`, the cost from `plan`, the predicted gain from `samples.calibration`.
+
+The suggested β keeps the paper's share of the steps. The suggested α is the largest for which at least half of the
+labels have more than one token, since others teach the expert what it does already. Both are rules of thumb: no
+experiment here shows that they are best.
+
+The gradient alignment score of arXiv 2605.10889 is not among the figures. It compares the gradient of the labels with
+one that raises the probability of a right answer, and so needs right answers, which this method does not have.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lightreasoner.config import AdviseConfig, RunConfig, SampleConfig, SelectConfig
+from lightreasoner.config_sections import SELECTION
+from lightreasoner.errors import DataError, ModelError
+from lightreasoner.models.loading import load_tokenizer
+from lightreasoner.models.source import find_model
+from lightreasoner.plan import plan
+from lightreasoner.runs.stage import StageFolder
+from lightreasoner.runs.terminal import size
+from lightreasoner.samples.calibration import Prediction, known_figures, read_calibration
+from lightreasoner.samples.folder import Floats, Ragged, read_samples
+from lightreasoner.samples.format_tokens import FormatShare, is_format
+from lightreasoner.samples.sampling import read_problems, sample
+from lightreasoner.samples.selecting import rule_of, select
+from lightreasoner.samples.statistics import (
+    FEWEST,
+    HEAD_BINS,
+    JUDGED,
+    PAPER_BELOW_TENTH,
+    PAPER_KEPT,
+    SampleFigures,
+    figures_of,
+    label_surprise,
+    sample_warnings,
+)
+
+POOL_ALPHA = 0.05  # of the samples: labels of a larger α are selected from them
+ALPHAS = (0.2, 0.1, POOL_ALPHA)  # that are compared
+LOWEST_KEPT, HIGHEST_KEPT = 0.1, 0.5  # shares of the steps between which the run's β stays
+SHARES = (0.1, PAPER_KEPT, 0.5)  # of the steps, for which β is listed
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The labels of the prompts, as the run would select them. Shares are 0 … 1; None without labels."""
+
+    count: int
+    share: float
+    surprise: float | None
+    single_token: float | None
+    of_format: float | None
+    of_format_in_responses: float | None
+
+
+def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any]:
+    """Judge a pair from a few prompts, without training: figures, suggested settings, cost, and predicted gain.
+
+    Args:
+        flops: sustained floating-point operations per second of another machine that would run it, see `lightr plan`.
+            Default: this machine is measured.
+
+    Returns:
+        `prompts`, `figures` of both models, `labels`, `suggested` settings, `cost`, the `gain` and `warnings`.
+
+    Raises:
+        LightReasonerError: see `errors`; samples in a given folder stay, and the same call continues.
+    """
+    with _folder(config.out) as folder:
+        run = config.for_run(folder)
+        if run.selects:
+            rule_of(run.for_select())
+        questions = len(read_problems(run.for_sample()).problems)
+        prompts = min(config.prompts, questions)
+        sampled = sample(_asked(run, prompts))
+        stage = read_samples(folder)[1]
+        labels, problems = _labels(run, stage, prompts / questions)
+        figures = replace(
+            figures_of(stage.tables("rollouts", JUDGED), labels.count if run.rule.threshold is not None else None),
+            duplicates=sampled["duplicate_questions"],
+            too_long=sampled["too_long_questions"],
+            format_labels=labels.of_format,
+            format_responses=labels.of_format_in_responses,
+        )
+        figures = replace(figures, parameters=sampled["expert_parameters"])
+        cost, unplanned = _cost(run, stage, flops)
+        estimated = round(labels.share * figures.steps / figures.rollouts * questions)
+        trained = run.finetune.steps * run.finetune.labels_per_step
+        return {
+            "expert": run.expert,
+            "amateur": run.amateur,
+            "dataset": run.dataset,
+            "prompts": figures.rollouts,
+            "figures": _rounded(figures),
+            "labels": {
+                "kept_share": round(labels.share, 3),
+                "estimated": estimated,
+                "questions": questions,
+                "passes": round(trained / estimated, 1) if estimated else None,
+                "surprise": _round(labels.surprise),
+                "single_token": _round(labels.single_token),
+                "format": _round(labels.of_format),
+                "format_in_responses": _round(labels.of_format_in_responses),
+            },
+            "suggested": _suggested(run, stage),
+            "cost": cost,
+            "gain": _gain(run, figures),
+            "warnings": [*sample_warnings(figures), *problems, *unplanned],
+        }
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="lightr-advise-") as folder:
+        yield Path(folder)
+
+
+def _asked(run: RunConfig, prompts: int) -> SampleConfig:
+    """The samples to judge: a few problems of the run, every step."""
+    changes = {"divergence_beta": None, "plausibility_alpha": _pool_alpha(run), "max_questions": prompts}
+    return run.for_sample().model_copy(update=changes)
+
+
+def _pool_alpha(run: RunConfig) -> float:
+    """α of the samples. At 0, every step would hold the whole vocabulary."""
+    alpha = run.rule.plausibility_alpha or POOL_ALPHA
+    return min(alpha, POOL_ALPHA)
+
+
+def _labels(run: RunConfig, stage: StageFolder, share: float) -> tuple[_Labels, list[str]]:
+    """Labels by the run's rule, and what is wrong with them.
+
+    Args:
+        run: the run.
+        stage: its samples.
+        share: of the run's problems that were sampled.
+    """
+    rule = run.rule
+    changes: dict[str, Any] = {"plausibility_alpha": max(rule.plausibility_alpha or 0.0, _pool_alpha(run))}
+    if rule.keep_labels is not None:
+        changes["keep_labels"] = max(1, round(rule.keep_labels * share))
+    settings = rule.model_dump() | changes
+    try:
+        kept = select(SelectConfig(**settings, source=run.out, out=run.out, seed=run.seed))
+    except DataError as error:
+        return _Labels(0, 0.0, None, None, None, None), [str(error)]
+    counted = _format_share(run)
+    surprises, sizes = [], []
+    for table in read_samples(run.out / SELECTION)[1].tables("steps", ["token_ids", "weights", "expert_logprobs"]):
+        ids, weights, logprobs = (Ragged.of(table[name]) for name in ("token_ids", "weights", "expert_logprobs"))
+        counted.add_labels(ids.values, weights.values)
+        surprises.append(label_surprise(weights, logprobs))
+        sizes.append(ids.lengths)
+    for table in stage.tables("rollouts", ["response_ids"]):
+        counted.add_responses(Ragged.of(table["response_ids"]).values)
+    found = _Labels(
+        kept["kept_steps"],
+        kept["kept_steps"] / kept["steps"],
+        float(np.concatenate(surprises).mean()),
+        float((np.concatenate(sizes) == 1).mean()),
+        counted.of_labels,
+        counted.of_responses,
+    )
+    return found, []
+
+
+def _format_share(run: RunConfig) -> FormatShare:
+    tokenizer = load_tokenizer(find_model(run.expert, run.expert_revision), run)
+    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return FormatShare(lambda index: is_format(str(tokenizer.decode([index])), index in control))
+
+
+def _suggested(run: RunConfig, stage: StageFolder) -> dict[str, Any]:
+    """β by the share of the steps that it keeps, and α by the labels of more than one token."""
+    kls: Floats = np.concatenate(
+        [Ragged.of(table["kl"]).values.astype(np.float64) for table in stage.tables("rollouts", ["kl"])]
+    )
+    kls = kls[np.isfinite(kls)]
+    given = run.rule.threshold if run.rule.selection == "divergence" else None
+    share = None if given is None else float((kls > given).mean())
+    beta_of = {f"{kept:g}": round(float(np.quantile(kls, 1 - kept)), 3) for kept in SHARES}
+    stays = share is not None and LOWEST_KEPT <= share <= HIGHEST_KEPT
+    beta = given if stays else beta_of[f"{PAPER_KEPT:g}"]
+    assert beta is not None
+    pairs = [(alpha, _several(stage, alpha, kls_above=beta)) for alpha in ALPHAS]
+    alphas = {f"{alpha:g}": None if several is None else round(several, 3) for alpha, several in pairs}
+    enough = [alpha for alpha, several in pairs if several is not None and several >= 0.5]
+    return {
+        "divergence_beta": beta,
+        "plausibility_alpha": enough[0] if enough else ALPHAS[-1],
+        "kept_share": _round(float((kls > beta).mean())),
+        "beta_by_kept_share": beta_of,
+        "several_tokens_by_alpha": alphas,
+    }
+
+
+def _several(stage: StageFolder, alpha: float, kls_above: float) -> float | None:
+    """Share of the labels with more than one token under α, of steps with a larger KL; None without any."""
+    several = total = 0
+    for rollouts, steps in zip(
+        stage.tables("rollouts", ["question_id", "kl"]),
+        stage.tables("steps", ["question_id", "position", "expert_logprobs"]),
+        strict=True,
+    ):
+        logprobs = Ragged.of(steps["expert_logprobs"]).padded(-np.inf)
+        sizes = (logprobs >= logprobs.max(1, keepdims=True) + np.log(alpha)).sum(1)
+        kept = _kl_at(rollouts, steps) > kls_above
+        several, total = several + int((sizes[kept] > 1).sum()), total + int(kept.sum())
+    return several / total if total else None
+
+
+def _kl_at(rollouts: pa.Table, steps: pa.Table) -> Floats:
+    """KL of each label's step."""
+    kls = Ragged.of(rollouts["kl"])
+    row_of = {question: row for row, question in enumerate(rollouts["question_id"].to_pylist())}
+    rows = np.array([row_of[question] for question in steps["question_id"].to_pylist()], np.int64)
+    found: Floats = kls.values[kls.starts[rows] + np.asarray(steps["position"], np.int64)].astype(np.float64)
+    return found
+
+
+def _cost(run: RunConfig, stage: StageFolder, flops: float | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """Time and memory of the run, by `plan` with the mean length of these prompts; and the plan's warnings."""
+    lengths = [Ragged.of(table["prompt_ids"]).lengths for table in stage.tables("rollouts", ["prompt_ids"])]
+    try:
+        found = plan(run, flops=flops, prompt_tokens=round(float(np.concatenate(lengths).mean())))
+    except ModelError as error:  # an architecture that `plan` does not know
+        return None, [str(error)]
+    seconds = {name: part["seconds"] for name, part in found["stages"].items()} | {"all": found["seconds"]}
+    device = found["assumptions"]["device"]
+    cost = {"seconds": seconds, "memory": found["memory"]["peak"], "batch": stage.batch_size, "device": device}
+    return cost, found["warnings"]
+
+
+def _gain(run: RunConfig, figures: SampleFigures) -> dict[str, Any]:
+    """The predicted gain, and how far such predictions were right."""
+    calibration = read_calibration()
+    unknown: str | None = None
+    if figures.rollouts < FEWEST:
+        unknown = f"{figures.rollouts} prompts are too few; {FEWEST} are needed"
+    elif run.selects:
+        unknown = "the run selects other steps or labels than the paper's, which were measured"
+    known = Prediction(None, None, unknown) if unknown else None
+    gain, error, why = known or calibration.predict(known_figures(figures), figures.parameters)
+    sign = "unknown"
+    if gain is not None and error is not None and why is None:
+        sign = "gain" if gain > error else "loss" if gain < -error else "not decided"
+    found = calibration.left_out
+    return {
+        "sign": sign,
+        "points": gain,
+        "error": error,
+        "why_unknown": why,
+        "measured_pairs": len(calibration.pairs),
+        "measured": calibration.measured,
+        "left_out": found.model_dump() if found else None,
+    }
+
+
+def _rounded(figures: SampleFigures) -> dict[str, Any]:
+    """The figures of both models, with the KL histogram beside the paper's shape."""
+    names = ("mean_kl", "expert_entropy", "amateur_entropy", "advantage", "agree", "overlap", "above_beta")
+    shares = {str(place): _round(share) for place, share in zip(HEAD_BINS, figures.histogram, strict=False)}
+    return {
+        **{name: _round(getattr(figures, name)) for name in (*names, "below_tenth")},
+        "steps": figures.steps,
+        "finished": _round(figures.finished / figures.rollouts),
+        "kl_histogram": shares,
+    }
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def advice_lines(result: Mapping[str, Any]) -> list[str]:
+    """The advice as lines for people."""
+    figures, labels, suggested = (result[name] for name in ("figures", "labels", "suggested"))
+    kept = ", ".join(
+        f"{100 * float(share):.0f} % at β {beta:g}" for share, beta in suggested["beta_by_kept_share"].items()
+    )
+    lines = [
+        f"{result['expert']} and {result['amateur']}: {result['prompts']} prompts of {result['dataset']}, "
+        f"{figures['steps']:,} steps",
+        f"KL divergence: {_percent(figures['above_beta'])} of the steps above 0.4 nats (paper: {PAPER_KEPT:.0%}), "
+        f"{_percent(figures['below_tenth'])} below 0.1 (paper: {PAPER_BELOW_TENTH:.0%}), mean {figures['mean_kl']:.2f}",
+        f"agreement: same top token at {_percent(figures['agree'])} of the steps; "
+        f"{_percent(figures['overlap'])} of the expert's mass on top tokens of both",
+        f"entropy: expert {figures['expert_entropy']:.2f} nats, amateur {figures['amateur_entropy']:.2f}; the expert's "
+        f"tokens are {figures['advantage']:+.2f} nats likelier to it",
+        f"rollouts that end: {_percent(figures['finished'])}",
+        f"labels: {_percent(labels['kept_share'])} of the steps, about {labels['estimated']:,} of "
+        f"{labels['questions']:,} problems"
+        + ("" if labels["passes"] is None else f", each trained on {labels['passes']:g} times"),
+        *_label_lines(labels),
+        f"suggested: β {suggested['divergence_beta']:g} (keeps {_percent(suggested['kept_share'])}; {kept}), "
+        f"α {suggested['plausibility_alpha']:g}",
+        *_cost_lines(result["cost"]),
+        *_gain_lines(result["gain"]),
+    ]
+    return [*lines, *(f"warning: {text}" for text in result["warnings"])]
+
+
+def _label_lines(labels: Mapping[str, Any]) -> list[str]:
+    if labels["surprise"] is None:
+        return []
+    return [
+        f"label surprise D_KL(v_C‖π_E): mean {labels['surprise']:.2f} nats; {_percent(labels['single_token'])} of the "
+        "labels have one token",
+        f"label mass on format tokens: {_percent(labels['format'])}; {_percent(labels['format_in_responses'])} of the "
+        "responses",
+    ]
+
+
+def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
+    if cost is None:
+        return []
+    stages = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in cost["seconds"].items() if name != "all")
+    return [
+        f"cost of the run: {cost['seconds']['all']:,.0f} s on {cost['device']} ({stages}), memory "
+        f"{size(cost['memory'])}; {cost['batch']} problems were sampled at once"
+    ]
+
+
+def _gain_lines(gain: Mapping[str, Any]) -> list[str]:
+    found, known = gain["left_out"], gain["points"] is not None
+    points = f"{gain['points']:+.0f} ± {gain['error']:.0f} points" if known else ""
+    if gain["sign"] != "unknown":
+        lines = [f"predicted gain: {points} ({gain['sign']})"]
+    else:
+        similar = f". Measured pairs with such figures: {points}" if known else ""
+        lines = [f"predicted gain: unknown, since {gain['why_unknown']}{similar}"]
+    if found is None:
+        return lines
+    return [
+        *lines,
+        f"calibration: {gain['measured_pairs']} pairs ({gain['measured']}). Each predicted from the others: sign right "
+        f"in {found['right_signs']} of {found['decided']} decided pairs, rank correlation "
+        f"{found['rank_correlation']:.2f}, 9 of 10 errors up to {found['error']:.0f} points",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
