@@ -9,10 +9,12 @@ import pytest
 from lightreasoner.advise import advice_lines, advise
 from lightreasoner.config import AdviseConfig
 from lightreasoner.config_sections import SelectSettings
-from lightreasoner.errors import LightReasonerError, RunMismatch
+from lightreasoner.errors import LightReasonerError, ModelError, RunMismatch
+from lightreasoner.report import report
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout, read_samples
 from lightreasoner.samples.statistics import JUDGED, figures_of
+from lightreasoner.studies.jobs import Mixture
 
 from .test_cli import lightr
 
@@ -64,6 +66,40 @@ def test_another_beta_is_suggested_where_the_given_one_keeps_nearly_nothing() ->
     assert any("is kept; loosen the rule" in text for text in result["warnings"])
     assert result["suggested"]["divergence_beta"] == result["suggested"]["beta_by_kept_share"]["0.2"] < 50
     assert any(line.startswith("suggested: β") for line in advice_lines(result))
+
+
+def test_a_model_has_nothing_to_learn_from_itself() -> None:
+    result = advise(config_for(amateur="miniature/expert"), flops=1e12)
+    assert result["figures"]["agree"] == 1
+    assert result["suggested"]["divergence_beta"] is None
+    assert result["gain"]["why_unknown"] == "no step is kept, so there is nothing to train on"
+    assert any(text.startswith("0.0 % of the steps are kept") for text in result["warnings"])
+    assert any(line.startswith("suggested: another amateur") for line in advice_lines(result))
+
+
+def test_an_architecture_that_has_no_plan_still_gets_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **others: object) -> None:
+        raise ModelError("it is a mixture of experts")
+
+    monkeypatch.setattr("lightreasoner.advise.plan", unknown)
+    result = advise(config_for())
+    assert result["cost"] is None
+    assert "it is a mixture of experts" in result["warnings"]
+    assert not any(line.startswith("cost") for line in advice_lines(result))
+
+
+def test_a_pair_like_those_that_lost_is_named_by_sampling_advice_and_report(tmp_path: Path) -> None:
+    """The middle of the bundled expert and instruct, which lost 39 points against instruct."""
+    folder = tmp_path / "half"
+    Mixture(root=tmp_path, start="miniature/expert", end="miniature/instruct", share=0.5).run()
+    (made,) = (tmp_path / "mixtures").iterdir()
+    made.rename(folder)
+    pair = {"expert": str(folder), "amateur": "miniature/instruct", "sample": {"max_new_tokens": 48}}
+    result = advise(config_for(tmp_path / "out", **pair, prompts=24), flops=1e12)
+    assert (result["gain"]["sign"], result["gain"]["why_unknown"]) == ("loss", None)
+    (text,) = (text for text in result["warnings"] if text.startswith("pairs with such figures lost accuracy: -"))
+    assert text in report(tmp_path / "out" / "sample").sample_warnings
+    assert text in read_stage(tmp_path / "out" / "sample")[1].result["warnings"]
 
 
 def test_the_same_call_reads_the_samples_that_it_kept(

@@ -49,6 +49,7 @@ from lightreasoner.samples.statistics import (
 POOL_ALPHA = 0.05  # of the samples: labels of a larger α are selected from them
 ALPHAS = (0.2, 0.1, POOL_ALPHA)  # that are compared
 LOWEST_KEPT, HIGHEST_KEPT = 0.1, 0.5  # shares of the steps between which the run's β stays
+SMALLEST_BETA = 0.01  # nats; models that differ less have little to teach
 SHARES = (0.1, PAPER_KEPT, 0.5)  # of the steps, for which β is listed
 
 
@@ -115,7 +116,7 @@ def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any
             },
             "suggested": _suggested(run, stage),
             "cost": cost,
-            "gain": _gain(run, figures),
+            "gain": _gain(run, figures, labels.count),
             "warnings": [*sample_warnings(figures), *problems, *unplanned],
         }
 
@@ -157,7 +158,7 @@ def _labels(run: RunConfig, stage: StageFolder, share: float) -> tuple[_Labels, 
     try:
         kept = select(SelectConfig(**settings, source=run.out, out=run.out, seed=run.seed))
     except DataError as error:
-        return _Labels(0, 0.0, None, None, None, None), [str(error)]
+        return _Labels(0, 0.0, None, None, None, None), [str(error).replace(str(stage.path), "the samples")]
     counted = _format_share(run)
     surprises, sizes = [], []
     for table in read_samples(run.out / SELECTION)[1].tables("steps", ["token_ids", "weights", "expert_logprobs"]):
@@ -192,10 +193,17 @@ def _suggested(run: RunConfig, stage: StageFolder) -> dict[str, Any]:
     kls = kls[np.isfinite(kls)]
     given = run.rule.threshold if run.rule.selection == "divergence" else None
     share = None if given is None else float((kls > given).mean())
-    beta_of = {f"{kept:g}": round(float(np.quantile(kls, 1 - kept)), 3) for kept in SHARES}
+    beta_of = {f"{kept:g}": max(0.0, round(float(np.quantile(kls, 1 - kept)), 3)) for kept in SHARES}
     stays = share is not None and LOWEST_KEPT <= share <= HIGHEST_KEPT
     beta = given if stays else beta_of[f"{PAPER_KEPT:g}"]
-    assert beta is not None
+    if beta is None or beta < SMALLEST_BETA:
+        return {
+            "divergence_beta": None,
+            "plausibility_alpha": None,
+            "kept_share": None,
+            "beta_by_kept_share": beta_of,
+            "several_tokens_by_alpha": {},
+        }
     pairs = [(alpha, _several(stage, alpha, kls_above=beta)) for alpha in ALPHAS]
     alphas = {f"{alpha:g}": None if several is None else round(several, 3) for alpha, several in pairs}
     enough = [alpha for alpha, several in pairs if several is not None and several >= 0.5]
@@ -245,7 +253,7 @@ def _cost(run: RunConfig, stage: StageFolder, flops: float | None) -> tuple[dict
     return cost, found["warnings"]
 
 
-def _gain(run: RunConfig, figures: SampleFigures) -> dict[str, Any]:
+def _gain(run: RunConfig, figures: SampleFigures, labels: int) -> dict[str, Any]:
     """The predicted gain, and how far such predictions were right."""
     calibration = read_calibration()
     unknown: str | None = None
@@ -253,6 +261,8 @@ def _gain(run: RunConfig, figures: SampleFigures) -> dict[str, Any]:
         unknown = f"{figures.rollouts} prompts are too few; {FEWEST} are needed"
     elif run.selects:
         unknown = "the run selects other steps or labels than the paper's, which were measured"
+    elif not labels:
+        unknown = "no step is kept, so there is nothing to train on"
     known = Prediction(None, None, unknown) if unknown else None
     gain, error, why = known or calibration.predict(known_figures(figures), figures.parameters)
     sign = "unknown"
@@ -292,11 +302,13 @@ def advice_lines(result: Mapping[str, Any]) -> list[str]:
     kept = ", ".join(
         f"{100 * float(share):.0f} % at β {beta:g}" for share, beta in suggested["beta_by_kept_share"].items()
     )
+    above, below = (_percent(figures[name]) for name in ("above_beta", "below_tenth"))
+    paper = _percent(PAPER_KEPT), _percent(PAPER_BELOW_TENTH)
     lines = [
         f"{result['expert']} and {result['amateur']}: {result['prompts']} prompts of {result['dataset']}, "
         f"{figures['steps']:,} steps",
-        f"KL divergence: {_percent(figures['above_beta'])} of the steps above 0.4 nats (paper: {PAPER_KEPT:.0%}), "
-        f"{_percent(figures['below_tenth'])} below 0.1 (paper: {PAPER_BELOW_TENTH:.0%}), mean {figures['mean_kl']:.2f}",
+        f"KL divergence: {above} of the steps above 0.4 nats (paper: {paper[0]}), {below} below 0.1 (paper: "
+        f"{paper[1]}), mean {figures['mean_kl']:.2f}",
         f"agreement: same top token at {_percent(figures['agree'])} of the steps; "
         f"{_percent(figures['overlap'])} of the expert's mass on top tokens of both",
         f"entropy: expert {figures['expert_entropy']:.2f} nats, amateur {figures['amateur_entropy']:.2f}; the expert's "
@@ -306,8 +318,7 @@ def advice_lines(result: Mapping[str, Any]) -> list[str]:
         f"{labels['questions']:,} problems"
         + ("" if labels["passes"] is None else f", each trained on {labels['passes']:g} times"),
         *_label_lines(labels),
-        f"suggested: β {suggested['divergence_beta']:g} (keeps {_percent(suggested['kept_share'])}; {kept}), "
-        f"α {suggested['plausibility_alpha']:g}",
+        _suggestion(suggested, kept),
         *_cost_lines(result["cost"]),
         *_gain_lines(result["gain"]),
     ]
@@ -325,6 +336,17 @@ def _label_lines(labels: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _suggestion(suggested: Mapping[str, Any], kept: str) -> str:
+    beta = suggested["divergence_beta"]
+    if beta is None:
+        return (
+            f"suggested: another amateur, since the KL divergence is below {SMALLEST_BETA:g} nats at "
+            f"{_percent(1 - PAPER_KEPT)} of the steps"
+        )
+    share, alpha = _percent(suggested["kept_share"]), suggested["plausibility_alpha"]
+    return f"suggested: β {beta:g} (keeps {share}; {kept}), α {alpha:g}"
+
+
 def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return []
@@ -339,7 +361,8 @@ def _gain_lines(gain: Mapping[str, Any]) -> list[str]:
     found, known = gain["left_out"], gain["points"] is not None
     points = f"{gain['points']:+.0f} ± {gain['error']:.0f} points" if known else ""
     if gain["sign"] != "unknown":
-        lines = [f"predicted gain: {points} ({gain['sign']})"]
+        leaning = f", rather a {'gain' if gain['points'] > 0 else 'loss'}" if gain["sign"] == "not decided" else ""
+        lines = [f"predicted gain: {points} ({gain['sign']}{leaning})"]
     else:
         similar = f". Measured pairs with such figures: {points}" if known else ""
         lines = [f"predicted gain: unknown, since {gain['why_unknown']}{similar}"]
