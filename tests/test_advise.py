@@ -16,7 +16,7 @@ from lightreasoner.samples.folder import Rollout, read_samples
 from lightreasoner.samples.statistics import JUDGED, figures_of
 from lightreasoner.studies.jobs import Mixture
 
-from .test_cli import lightr
+from .faults.harness import completed
 
 QUESTIONS = 12
 
@@ -123,7 +123,7 @@ def test_the_gain_is_unknown_for_other_labels_and_too_few_prompts() -> None:
 
 def test_the_command_prints_json_and_lines_and_takes_a_recipe_without_its_folder(tmp_path: Path) -> None:
     small = ["--prompts", "8", "--sample.max-new-tokens", "16", "--flops", "1e12"]
-    done = lightr("advise", "--config", "miniature", *small, "--json", cwd=tmp_path)
+    done = completed("advise", "--config", "miniature", *small, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["expert"], result["amateur"], result["prompts"]) == ("miniature/expert", "miniature/base", 8)

@@ -4,10 +4,11 @@
 `lightr advise` takes of a pair, with the measured gain; `samples/calibration.json` is its copy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from lightreasoner.config import RunConfig
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.models.shape import Shape
 from lightreasoner.models.source import find_model
@@ -22,7 +23,7 @@ from lightreasoner.samples.calibration import (
 )
 from lightreasoner.samples.folder import read_samples
 from lightreasoner.samples.statistics import JUDGED, figures_of
-from lightreasoner.studies.grids import EXTRA, Plan, Scope, changed
+from lightreasoner.studies.grids import EXTRA, Plan, Scope, changed, pairings
 from lightreasoner.studies.jobs import Mixture, Training
 from lightreasoner.studies.outcomes import Group, difference
 from lightreasoner.studies.reports import Claim, Report, Row
@@ -85,28 +86,51 @@ PAIRS: tuple[tuple[str, str], ...] = (
 
 def calibration(scope: Scope, seeds: int) -> Plan:
     """Every pair: its expert as it is, and trained."""
-    mixtures = {name: Mixture(root=scope.root, start=a, end=b, share=s) for name, (a, b, s) in MIXED.items()}
-    places = {name: str(mixture.folder) for name, mixture in mixtures.items()}
-    recipe = scope.main if scope.quick else changed(scope.main, SIZES)
-    plan: Plan = {EXTRA: list(mixtures.values())}
-    for expert, amateur in PAIRS[:FEWEST_PAIRS] if scope.quick else PAIRS:
-        models = {"expert": places.get(expert, expert), "amateur": places.get(amateur, amateur)}
-        paired = recipe.model_copy(update=models)
+    plan: Plan = {EXTRA: list(_mixtures(scope).values())}
+    for paired, expert, amateur in pairs(scope):
         plan[expert] = scope.base(paired)
         plan[f"{expert} × {amateur}"] = scope.method(paired, seeds)
     return plan
 
 
+def pairs(scope: Scope) -> list[tuple[RunConfig, str, str]]:
+    """The recipe of every pair, with the names of its models: those of `PAIRS`, or of Table 5 for other recipes."""
+    if not scope.main.expert.startswith("miniature/"):
+        chosen = [(recipe, recipe.expert, amateur) for recipe, amateur, _ in pairings(scope)]
+        return [(recipe.model_copy(update={"amateur": amateur}), expert, amateur) for recipe, expert, amateur in chosen]
+    places = {name: str(mixture.folder) for name, mixture in _mixtures(scope).items()}
+    recipe = scope.main if scope.quick else changed(scope.main, SIZES)
+    return [
+        (
+            recipe.model_copy(update={"expert": places.get(expert, expert), "amateur": places.get(amateur, amateur)}),
+            expert,
+            amateur,
+        )
+        for expert, amateur in (PAIRS[:FEWEST_PAIRS] if scope.quick else PAIRS)
+    ]
+
+
+def _mixtures(scope: Scope) -> dict[str, Mixture]:
+    if not scope.main.expert.startswith("miniature/"):
+        return {}
+    return {
+        name: Mixture(root=scope.root, start=start, end=end, share=share) for name, (start, end, share) in MIXED.items()
+    }
+
+
 def calibrated(scope: Scope, groups: Mapping[str, Group]) -> Report:
     """Predicted and measured gain of every pair. Writes `calibration.json` beside the folder of the reports."""
-    pairs = [_measured(*pair, groups) for pair in PAIRS if f"{pair[0]} × {pair[1]}" in groups]
-    trained = groups[f"{pairs[0].expert} × {pairs[0].amateur}"].jobs[0]
-    assert isinstance(trained, Training)
-    sizes, seeds = trained.recipe, max(pair.seeds for pair in pairs)
+    found = [_measured(recipe, expert, amateur, groups) for recipe, expert, amateur in pairs(scope)]
+    sizes, seeds = pairs(scope)[0][0], max(pair.seeds for pair in found)
+    models = "miniatures and mixtures of them" if _mixtures(scope) else "the recipes' pairs"
     measured = (
-        f"miniatures and mixtures of them, {sizes.dataset}, the recipe with {sizes.sample.max_questions} problems, "
-        f"{sizes.finetune.steps} steps, {pairs[0].items} items, {seeds} seed{'s' * (seeds > 1)}"
+        f"{models}, {sizes.dataset}, the recipe with {sizes.sample.max_questions} problems, "
+        f"{sizes.finetune.steps} steps, {found[0].items} items, {seeds} seed{'s' * (seeds > 1)}"
     )
+    return _report(scope, measured, found)
+
+
+def _report(scope: Scope, measured: str, pairs: Sequence[MeasuredPair]) -> Report:
     found = Calibration(version=metadata.version("lightreasoner"), measured=measured, left_out=None, pairs=tuple(pairs))
     found = found.model_copy(update={"left_out": found.compare()})
     write_json(scope.root / "calibration.json", found.model_dump(mode="json"))
@@ -118,7 +142,7 @@ def calibrated(scope: Scope, groups: Mapping[str, Group]) -> Report:
             "gain (95 %)": Interval(pair.gain, pair.low, pair.high),
             "predicted from the others": float(predicted),
         }
-        for pair, predicted in zip(pairs, found.leave_one_out(), strict=True)
+        for pair, predicted in zip(found.pairs, found.leave_one_out(), strict=True)
     ]
     return Report("Predicted gain of a pair", rows, _claims(found.left_out), [f"Gains in points: {measured}."])
 
@@ -134,13 +158,13 @@ def _claims(found: LeftOut | None) -> list[Claim]:
     ]
 
 
-def _measured(expert: str, amateur: str, groups: Mapping[str, Group]) -> MeasuredPair:
+def _measured(recipe: RunConfig, expert: str, amateur: str, groups: Mapping[str, Group]) -> MeasuredPair:
     """Figures of the samples, and the gain, of a pair whose jobs are done."""
     before, after = groups[expert], groups[f"{expert} × {amateur}"]
     first = after.jobs[0]
     assert isinstance(first, Training)
     figures = known_figures(figures_of(read_samples(first.data.folder)[1].tables("rollouts", JUDGED), None))
-    source = find_model(first.recipe.expert)
+    source = find_model(recipe.expert, recipe.expert_revision)
     gain = difference(before, after).gain
     return MeasuredPair(
         expert=expert,

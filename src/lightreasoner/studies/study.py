@@ -81,7 +81,7 @@ def study(
     """Reproduce a table or figure of the paper: run what is missing, write Markdown, CSV, JSON and pictures.
 
     Args:
-        name: table1 … table8, figure1 … figure9, selection, sweeps, choose, judge, or all.
+        name: table1 … table8, figure1 … figure9, selection, sweeps, choose, judge, calibration, or all.
         recipes: bundled name or .yaml file; further ones add rows to Table 1. Default: the two of the miniature.
         out: folder of all studies, which share their runs.
         seeds: seeds per setting; by default each study's own number.
