@@ -96,6 +96,15 @@ def smollm2_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen_gguf() -> Path:
+    """A model of the Qwen2.5 family, for its tokenizer, from the file that LIGHTREASONER_QWEN_GGUF names."""
+    file = os.environ.get("LIGHTREASONER_QWEN_GGUF")
+    if file is None:
+        pytest.skip("LIGHTREASONER_QWEN_GGUF names no .gguf file of the Qwen2.5 family")
+    return Path(file)
+
+
+@pytest.fixture(scope="session")
 def smollm2_amateur(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
     """The same model without its last four layers, as a weaker model of the same family."""
     from lightreasoner.config_sections import MachineSettings

@@ -42,6 +42,7 @@ COMMANDS = [
     "samples",
     "samples select",
     "baseline",
+    "rounds",
     "samples import",
     "samples export",
     "recipes",
@@ -178,7 +179,7 @@ def test_help_shows_the_commands_in_their_groups_and_order() -> None:
         "Train and evaluate": ["run", "sample", "finetune", "merge", "evaluate"],
         "Check and plan": ["doctor", "plan"],
         "Look at results": ["report", "inspect", "compare"],
-        "Baselines and studies": ["baseline", "study"],
+        "Baselines and studies": ["baseline", "rounds", "study"],
         "Data": ["samples", "answers", "recipes", "benchmarks", "grade"],
         "Options": ["--help", "--version"],
     }
@@ -210,7 +211,10 @@ def test_the_function_that_runs_a_command_takes_its_arguments(command: str) -> N
         ("run --config miniature --sample.max-question 5", ["Did you mean --sample.max-questions?"]),
         ("run --config miniature --benchmarks gsm8k", ["--benchmarks", "Did you mean --evaluate.benchmarks?"]),
         ("sample --beta 0.3", ["--beta", "Did you mean --divergence-beta?"]),
-        ("run --alpha 0.3", ["Did you mean --sample.plausibility-alpha or --finetune.lora-alpha?"]),
+        (
+            "run --alpha 0.3",
+            ["Did you mean --sample.plausibility-alpha or --select.plausibility-alpha or --finetune.lora-alpha?"],
+        ),
         ("finetune --lr 0.1", ["Did you mean --learning-rate"]),
         ("finetune --max-steps 5", ["Did you mean --steps?"]),
         ("run --study.lengths 64", ["Unknown option: --study.lengths"]),

@@ -17,6 +17,7 @@ from lightreasoner.config_sections import (
     ProblemSettings,
     PromptSettings,
     SampleSettings,
+    SelectSettings,
 )
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
@@ -234,11 +235,17 @@ EVERYTHING: dict[str, Any] = {
     "amateur": "an/amateur",
     "amateur_revision": "rev-a",
     "vocabulary": "shared",
+    "min_aligned_share": 0.53,
+    "min_common_mass": 0.54,
     "dataset": "some.jsonl",
     "data_dir": "the/data",
     "question_field": "q",
     "cue": "Think.",
     "chat_template": "template.jinja",
+    "amateur_cue": "Guess.",
+    "amateur_template": "other.jinja",
+    "expert_hint": "idea",
+    "amateur_hint": "rumour",
     "dtype": "float16",
     "device": "cuda:1",
     "trust_remote_code": True,
@@ -258,6 +265,7 @@ EVERYTHING: dict[str, Any] = {
         "batch_size": 17,
         "residency": "sequential",
     },
+    "select": {"expert_power": 1.9, "amateur_power": 0.9},
     "workers": 45,
     "ray": "10.0.0.5:6379",
     "finetune": {
@@ -276,6 +284,7 @@ EVERYTHING: dict[str, Any] = {
         "keep_checkpoints": 29,
         "logging_steps": 30,
         "load_in_4bit": True,
+        "objective": "entropy",
         "gradient_checkpointing": True,
         "fsdp": True,
         "report_to": ["trackio"],
@@ -317,26 +326,74 @@ def defaults_of(config: Config) -> list[str]:
 
 def test_the_example_of_everything_sets_every_field_away_from_its_default() -> None:
     config = everything()
+    assert len(defaults_of(config.select)) < len(SelectSettings.model_fields)  # not all of its fields go together
     for part in (config, config.sample, config.finetune, config.merge, config.evaluate, config.study):
         assert defaults_of(part) == []
 
 
 def test_the_sample_stage_carries_every_field_of_the_run() -> None:
     config = everything().for_sample()
-    assert defaults_of(config) == ["join"], "a run is started, not joined"
+    of_rounds = {"adapter": None, "skip_questions": 0, "labeller": "current"}
+    assert set(defaults_of(config)) == {"join", *of_rounds}, "a run is started, not joined, and trains a whole model"
     assert config.model_dump() == {
         "join": False,
+        **of_rounds,
         **{name: value for name, value in everything().model_dump().items() if name in SampleConfig.model_fields},
         **everything().sample.model_dump(),
     }
     assert (config.expert, config.amateur, config.out) == ("an/expert", "an/amateur", Path("runs/all"))
 
 
-def test_the_finetune_stage_carries_every_field_and_trains_the_expert_on_the_runs_samples() -> None:
+@pytest.mark.parametrize(
+    ("select", "sampled", "rule"),
+    [
+        # what `select` says; β and α of the samples; rule, threshold and α of the selection
+        ({"expert_power": 2}, (0.4, 0.2), ("divergence", 0.4, 0.2)),
+        ({"threshold": 0.1, "plausibility_alpha": 0.05}, (0.1, 0.05), ("divergence", 0.1, 0.05)),
+        ({"plausibility_alpha": 0.5}, (0.4, 0.2), ("divergence", 0.4, 0.5)),
+        ({"threshold": 1, "keep_labels": 5}, (1, 0.2), ("divergence", 1, 0.2)),
+        ({"threshold": 1, "keep_share": 0.5}, (None, 0.2), ("divergence", 1, 0.2)),  # a share of all steps
+        ({"keep_share": 0.5}, (None, 0.2), ("divergence", None, 0.2)),
+        ({"selection": "none", "amateur_power": 0}, (None, 0.2), ("none", None, 0.2)),
+        ({"selection": "label_surprise", "threshold": 1}, (None, 0.2), ("label_surprise", 1, 0.2)),
+        ({"weigh_by": "later", "plausibility_alpha": 0}, (0.4, 0.0), ("divergence", 0.4, 0.0)),
+    ],
+)
+def test_a_run_with_a_selection_samples_what_its_rule_may_keep(
+    select: dict[str, Any], sampled: tuple[float | None, float], rule: tuple[str, float | None, float]
+) -> None:
+    config = run_config(select=select)
+    sampling, selecting = config.for_sample(), config.for_select()
+    assert (sampling.divergence_beta, sampling.plausibility_alpha) == sampled
+    assert (selecting.selection, selecting.threshold, selecting.plausibility_alpha) == rule
+    assert (selecting.source, selecting.out, selecting.seed) == (config.out, config.out, config.seed)
+    assert (
+        selecting.model_dump().items() >= {name: value for name, value in select.items() if name != "selection"}.items()
+    )
+    assert config.for_finetune().data == config.out / "select"
+
+
+def test_a_run_without_a_selection_is_what_it_was_before_there_were_any() -> None:
+    config = run_config(select={"contrast": "amateur", "expert_power": 1})
+    assert not config.selects
+    assert config.for_finetune().data == config.out
+    assert "select" not in config.identity(inputs=True)
+    assert not {"expert_power", "amateur_power", "weigh_by"} & config.for_select().identity().keys()
+    everything_kept = run_config(sample={"divergence_beta": None})
+    assert (everything_kept.rule.selection, everything_kept.rule.threshold) == ("none", None)
+
+
+def test_a_label_that_has_its_own_name_is_refused_with_powers() -> None:
+    message = message_of(RunConfig, {**REQUIRED, "select": {"contrast": "own_distribution", "expert_power": 2}})
+    assert message.startswith("select: contrast = own_distribution is expert_power = 1 and amateur_power = 0, so ")
+
+
+def test_the_finetune_stage_carries_every_field_and_trains_the_expert_on_the_runs_labels() -> None:
     config = everything().for_finetune()
-    assert defaults_of(config) == []
+    assert defaults_of(config) == ["adapter"], "a run trains a fresh adapter"
     assert (config.model, config.model_revision) == ("an/expert", "rev-e")
-    assert config.data == config.out == Path("runs/all")
+    assert config.data == config.out / "select"
+    assert config.out == Path("runs/all")
     assert (config.seed, config.dtype, config.device, config.trust_remote_code) == (7, "float16", "cuda:1", True)
     assert config.model_dump().items() >= everything().finetune.model_dump().items()
 
@@ -391,8 +448,12 @@ PAPERS_EXPERTS = {  # Table 1
 FOR_SMALL_CARDS = {"qwen2.5-math-1.5b-16gb": "qwen2.5-math-1.5b", "qwen2.5-math-7b-24gb": "qwen2.5-math-7b"}
 
 
-def test_the_bundled_recipes_are_the_miniature_and_the_papers_pairs() -> None:
-    assert set(recipe_names()) == {"miniature", "miniature-instruct", *PAPERS_EXPERTS, *FOR_SMALL_CARDS}
+MINIATURES = ("miniature", "miniature-instruct", "miniature2", "miniature2-instruct")
+BEYOND_MATHEMATICS = ("any-domain", "code-prediction")
+
+
+def test_the_bundled_recipes_are_the_miniatures_the_papers_pairs_and_two_beyond_mathematics() -> None:
+    assert set(recipe_names()) == {*MINIATURES, *PAPERS_EXPERTS, *FOR_SMALL_CARDS, *BEYOND_MATHEMATICS}
 
 
 @pytest.mark.parametrize(("name", "of_paper"), FOR_SMALL_CARDS.items())
@@ -556,7 +617,8 @@ def test_a_config_written_as_yaml_is_read_as_the_same_config(name: str, tmp_path
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
     assert RunConfig.checked(load_recipe(str(file))) == config
-    assert list(yaml.safe_load(to_yaml(config))) == list(RunConfig.model_fields)
+    written = [name for name in RunConfig.model_fields if name != "select" or config.selects]
+    assert list(yaml.safe_load(to_yaml(config))) == written
 
 
 @pytest.mark.parametrize(

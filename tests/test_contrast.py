@@ -22,9 +22,11 @@ from lightreasoner.contrast import (
     entropy,
     kl_divergence,
     label_cross_entropy,
+    label_factors,
     label_kl,
     plausible_tokens,
     select_steps,
+    soft_or,
 )
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -176,6 +178,34 @@ def test_label_kl_of_the_hand_example() -> None:
 def test_label_kl_is_zero_where_the_expert_equals_the_label() -> None:
     labels = torch.tensor([8 / 9, 1 / 9, 0, 0], dtype=torch.float64)
     close(label_kl(labels, labels.log()), 0.0)
+
+
+def test_soft_or_of_a_hand_example() -> None:
+    # Entropies 0, 1, 2 scale to 0, 1/2, 1; divergences 8, 0, 4 to 1, 0, 1/2. h + d − h·d: 1, 1/2, 1.
+    found = soft_or(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([8.0, 0.0, 4.0]))
+    close(found, [1.0, 0.5, 1.0], 1e-6)
+
+
+def test_soft_or_cuts_the_largest_entropies_and_no_divergence() -> None:
+    entropies = torch.arange(101.0)  # the 98th percentile is 98
+    found = soft_or(entropies, torch.zeros(101))
+    close(found[[0, 49, 98, 99, 100]], [0, 0.5, 1, 1, 1], 1e-6)
+    close(soft_or(torch.zeros(101), entropies)[[50, 99, 100]], [0.5, 0.99, 1], 1e-6)
+
+
+def test_soft_or_of_what_is_not_finite() -> None:
+    found = soft_or(torch.tensor([0.0, 1.0, math.nan, 0.0]), torch.tensor([0.0, 0.0, 1.0, math.inf]))
+    assert found.isnan().tolist() == [False, False, True, False]
+    assert found[3] == 1
+    assert soft_or(torch.full((2,), math.nan), torch.zeros(2)).isnan().all()
+    assert soft_or(torch.ones(3), torch.ones(3)).tolist() == [0, 0, 0]
+
+
+def test_factors_of_a_hand_example_and_of_equal_scores() -> None:
+    # max(s, 0) = 0, 1, 2, 5 has the mean 2.
+    assert label_factors(torch.tensor([-3.0, 1.0, 2.0, 5.0])).tolist() == [0, 0.5, 1, 2.5]
+    assert label_factors(torch.full((777,), 0.1)).tolist() == [1.0] * 777
+    assert label_factors(torch.tensor([-1.0, 0.0])).isnan().all()
 
 
 # --- Probabilities of exactly zero ---

@@ -15,10 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner import pipeline
 from lightreasoner.config import RunConfig
-from lightreasoner.errors import ConfigError, DataError, HubUnreachable, ModelError
+from lightreasoner.errors import ConfigError, DataError, HubUnreachable, ModelError, RunMismatch
 from lightreasoner.miniature import model_path
 from lightreasoner.pipeline import run
 from lightreasoner.recipes import load_recipe
+from lightreasoner.report import write
 from lightreasoner.runs.locks import HOLDER
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
@@ -27,6 +28,7 @@ from .faults.harness import completed as lightr
 from .kept import kept_steps
 
 ROOT = Path(__file__).parents[1]
+RECIPE = load_recipe("miniature")
 
 
 SMALL = ("--sample.max-questions", 24, "--finetune.steps", 6, "--evaluate.max-items", 24)
@@ -71,6 +73,35 @@ def test_one_command_runs_all_stages_and_a_second_has_nothing_left_to_do(made: M
     assert other.returncode == 1
     assert other.stderr.splitlines()[-1].startswith("lightr: ")
     assert "divergence_beta: 0.4 there, 0.5 now" in other.stderr
+
+
+def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp_path: Path) -> None:
+    sizes = {"sample": {"max_questions": 12}, "finetune": {"steps": 2}, "evaluate": {"max_items": 4}}
+    recipe = {name: {**values, **sizes.get(name, {})} if name in sizes else values for name, values in RECIPE.items()}
+    rule = {"selection": "label_surprise", "keep_share": 0.25, "plausibility_alpha": 0.1, "expert_power": 1.5}
+    config = RunConfig.checked({**recipe, "select": {**rule, "amateur_power": 0.5}, "out": tmp_path / "run"})
+    summary = run(config)
+    assert list(summary)[3:6] == ["sample", "select", "finetune"]
+    assert summary["sample"]["kept_steps"] == summary["sample"]["steps"] == summary["select"]["steps"]
+    assert summary["select"]["kept_steps"] == round(0.25 * summary["sample"]["steps"]) == summary["finetune"]["labels"]
+    everything = {(step.question_id, step.position): step for step in kept_steps(config.out)}
+    for step in kept_steps(config.out / "select"):
+        sampled = everything[step.question_id, step.position]
+        scores = torch.tensor(sampled.expert_logprobs) * 1.5 - torch.tensor(sampled.amateur_logprobs) * 0.5
+        assert step.weights == pytest.approx(scores.softmax(0).tolist(), abs=1e-5)
+
+    assert RunConfig.checked(yaml.safe_load((config.out / "config.yaml").read_text())) == config
+    before = (config.out / "summary.json").read_text()
+    assert {**run(config), "seconds": 0} == {**json.loads(before), "seconds": 0}
+    (config.out / "select" / "result.json").unlink()  # as if it had been stopped
+    assert {**run(config), "seconds": 0} == {**json.loads(before), "seconds": 0}
+    with pytest.raises(RunMismatch, match=r"select was made with other settings \(keep_share: 0.25 there, 0.5 now"):
+        run(config.model_copy(update={"select": config.select.model_copy(update={"keep_share": 0.5})}))
+
+    words = "label_surprise, keep_share 0.25; labels π_E^1.5 · π_A^-0.5, α 0.1"
+    page = (config.out / "report.html").read_text(encoding="utf-8")
+    assert f"% were kept, by {words}." in page
+    assert words in str(write(config.out, as_markdown=True))
 
 
 def test_the_stages_one_by_one_give_the_same_as_run(made: Made, tmp_path: Path) -> None:

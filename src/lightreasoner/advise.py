@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from lightreasoner import contrast
 from lightreasoner.config import AdviseConfig, RunConfig, SampleConfig, SelectConfig
 from lightreasoner.config_sections import SELECTION
 from lightreasoner.errors import DataError, ModelError
@@ -31,20 +33,17 @@ from lightreasoner.runs.stage import StageFolder
 from lightreasoner.runs.terminal import size
 from lightreasoner.samples.calibration import Prediction, known_figures, read_calibration
 from lightreasoner.samples.folder import Floats, Ragged, read_samples
-from lightreasoner.samples.format_tokens import FormatShare, is_format
-from lightreasoner.samples.sampling import read_problems, sample
+from lightreasoner.samples.sampling import format_share, read_problems, sample
 from lightreasoner.samples.selecting import rule_of, select
 from lightreasoner.samples.statistics import (
-    FEWEST,
     HEAD_BINS,
     JUDGED,
     PAPER_BELOW_TENTH,
     PAPER_KEPT,
     SampleFigures,
     figures_of,
-    label_surprise,
-    sample_warnings,
 )
+from lightreasoner.samples.warnings import FEWEST, sample_warnings
 
 POOL_ALPHA = 0.05  # of the samples: labels of a larger α are selected from them
 ALPHAS = (0.2, 0.1, POOL_ALPHA)  # that are compared
@@ -159,30 +158,23 @@ def _labels(run: RunConfig, stage: StageFolder, share: float) -> tuple[_Labels, 
         kept = select(SelectConfig(**settings, source=run.out, out=run.out, seed=run.seed))
     except DataError as error:
         return _Labels(0, 0.0, None, None, None, None), [str(error).replace(str(stage.path), "the samples")]
-    counted = _format_share(run)
+    selected = read_samples(run.out / SELECTION)[1]
+    counted = format_share(stage, selected, load_tokenizer(find_model(run.expert, run.expert_revision), run))
     surprises, sizes = [], []
-    for table in read_samples(run.out / SELECTION)[1].tables("steps", ["token_ids", "weights", "expert_logprobs"]):
-        ids, weights, logprobs = (Ragged.of(table[name]) for name in ("token_ids", "weights", "expert_logprobs"))
-        counted.add_labels(ids.values, weights.values)
-        surprises.append(label_surprise(weights, logprobs))
-        sizes.append(ids.lengths)
-    for table in stage.tables("rollouts", ["response_ids"]):
-        counted.add_responses(Ragged.of(table["response_ids"]).values)
+    for table in selected.tables("steps", ["weights", "expert_logprobs"]):
+        weights, logprobs = (Ragged.of(table[name]) for name in ("weights", "expert_logprobs"))
+        padded = (torch.from_numpy(column.padded(fill)) for column, fill in ((weights, 0.0), (logprobs, -np.inf)))
+        surprises.append(contrast.label_kl(*padded))
+        sizes.append(weights.lengths)
     found = _Labels(
         kept["kept_steps"],
         kept["kept_steps"] / kept["steps"],
-        float(np.concatenate(surprises).mean()),
+        float(torch.cat(surprises).mean()),
         float((np.concatenate(sizes) == 1).mean()),
         counted.of_labels,
         counted.of_responses,
     )
     return found, []
-
-
-def _format_share(run: RunConfig) -> FormatShare:
-    tokenizer = load_tokenizer(find_model(run.expert, run.expert_revision), run)
-    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return FormatShare(lambda index: is_format(str(tokenizer.decode([index])), index in control))
 
 
 def _suggested(run: RunConfig, stage: StageFolder) -> dict[str, Any]:

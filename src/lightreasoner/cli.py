@@ -16,6 +16,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
+import docstring_parser
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 from pydantic import PlainValidator, create_model
 
@@ -48,6 +50,9 @@ TRAIN, CHECK, LOOK, BEYOND, DATA, OPTIONS = map(
 # What torchrun tells a process; with these set, accelerate waits for the others.
 LAUNCHER = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 _order = count()
+
+# Cyclopts reads the source of each config's base classes, pydantic's too, once for every section and panel of the help.
+docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 
 app = App(
     name="lightr",
@@ -174,10 +179,8 @@ def _settings(kind: type[Config], positional: Sequence[str]) -> dict[str, inspec
 
 def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
     """The other fields of a config as flags."""
-    without = {
-        *positional,
-        *(["study"] if issubclass(kind, cfg.RunConfig) else []),
-    }  # `run` uses nothing of that section
+    of_studies = ["study"] if issubclass(kind, cfg.RunConfig) else []  # `run` uses nothing of that section
+    without = {*positional, *of_studies}
     fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items() if name not in without}
     others = create_model(kind.__name__, **fields) if without else kind
     # cyclopts passes on the given flags as a dict, unchecked: `_checked` adds the recipe.
@@ -271,6 +274,11 @@ command("inspect", _inspect, group=LOOK, positional=["question"])
 command("compare", "evaluation.comparison:compare", group=LOOK, lines="report.tables:comparison_lines")
 
 command("baseline", "samples.baselines:baseline", group=BEYOND, positional=["kind"])
+ROUNDS_NOTES = """
+The settings of a round are those of --sample and --finetune; --rounds.… say how rounds follow one another. The round
+that is kept is merged into OUT/merged. Without --config and --expert it runs the bundled recipe miniature.
+"""
+command("rounds", "rounds:rounds", group=BEYOND, lines="report.tables:rounds_lines", notes=ROUNDS_NOTES)
 STUDY_FLAGS = {"recipes": "--recipe", "page_file": "--write"}
 command("study", "studies.study:study", group=BEYOND, lines="report.tables:study_lines", flags=STUDY_FLAGS)
 

@@ -7,24 +7,33 @@ Each annotation says what a setting changes: `Decides`, `Input`, `Speed` or `Pla
 """
 
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, Place, Speed
+from lightreasoner.config_base import IF_SET, Config, Decides, DecidesIfSet, Input, Place, Speed
 from lightreasoner.config_sections import (
+    LABEL_FREE,
+    LABEL_FREE_SETTINGS,
     SELECTION,
+    AdapterSettings,
+    AnswerKind,
     BaselineKind,
+    ContextSettings,
     Count,
     EngineSettings,
     EvaluateSettings,
     FinetuneSettings,
+    HintSettings,
     JoinSettings,
     JudgeName,
     MachineSettings,
     MergeSettings,
     ModelSettings,
+    NotNegative,
     PairSettings,
+    Positive,
+    PositiveShare,
     ProblemSettings,
     PromptSettings,
     SampleSettings,
@@ -34,22 +43,38 @@ from lightreasoner.config_sections import (
     StudySettings,
     VocabularyRule,
     WorkerSettings,
+    with_temperature,
 )
 
 C = TypeVar("C", bound=Config)
+Labeller = Literal["current", "base"]
 
 
-class PairConfig(MachineSettings, PairSettings):
+class PairConfig(MachineSettings, ContextSettings, PairSettings):
     """Two models and where they run."""
 
 
-class SampleConfig(SampleSettings, PromptSettings, ProblemSettings, EngineSettings, JoinSettings, PairConfig):
+class SampleConfig(
+    SampleSettings,
+    PromptSettings,
+    HintSettings,
+    ProblemSettings,
+    EngineSettings,
+    JoinSettings,
+    AdapterSettings,
+    PairConfig,
+):
     """`lightr sample`."""
 
     out: Place[Path]
     """Run folder; the samples go to its subfolder sample."""
     seed: Decides[int] = 42
     """Seed of sampling with a temperature, and of generated problems."""
+    skip_questions: Input[Annotated[int, Field(ge=0)]] = 0
+    """Leave out the first N problems; --max-questions counts from there."""
+    labeller: DecidesIfSet[Labeller] = "current"
+    """Whose distribution labels are made of. current: that of the expert with --adapter, which samples. base: that of
+    the expert without it."""
 
 
 class SelectConfig(SelectSettings):
@@ -68,6 +93,9 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
 
     data: Input[Path]
     """Run folder of `lightr sample`, or a folder made by `lightr samples import`."""
+    adapter: Input[Path | None] = None
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to go on training in the place of a fresh one:
+    of the same rank, alpha and targets. The optimizer and the learning rate start anew."""
     out: Place[Path]
     """Run folder; the adapter goes to its subfolder finetune."""
     seed: Decides[int] = 42
@@ -78,7 +106,12 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     """`lightr baseline`."""
 
     kind: Decides[BaselineKind]
-    """rejection-sft: the model's own greedy answers, where they are right. ground-truth: the written solutions."""
+    """rejection-sft: the model's own greedy answers, where they are right. ground-truth: the written solutions. Without
+    gold answers: self-training (SSD, arXiv 2604.01193: one sample of each problem, as it is), sept (SePT, 2510.18814:
+    the same at a low temperature, one round), majority-vote (after TTRL, 2504.16084: of several samples, the shortest
+    with the most frequent answer), u-opsd (2608.06296: the model's distributions on its samples against the majority,
+    with a sample of the majority as a hint), entropy-minimisation (EM-FT, 2505.15134: samples to tune with --objective
+    entropy)."""
     solution_field: Input[str | None] = None
     """Field with the written solution and its final answer. Default: the first of solution, answer."""
     max_questions: Input[Count | None] = None
@@ -88,15 +121,66 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     stop_strings: Decides[StopStrings] = ()
     """More texts that end an answer; nothing from where one begins is trained on."""
     batch_size: Speed[Count | None] = None
-    """Questions per batch. Default: 32, or 256 with vllm. Halved on out-of-memory."""
+    """Questions per batch. Default: 32, or 256 with vllm, divided by the samples of each. Halved on out-of-memory."""
+    temperature: DecidesIfSet[NotNegative | None] = None
+    """Temperature of the samples. Default: 1.5 for self-training, 0.6 for sept, 1.1 for u-opsd, 1 for the others; the
+    first two kinds are greedy."""
+    top_p: DecidesIfSet[PositiveShare | None] = None
+    """Nucleus sampling. Default: 0.8 for self-training, 0.95 for u-opsd, 1 for the others."""
+    samples_per_problem: DecidesIfSet[Count | None] = None
+    """Samples of each problem that vote (majority-vote, u-opsd: 8)."""
+    consensus: DecidesIfSet[Share | None] = None
+    """Smallest share of the samples that must have the most frequent answer; the problem is left out below it.
+    Default: 0 for majority-vote, 0.5 for u-opsd."""
+    label_tokens: DecidesIfSet[Count | None] = None
+    """Most probable tokens in each label of u-opsd, renormalised; 50 to 200 do as well as all in its paper (100)."""
+    hint: DecidesIfSet[Annotated[str, Field(pattern=r"(?s)\{solution\}")] | None] = None
+    """What u-opsd asks the model that gives the labels; {question} and {solution} stand for the problem's."""
+    answer_kind: DecidesIfSet[AnswerKind | None] = None
+    """How answers are compared: number, expression, choice or text. Default: number for arithmetic and gsm8k, else
+    expression."""
     judge: Decides[JudgeName] = "math-verify"
-    """Judge that decides whether an answer is right."""
+    """Judge that decides whether an answer is right, and finds the answers that vote."""
     grading_workers: Speed[Count | None] = None
     """Judge processes. Default: one per processor core."""
     out: Place[Path]
     """Run folder; the labels go to its subfolder sample, like those of `lightr sample`."""
     seed: Decides[int] = 42
-    """Seed of generated problems."""
+    """Seed of generated problems, and of samples."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_of_the_source(cls, values: Any) -> Any:
+        """Fill in what the kind's source takes, so that the folder's identity holds it."""
+        if not isinstance(values, dict):
+            return values
+        usual = dict(LABEL_FREE.get(str(values.get("kind")), {}))
+        if str(values.get("temperature")) in ("0", "0.0"):
+            usual.pop("top_p", None)  # greedy
+        return {**values, **{name: value for name, value in usual.items() if values.get(name) in (None, "none")}}
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        usual = LABEL_FREE.get(self.kind, {})
+        for name in LABEL_FREE_SETTINGS:
+            if name not in usual and getattr(self, name) is not None:
+                raise ValueError(f"{name} = {getattr(self, name)} means nothing for {self.kind}; leave it away")
+        if usual and self.solution_field is not None:
+            raise ValueError(
+                f"solution_field = {self.solution_field}, but {self.kind} reads no solutions; leave it away"
+            )
+        if "consensus" not in usual:
+            return with_temperature(self, self.temperature or 0, self.top_p or 1)
+        if self.samples_per_problem == 1:
+            raise ValueError(
+                f"samples_per_problem = 1 is no vote; {self.kind} needs 2 or more, self-training takes one"
+            )
+        if self.temperature == 0:
+            raise ValueError(
+                f"temperature = 0 makes all samples of a problem the same, so {self.kind} has nothing to vote on; give "
+                "a temperature above 0"
+            )
+        return self
 
 
 class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
@@ -108,13 +192,12 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, ModelSettings):
+class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, AdapterSettings, ModelSettings):
     """`lightr evaluate`."""
 
-    adapter: Input[Path | None] = None
-    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to put on the model without merging."""
     contrast_with: Decides[str | None] = None
-    """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio."""
+    """Amateur for contrastive decoding: of the plausible tokens, take the one with the highest log-ratio. A model, or
+    self:base, self:checkpoint=PATH, self:layers=K, self:4bit, as for `sample`."""
     contrast_with_revision: Input[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
@@ -132,12 +215,17 @@ class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSetti
     def _contrastive_decoding_is_greedy(self) -> Self:
         if self.contrast_with and self.engine != "own":
             raise ValueError(f"contrast_with needs both distributions at each token, so engine = {self.engine} cannot")
+        if self.contrast_with and self.vocabulary == "aligned":
+            raise ValueError(
+                "contrast_with compares both models at each token, and vocabulary = aligned only at some. Choose an "
+                "amateur of the model's family, with vocabulary = strict or shared"
+            )
         if self.contrast_with and self.temperature:
             raise ValueError(f"contrast_with takes the best token, so temperature = {self.temperature} means nothing")
         return self
 
 
-class InspectConfig(SampleSettings, PromptSettings, PairConfig):
+class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig):
     """`lightr inspect`."""
 
     question: Decides[str]
@@ -148,7 +236,7 @@ class InspectConfig(SampleSettings, PromptSettings, PairConfig):
     """Seed of sampling with a temperature."""
 
 
-class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
+class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
     """`lightr run`, and the form of a recipe."""
 
     out: Place[Path] = Path("runs/default")
@@ -156,7 +244,7 @@ class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings,
     seed: Decides[int] = 42
     """Seed of everything random."""
     sample: SampleSettings = SampleSettings()
-    select: DecidesIfSet[SelectSettings] = SelectSettings()
+    select: Annotated[SelectSettings, IF_SET] = SelectSettings()
     """Other labels or steps than the paper's: a stage of its own, between sample and finetune."""
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()
@@ -222,6 +310,101 @@ class RunConfig(PromptSettings, ProblemSettings, EngineSettings, WorkerSettings,
 
     def _shared_with(self, stage: type[Config]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in RunConfig.model_fields if name in stage.model_fields}
+
+
+class RoundsSettings(Config):
+    """Rounds of sampling and fine-tuning; the settings of a round are those of `sample` and `finetune`."""
+
+    limit: Decides[Count] = 4
+    """Most rounds. The stop rule mostly ends them earlier."""
+    labeller: Decides[Labeller] = "current"
+    """Whose distribution the labels of a round are made of. current: the expert as it is in that round. base: the
+    expert without its adapter, on what the current one writes."""
+    amateur: Decides[Literal["fixed", "previous"]] = "fixed"
+    """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
+    problems: Decides[Literal["fresh", "same"]] = "fresh"
+    """fresh: each round takes the next --sample.max-questions problems. same: all rounds take the same ones."""
+    held_back: Decides[Annotated[int, Field(ge=8)]] = 64
+    """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
+    answers: Decides[Annotated[int, Field(ge=2)]] = 8
+    """Answers to each of these prompts, of which the share of the majority is taken."""
+    answer_temperature: Decides[Positive] = 0.7
+    """Temperature of these answers."""
+    evidence: Decides[NotNegative] = 2.0
+    """A round is kept if the majority's share rises by more than this many standard errors over the prompts."""
+    most_lost: Decides[Share] = 0.1
+    """A round is refused if the share of rollouts that end by themselves falls by more than this, or if that of
+    repeated 4-grams, or the label mass on format or in scattered labels, rises by more."""
+
+
+class RoundsConfig(RunConfig):
+    """`lightr rounds`."""
+
+    rounds: RoundsSettings = RoundsSettings()
+
+    def folder(self, number: int) -> Path:
+        """The run folder of a round; number 0 holds the alarms of the untouched expert."""
+        return self.out / f"round-{number}"
+
+    def adapter(self, number: int) -> Path | None:
+        """The run folder with the adapter of the expert after this round; None before the first."""
+        return self.folder(number) if number else None
+
+    def sample_of(self, number: int) -> SampleConfig:
+        """The sampling of a round: the expert after the round before, on problems that are not held back."""
+        questions, fresh = self.sample.max_questions, self.rounds.problems == "fresh"
+        return self.for_sample().model_copy(
+            update={
+                "adapter": self.adapter(number - 1),
+                "skip_questions": self.rounds.held_back + (number - 1) * (questions or 0) * fresh,
+                "labeller": self.rounds.labeller,
+                "out": self.folder(number),
+                **self._amateur_of(number),
+            }
+        )
+
+    def _amateur_of(self, number: int) -> dict[str, Any]:
+        if self.rounds.amateur == "fixed" or number == 1:
+            return {}
+        before = self.adapter(number - 2)
+        return {"amateur": f"self:checkpoint={before}" if before else "self:base", "amateur_revision": None}
+
+    def finetune_of(self, number: int) -> FinetuneConfig:
+        """The fine-tuning of a round, which continues the adapter of the round before."""
+        changes = {"data": self.folder(number), "out": self.folder(number), "adapter": self.adapter(number - 1)}
+        return self.for_finetune().model_copy(update=changes)
+
+    def merge_of(self, number: int) -> MergeConfig:
+        """The merge of the expert with the adapter of a round."""
+        return self.for_merge().model_copy(update={"adapter": self.folder(number)})
+
+    def held_back_sample(self, number: int, **changes: Any) -> SampleConfig:
+        """Greedy rollouts of the expert after a round on the prompts that are held back, with labels of all steps."""
+        return self.for_sample().model_copy(
+            update={
+                "adapter": self.adapter(number),
+                "max_questions": self.rounds.held_back,
+                "divergence_beta": None,
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "out": self.folder(number) / "held-back",
+                **changes,
+            }
+        )
+
+    def held_back_answers(self, number: int) -> EvaluateConfig:
+        """Several answers to each of these prompts."""
+        config = self.for_evaluate(self.expert, self.expert_revision, "")
+        return config.model_copy(
+            update={
+                "adapter": self.adapter(number),
+                "samples_per_problem": self.rounds.answers,
+                "temperature": self.rounds.answer_temperature,
+                "max_answer_tokens": self.sample.max_new_tokens,
+                "stop_strings": self.sample.stop_strings,
+                "out": self.folder(number) / "held-back",
+            }
+        )
 
 
 class AdviseConfig(RunConfig):

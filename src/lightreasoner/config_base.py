@@ -3,6 +3,7 @@
 Decides[T]   the value decides the result
 DecidesIfSet[T]  so too, but the default is no part of the identity: folders made before the setting existed stay valid
 Input[T]     selects what is read (a path, a revision, the first N); fingerprints hold a hash of what was read instead
+InputIfSet[T]  so too, but the default is no part of what names the folder of a study's job
 Speed[T]     changes speed, memory, or what is logged and kept on the way
 Place[T]     where the work is done and written
 """
@@ -34,6 +35,7 @@ IF_SET = "counts only where it differs from the default"
 Decides = Annotated[T, Role.DECIDES]
 DecidesIfSet = Annotated[T, Role.DECIDES, IF_SET]
 Input = Annotated[T, Role.INPUT]
+InputIfSet = Annotated[T, Role.INPUT, IF_SET]
 Speed = Annotated[T, Role.SPEED]
 Place = Annotated[T, Role.PLACE]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_ar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, Place, Speed, nearest
+from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, InputIfSet, Place, Speed, nearest
 
 C = TypeVar("C", bound=Config)
 
@@ -42,10 +42,13 @@ def _benchmark_or_file(value: Any) -> Any:
 
 BenchmarkOrFile = Annotated[str, BeforeValidator(_benchmark_or_file)]
 Residency = Literal["auto", "together", "sequential"]
-AnswerKind = Literal["number", "expression", "choice", "text"]  # as in grading.verdicts
+AnswerKind = Literal["number", "expression", "choice", "text", "literal"]  # as in grading.verdicts
 Contrast = Literal["amateur", "own_token", "own_distribution"]
-BaselineKind = Literal["rejection-sft", "ground-truth"]
-VocabularyRule = Literal["strict", "shared"]
+BaselineKind = Literal[
+    "rejection-sft", "ground-truth", "self-training", "sept", "majority-vote", "u-opsd", "entropy-minimisation"
+]
+Objective = Literal["label", "entropy"]
+VocabularyRule = Literal["strict", "shared", "aligned"]
 JudgeName = Literal["math-verify", "toolkit"]
 PromptKind = Literal["chat", "plain"]
 EngineName = Literal["own", "vllm"]  # as in inference.engines
@@ -55,10 +58,29 @@ BATCH_SIZES: Mapping[EngineName, int] = {"own": 32, "vllm": 256}
 ExportFormat = Literal["lm-eval", "hub"]
 
 SELECTION = "select"  # subfolder of a run folder: steps and labels that were selected from the samples beside it
+# The baselines that use no gold answers, with their settings of `BaselineConfig` and the values of their sources; other
+# settings of `LABEL_FREE_SETTINGS` mean nothing to them.
+LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
+    "self-training": {"temperature": 1.5, "top_p": 0.8},
+    "sept": {"temperature": 0.6, "top_p": 1.0},
+    "majority-vote": {"temperature": 1.0, "top_p": 1.0, "samples_per_problem": 8, "consensus": 0.0},
+    "u-opsd": {
+        "temperature": 1.1,
+        "top_p": 0.95,
+        "samples_per_problem": 8,
+        "consensus": 0.5,
+        "label_tokens": 100,
+        "hint": "{question}\n\nOne solution of this problem is:\n{solution}\n\nNow solve it in your own way.",
+    },
+    "entropy-minimisation": {"temperature": 1.0, "top_p": 1.0},
+}
+LABEL_FREE_SETTINGS = tuple(LABEL_FREE["u-opsd"])
+
 DEFAULT_CUE = r"Please reason step by step, and put your final answer within \boxed{}."  # Eq 36
 
 
-def _with_temperature(settings: C, temperature: float, top_p: float) -> C:
+def with_temperature(settings: C, temperature: float, top_p: float) -> C:
+    """These settings, after a check that a nucleus has a temperature."""
     if top_p < 1 and temperature == 0:
         raise ValueError(f"top_p = {top_p} needs a temperature above 0; at 0, decoding is greedy")
     return settings
@@ -72,12 +94,48 @@ class PairSettings(Config):
     expert_revision: Decides[str | None] = None
     """Branch, tag or commit of an expert on the Hub."""
     amateur: Decides[str]
-    """Weaker model with the expert's vocabulary; named like the expert."""
+    """Weaker model with the expert's vocabulary, or any with --vocabulary aligned, named like the expert; or the expert
+    with less: self (with another prompt), self:base (without its adapter), self:checkpoint=PATH (an earlier state:
+    adapter or model), self:layers=K (the first K layers), self:4bit, self:dropout=P. Sources: arXiv 2309.03883,
+    2402.14874, 2602.08222."""
     amateur_revision: Decides[str | None] = None
     """Branch, tag or commit of an amateur on the Hub."""
     vocabulary: Decides[VocabularyRule] = "strict"
     """strict: every token id must mean the same to both models. shared: ids that differ are left out of both
-    distributions, which are renormalised; steps where the rollout took such a token are never kept."""
+    distributions, which are renormalised; steps where the rollout took such a token are never kept. aligned: the
+    amateur has another tokenizer, and reads the same text in its own prompt and tokens; steps are scored where a token
+    of both begins, over the tokens that are the same bytes in both, renormalised."""
+    min_aligned_share: Speed[Share] = 0.5
+    """With vocabulary aligned: refuse the pair if a smaller share of the steps can be scored."""
+    min_common_mass: Speed[Share] = 0.5
+    """With vocabulary aligned: refuse the pair if the expert's tokens that the amateur has too get less of its
+    probability, in the mean over the scored steps."""
+
+
+class ContextSettings(Config):
+    """What the amateur reads before the response, where it is not what the expert reads."""
+
+    amateur_cue: DecidesIfSet[str | None] = None
+    """Instruction that the amateur reads in the place of --cue; '' is none. Responses are the same for both."""
+    amateur_template: InputIfSet[Path | None] = None
+    """Jinja file with the chat template of the amateur's prompts. Default: that of the expert's; with --vocabulary
+    aligned, that of the amateur's own tokenizer."""
+
+    @property
+    def has_other_prompt(self) -> bool:
+        """The settings may give the amateur another prompt than the expert."""
+        names = ("amateur_cue", "amateur_template", "expert_hint", "amateur_hint")
+        return any(getattr(self, name, None) is not None for name in names)
+
+
+class HintSettings(Config):
+    """Fields of a problem that one side reads and the other does not."""
+
+    expert_hint: DecidesIfSet[str | None] = None
+    """Field of a problem's row that the expert reads below the question, as "Hint: …". The expert is trained on the
+    prompt without it."""
+    amateur_hint: DecidesIfSet[str | None] = None
+    """Field of a problem's row that the amateur reads below the question, as "Hint: …"."""
 
 
 class ModelSettings(Config):
@@ -89,12 +147,20 @@ class ModelSettings(Config):
     """Branch, tag or commit of a model on the Hub."""
 
 
+class AdapterSettings(Config):
+    """An adapter on a model, unmerged."""
+
+    adapter: Input[Path | None] = None
+    """Run folder of `lightr finetune`, or a folder with a PEFT adapter, to put on the model (of a pair: on the expert)
+    without merging."""
+
+
 class ProblemSettings(Config):
     """The problems."""
 
     dataset: Decides[str]
-    """gsm8k, arithmetic (generated), a file or folder of yours (JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text), or a
-    Hub id such as owner/name:configuration."""
+    """gsm8k, arithmetic or programs (generated), a file or folder of yours (JSON Lines, JSON, CSV, TSV, Parquet, Arrow,
+    text), or a Hub id such as owner/name:configuration."""
     data_dir: Input[Path | None] = None
     """Folder with NAME/SPLIT.jsonl files to read instead of the Hub."""
     question_field: Input[str | None] = None
@@ -103,7 +169,7 @@ class ProblemSettings(Config):
 
 
 class PromptSettings(Config):
-    """How a question becomes a prompt; the same for every model and stage."""
+    """How a question becomes a prompt; the same for every model and stage, but for an amateur with its own context."""
 
     cue: Decides[str] = DEFAULT_CUE
     """Instruction before every question (the paper's Eq 36), sent as the system message."""
@@ -190,7 +256,7 @@ class SampleSettings(Config):
 
     @model_validator(mode="after")
     def _nucleus_needs_temperature(self) -> Self:
-        return _with_temperature(self, self.temperature, self.top_p)
+        return with_temperature(self, self.temperature, self.top_p)
 
 
 class SelectSettings(Config):
@@ -198,14 +264,18 @@ class SelectSettings(Config):
 
     selection: Decides[str] = "divergence"
     """Rule that scores steps: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E), how much the
-    label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, random, none (every
-    step)."""
+    label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, uncertain_or_contradicted
+    (high entropy or high divergence: the Soft-OR of TIP, arXiv 2604.14084), excess_loss (log π_E − log π_A of the token
+    taken, after Rho-1, arXiv 2404.07965), later (place in the rollout, 0 to 1), random, none (every step)."""
     threshold: Decides[float | None] = None
     """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4), and in a run its default."""
     keep_share: Decides[PositiveShare | None] = None
     """Keep this share of all steps, highest scores first; needs no threshold."""
     keep_labels: Decides[Count | None] = None
     """Keep this many steps, highest scores first; compares rules at equal numbers of labels."""
+    weigh_by: DecidesIfSet[str | None] = None
+    """Rule whose score weighs the loss of each kept label, scaled to a mean of 1; negative scores count as 0. Default:
+    all labels weigh the same, as in the paper."""
     contrast: Decides[Contrast] = "amateur"
     """Label: amateur (Eq 5 and 6, with the powers below), own_token (one-hot on the token of the rollout),
     own_distribution (the expert's own distribution over the plausible tokens: powers 1 and 0)."""
@@ -253,6 +323,10 @@ class FinetuneSettings(Config):
     """Labels with a longer prefix are skipped and counted, never truncated."""
     max_grad_norm: Decides[NotNegative] = 1.0
     """Gradient clipping. 0: off."""
+    objective: DecidesIfSet[Objective | None] = None
+    """Loss at the labelled steps. label: cross-entropy to the label (Eq 8). entropy: entropy of the tuned model there,
+    whatever the label (EM-FT, arXiv 2505.15134). Default: entropy for samples of `lightr baseline
+    entropy-minimisation`, label for all others."""
     load_in_4bit: DecidesIfSet[bool] = False
     """Hold the base in 4 bits while it is tuned (QLoRA, NF4 of bitsandbytes); merged into the unquantised weights."""
     gradient_checkpointing: Speed[bool] = False
@@ -288,8 +362,9 @@ class QuestionSettings(Config):
     """Field with the right answer in those files. Default: the first of answer, final_answer, expected_answer, gold,
     ground_truth, target, solution and others. Of a solution, what #### or \\boxed{} marks."""
     answer_kind: Decides[AnswerKind | None] = None
-    """How answers to those files are compared: number, expression (mathematics), choice (letters A … E) or text (word
-    for word). Default: choice if all right answers are letters, number if all are numbers, else expression."""
+    """How answers to those files are compared: number, expression (mathematics), choice (letters A … E), text (word for
+    word) or literal (a Python value, with its type). Default: choice if all right answers are letters, number if all
+    are numbers, else expression."""
     prompts: Input[Literal["chat", "plain", "both"]] = "chat"
     """chat: cue and chat template (the paper's Eq 36). plain: "Question: … Answer:" (its Eq 37, used there for base
     models). both: each of them, to compare models under the same prompt."""
@@ -320,7 +395,7 @@ class AnswerSettings(Config):
                 f"samples_per_problem = {self.samples_per_problem} needs a temperature above 0; at 0, "
                 "decoding is greedy and all samples are the same"
             )
-        return _with_temperature(self, self.temperature, self.top_p)
+        return with_temperature(self, self.temperature, self.top_p)
 
 
 class JudgeSettings(Config):

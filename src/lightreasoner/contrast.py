@@ -47,6 +47,38 @@ def select_highest(scores: Tensor, count: int, generator: torch.Generator) -> Te
     return kept & possible
 
 
+def soft_or(entropies: Tensor, divergences: Tensor) -> Tensor:
+    """ĥ + d̂ − ĥ·d̂, high where the entropy or the divergence is: [S], [S] → [S], from 0 to 1. Beyond the paper.
+
+    ĥ and d̂ are scaled by their smallest and largest value over all steps to 0 … 1, the entropies after a cut at their
+    98th percentile. It is the Soft-OR of TIP (arXiv 2604.14084), whose formula was checked in an implementation of
+    others, not in its text. There the entropy is that of the student and the divergence that between student and
+    teacher, over a batch; here both are of the expert, which is the model that is trained, and over all steps.
+
+    A step whose entropy or divergence is NaN has a score of NaN; an infinite divergence counts as the largest finite.
+    """
+
+    def scaled(values: Tensor, share: float) -> Tensor:
+        finite = values[values.isfinite()].sort().values
+        if not len(finite):
+            return torch.full_like(values, torch.nan)
+        lowest, highest = finite[0], finite[round(share * (len(finite) - 1))]
+        return (values.clamp(max=highest) - lowest) / (highest - lowest).clamp(min=torch.finfo(values.dtype).tiny)
+
+    h, d = scaled(entropies, 0.98), scaled(divergences, 1.0)
+    return h + d - h * d
+
+
+def label_factors(scores: Tensor) -> Tensor:
+    """Factors of the loss of each label, proportional to its score, mean 1: [S] → float32 [S]. Beyond the paper.
+
+    w_i = max(s_i, 0) / mean_j max(s_j, 0), over the labels that are trained on. So the expected gradient of a label
+    keeps its size, and with equal scores each factor is exactly 1. NaN if all scores are 0 or one is not finite.
+    """
+    positive = scores.double().clamp(min=0)
+    return (positive / positive.mean()).float()
+
+
 def plausible_tokens(log_expert: Tensor, alpha: float) -> Tensor:
     """A_mask, Eq 4: tokens with π_E(a) ≥ α · max_b π_E(b). [..., V] → bool [..., V].
 

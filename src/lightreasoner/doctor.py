@@ -12,15 +12,17 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 from huggingface_hub import constants
+from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import RunConfig, SampleConfig
-from lightreasoner.config_sections import EngineName, MachineSettings
+from lightreasoner.config_sections import EngineName, MachineSettings, PairSettings, VocabularyRule
 from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
-from lightreasoner.errors import ConfigError, LightReasonerError, ModelError
+from lightreasoner.errors import ConfigError, LightReasonerError, ModelError, VocabularyMismatch
 from lightreasoner.inference.footprint import footprint
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.vllm_engine import engine_version, python_of
+from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.loading import (
     check_weights,
     find_pair,
@@ -37,9 +39,10 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
-from lightreasoner.samples.responses import Prompted
+from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampler import Sampler
-from lightreasoner.samples.statistics import figures_of, sample_warnings
+from lightreasoner.samples.statistics import AlignedShares, figures_of
+from lightreasoner.samples.warnings import sample_warnings
 
 PROMPT = 128  # assumed tokens of a prompt
 
@@ -61,9 +64,12 @@ def examine(
     expert: str | None = None,
     amateur: str | None = None,
     expert_revision: str | None = None,
+    adapter: Path | None = None,
+    amateur_cue: str | None = None,
     no_trial: bool = False,
     engine: EngineName = "own",
     engine_python: Path | None = None,
+    vocabulary: VocabularyRule = "strict",
 ) -> dict[str, Any]:
     """Check this machine, and that two models are a pair to learn from. Exit code 1 if a check fails.
 
@@ -71,11 +77,15 @@ def examine(
 
     Args:
         expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
-        amateur: weaker model that should share its vocabulary.
+        amateur: weaker model that should share its vocabulary, or be comparable under another --vocabulary; or what is
+            left of the expert, such as self:layers=4.
+        adapter: run folder of `lightr finetune` or PEFT adapter on the expert, which self:base is without.
+        amateur_cue: instruction that the amateur reads in the place of the expert's; for the amateur self.
         expert_revision: branch, tag or commit of a Hub expert.
         no_trial: do not load the models.
         engine: engine to look for: vllm.
         engine_python: Python of the environment that should have it. Default: this one.
+        vocabulary: rule for the two vocabularies, see `lightr sample`: strict, shared or aligned.
 
     Returns:
         `findings`, and `fit`: no check failed.
@@ -92,9 +102,16 @@ def examine(
     if expert:
         findings += _checked("expert", lambda: _model(expert, expert_revision))
         if amateur:
-            findings += _checked("pair", lambda: _pair(expert, expert_revision, amateur))
+            pair = {
+                "expert": expert,
+                "expert_revision": expert_revision,
+                "amateur": amateur,
+                "amateur_cue": amateur_cue,
+                "vocabulary": vocabulary,
+            }
+            findings += _checked("pair", lambda: _pair(pair, adapter))
             if not no_trial and all(finding.verdict != "wrong" for finding in findings):
-                findings += _checked("trial", lambda: _trial(expert, expert_revision, amateur))
+                findings += _checked("trial", lambda: _trial(pair, adapter))
     return {
         "findings": [finding._asdict() for finding in findings],
         "fit": all(finding.verdict != "wrong" for finding in findings),
@@ -189,24 +206,74 @@ def _weights(role: str, source: ModelSource) -> list[Finding]:
     return _checked(f"weights of the {role}", compared)
 
 
-def _pair(expert: str, revision: str | None, amateur: str) -> list[Finding]:
-    sources = find_model(expert, revision), find_model(amateur)
-    first, second = (load_tokenizer(source) for source in sources)
-    shared = share_vocabulary(first, second)
+def _pair(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
+    config = RunConfig(**pair, dataset="arithmetic")  # with the default settings
+    found = find_pair(config, adapter)
+    sources = found.expert, found.amateur
+    vocabulary = _vocabulary(config.vocabulary, *(load_tokenizer(source) for source in sources))
+    if vocabulary.verdict == "wrong":
+        return [vocabulary]
     findings = [
-        Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models"),
-        *_weights("amateur", sources[1]),
+        vocabulary,
+        *(_weights("amateur", found.amateur) if found.side.has_own_files else []),
         _precision(*sources),
     ]
     try:
         shapes = [Shape.of(source.config(), source.name) for source in sources]
     except ModelError as error:
         return [*findings, Finding("sizes", "warning", str(error))]
+    if found.side.kind == "layers":
+        shapes[1] = replace(shapes[1], layers=found.side.layers)
     counts = [shape.parameters for shape in shapes]
+    if not found.side.has_own_files:
+        weights = "in the same weights" if found.shares_weights else "a copy"
+        findings.append(
+            Finding("sizes", "ok", f"expert {counts[0] / 1e6:.1f} M parameters; amateur: {found.side}, {weights}")
+        )
+        return [*findings, _memory(config, shapes[0], shapes[1], sources)]
     seen = f"expert {counts[0] / 1e6:.1f} M parameters, amateur {counts[1] / 1e6:.1f} M"
     is_smaller = counts[1] < counts[0]
     findings.append(Finding("sizes", "ok" if is_smaller else "warning", seen + ", not smaller" * (not is_smaller)))
-    return [*findings, _memory(_config(expert, revision, amateur), shapes[0], shapes[1], sources)]
+    return [*findings, _memory(config, shapes[0], shapes[1], sources)]
+
+
+def _vocabulary(rule: VocabularyRule, expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> Finding:
+    """Whether two tokenizers are a pair under this rule, and how much of a probe text they share where they differ."""
+    if rule == "aligned":
+        alignment = _alignment(expert, amateur)
+        common = f"{len(alignment.vocabulary.token_ids):,} of the expert's tokens are the same bytes to the amateur"
+        verdict: Verdict = "ok" if _is_enough(alignment.shares()) else "warning"
+        return Finding("vocabulary", verdict, f"{common}; {_shares(alignment)}")
+    try:
+        shared = share_vocabulary(expert, amateur, rule=rule)
+    except VocabularyMismatch as error:
+        try:
+            alignment = _alignment(expert, amateur)
+        except LightReasonerError:
+            raise error from None
+        if not _is_enough(alignment.shares()):
+            raise VocabularyMismatch(f"{error}: but {_shares(alignment)}, which is too little") from None
+        return Finding("vocabulary", "wrong", f"{error}: {_shares(alignment)}")
+    left_out = f", {shared.left_out} left out" if shared.left_out else ""
+    return Finding("vocabulary", "ok", f"{len(shared.token_ids)} tokens, the same in both models{left_out}")
+
+
+def _alignment(expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> Alignment:
+    return Alignment(PromptTemplate(expert), PromptTemplate(amateur))
+
+
+def _shares(alignment: Alignment) -> str:
+    aligned, known = alignment.shares()
+    return (
+        f"in a probe text, a token of the amateur begins with {100 * aligned:.0f} % of the expert's tokens, and "
+        f"{100 * known:.0f} % of these are tokens of both"
+    )
+
+
+def _is_enough(shares: tuple[float, float]) -> bool:
+    """Whether the shares of a probe text reach the limits that sampling puts on those of the rollouts."""
+    limits = (PairSettings.model_fields[name].default for name in ("min_aligned_share", "min_common_mass"))
+    return all(share >= limit for share, limit in zip(shares, limits, strict=True))
 
 
 def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[ModelSource, ModelSource]) -> Finding:
@@ -228,38 +295,38 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[Mod
     return Finding("memory", "warning", f"{seen}; `lightr plan` says what other settings need")
 
 
-def _config(expert: str, revision: str | None, amateur: str) -> RunConfig:
-    """A run of this pair with the default settings."""
-    return RunConfig(expert=expert, expert_revision=revision, amateur=amateur, dataset="arithmetic")
-
-
-def _trial(expert: str, revision: str | None, amateur: str) -> list[Finding]:
+def _trial(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     """Sample a few bundled questions as `lightr sample` does, and judge the figures as it does."""
     config = SampleConfig(
-        expert=expert,
-        expert_revision=revision,
-        amateur=amateur,
+        **pair,
         dataset="arithmetic",
         max_questions=TRIAL_QUESTIONS,
         max_new_tokens=TRIAL_TOKENS,
         out=Path(),  # nothing is written
     )
-    found = find_pair(config)
+    found = find_pair(config, adapter)
     width = pick_dtype(config, found.expert, found.amateur).itemsize
-    needed = sum(_parameters(source) for source in (found.expert, found.amateur)) * width
+    needed = sum(_parameters(source) for source in found.own_weights) * width
     if needed > (free := _free_memory()):
         return [Finding("trial", "warning", f"not made: the weights need {size(needed)}, and {size(free)} are free")]
-    template = PromptTemplate(load_tokenizer(found.expert), config.cue)
+    contexts = Contexts.of(config, *found.tokenizers())
     problems = load_problems("arithmetic", limit=TRIAL_QUESTIONS, seed=config.seed).problems
-    prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems]
-    stops = template.stops(load_generation_config(found.expert), config.stop_strings)
-    (shard,) = Sampler.of(found.load(), template, stops, config).run(prompted)
-    figures = replace(figures_of([shard.rollouts], len(shard.labels)), parameters=_parameters(found.expert))
+    prompted = [contexts.prompted(problem) for problem in problems]
+    refuse_same_prompts(found, prompted)
+    stops = contexts.expert.stops(load_generation_config(found.expert), config.stop_strings)
+    sampler = Sampler.of(found.load(contexts.alignment), contexts.expert, stops, config)
+    (shard,) = sampler.run(prompted)
+    shares = AlignedShares.of(sampler.commit(prompted, [shard]).counts)
+    figures = replace(
+        figures_of([shard.rollouts], len(shard.labels)), aligned=shares, parameters=_parameters(found.expert)
+    )
     seen = (
         f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "
         f"at β = {config.divergence_beta} (paper: 20 %, bundled miniature: 48 %), "
         f"mean KL {figures.mean_kl or 0:.2f} nats (usual: 0.3 to 1.5)"
     )
+    if shares is not None:
+        seen += f"; {shares}"
     warnings = sample_warnings(figures)
     return [
         Finding("trial", "warning" if warnings else "ok", seen),

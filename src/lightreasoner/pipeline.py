@@ -14,11 +14,11 @@ from lightreasoner.errors import DataError
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
 from lightreasoner.inference.vllm_engine import engine_version
-from lightreasoner.models.loading import check_weights, context_length, empty_model, find_pair, load_tokenizer
-from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.loading import check_weights, context_length, empty_model, find_pair
+from lightreasoner.models.quantising import check_base
 from lightreasoner.models.shape import read_config
+from lightreasoner.models.sides import Side
 from lightreasoner.models.source import is_on_hub
-from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.report import write_page
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
@@ -26,12 +26,12 @@ from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.ray_workers import import_ray
+from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
 from lightreasoner.samples.selecting import rule_of, select
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge
-from lightreasoner.training.quantising import check_base
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -71,12 +71,13 @@ def run(config: RunConfig) -> dict[str, Any]:
         return summary
 
 
-def check(config: RunConfig, *, download: bool = True) -> None:
+def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -> None:
     """Find everything that the stages will need, in seconds: no run should fail after its sampling for a wrong name.
 
     Args:
         config: the run.
         download: False reads no more than the configuration of models on the Hub.
+        evaluates: the benchmarks are needed too.
 
     Raises:
         LightReasonerError: a tracker, engine, device, benchmark, data set or model is missing or does not fit.
@@ -93,26 +94,29 @@ def check(config: RunConfig, *, download: bool = True) -> None:
         engine_version(config.engine_python)
     if config.ray is not None:
         import_ray()
-    read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
-    problems = read_problems(config.for_sample()).problems
-    names = ((config.expert, config.expert_revision), (config.amateur, config.amateur_revision))
+    if evaluates:
+        read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
+    problems = read_problems(config.for_sample())
+    names = [(config.expert, config.expert_revision)]
+    if (side := Side.of(config.amateur)).has_own_files:
+        names.append((side.value or config.amateur, config.amateur_revision))
     if not download and any(is_on_hub(name) for name, _ in names):
         for name, revision in names:
             read_config(name, revision)
         return
     found = find_pair(config)
-    expert, amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
-    share_vocabulary(expert, amateur, rule=config.vocabulary)
-    template = PromptTemplate(expert, config.cue, config.chat_template)
-    lengths = [len(template.encode(problem.question)) for problem in problems]
-    contexts = [context_length(empty_model(source, config)) for source in (found.expert, found.amateur)]
-    refuse_if_none_fits(lengths, min(contexts), config.sample.max_new_tokens)
-    if (shortest := min(lengths)) > config.finetune.max_length:
+    expert, amateur = found.tokenizers()
+    contexts = Contexts.of(config, expert, amateur, problems=problems)
+    prompted = [contexts.prompted(problem) for problem in problems.problems]
+    refuse_same_prompts(found, prompted)
+    longest = min(context_length(empty_model(source, config)) for source in found.own_weights)
+    refuse_if_none_fits([item.longest for item in prompted], longest, config.sample.max_new_tokens)
+    if (shortest := min(len(item.trained_ids or item.prompt_ids) for item in prompted)) > config.finetune.max_length:
         raise DataError(
             f"the shortest prompt has {shortest} tokens and --finetune.max-length is {config.finetune.max_length}, so "
             f"no label could be trained on. Raise it above {shortest}"
         )
-    for source in (found.expert, found.amateur):
+    for source in found.own_weights:
         check_weights(source, config)
     check_targets(config.for_finetune(), config.finetune.lora_targets, to_merge=True)
     if config.finetune.load_in_4bit:

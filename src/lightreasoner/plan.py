@@ -11,11 +11,12 @@ before the run, such as the length of the prompts and the share of kept steps, i
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from lightreasoner.config import RunConfig
+from lightreasoner.config import RoundsSettings, RunConfig
 from lightreasoner.config_sections import BATCH_SIZES
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import ConfigError, ModelError
@@ -25,6 +26,7 @@ from lightreasoner.inference.speed import Passes, measure
 from lightreasoner.models.loading import pick_device
 from lightreasoner.models.precision import Precision, precision
 from lightreasoner.models.shape import Shape, read_config
+from lightreasoner.models.sides import Side, check_own, layer_count
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.terminal import size
@@ -54,27 +56,32 @@ LOAD, LOAD_BYTE, LOAD_GGUF_WEIGHT = 0.7, 1 / 1.5e9, 30e-9
 ITEM = 0.002  # seconds to judge and store an answer, spread over the judges
 
 
-def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 128) -> dict[str, Any]:
+def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 128, rounds: int = 0) -> dict[str, Any]:
     """Estimate the FLOP, time, memory and disk of `lightr run` with these settings. Loads no weights.
 
     Args:
         flops: sustained floating-point operations per second of another machine; typically 10 to 50 % of the peak on
             its data sheet. Default: this machine is measured.
         prompt_tokens: mean length of the prompts in tokens.
+        rounds: plan `lightr rounds` with this many rounds instead, and its other settings as they are by default.
 
     Returns:
         `models`, `precision`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with
         their peak or sum, `choices` (memory with other settings), `available`, `assumptions` and `warnings`.
 
     Raises:
-        ConfigError: a rate of 0 or a negative length.
+        ConfigError: a rate of 0, a negative length or number of rounds.
         ModelError: a config.json is missing or incomplete, or the device is not there.
         HubUnreachable: it is on the Hub, and the Hub does not answer.
     """
-    if (flops is not None and flops <= 0) or prompt_tokens < 0:
-        raise ConfigError(f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} not below 0")
-    found = [read_config(config.expert, config.expert_revision), read_config(config.amateur, config.amateur_revision)]
+    if (flops is not None and flops <= 0) or min(prompt_tokens, rounds) < 0:
+        raise ConfigError(
+            f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} and --rounds {rounds} not below 0"
+        )
+    side, found = _configs(config)
     expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)
+    if side.kind == "layers":
+        amateur = replace(expert, layers=side.layers)
     device = _device(config, flops)
     pair, own = _precision(config, device, flops, expert, amateur), _precision(config, device, flops, expert)
     answers = _items(config) * config.evaluate.samples_per_problem
@@ -85,6 +92,8 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         seconds = timing.seconds(expert, amateur, pair, own, found)
     else:
         seconds = {name: flop / flops for name, (_, flop) in work.items()}
+    if rounds:
+        work, seconds = _in_rounds(config, work, seconds, rounds)
     width = {"sample": BYTES[pair.name], "finetune": BYTES[own.name]}
     memory = footprint(config, expert, amateur, prompt_tokens, width, device.type)
     free = free_memory(device)
@@ -92,13 +101,16 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         memory.stages["sample"] = memory.choices["residency = sequential"]
     peak = max(memory.stages.values())
     disk = _disk(config, expert, prompt_tokens, answers)
+    if rounds:
+        disk = _disk_in_rounds(config, disk, rounds)
     available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free}
     return {
         "models": {
             "expert_parameters": expert.parameters,
             "amateur_parameters": amateur.parameters,
+            "amateur_is": None if side.kind == "model" else str(side),
             "expert_file": _file(found[0]),
-            "amateur_file": _file(found[1]),
+            "amateur_file": _file(found[1]) if side.has_own_files else None,
         },
         "precision": str(pair),
         "stages": {
@@ -118,9 +130,23 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
             "kept_share": _kept_share(config),
             "length_share": LENGTH_SHARE,
             "dtype": pair.name,
+            "vocabulary": config.vocabulary,
         },
         "warnings": _warnings(config, available, sum(disk.values()), memory, device),
     }
+
+
+def _configs(config: RunConfig) -> tuple[Side, list[dict[str, Any]]]:
+    """What the amateur is, and the configurations of expert and amateur, which is the expert's where it is made of it.
+
+    Raises:
+        ConfigError: it cannot be made of this expert.
+    """
+    expert, side = read_config(config.expert, config.expert_revision), Side.of(config.amateur)
+    if side.kind == "model":
+        return side, [expert, read_config(config.amateur, config.amateur_revision)]
+    check_own(side, config, layer_count(expert), has_adapter=False)
+    return side, [expert, read_config(side.value, None) if side.has_own_files else expert]
 
 
 def _device(config: RunConfig, flops: float | None) -> torch.device:
@@ -170,6 +196,33 @@ def _kept_share(config: RunConfig) -> float:
     return rule.keep_share or (1.0 if rule.selection == "none" else KEPT_SHARE)
 
 
+def _alarm_share(config: RunConfig) -> float:
+    """The alarms of one round, as a share of its sampling: two greedy rollouts of each prompt, and several answers."""
+    defaults = RoundsSettings()
+    return defaults.held_back * (2 + defaults.answers) / (config.sample.max_questions or QUESTIONS)
+
+
+def _in_rounds(
+    config: RunConfig, work: Mapping[str, tuple[int, int]], seconds: Mapping[str, float], rounds: int
+) -> tuple[dict[str, tuple[int, int]], dict[str, float]]:
+    """Tokens, FLOP and seconds of rounds: sampling and fine-tuning in each, its alarms, one merge, no evaluation."""
+    alarms = (rounds + 1) * _alarm_share(config)
+    tokens, flop = work["sample"]
+    found = {name: (rounds * work[name][0], rounds * work[name][1]) for name in ("sample", "finetune")}
+    times = {name: rounds * seconds[name] for name in found}
+    return (
+        {**found, "alarms": (round(alarms * tokens), round(alarms * flop)), "merge": work["merge"]},
+        {**times, "alarms": alarms * seconds["sample"], "merge": seconds["merge"]},
+    )
+
+
+def _disk_in_rounds(config: RunConfig, disk: Mapping[str, int], rounds: int) -> dict[str, int]:
+    """Bytes in the folder of rounds; the kept round's samples and adapter are copied."""
+    found = {name: (rounds + 1) * disk[name] for name in ("samples", "adapter")}
+    alarms = round((rounds + 1) * disk["samples"] * _alarm_share(config))
+    return {**found, "checkpoints": rounds * disk["checkpoints"], "merged": disk["merged"], "alarms": alarms}
+
+
 def _items(config: RunConfig) -> int:
     """Number of questions of an evaluation, over all benchmarks and prompt kinds."""
     sizes = [benchmark.size for benchmark in chosen_benchmarks(config.evaluate)]
@@ -214,6 +267,8 @@ class _Timing:
         ours = measure(expert, own.dtype, self._device, self.passes)
         theirs = measure(amateur, pair.dtype, self._device, Passes(text=self.passes.text))
         load, load_amateur = (_load(one, shape) for one, shape in zip(found, (expert, amateur), strict=True))
+        if Side.of(config.amateur).shares_weights:
+            load_amateur = 0.0
         load_merged = LOAD + expert.parameters * BYTES.get(expert.dtype, 4) * LOAD_BYTE
         scored = questions * self._rollout
         sampling = self._batches * config.sample.max_new_tokens * ours.decode[0]
@@ -327,7 +382,8 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
     timed = f"{rate:.3g} FLOP per second (--flops)" if rate else f"measured on this machine ({assumed['device']})"
     lines = [
         f"expert {models['expert_parameters'] / 1e6:.1f} M parameters, "
-        f"amateur {models['amateur_parameters'] / 1e6:.1f} M",
+        f"amateur {models['amateur_parameters'] / 1e6:.1f} M"
+        + (f" ({models['amateur_is']})" if models["amateur_is"] else ""),
         *files,
         f"precision: {result['precision']}",
         *(
@@ -344,4 +400,6 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         f"{assumed['kept_share']:.0%} of the steps kept, responses of maximum length for FLOP, memory and disk, and of "
         f"{assumed['length_share']:.0%} of it for the time",
     ]
+    if assumed["vocabulary"] == "aligned":
+        lines.append("assumed: a text has as many tokens to the amateur as to the expert, and every step is aligned")
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]

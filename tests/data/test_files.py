@@ -150,7 +150,7 @@ def test_short_floats_keep_their_decimal_form(tmp_path: Path) -> None:
         ("rows.json", b'[{"question": "One?"},\n {"question": ]\n', "line 2: not JSON"),
         ("rows.xlsx", b"PK\x03\x04", "the name does not end in .jsonl, "),
         ("rows", b"One?\n", "the name does not end in .jsonl, "),
-        ("rows.jsonl.gz", gzip.compress(b'{"question": "One?"}\n' * 9)[:25], "damaged after line"),
+        ("rows.jsonl.gz", gzip.compress(mtime=0, data=b'{"question": "One?"}\n' * 9)[:25], "damaged after line"),
         ("rows.csv.xz", lzma.compress(b"question\nOne?\n" * 9)[:40], "damaged after line"),
         ("rows.arrow", b"ARROW1 not really", "damaged after row 0"),
     ],

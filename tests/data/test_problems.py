@@ -211,7 +211,7 @@ def test_a_missing_file_is_refused_by_name(name: str, tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     message = refusal("gsm9k")
     assert "no data set 'gsm9k'" in message
-    assert "arithmetic, gsm8k" in message
+    assert "arithmetic, programs, programs_1, programs_2, programs_3, gsm8k" in message
 
 
 def test_a_data_folder_is_read_instead_of_the_hub(tmp_path: Path) -> None:

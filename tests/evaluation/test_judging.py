@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import binomtest
 
 from lightreasoner.evaluation.evaluate import evaluate
-from lightreasoner.evaluation.statistics import majority, pass_at_k
+from lightreasoner.evaluation.statistics import pass_at_k
 from lightreasoner.grading.mathematical import judge
-from lightreasoner.grading.verdicts import VERDICTS
+from lightreasoner.grading.verdicts import VERDICTS, majority
 from lightreasoner.inference import engines
 from lightreasoner.runs.records import JudgedAnswer
 

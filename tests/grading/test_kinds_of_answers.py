@@ -9,7 +9,7 @@ import pytest
 
 from lightreasoner.grading import comparison, extraction
 from lightreasoner.grading.comparison import COMPARISONS, Comparison
-from lightreasoner.grading.extraction import CHOICE, EXPRESSION, MARKED, NUMBER, TEXT, Rule
+from lightreasoner.grading.extraction import CHOICE, EXPRESSION, LITERAL, MARKED, NUMBER, TEXT, Rule
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.verdicts import AnswerKind
 
@@ -308,7 +308,13 @@ def test_the_answer_that_a_person_reads_is_judged(case: Text) -> None:
     assert (judge(case.text, case.gold, case.kind).verdict == "correct") is case.right
 
 
-RULES: dict[str, tuple[Rule, ...]] = {"number": NUMBER, "expression": EXPRESSION, "text": TEXT, "choice": CHOICE}
+RULES: dict[str, tuple[Rule, ...]] = {
+    "number": NUMBER,
+    "expression": EXPRESSION,
+    "text": TEXT,
+    "literal": LITERAL,
+    "choice": CHOICE,
+}
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,17 @@ def test_vllm_serves_an_adapter_by_request(fake: FakeVllm, adapter: Path, random
     assert {sampling["lora"] for sampling in fake.seen("sampling")} == {str(adapter)}
 
 
+def test_vllm_serves_the_adapter_of_an_expert_that_samples(
+    fake: FakeVllm, adapter: Path, random_expert: Path, tmp_path: Path
+) -> None:
+    pair = {"expert": str(random_expert), "amateur": str(random_expert), "dataset": "arithmetic", "engine": "vllm"}
+    small = {"max_questions": 4, "max_new_tokens": 8, "divergence_beta": None, "dtype": "float32"}
+    sample(SampleConfig.checked({**pair, **small, "adapter": adapter, "out": tmp_path}))
+    assert {sampling["lora"] for sampling in fake.seen("sampling")} == {str(adapter)}
+    (table,) = read_stage(tmp_path / "sample")[1].tables("rollouts")
+    assert max(value for row in table["kl"].to_pylist() for value in row) > 0, "the scores are those of the adapter too"
+
+
 def test_another_adapter_is_another_model_and_an_unusable_one_is_refused(
     adapter: Path, random_expert: Path, tmp_path: Path
 ) -> None:

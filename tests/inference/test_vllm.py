@@ -5,6 +5,7 @@ Needs the Python of an environment with vLLM in LIGHTREASONER_VLLM_PYTHON; `make
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,9 @@ def prompts_of(model: Path, data_dir: Path) -> tuple[list[list[int]], tuple[int,
 
 
 def served(model: Path, out: Path, settings: dict[str, Any], adapter: Path | None = None, **changes: Any) -> Served:
-    source = find_model(str(model))
+    source = replace(find_model(str(model)), adapter=adapter)
     config = EvaluateConfig(model=str(model), out=out, **{**settings, **changes})
-    return served_by(config, source, load_tokenizer(source), out, adapter)
+    return served_by(config, source, load_tokenizer(source), out)
 
 
 def ties(one: Served, prompts: list[list[int]], ours: list[list[int]], theirs: list[list[int]]) -> int:

@@ -8,7 +8,18 @@ import sys
 from itertools import islice
 
 import pytest
-from train_miniature import AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS, Corpus, answer_only_solution
+from train_miniature import (
+    AMATEUR2_CORPUS,
+    AMATEUR_CORPUS,
+    EXPERT2_CORPUS,
+    EXPERT_CORPUS,
+    INSTRUCT2_CORPUS,
+    INSTRUCT_CORPUS,
+    Corpus,
+    Slips,
+    answer_only_solution,
+    hasty_solution,
+)
 
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.miniature.word_problems import (
@@ -196,8 +207,53 @@ def test_a_theme_can_have_its_own_share(problems: list[WordProblem]) -> None:
         assert corpus.solution(problem, rng) == expected
 
 
-def test_worked_shares_order_amateur_expert_and_instruct_in_every_theme() -> None:
-    corpora = (AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS)
+def test_a_hasty_solution_stops_before_the_last_step_and_has_the_answer_of_the_step_before(
+    problems: list[WordProblem],
+) -> None:
+    for problem in problems:
+        solution = hasty_solution(problem)
+        assert tuple(found[0] for found in STEP.finditer(solution)) == problem.steps[:-1]
+        assert solution.endswith(f"\\boxed{{{parsed(problem.steps[-2])[3]}}}")
+        assert judge(solution, str(problem.answer), "number").verdict == "wrong"
+
+
+def test_shares_of_a_corpus_are_those_of_its_solutions(problems: list[WordProblem]) -> None:
+    corpus, rng = Corpus(0.2, {"farm": 0.0}, 0.5, {"farm": 1.0}), random.Random(0)
+    solutions = [(problem, corpus.solution(problem, rng)) for problem in problems]
+    assert all(solution == hasty_solution(problem) for problem, solution in solutions if problem.theme == "farm")
+    others = [(problem, solution) for problem, solution in solutions if problem.theme != "farm"]
+    for kind, share in ((worked_solution, 0.2), (hasty_solution, 0.5), (answer_only_solution, 0.3)):
+        found = sum(solution == kind(problem) for problem, solution in others) / len(others)
+        assert found == pytest.approx(share, abs=0.04)  # n = 2600, s.d. at most 0.01
+
+
+def test_slips_are_only_in_their_operations_and_a_calculation_goes_on_with_what_was_written(
+    problems: list[WordProblem],
+) -> None:
+    slips, rng = Slips("-*", left=0.2, operator=0.4, right=0.4, result=0.3), random.Random(0)
+    slipped = {True: [0, 0], False: [0, 0]}  # by whether the operation is among them: all, and with a slip
+    for problem in problems:
+        before = None
+        for written, right in zip(slips.copy(problem.steps, rng), problem.steps, strict=True):
+            left, symbol, operand, result = parsed(written)
+            assert 1 <= left <= LARGEST_VALUE
+            assert 1 <= result <= LARGEST_VALUE
+            unsure = parsed(right)[1] in "-*"
+            assert unsure or before is None or left == before
+            slipped[unsure][0] += 1
+            slipped[unsure][1] += (symbol, operand) != parsed(right)[1:3]
+            before = result
+    assert slipped[False][1] == 0
+    assert 0.4 < slipped[True][1] / slipped[True][0] < 0.6  # 1 - 0.6 × 0.7
+    assert Slips("-*", 0, 0, 0, 0).copy(problems[0].steps, rng) == problems[0].steps
+
+
+@pytest.mark.parametrize(
+    "corpora",
+    [(AMATEUR_CORPUS, EXPERT_CORPUS, INSTRUCT_CORPUS), (AMATEUR2_CORPUS, EXPERT2_CORPUS, INSTRUCT2_CORPUS)],
+    ids=["miniature", "miniature2"],
+)
+def test_worked_shares_order_amateur_expert_and_instruct_in_every_theme(corpora: tuple[Corpus, ...]) -> None:
     for theme in THEMES:
         shares = [corpus.worked_share_by_theme.get(theme, corpus.worked_share) for corpus in corpora]
         assert shares[0] < shares[1] < shares[2]

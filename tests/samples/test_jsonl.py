@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from train_miniature import PLANS, TURN_END, VOCABULARY_SIZE, initial_model, train_tokenizer
+from train_miniature import SETS, TURN_END, VOCABULARY_SIZE, initial_model, train_tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import SampleConfig
@@ -45,7 +45,7 @@ def random_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     tokenizer = train_tokenizer()
     for seed, name in enumerate(("expert", "amateur")):
         torch.manual_seed(seed)
-        initial_model(PLANS["small"], tokenizer, folder).save_pretrained(folder / name)
+        initial_model(SETS["miniature"].plans["small"], tokenizer, folder).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder / "expert", folder / "amateur"
 

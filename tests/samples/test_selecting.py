@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import torch
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig, SelectConfig
 from lightreasoner.config_sections import SelectSettings
-from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.errors import ConfigError, DataError, RunMismatch
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.samples.folder import Rollout
+from lightreasoner.samples.folder import Rollout, Selected
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import RULES, rule_of, select
 from lightreasoner.training.batches import load_labels
@@ -74,6 +75,7 @@ def test_rules_can_be_compared_at_equal_numbers_of_labels(config: SampleConfig, 
             w * (math.log(w) - e) for w, e in zip(step.weights, step.expert_logprobs, strict=True) if w
         ),
         "expert_entropy": lambda step: step.expert_entropy,
+        "excess_loss": lambda step: step.taken_expert_logprob - step.taken_amateur_logprob,
     }.get(rule)
     if score is not None:
         ranked = sorted(everything, key=lambda key: score(everything[key]), reverse=True)
@@ -81,6 +83,78 @@ def test_rules_can_be_compared_at_equal_numbers_of_labels(config: SampleConfig, 
         assert lowest == pytest.approx(score(everything[ranked[24]]), rel=1e-4)
         highest_left = max(score(step) for key, step in everything.items() if key not in found)
         assert highest_left <= lowest * (1 + 1e-4)
+
+
+def test_uncertain_or_contradicted_keeps_what_either_rule_finds(config: SampleConfig, tmp_path: Path) -> None:
+    found = selected(config, tmp_path, selection="uncertain_or_contradicted", keep_labels=25)
+    everything = steps_of(config.out)
+    keys = list(everything)
+    scores = contrast.soft_or(
+        *(torch.tensor([getattr(everything[key], name) for key in keys]) for name in ("expert_entropy", "kl"))
+    )
+    lowest = min(scores[keys.index(key)] for key in found)
+    assert all(key in found for key, score in zip(keys, scores, strict=True) if score > lowest)
+
+
+def test_later_is_the_end_of_each_rollout(config: SampleConfig, tmp_path: Path) -> None:
+    found = selected(config, tmp_path, selection="later", threshold=0.5)
+    lengths: dict[str, int] = {}
+    for question, position in (everything := steps_of(config.out)):
+        lengths[question] = max(lengths.get(question, 0), position + 1)
+    assert found.keys() == {key for key in everything if key[1] > lengths[key[0]] / 2}
+
+
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.weighs])
+def test_labels_are_weighed_by_the_score_of_a_rule(config: SampleConfig, tmp_path: Path, rule: str) -> None:
+    select(SelectConfig(source=config.out, out=tmp_path / "a", selection="none"))
+    select(SelectConfig(source=config.out, out=tmp_path / "b", selection="none", weigh_by=rule))
+    (_, plain), (made, weighed) = (load_labels(tmp_path / name, 4096) for name in "ab")
+    assert plain.factors is None
+    assert weighed.factors is not None
+    assert weighed.factors.mean() == pytest.approx(1, abs=1e-5)
+    assert weighed.factors.min() >= 0
+    assert len(set(weighed.factors.tolist())) > 5
+    assert (plain.weights.values == weighed.weights.values).all()
+    assert plain.sha256 != weighed.sha256
+    assert isinstance(made, Selected)
+    assert f"weighed by {rule}" in made.words
+
+
+def test_labels_weighed_by_the_divergence_of_their_step(config: SampleConfig, tmp_path: Path) -> None:
+    found = selected(config, tmp_path, threshold=0.4, weigh_by="divergence")  # their rows are read without the factors
+    kls = np.array([step.kl for step in kept_steps(tmp_path)])
+    factors = load_labels(tmp_path, 4096)[1].factors
+    assert factors is not None
+    assert len(factors) == len(found)
+    np.testing.assert_allclose(factors, kls / kls.mean(), rtol=1e-5)
+
+
+def test_powers_of_the_label(config: SampleConfig, tmp_path: Path) -> None:
+    everything = steps_of(config.out)
+    own = selected(config, tmp_path / "own", selection="none", contrast="own_distribution")
+    same = selected(config, tmp_path / "same", selection="none", amateur_power=0)
+    more = selected(config, tmp_path / "more", selection="none", expert_power=1.5, amateur_power=0.5)
+    assert [step.weights for step in own.values()] == [step.weights for step in same.values()]
+    for key, step in everything.items():
+        scores = np.exp(1.5 * np.array(step.expert_logprobs) - 0.5 * np.array(step.amateur_logprobs))
+        assert more[key].weights == pytest.approx(scores / scores.sum(), abs=1e-5)
+
+
+def test_a_selection_in_the_folder_of_its_samples_stands_beside_them(config: SampleConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(config.out, run)
+    beside = config.model_copy(update={"out": run})
+    select(SelectConfig(source=run, out=run, selection="random", keep_labels=9))
+    assert len(kept_steps(run / "select")) == 9
+    assert steps_of(run) == steps_of(config.out)
+    with pytest.raises(RunMismatch, match="keep_labels: 9 there, 8 now"):
+        select(SelectConfig(source=run, out=run, selection="random", keep_labels=8))
+    sample(beside)  # they are still those of `lightr sample`
+
+
+def test_labels_that_are_not_finite_are_refused(config: SampleConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the powers are too large"):
+        selected(config, tmp_path, selection="none", expert_power=1e300)
 
 
 def test_top1_flips_are_where_the_favourites_differ(config: SampleConfig, tmp_path: Path) -> None:
@@ -143,7 +217,13 @@ def test_a_stopped_selection_goes_on(config: SampleConfig, tmp_path: Path) -> No
         ({"selection": "top1_flip", "threshold": 1.0}, "no score"),
         ({"keep_share": 0.5, "keep_labels": 5}, "give one"),
         ({"selection": "label_surprize", "threshold": 1.0}, "no selection label_surprize: did you mean label_surprise"),
-        ({"selection": "x", "threshold": 1.0}, "no selection x: known rules: divergence, expert_entropy"),
+        ({"selection": "x", "threshold": 1.0}, "no selection x: known rules: divergence, excess_loss, expert_entropy"),
+        ({"selection": "uncertain_or_contradicted", "threshold": 0.5}, "no score"),
+        ({"selection": "none", "weigh_by": "random"}, "weigh_by = random: known rules that weigh: divergence"),
+        ({"selection": "none", "weigh_by": "surprise"}, "did you mean label_surprise"),
+        ({"contrast": "own_token", "expert_power": 2}, "own_token is one token, so expert_power = 2 and amateur_power"),
+        ({"contrast": "own_distribution", "amateur_power": 0}, "is expert_power = 1 and amateur_power = 0, so"),
+        ({"expert_power": -1}, "expert_power = -1"),
     ],
 )
 def test_rules_without_a_meaning_are_refused(settings: dict[str, object], message: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.report import markdown, report, write_page
-from lightreasoner.samples.folder import PER_STEP, PER_TOP, Ragged, Rollout
+from lightreasoner.samples.folder import PER_STEP, PER_TOP, Rollout
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.statistics import (
     KlHistogram,
@@ -19,9 +19,8 @@ from lightreasoner.samples.statistics import (
     echoes,
     figures_of,
     is_scattered,
-    label_surprise,
-    sample_warnings,
 )
+from lightreasoner.samples.warnings import sample_warnings
 
 # The bundled expert and amateur: 16,068 steps of 1000 questions.
 SOUND = SampleFigures(
@@ -118,13 +117,6 @@ def test_rollouts_without_scores_have_no_figures() -> None:
     found = figures_of([Rollout.table([unscored])], None)
     assert (found.rollouts, found.steps) == (1, 0)
     assert {found.agree, found.overlap, found.above_beta, found.below_tenth, found.mean_kl} == {None}
-
-
-def test_label_surprise_by_hand() -> None:
-    weights = Ragged.of_lengths(np.array([0.25, 0.75, 1.0, 0.0, 1.0]), [2, 1, 2])
-    logprobs = Ragged.of_lengths(np.log([0.5, 0.25, 0.5, 0.5, 1.0]), [2, 1, 2])
-    expected = [0.25 * math.log(0.5) + 0.75 * math.log(3), math.log(2), 0.0]
-    assert label_surprise(weights, logprobs) == pytest.approx(expected)
 
 
 def sampled(out: Path, **settings: object) -> dict[str, object]:

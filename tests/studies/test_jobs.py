@@ -8,12 +8,15 @@ import pytest
 import torch
 from peft import PeftModel
 
+from lightreasoner.config import EvaluateConfig
 from lightreasoner.config_sections import MachineSettings
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
-from lightreasoner.studies.jobs import Samples, checkpoint_steps, from_json
+from lightreasoner.studies import jobs
+from lightreasoner.studies.jobs import Baseline, Samples, TunedTemperature, checkpoint_steps, from_json
+from lightreasoner.studies.outcomes import Group
 from lightreasoner.studies.scheduler import run_jobs
 from lightreasoner.studies.study import STUDIES, study
 from tests.studies.harness import jobs_of, scope_of
@@ -110,3 +113,50 @@ def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(finished: Path) ->
     assert curve[0] == {"step": 0, "loss": pytest.approx(loss(model), rel=1e-4)}
     assert curve[-1] == {"step": 4, "loss": pytest.approx(loss(PeftModel.from_pretrained(model, adapter)), rel=1e-4)}
     assert curve[0]["loss"] != curve[-1]["loss"]
+
+
+def test_the_temperature_of_the_base_is_chosen_on_problems_that_are_not_evaluated(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = scope_of(str(tiny), root=tmp_path, quick=False)
+    job = TunedTemperature.of(tmp_path, scope.main, (0.9, 0.0, 0.5))
+    asked: list[tuple[str, float]] = []
+
+    def evaluated(config: EvaluateConfig) -> dict[str, dict[str, float]]:
+        (name,) = config.benchmarks
+        asked.append((Path(name).name, config.temperature))
+        return {"chat/x": {"accuracy": {0.0: 0.5, 0.5: 0.75, 0.9: 0.75}[config.temperature]}}
+
+    monkeypatch.setattr(jobs, "evaluate", evaluated)
+    job.folder.mkdir(parents=True)
+    result = job.make()
+    assert asked == [("problems.jsonl", 0.0), ("problems.jsonl", 0.5), ("problems.jsonl", 0.9), ("arithmetic", 0.5)]
+    assert result["choice"] == {"temperature": 0.5, "accuracies": {"0": 0.5, "0.5": 0.75, "0.9": 0.75}}
+    assert job.needs() == [job.held_out]
+
+
+def test_the_held_out_problems_can_be_evaluated_at_a_temperature(tiny: Path, tmp_path: Path) -> None:
+    settings = json.loads(tiny.read_text())
+    settings["evaluate"]["max_items"] = 6
+    (tmp_path / "small.yaml").write_text(json.dumps(settings))
+    scope = scope_of(str(tmp_path / "small.yaml"), root=tmp_path, quick=False)
+    job = TunedTemperature.of(tmp_path, scope.main, (0.0, 1.0))
+    run_jobs([job], workers=1)
+    assert job.finished["results"]["choice"]["accuracies"].keys() == {"0", "1"}
+    assert Group([job]).columns
+
+
+def test_a_sampled_baseline_has_the_seed_of_its_training_and_a_greedy_one_shares_its_data() -> None:
+    scope = scope_of("qwen2.5-math-1.5b")
+    greedy = {job.data.folder for job in scope.baseline(scope.main, "rejection-sft", 2)}
+    sampled = {job.data.folder for job in scope.baseline(scope.main, "majority-vote", 2)}
+    assert (len(greedy), len(sampled)) == (1, 2)
+
+
+def test_equal_labels_are_another_training_on_the_methods_problems() -> None:
+    scope = scope_of()
+    (epoch,), (equal,) = (scope.baseline(scope.main, "rejection-sft", 1, like_method=like) for like in (False, True))
+    assert epoch.folder != equal.folder
+    assert isinstance(equal.data, Baseline)
+    assert equal.data.config.max_questions == scope.main.sample.max_questions
+    assert "equal_labels" not in epoch.identity(), "folders of earlier studies stay valid"

@@ -39,6 +39,6 @@ def test_a_difference_is_paired_over_items_and_over_seeds() -> None:
 
 
 def test_arithmetic_problems_have_their_kinds_as_columns() -> None:
-    themes = outcomes._theme_of()
-    assert len(themes) == 2000
-    assert set(themes.values()) == set(THEMES)
+    kinds = outcomes._kind_of("arithmetic")
+    assert len(kinds) == 2000
+    assert set(kinds.values()) == set(THEMES)

@@ -12,7 +12,7 @@ from lightreasoner.studies.study import STUDIES, study
 
 def test_every_table_and_figure_of_the_paper_is_a_study() -> None:
     of_the_paper = {f"table{n}" for n in range(1, 9)} | {f"figure{n}" for n in range(1, 10)}
-    assert of_the_paper | {"selection", "sweeps"} == set(STUDIES)
+    assert of_the_paper | {"selection", "sweeps", "baselines", "choose", "judge"} == set(STUDIES)
 
 
 def replace_make(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -81,11 +81,16 @@ def test_unknown_names_are_refused() -> None:
 
 @pytest.mark.slow
 def test_the_quick_form_of_all_studies(tiny: Path, tmp_path: Path) -> None:
-    found = study("all", recipes=[str(tiny)], out=tmp_path, quick=True, workers=2, page_file=tmp_path / "page.md")
+    settings = json.loads(tiny.read_text())
+    settings["sample"]["max_questions"] = 64  # enough problems for a majority and a sample against it
+    settings["evaluate"]["max_answer_tokens"] = 96
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(settings))
+    found = study("all", recipes=[str(recipe)], out=tmp_path, quick=True, workers=2, page_file=tmp_path / "page.md")
     assert found.keys() == STUDIES.keys()
     page_text = (tmp_path / "page.md").read_text()
     assert all(report["title"] in page_text for report in found.values())
-    again = study("all", recipes=[str(tiny)], out=tmp_path, quick=True, workers=2)
+    again = study("all", recipes=[str(recipe)], out=tmp_path, quick=True, workers=2)
     assert {name: report["lines"] for name, report in again.items()} == {
         name: report["lines"] for name, report in found.items()
     }

@@ -104,3 +104,33 @@ def test_a_gap_is_expert_minus_amateur_and_gains_are_ranked_with_it() -> None:
     assert report.claims[0].verdict == "holds"
     assert report.claims[-1].text.endswith(pairings[-1][2])
     assert report.claims[-1].verdict == "not decided" if rows[-1]["gain (95 %)"].high > 0 else "holds"
+
+
+def test_the_baselines_are_ranked_with_what_each_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    scope = scope_of("miniature")
+    plan = grids.baselines(scope, 2)
+    groups: dict[str, Group] = {}
+    for place, (name, jobs) in enumerate(plan.items()):
+        accuracy = 0.9 if name == grids.METHOD else 0.2 + 0.01 * place
+        group = made_up(
+            accuracy, accuracy + 0.01, sample__tokens=1000.0 + place, sample__steps=7.0, finetune__labels_trained=64
+        )
+        group.jobs = jobs if len(jobs) == 2 else [*jobs, *jobs]
+        groups[name] = group
+    choices = [{"temperature": t, "accuracies": {"0": 0.5, "0.6": 0.7}} for t in (0.0, 0.6)]
+    monkeypatch.setattr(groups[grids.TUNED], "result", lambda stage: choices)
+    report = tables.baselines(scope, groups)
+    assert report.rows[0]["setting"] == grids.METHOD
+    assert [row["AVG"] for row in report.rows] == sorted((row["AVG"] for row in report.rows), reverse=True)
+    rows = {row["setting"]: row for row in report.rows}
+    with_gold = {name for name, row in rows.items() if row["gold answers"]}
+    assert with_gold == {grids.TUNED, "rejection SFT", "rejection SFT, one epoch"}
+    assert rows[grids.METHOD]["tokens generated"] == 7
+    assert rows["majority vote"]["tokens generated"] == 1000 + list(plan).index("majority vote")
+    assert rows["base"]["labels trained"] is None
+    assert {row["labels trained"] for row in rows.values()} == {None, 64}
+    assert len(report.claims) == 23
+    verdicts = {claim.text: claim.verdict for claim in report.claims}
+    assert verdicts["the method is better than majority vote"] == "holds"
+    assert any("0, 0.6 by seed (mean accuracy there: 50.0 at 0, 70.0 at 0.6)" in note for note in report.notes)
+    assert len(report.data) == 12

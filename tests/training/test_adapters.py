@@ -20,10 +20,11 @@ from lightreasoner.errors import ConfigError, DataError, LightReasonerError, Mod
 from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
+from lightreasoner.training import finetuning
 from lightreasoner.training.adapters import attach_lora
 from lightreasoner.training.finetuning import check_targets, finetune
 
-from .conftest import config_for
+from .conftest import adapter_of, config_for
 
 Weights = dict[str, torch.Tensor]
 NOWHERE = Path("nowhere")
@@ -263,3 +264,109 @@ def test_the_api_shows_no_warnings_of_libraries(
     said = capsys.readouterr().err
     assert len(re.findall("one matrix", said)) == 1
     assert LoraConfig.from_pretrained(str(adapter)).target_modules == {"q_proj", "embed_tokens"}
+
+
+# --- Continued adapters ---
+
+
+def test_a_continued_adapter_starts_where_the_first_training_ended(
+    random_expert: Path, samples: Path, tmp_path: Path
+) -> None:
+    finetune(config_for(samples, random_expert, tmp_path / "first"))
+    finetune(config_for(samples, random_expert, tmp_path / "same", adapter=tmp_path / "first", learning_rate=1e-30))
+    for name, weight in adapter_of(tmp_path / "first").items():
+        assert torch.equal(weight, adapter_of(tmp_path / "same")[name]), "no step of this size changes a number"
+    settings = [(tmp_path / name / "finetune/adapter/adapter_config.json").read_text() for name in ("first", "same")]
+    assert settings[0] == settings[1]
+    result = finetune(config_for(samples, random_expert, tmp_path / "on", adapter=tmp_path / "first", lora_dropout=0.0))
+    first = json.loads((tmp_path / "first/finetune/log.json").read_text())
+    assert result["first_loss"] < first[0]["loss"]
+    assert any(
+        not torch.equal(weight, adapter_of(tmp_path / "on")[name])
+        for name, weight in adapter_of(tmp_path / "first").items()
+    )
+
+
+def test_a_continued_training_that_was_stopped_equals_one_that_was_not(
+    random_expert: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune(config_for(samples, random_expert, tmp_path / "first"))
+    whole = config_for(samples, random_expert, tmp_path / "whole", adapter=tmp_path / "first")
+    cut = whole.model_copy(update={"out": tmp_path / "cut"})
+    finetune(whole)
+    with monkeypatch.context() as patched:
+        patched.setattr("lightreasoner.training.finetuning._clipped_norm", _fails_at(4))
+        with pytest.raises(RuntimeError, match="power cut"):
+            finetune(cut)
+    assert (tmp_path / "cut/finetune/checkpoint-2").exists()
+    assert finetune(cut)["adapter_sha256"] == finetune(whole)["adapter_sha256"]
+
+
+def _fails_at(turn: int) -> Callable[..., float]:
+    turns, clip = iter(range(1, turn + 1)), finetuning._clipped_norm
+
+    def clipped_norm(*arguments: Any) -> float:
+        if next(turns) == turn:
+            raise RuntimeError("power cut")
+        return clip(*arguments)
+
+    return clipped_norm
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lora_rank": 4}, "r is 8 there, and 4 in these settings"),
+        ({"lora_alpha": 32}, "lora_alpha is 16.* there, and 32.* in these settings"),
+        (
+            {"lora_targets": ("q_proj", "k_proj")},
+            r"it is on q_proj, v_proj \(4 modules\), and --lora-targets names k_proj, q_proj \(4 modules\)",
+        ),
+        ({"lora_targets": ("layers.1.self_attn.q_proj",)}, r"\(4 modules\), and --lora-targets names q_proj \(1 mod"),
+    ],
+)
+def test_an_adapter_of_other_settings_is_not_continued(
+    settings: dict[str, Any], words: str, first: Path, random_expert: Path, samples: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        finetune(config_for(samples, random_expert, tmp_path, adapter=first, **settings))
+    assert not (tmp_path / "finetune").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"use_dora": True}, "use_dora is True there, and False"),
+        ({"peft_type": "ADALORA"}, "peft_type is ADALORA there, and LORA"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is pissa"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern is {'q_proj': 2} there"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_not_continued(
+    changes: dict[str, Any], words: str, first: Path, random_expert: Path, samples: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(first / "finetune/adapter", tmp_path / "other")
+    content = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps(content | changes))
+    with pytest.raises(ConfigError, match=words):
+        finetune(config_for(samples, random_expert, tmp_path / "out", adapter=other))
+
+
+def test_a_damaged_adapter_is_not_continued(first: Path, random_expert: Path, samples: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(first / "finetune/adapter", tmp_path / "other")
+    weights = other / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+    with pytest.raises(DataError, match="cannot be read"):
+        finetune(config_for(samples, random_expert, tmp_path / "out", adapter=other))
+
+
+def test_targets_may_be_named_otherwise(first: Path, random_expert: Path, samples: Path, tmp_path: Path) -> None:
+    config = config_for(samples, random_expert, tmp_path, adapter=first, lora_targets=(r".*(q|v)_proj",))
+    assert finetune(config)["steps"] == 6
+
+
+@pytest.fixture(scope="module")
+def first(random_expert: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("first")
+    finetune(config_for(samples, random_expert, out))
+    return out

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from lightreasoner.config import BaselineConfig, FinetuneConfig, SampleConfig, SelectConfig
+from lightreasoner.config import BaselineConfig, FinetuneConfig, MergeConfig, SampleConfig, SelectConfig
+from lightreasoner.config_sections import LABEL_FREE
 from lightreasoner.samples.folder import Baseline, Imported, Made, Sampled, Selected
-from lightreasoner.training.model_card import Tuned, merging_command, sampling_commands
+from lightreasoner.training.model_card import Tuned, merging_command, model_card, sampling_commands
 
 from ..faults.harness import completed
 
@@ -89,14 +90,17 @@ def test_a_selection_is_made_from_samples_that_are_made_first() -> None:
     assert "--keep-labels" not in selecting
 
 
-@pytest.mark.parametrize("kind", ["rejection-sft", "ground-truth"])
+@pytest.mark.parametrize("kind", ["rejection-sft", "ground-truth", "sept", "u-opsd"])
 def test_the_data_of_a_baseline_are_named_as_such(kind: str) -> None:
-    settings = BASELINE_SETTINGS.model_copy(update={"kind": kind})
+    settings = BaselineConfig.checked({**BASELINE_SETTINGS.model_dump(), "kind": kind})
     made = Baseline(**EXPERT, **PROMPT, settings=settings, problems_sha256="5" * 64, dtype="float32")
     (command,) = sampling_commands(made, "RUN")
     found = understood(command)
     wanted = {**settings.identity(inputs=True), "dtype": "float32", "out": "RUN"}
     assert {name: found[name] for name in wanted} == wanted
+    merge = MergeConfig(model="miniature/expert", adapter=Path("RUN"), out=Path("RUN/merged"))
+    card = model_card(merge, {"mean_kl": 0.0, "dtype": "float32"}, TUNED.model_copy(update={"samples": made}))
+    assert f"{kind}, {'no gold' if kind in LABEL_FREE else 'gold'} answers used" in card
 
 
 def test_imported_samples_have_no_command() -> None:

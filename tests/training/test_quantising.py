@@ -10,14 +10,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausa
 
 from lightreasoner.config import MachineSettings, MergeConfig, RunConfig, SampleConfig
 from lightreasoner.errors import ModelError
+from lightreasoner.models import quantising
 from lightreasoner.models.loading import load_model, load_tokenizer
+from lightreasoner.models.quantising import check_4bit, load_in_4bit
 from lightreasoner.models.source import find_model
 from lightreasoner.pipeline import check
 from lightreasoner.samples.sampling import sample
-from lightreasoner.training import quantising
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import merge
-from lightreasoner.training.quantising import check_4bit, load_in_4bit
 
 from .conftest import adapter_of, config_for
 

@@ -27,8 +27,8 @@ config = FinetuneConfig.model_validate_json(open(sys.argv[1]).read())
 if sys.argv[2] == "padded":
     finetuning.packs = lambda model: False
 clip, add, attach, seen, passes = finetuning._clipped_norm, finetuning._add_gradients, finetuning.attach_lora, {}, []
-def attached(base, config):
-    model = attach(base, config)
+def attached(base, config, adapter):
+    model = attach(base, config, adapter)
     for name, weight in model.named_parameters():
         if "lora_B" in name:  # its initial zeros would hide the gradient of A
             torch.nn.init.normal_(weight, std=0.05)

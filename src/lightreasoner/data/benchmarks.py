@@ -19,14 +19,15 @@ from lightreasoner.config_sections import BenchmarkName
 from lightreasoner.data import rows
 from lightreasoner.data.fields import text_of
 from lightreasoner.data.files import read_file, split_file
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.golds import checked_gold
 from lightreasoner.data.lines import Row
-from lightreasoner.data.problems import load_problems, make_problem, read_hub, read_url
+from lightreasoner.data.problems import make_problem, read_hub, read_url
 from lightreasoner.errors import DataError
 from lightreasoner.grading.verdicts import AnswerKind
 from lightreasoner.runs.records import ChoiceProblem, Problem
 
-ARITHMETIC_SEED = 0  # fixed, so every evaluation asks the same questions
+GENERATED_SEED = 0  # of generated items, fixed, so every evaluation asks the same questions
 PAPER_SET: tuple[BenchmarkName, ...] = (
     "gsm8k",
     "math",
@@ -100,7 +101,7 @@ class _Entry(BaseModel):
     def rows(self, data_dir: Path | None, limit: int | None) -> Iterator[Row]:
         """The first `limit` rows; None takes all rows of a source, and `size` rows of a generator."""
         if self.source is None:
-            return _arithmetic_rows(limit or self.size)
+            return _generated_rows(self.name, limit or self.size)
         if data_dir is not None:
             return islice(read_file(split_file(data_dir / self.name, self.split)), limit)
         return islice(read_url(self.source) if isinstance(self.source, str) else self.source.rows(), limit)
@@ -129,7 +130,8 @@ class Benchmark(_Entry):
     def problem(self, row: Row) -> Problem:
         """The problem of a row; raises `DataError` if its gold answer is not of this kind."""
         gold = checked_gold(row[0], self.gold(row), self.kind)
-        return make_problem(self.question(row) + HINTS.get(gold.lower(), ""), gold)
+        hint = HINTS.get(gold.lower(), "") if self.kind != "literal" else ""
+        return make_problem(self.question(row) + hint, gold)
 
     def items(self, limit: int | None, data_dir: Path | None) -> list[Problem]:
         """See `load_benchmark`."""
@@ -181,7 +183,7 @@ def load_benchmark(name: BenchmarkName, *, limit: int | None, data_dir: Path | N
 
     Args:
         name: a benchmark with generated answers.
-        limit: number of items; None takes all (2000 for `arithmetic`).
+        limit: number of items; None takes all (2000 of a generator).
         data_dir: folder whose `NAME/SPLIT.jsonl` replaces the benchmark's source.
 
     Raises:
@@ -228,8 +230,8 @@ def numbered(name: str, problems: Iterable[Item]) -> list[Item]:
     return items
 
 
-def _arithmetic_rows(limit: int) -> Iterator[Row]:
-    """Distinct problems of the generator."""
-    problems = load_problems("arithmetic", split="test", limit=limit, seed=ARITHMETIC_SEED).problems
+def _generated_rows(name: str, limit: int) -> Iterator[Row]:
+    """Distinct problems of the generator of that name."""
+    problems = GENERATORS[name].distinct("test", GENERATED_SEED, limit)
     for number, problem in enumerate(problems, 1):
-        yield f"arithmetic, item {number}", {"question": problem.question, "answer": problem.answer}
+        yield f"{name}, item {number}", {"question": problem.question, "answer": problem.answer}

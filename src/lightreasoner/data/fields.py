@@ -73,6 +73,17 @@ def question_of(row: Row, field: str | None = None) -> str:
     return checked_text(row, name, value if turns is None else last_turn(row, name, turns, "user"))
 
 
+def hint_of(row: Row, field: str) -> str:
+    """A hint in a row: a text that is not blank, or a number.
+
+    Raises:
+        DataError: the field is missing, or neither a text nor a number.
+    """
+    advice = "every problem needs its hint. Name another field in --expert-hint or --amateur-hint, or mend the row"
+    name, value = named(row, field, (), advice)
+    return checked_text(row, name, str(value) if type(value) in (int, float) else value).strip()
+
+
 def text_of(row: Row, name: str) -> str:
     """A field of a row as text, not blank.
 

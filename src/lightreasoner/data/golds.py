@@ -14,6 +14,7 @@ from lightreasoner.data.fields import checked_text, last_turn, named, turns_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
 from lightreasoner.grading.boxes import closing
+from lightreasoner.grading.literals import NOT_A_LITERAL, parsed
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import AnswerKind
 
@@ -112,9 +113,11 @@ def checked_gold(where: str, gold: str, kind: AnswerKind) -> str:
         "choice": letter is not None,
         "expression": not is_prose(gold),
         "text": True,
+        "literal": parsed(gold) is not NOT_A_LITERAL,
     }
     if not gold.strip() or not fits[kind]:
-        what = {"number": "a number", "choice": "a letter A … E"}.get(kind, "an answer")
+        names = {"number": "a number", "choice": "a letter A … E", "literal": "a Python literal"}
+        what = names.get(kind, "an answer")
         raise DataError(
             f"{where}: the gold answer is {short(gold)}, not {what}, so every answer would be wrong. Mark the final "
             "answer of a solution with #### or \\boxed{}, name another field, or give another --answer-kind"

@@ -5,7 +5,7 @@ import re
 
 # Seconds until the Hub counts as unreachable. Downloads retry for half a minute before they fail; a user without a
 # network should know sooner.
-TIMEOUT = 5.0
+TIMEOUT = 4.0
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

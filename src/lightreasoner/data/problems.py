@@ -1,18 +1,19 @@
 """Read problems from the generator, from files, and from data sets on the Hub."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from lightreasoner.data import hub
-from lightreasoner.data.fields import question_of
+from lightreasoner.data.fields import hint_of, question_of
 from lightreasoner.data.files import FORMATS, is_path, read_file, read_path, split_file
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.lines import Row, rows_of
 from lightreasoner.errors import DataError, HubUnreachable
-from lightreasoner.miniature.word_problems import Split, word_problems
+from lightreasoner.miniature.word_problems import Split
 from lightreasoner.runs.progress import busy
 from lightreasoner.runs.records import Problem
 
@@ -27,10 +28,12 @@ class ProblemSet:
     Attributes:
         problems: the problems.
         duplicates: number of dropped rows, which repeat the question of an earlier row.
+        hints: text of each problem in a further field of its row: by field, then by the problem's id.
     """
 
     problems: list[Problem]
     duplicates: int
+    hints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -47,29 +50,43 @@ def load_problems(
     seed: int = 42,
     data_dir: Path | None = None,
     question_field: str | None = None,
+    hint_fields: Collection[str] = (),
 ) -> ProblemSet:
     """Load the first `limit` problems of a data set; only generated ones have gold answers.
 
     Args:
-        dataset: `arithmetic`, a short name of `HUB_DATASETS`, a file or folder, or a Hub id, which may name a
+        dataset: a name of `GENERATORS`, a short name of `HUB_DATASETS`, a file or folder, or a Hub id, which may name a
             configuration as `org/name:configuration`.
         split: part of a generated, short-named or Hub data set, or of a folder.
         limit: number of distinct problems; None takes all.
         seed: seed of the generator.
         data_dir: folder whose `NAME/SPLIT.jsonl` is read instead of the Hub.
         question_field: field with the question; None takes the first of `fields.QUESTION_FIELDS` in each row.
+        hint_fields: fields with a text, or a number, to keep as `ProblemSet.hints`; of equal questions the first's.
 
     Raises:
         DataError: no such file, an unreadable or empty row, a missing field, or an empty data set.
         HubUnreachable: the data set is on the Hub, and the Hub does not answer.
     """
-    if dataset == "arithmetic":
+    if generator := GENERATORS.get(dataset):
         if limit is None:
-            raise DataError("arithmetic problems are generated without end; set their number with --max-questions")
-        generated = (make_problem(problem.question, str(problem.answer)) for problem in word_problems(split, seed))
-        return _deduplicated(generated, limit)
-    rows = read_dataset(dataset, split, data_dir)
-    return _deduplicated((make_problem(question_of(row, question_field)) for row in rows), limit)
+            raise DataError(f"{dataset} problems are generated without end; set their number with --max-questions")
+        if hint_fields:
+            raise DataError(
+                f"{dataset} problems are generated, so they have no field {' or '.join(hint_fields)} for a hint; give "
+                "a file or a data set with such a field in --dataset"
+            )
+        return _deduplicated((make_problem(one.question, one.answer) for one in generator.problems(split, seed)), limit)
+    hints: dict[str, dict[str, str]] = {name: {} for name in hint_fields}
+
+    def problems() -> Iterator[Problem]:
+        for row in read_dataset(dataset, split, data_dir):
+            problem = make_problem(question_of(row, question_field))
+            for name, found in hints.items():
+                found.setdefault(problem.id, hint_of(row, name))
+            yield problem
+
+    return replace(_deduplicated(problems(), limit), hints=hints)
 
 
 def make_problem(question: str, answer: str | None = None) -> Problem:
@@ -93,8 +110,8 @@ def read_dataset(dataset: str, split: str, data_dir: Path | None) -> Iterable[Ro
     name, configuration = known or (name, configuration)
     if not hub.is_repository(name):
         raise DataError(
-            f"no data set {dataset!r}: known names are arithmetic, {', '.join(HUB_DATASETS)}; otherwise give a file or "
-            f"folder ({FORMATS}), or a Hub id such as openai/gsm8k:main"
+            f"no data set {dataset!r}: known names are {', '.join((*GENERATORS, *HUB_DATASETS))}; otherwise give a "
+            f"file or folder ({FORMATS}), or a Hub id such as openai/gsm8k:main"
         )
     if (parent := Path(dataset).parent).is_dir() and not known and ":" not in dataset:
         raise DataError(

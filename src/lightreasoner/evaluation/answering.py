@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import EvaluateConfig, PairConfig
 from lightreasoner.config_sections import BATCH_SIZES, MachineSettings
+from lightreasoner.errors import ConfigError
 from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.generation import Decoding, Engine
 from lightreasoner.inference.memory import ModelWork
-from lightreasoner.models.loading import Pair, context_length, load_pair
+from lightreasoner.models.loading import FoundPair, Pair, context_length, find_pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.eta import Load
@@ -34,22 +34,12 @@ class Asked:
 
 
 class ModelUnderTest:
-    """The model under evaluation, loaded on first use: a finished evaluation never loads it.
+    """The model under evaluation, loaded on first use: a finished evaluation never loads it."""
 
-    Args:
-        adapter: folder of a PEFT adapter on it.
-    """
-
-    def __init__(
-        self,
-        config: EvaluateConfig,
-        source: ModelSource,
-        tokenizer: PreTrainedTokenizerBase,
-        adapter: Path | None = None,
-    ) -> None:
+    def __init__(self, config: EvaluateConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
         self.source = source
         self.tokenizer = tokenizer
-        self.served = served_by(config, source, tokenizer, config.out, adapter)
+        self.served = served_by(config, source, tokenizer, config.out)
         self._config = config
 
     @property
@@ -73,16 +63,31 @@ class ModelUnderTest:
     def _pair(self) -> Pair:
         config = self._config
         assert config.contrast_with is not None
-        return load_pair(
-            PairConfig(
-                expert=config.model,
-                expert_revision=config.model_revision,
-                amateur=config.contrast_with,
-                amateur_revision=config.contrast_with_revision,
-                vocabulary=config.vocabulary,
-                **config.model_dump(include=set(MachineSettings.model_fields)),
-            )
+        return contrasted_pair(config).load()
+
+
+def contrasted_pair(config: EvaluateConfig) -> FoundPair:
+    """The two models of contrastive decoding.
+
+    Raises:
+        ConfigError: the amateur draws random numbers, which this decoding has no keys for; or see `find_pair`.
+    """
+    assert config.contrast_with is not None
+    pair = PairConfig(
+        expert=config.model,
+        expert_revision=config.model_revision,
+        amateur=config.contrast_with,
+        amateur_revision=config.contrast_with_revision,
+        vocabulary=config.vocabulary,
+        **config.model_dump(include=set(MachineSettings.model_fields)),
+    )
+    found = find_pair(pair, config.adapter, "--contrast-with")
+    if found.side.kind == "dropout":
+        raise ConfigError(
+            f"--contrast-with {config.contrast_with}: dropout draws anew for each whole text, and decoding grows one "
+            "token by token, so the amateur would change under way. Take self:layers=K, or label with `lightr sample`"
         )
+    return found
 
 
 class Answering(ModelWork[Asked, Answer]):

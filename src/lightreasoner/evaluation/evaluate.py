@@ -17,7 +17,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import EvaluateConfig
@@ -25,18 +24,17 @@ from lightreasoner.config_sections import BATCH_SIZES, AnswerSettings, PromptKin
 from lightreasoner.data.benchmarks import Benchmark, ChoiceBenchmark, items_hash
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, RunMismatch
-from lightreasoner.evaluation.answering import Answering, ModelUnderTest
+from lightreasoner.evaluation.answering import Answering, ModelUnderTest, contrasted_pair
 from lightreasoner.evaluation.choices import Scoring, summarise_choices
 from lightreasoner.evaluation.judging import judge_all, judge_identity, summarise
 from lightreasoner.inference.memory import worker_devices
-from lightreasoner.models.loading import dtype_name, load_generation_config, load_tokenizer, weight_bytes
+from lightreasoner.models.loading import dtype_name, load_generation_config, load_tokenizer, weight_bytes, with_adapter
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
-from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.joining import Joined
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import busy, say, warn
-from lightreasoner.runs.records import ADAPTER_FILES, ChoiceProblem, Problem
+from lightreasoner.runs.records import ChoiceProblem, Problem
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 
@@ -57,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def _evaluate(config: EvaluateConfig, sharing: Sharing) -> dict[str, Any]:
     benchmarks = read_items(config)
-    source = find_model(config.model, config.model_revision)
+    source = with_adapter(find_model(config.model, config.model_revision), config.adapter)
     kinds: Sequence[PromptKind] = ("chat", "plain") if config.prompts == "both" else (config.prompts,)
     asked = [
         (benchmark, items, kind)
@@ -65,13 +63,8 @@ def _evaluate(config: EvaluateConfig, sharing: Sharing) -> dict[str, Any]:
         for kind in (kinds if isinstance(benchmark, Benchmark) else (LIKELIHOOD,))
     ]
     config = sharing.with_precision(config, _stage_of(*asked[0]))
-    adapter = None
-    if config.adapter is not None:
-        from lightreasoner.models.adapters import usable_adapter  # PEFT takes a second to import
-
-        adapter = usable_adapter(config.adapter, config.model, source)
-    under_test = ModelUnderTest(config, source, load_tokenizer(source, config), adapter)
-    evaluator = _Evaluator(config, under_test, adapter, sharing)
+    under_test = ModelUnderTest(config, source, load_tokenizer(source, config))
+    evaluator = _Evaluator(config, under_test, sharing)
     for benchmark, _ in benchmarks:
         if isinstance(benchmark, OwnBenchmark):
             say(benchmark.note)
@@ -91,9 +84,10 @@ def _evaluate(config: EvaluateConfig, sharing: Sharing) -> dict[str, Any]:
 
 def _devices(config: EvaluateConfig) -> list[str]:
     """The device of each worker."""
-    sources = [find_model(config.model, config.model_revision)]
     if config.contrast_with is not None:
-        sources.append(find_model(config.contrast_with, config.contrast_with_revision))
+        sources = contrasted_pair(config).own_weights
+    else:
+        sources = [find_model(config.model, config.model_revision)]
     return worker_devices(config, config, weight_bytes(sources, config))
 
 
@@ -145,19 +139,17 @@ class _Task:
 
 
 class _Evaluator:
-    def __init__(
-        self, config: EvaluateConfig, under_test: ModelUnderTest, adapter: Path | None, sharing: Sharing
-    ) -> None:
+    def __init__(self, config: EvaluateConfig, under_test: ModelUnderTest, sharing: Sharing) -> None:
         self._config = config
         self._under_test = under_test
         self._sharing = sharing
         files = under_test.source.files()
         self._model = {"model": config.model, "model_sha256": content_hash(files), "model_files": files}
-        if adapter is not None:
-            self._model["adapter_files"] = {name: file_hash(adapter / name) for name in ADAPTER_FILES.values()}
+        if (adapter_files := under_test.source.adapter_files()) is not None:
+            self._model["adapter_files"] = adapter_files
         self._generation_config = load_generation_config(under_test.source)
-        amateur = config.contrast_with and find_model(config.contrast_with, config.contrast_with_revision)
-        self._dtype = dtype_name(config, under_test.source, *([amateur] if amateur else []))
+        self._amateur = contrasted_pair(config).amateur if config.contrast_with else None
+        self._dtype = dtype_name(config, under_test.source, *([self._amateur] if self._amateur else []))
         self._now = datetime.now()
 
     @contextmanager
@@ -262,13 +254,14 @@ class _Evaluator:
 
     def _contrast(self) -> dict[str, Any]:
         """The settings that contrastive decoding adds."""
-        config = self._config
-        if config.contrast_with is None:
+        config, amateur = self._config, self._amateur
+        if amateur is None:
             return {}
-        amateur = find_model(config.contrast_with, config.contrast_with_revision)
+        adapter = {"contrast_with_adapter_files": files} if (files := amateur.adapter_files()) else {}
         return {
             "contrast_with": config.contrast_with,
             "contrast_with_files": amateur.files(),
+            **adapter,
             "contrast_alpha": config.contrast_alpha,
             "vocabulary": config.vocabulary,
         }

@@ -70,7 +70,8 @@ def grade_file(
         file: file with gold and text, and optionally benchmark, in each row; in any format of --dataset.
         judge: math-verify compares answers as mathematics; toolkit decides as the paper's evaluation toolkit.
         answer_kind: how answers without a benchmark are compared: number, expression (mathematics), choice (letters
-            A … E) or text (word for word); by default choice where the gold answer is a letter, else expression.
+            A … E), text (word for word) or literal (a Python value, with its type); by default choice where the gold
+            answer is a letter, else expression.
         out: JSONL file to write, which must not exist; by default the verdicts go to stdout.
         seconds: time limit of the judge per answer.
         megabytes: memory limit of each judge process.

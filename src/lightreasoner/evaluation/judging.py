@@ -8,9 +8,9 @@ from typing import Any
 from lightreasoner.config_sections import JudgeName, JudgeSettings
 from lightreasoner.data.benchmarks import Benchmark
 from lightreasoner.data.own import OwnBenchmark
-from lightreasoner.evaluation.statistics import majority, mean_interval, pass_at_k, wilson_interval
+from lightreasoner.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
 from lightreasoner.grading.pool import GradingPool
-from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
+from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement, majority
 from lightreasoner.runs.records import Answer, JudgedAnswer
 from lightreasoner.runs.stage import StageFolder, settle
 from lightreasoner.runs.work import Commit, Work

@@ -1,7 +1,6 @@
 """Intervals of one score, paired comparisons of two systems, and figures of several samples per item."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -316,16 +315,6 @@ def pass_at_k(correct: int, samples: int, k: int) -> float:
         raise ValueError(f"no pass@{k} of {correct} correct samples of {samples}")
     draws = math.comb(samples, k)
     return (draws - math.comb(samples - correct, k)) / draws
-
-
-def majority(keys: Sequence[str | None]) -> int | None:
-    """Index of the first sample with the most frequent key; of equally frequent keys, the first one wins.
-
-    A key is a sample's answer in a form that equal answers share. None is no answer and no vote; with no vote at all
-    there is no index.
-    """
-    votes = Counter(key for key in keys if key is not None)
-    return keys.index(max(votes, key=votes.__getitem__)) if votes else None  # a Counter keeps the order of arrival
 
 
 def _checked(scores: Sequence[float]) -> Floats:

@@ -16,7 +16,7 @@ from lightreasoner.grading.numbers import AMOUNT
 from lightreasoner.grading.reasoning import visible_answer
 from lightreasoner.grading.statements import CHOICE_ANNOUNCEMENT, FORMULA, is_formula, stated
 
-__all__ = ["extract_answer", "extract_choice", "extract_text", "last_boxed", "stated_answer"]
+__all__ = ["extract_answer", "extract_choice", "extract_literal", "extract_text", "last_boxed", "stated_answer"]
 
 LONGEST_LINE = 1000  # characters; of a longer last line the end is read
 HoldsAnswer = Callable[[str], bool]
@@ -268,6 +268,39 @@ TEXT: tuple[Rule, ...] = (
     ),
 )
 
+_ASSIGNED = re.compile(
+    r"\b(?:result|output)\b`?(?:\s*(?:={1,2}|:)|[^.\n=`]{0,60}?\b(?:is|will be|equals)\b:?)\s*(?:```\w*\n\s*)?(\S.*)"
+)
+_REASON = re.compile(r",?\s(?:because|since)\s")
+_CODE = re.compile(r"`([^`\n]+)`")
+
+
+def _last_assigned(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = _ASSIGNED.findall(text[-4 * LONGEST_LINE :])
+    return _first_code(found[-1]) if found else None
+
+
+def _first_code(text: str) -> str:
+    code = _CODE.search(text)
+    return code[1] if code else _REASON.split(text)[0].strip()
+
+
+LITERAL: tuple[Rule, ...] = (
+    Rule(
+        "the value given to the result",
+        _last_assigned,
+        ("total = 3\nresult = [1, 2]\nThat is all.", "[1, 2]"),
+        "The question asks for the value of this variable.",
+    ),
+    Rule(
+        "the code in the last line",
+        lambda text, holds_answer: next(reversed(_CODE.findall(text.rstrip().rpartition("\n")[2])), None),
+        ("It first holds `3`, and then it prints `'ab'`.", "'ab'"),
+        "Models mark values of programs as code.",
+    ),
+    *TEXT,
+)
+
 # --- Choices ---
 
 _LONE_LETTER = re.compile(r"(?<![A-Za-z\\'])\(?([A-E])\)?(?![A-Za-z'])")
@@ -356,6 +389,11 @@ def extract_expression(text: str) -> str | None:
 def extract_text(text: str) -> str | None:
     """The final answer in words: the answer that a text marks, else its last line that is not blank."""
     return _first((*MARKED, *TEXT), visible_answer(text), bool) or None
+
+
+def extract_literal(text: str) -> str | None:
+    """The final answer of a text that answers with a Python literal."""
+    return _first((*MARKED, *LITERAL), visible_answer(text), bool) or None
 
 
 def extract_choice(text: str) -> str | None:

@@ -9,7 +9,8 @@ from fractions import Fraction
 
 from lightreasoner.grading.comparison import TEXT_COMMANDS, equal_expressions, plain
 from lightreasoner.grading.extraction import extract_answer as extract_number
-from lightreasoner.grading.extraction import extract_choice, extract_expression, extract_text
+from lightreasoner.grading.extraction import extract_choice, extract_expression, extract_literal, extract_text
+from lightreasoner.grading.literals import normal_form as literal_form
 from lightreasoner.grading.numbers import parse_number, parse_quantity, same_number
 from lightreasoner.grading.symbolic import prepare
 from lightreasoner.grading.verdicts import AnswerKind, Judgement
@@ -36,7 +37,7 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
         text: the model's response.
         gold: the gold answer; one letter for `choice`.
         kind: kind of answer. Numbers may have words or signs around them, and are compared exactly; expressions can be
-            LaTeX or words; texts are compared word for word.
+            LaTeX or words; texts are compared word for word; literals are Python values, compared with their types.
     """
     if kind == "choice":
         letter = extract_choice(text)
@@ -45,6 +46,10 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
         words = extract_text(text)
         same = words is not None and words_of(words) == words_of(gold)
         return _judgement(words, None if words is None else words_of(words), equal=same)
+    if kind == "literal":
+        literal = extract_literal(text)
+        value = None if literal is None else literal_form(literal)
+        return _judgement(literal, value, equal=value == literal_form(gold))
     expected = parse_number(gold) if kind == "number" else None
     answer = extract_expression(text) if expected is None and kind == "expression" else extract_number(text)
     if answer is None:

@@ -1,10 +1,12 @@
-"""A judge's input and output."""
+"""A judge's input and output, and votes on answers."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-AnswerKind = Literal["number", "expression", "choice", "text"]
-"""How answers are compared: as numbers, as mathematics, as letters A … E, or word for word."""
+AnswerKind = Literal["number", "expression", "choice", "text", "literal"]
+"""How answers are compared: as numbers, mathematics, letters A … E, word for word, or as Python literals."""
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -40,3 +42,13 @@ class Judgement:
     extracted: str | None
     canonical: str | None
     verdict: Verdict
+
+
+def majority(keys: Sequence[str | None]) -> int | None:
+    """Index of the first sample with the most frequent key; of equally frequent keys, the first one wins.
+
+    A key is a sample's answer in a form that equal answers share. None is no answer and no vote; with no vote at all
+    there is no index.
+    """
+    votes = Counter(key for key in keys if key is not None)
+    return keys.index(max(votes, key=votes.__getitem__)) if votes else None  # a Counter keeps the order of arrival

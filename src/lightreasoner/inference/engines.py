@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,10 @@ class Served:
     """A model that the own engine generates with. Nothing is loaded before it is used.
 
     Args:
-        source: the model.
+        source: the model, maybe with an adapter.
         settings: engine, precision and device.
         tokenizer: used for stop strings only.
         folder: existing folder for temporary files, by the time that the engine is used.
-        adapter: folder of a PEFT adapter to put on the model.
     """
 
     def __init__(
@@ -44,23 +44,16 @@ class Served:
         settings: EngineSettings,
         tokenizer: PreTrainedTokenizerBase,
         folder: Path,
-        adapter: Path | None = None,
     ) -> None:
         self._source = source
         self._settings = settings
         self._tokenizer = tokenizer
         self._folder = folder
-        self._adapter = adapter
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model in this process, with its adapter."""
-        model = load_model(self._source, self._settings)
-        if self._adapter is not None:
-            from lightreasoner.models.adapters import load_adapter  # PEFT takes a second to import
-
-            load_adapter(model, self._adapter, self._source.name)  # puts its layers into the model itself
-        return model
+        return load_model(self._source, self._settings)
 
     @property
     def engine(self) -> Engine:
@@ -113,7 +106,7 @@ class ServedByVllm(Served):
             device=settings.device,
             context=self.context,
             python=settings.engine_python,
-            adapter=self._adapter,
+            adapter=self._source.adapter,
             trust_remote_code=settings.trust_remote_code,
         )
         return VllmEngine(model, self._tokenizer)
@@ -150,7 +143,7 @@ class ServedByVllm(Served):
             settings = self._settings.model_copy(
                 update={"dtype": dtype_name(self._settings, self._source), "device": "cpu"}
             )
-            model = load_model(self._source, settings)
+            model = load_model(replace(self._source, adapter=None), settings)
             bytes_ = sum(parameter.nbytes for parameter in model.parameters())
             say(f"vLLM reads no .gguf file: {self._copy} gets its weights ({size(bytes_)}), and is removed at the end")
             with new_folder(self._copy, bytes_) as folder:
@@ -170,7 +163,6 @@ def served_by(
     source: ModelSource,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    adapter: Path | None = None,
 ) -> Served:
     """The model with the engine that the settings name; see `Served`."""
-    return ENGINES[settings.engine](source, settings, tokenizer, folder, adapter)
+    return ENGINES[settings.engine](source, settings, tokenizer, folder)

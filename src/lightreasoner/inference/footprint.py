@@ -9,11 +9,13 @@ from typing import Any
 
 from lightreasoner.config import RunConfig
 from lightreasoner.config_sections import BATCH_SIZES
+from lightreasoner.models.pair_memory import FOUR_BITS
 from lightreasoner.models.shape import Shape
+from lightreasoner.models.sides import Side
 
-# Python with torch, transformers, peft and pyarrow, measured in a run of the miniature; on an accelerator the context
-# and the workspaces of its libraries.
-PROCESS = {"cpu": 650 << 20}
+# Python with torch, transformers, peft and pyarrow, measured in runs of the miniature and of SmolLM2; on an accelerator
+# the context and the workspaces of its libraries.
+PROCESS = {"cpu": 720 << 20}
 PROCESS_ON_ACCELERATORS = 700 << 20
 
 BATCH = 64  # assumed automatic batch size; a GPU with enough memory uses up to 512
@@ -25,7 +27,6 @@ TRAINED_ON_ACCELERATORS = 16384
 LOGITS = {"cpu": 1 << 23}  # at a time, of each model, as in inference.scoring
 LOGITS_ON_ACCELERATORS = 1 << 26
 
-FOUR_BITS = 0.5625  # bytes a weight: 4 bits, and a scale of 32 bits for every 64 weights (bitsandbytes, NF4)
 PROBES = 300  # tokens on which `merge` compares whole distributions, in float64
 
 
@@ -66,30 +67,38 @@ def footprint(
     of_pair, own = width["sample"], width["finetune"]
     process = PROCESS.get(device, PROCESS_ON_ACCELERATORS)
     rows, new = config.sample.batch_size or BATCH, config.sample.max_new_tokens
-    weights = expert.parameters * of_pair, amateur.parameters * of_pair
+    side = Side.of(config.amateur)
+    weights = expert.parameters * of_pair, _amateur_bytes(side, amateur, of_pair)
     cache = expert.cache(rows * (prompt + new), of_pair)
     states = rows * new * expert.hidden * of_pair
     # Logits in the model's precision, log-probabilities in float32 and what the contrast makes of them, of both models.
-    scored = min(LOGITS.get(device, LOGITS_ON_ACCELERATORS), rows * new * expert.vocabulary)
+    widest = max(expert.vocabulary, amateur.vocabulary) if config.vocabulary == "aligned" else expert.vocabulary
+    scored = min(LOGITS.get(device, LOGITS_ON_ACCELERATORS), rows * new * widest)
     logits = max(scored * 2 * (of_pair + 8), rows * expert.vocabulary * (of_pair + 4))
     reading = [_pass(shape, device, of_pair) for shape in (expert, amateur)]
     decoding = weights[0] + cache + states + max(rows * expert.vocabulary * of_pair, reading[0])
     together = weights[1] + decoding + max(0, max(logits, reading[1]) - rows * expert.vocabulary * of_pair)
-    scoring = weights[1] + expert.vocabulary * expert.hidden * of_pair + states + max(logits, reading[1])
-    sequential = max(decoding, scoring)
+    left = weights[0] if side.shares_weights else expert.vocabulary * expert.hidden * of_pair  # of the expert
+    scoring = weights[1] + left + states + max(logits, reading[1])
+    loading = _loading(expert, of_pair, device), 0 if side.shares_weights else _loading(amateur, of_pair, device)
+    together = max(together, loading[0], weights[0] + loading[1])
+    sequential = max(decoding, scoring, *loading)
     tuning = _Tuning.of(config, expert, prompt, own, device)
+    tuned = max(
+        tuning.bytes(setting(config, "load_in_4bit", False), tuning.checkpointed), _loading(expert, own, device)
+    )
     at_once = config.evaluate.answer_batch_size or BATCH_SIZES[config.engine]
     answers = at_once * (prompt + config.evaluate.max_answer_tokens)
     answering = expert.cache(answers, own) + at_once * expert.vocabulary * own
+    answering = max(answering, _pass(expert, device, own), _loading(expert, 0, device))
     # Converted on a CPU to another precision, the mapped file of the merged model is in memory beside the new weights.
     merged = 4 if _merged_dtype(config, expert) == "float32" else 2
     converted = merged * expert.parameters if device == "cpu" and merged != own else 0
-    is_sequential = setting(config, "residency", "together") == "sequential"
     stages = {
-        "sample": process + (sequential if is_sequential else together),
-        "finetune": process + tuning.bytes(setting(config, "load_in_4bit", False), tuning.checkpointed),
-        "merge": process + _merging(config, expert),
-        "evaluate": process + expert.parameters * own + max(answering, _pass(expert, device, own), converted),
+        "sample": process + (sequential if config.sample.residency == "sequential" else together),
+        "finetune": process + tuned,
+        "merge": process + _merging(config, expert, device),
+        "evaluate": process + expert.parameters * own + max(answering, converted),
     }
     return Memory(
         parts={
@@ -111,18 +120,31 @@ def footprint(
     )
 
 
+def _loading(shape: Shape, width: int, device: str) -> int:
+    """What a model takes while it is read: a GGUF file is de-quantised to float32 as a whole, in main memory."""
+    return shape.parameters * (width + (4 if shape.gguf and device == "cpu" else 0))
+
+
+def _amateur_bytes(side: Side, amateur: Shape, width: int) -> int:
+    """Weights that the amateur adds to the expert's."""
+    if side.shares_weights:
+        return 0
+    body = amateur.parameters - amateur.head_weights
+    return int(body * (FOUR_BITS if side.kind == "4bit" else width)) + amateur.head_weights * width
+
+
 def _merged_dtype(config: RunConfig, expert: Shape) -> str:
     """The precision of the merged weights on disk."""
     return expert.dtype if config.merge.merge_dtype == "auto" else config.merge.merge_dtype
 
 
-def _merging(config: RunConfig, expert: Shape) -> int:
+def _merging(config: RunConfig, expert: Shape, device: str) -> int:
     """Weights once: in 16 bits with a layer of them in float32, or all in float32; and what is compared."""
     merged = _merged_dtype(config, expert)
     layer = 4 * (expert.parameters - expert.head_weights) // expert.layers
     in_16_bits = merged == expert.dtype and merged != "float32"
     weights = 2 * expert.parameters + layer if in_16_bits else 4 * expert.parameters
-    return weights + PROBES * expert.vocabulary * 8 * 3
+    return weights + max(PROBES * expert.vocabulary * 8 * 3, _loading(expert, 0, device))
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,9 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | N
     )
 
 
-def lay_out(texts: Sequence[list[int]], device: torch.device) -> Layout:
-    """Pack texts of at least one token each."""
-    shared = shared_prefix(texts)
+def lay_out(texts: Sequence[list[int]], device: torch.device, *, share: bool = True) -> Layout:
+    """Pack texts of at least one token each; `share` stores their common prefix once."""
+    shared = shared_prefix(texts) if share else 0
     lengths = torch.tensor([len(text) for text in texts])
     ends = shared + torch.cumsum(lengths - shared, 0)
     offsets = ends - lengths

@@ -5,7 +5,7 @@ the model's forward (including later steps on the logits, such as Gemma's soft c
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from lightreasoner.errors import ModelError
 from lightreasoner.inference.packing import attention_by, cut_by_tokens, lay_out, moved, packs
+from lightreasoner.models.own_amateurs import dropout_of
 from lightreasoner.runs.progress import count_tokens
 
 # Logits in memory at a time, per model: 32 MiB in float32 on a CPU, 256 MiB on accelerators.
@@ -103,7 +104,10 @@ class ResponseStates:
 
 
 def response_states(
-    model: PreTrainedModel, prompts: Sequence[list[int]], responses: Sequence[list[int]]
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    responses: Sequence[list[int]],
+    keys: Sequence[str] | None = None,
 ) -> ResponseStates:
     """Run the model on prompt + response (teacher forcing), in passes of several texts.
 
@@ -113,6 +117,7 @@ def response_states(
     Args:
         prompts: prompt ids of each text, at least one id each.
         responses: response ids of each text, at least one id each.
+        keys: what decides the random numbers of each text, for a model with dropout.
 
     Raises:
         ModelError: the model changes its logits in a way that this module does not support.
@@ -122,7 +127,8 @@ def response_states(
     for part in cut_by_tokens([len(text) for text in texts], tokens_per_pass(model)):
         lengths = [len(responses[index]) for index in part]
         starts = [len(prompts[index]) - 1 for index in part]
-        states = _states(model, [texts[index] for index in part], starts, lengths)
+        chosen = None if keys is None else [keys[index] for index in part]
+        states = _states(model, [texts[index] for index in part], starts, lengths, chosen)
         for index, text_states in zip(part, states.split(lengths), strict=True):
             per_text[index] = text_states
         count_tokens(sum(len(texts[index]) for index in part))
@@ -143,21 +149,28 @@ def tokens_per_pass(model: PreTrainedModel) -> int:
 
 @torch.inference_mode()
 def _states(
-    model: PreTrainedModel, texts: Sequence[list[int]], starts: Sequence[int], lengths: Sequence[int]
+    model: PreTrainedModel,
+    texts: Sequence[list[int]],
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    keys: Sequence[str] | None = None,
 ) -> Tensor:
     """Hidden states of each text from its start, for its length; packed if the model packs, else right-padded."""
     text_of = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(lengths))
     spans = zip(starts, lengths, strict=True)
     positions = torch.cat([torch.arange(start, start + length) for start, length in spans])
     text_of, positions = moved([text_of, positions], model.device)
+    dropout = dropout_of(model) if keys is not None else None
+    keyed = [(key, len(text)) for key, text in zip(keys or (), texts, strict=False)]
     if packs(model):
-        layout = lay_out(texts, model.device)
-        with attention_by(model, layout.attend):
+        layout = lay_out(texts, model.device, share=dropout is None)  # texts under dropout share no hidden state
+        with attention_by(model, layout.attend), dropout.on(keyed, None) if dropout else nullcontext():
             return _checked_states(model, layout.rows(text_of, positions), **layout.inputs)
     width = max(map(len, texts))
     ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=model.device)
-    return _checked_states(model, text_of * width + positions, input_ids=ids, attention_mask=mask)
+    with dropout.on(keyed, width) if dropout else nullcontext():
+        return _checked_states(model, text_of * width + positions, input_ids=ids, attention_mask=mask)
 
 
 def _checked_states(model: PreTrainedModel, rows: Tensor, **inputs: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ LARGEST_VALUE = 199
 WORDY_THEMES = frozenset({"savings", "school", "game"})
 
 _Step = tuple[str, int]  # symbol of the operation, and operand
-_OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
+OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
@@ -82,9 +82,13 @@ def word_problems(split: Split, seed: int) -> Iterator[WordProblem]:
 
 
 def split_of(start: int, steps: tuple[_Step, ...]) -> Split:
-    """The split of a chain of calculations, from its hash."""
-    digest = hashlib.sha256(f"{start}{steps}".encode()).digest()
-    return "test" if digest[0] < TEST_SHARE * 256 else "train"
+    """The split of a chain of calculations."""
+    return split_by_hash(f"{start}{steps}")
+
+
+def split_by_hash(text: str) -> Split:
+    """The split of what a text describes, from its hash."""
+    return "test" if hashlib.sha256(text.encode()).digest()[0] < TEST_SHARE * 256 else "train"
 
 
 def _chain(rng: random.Random) -> tuple[int, tuple[_Step, ...]]:
@@ -93,7 +97,7 @@ def _chain(rng: random.Random) -> tuple[int, tuple[_Step, ...]]:
     for _ in range(rng.choice((2, 3, 3, 4))):
         symbol, operand = rng.choice(_possible_steps(rng, value))
         steps.append((symbol, operand))
-        value = _OPERATIONS[symbol](value, operand)
+        value = OPERATIONS[symbol](value, operand)
     return start, tuple(steps)
 
 
@@ -108,7 +112,7 @@ def _possible_steps(rng: random.Random, value: int) -> list[_Step]:
     return [
         (symbol, operand)
         for symbol, operand in candidates
-        if (symbol != "/" or value % operand == 0) and 1 <= _OPERATIONS[symbol](value, operand) <= LARGEST_VALUE
+        if (symbol != "/" or value % operand == 0) and 1 <= OPERATIONS[symbol](value, operand) <= LARGEST_VALUE
     ] or [("+", 2)]
 
 
@@ -125,7 +129,7 @@ def _write_problem(rng: random.Random, start: int, steps: tuple[_Step, ...]) -> 
     value = start
     for symbol, operand in steps:
         sentences.append(say(theme.steps[symbol], operand))
-        result = _OPERATIONS[symbol](value, operand)
+        result = OPERATIONS[symbol](value, operand)
         worked.append(f"{value}{symbol}{operand}={result}")
         value = result
     if rng.random() < DISTRACTOR_SHARE:

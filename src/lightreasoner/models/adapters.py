@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer, set_adapter
+from peft.utils import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -37,6 +39,7 @@ CHECKED_HERE = "|".join(
         "Adapter '.*LoRA tensor",
         "fan_in_fan_out is set to False",
         "All adapters are already merged",
+        "Already found a `peft_config` attribute",
     ]
 )
 
@@ -113,13 +116,14 @@ def refuse_other_base(trained_files: Mapping[str, str], trained_on: str, name: s
         )
 
 
-def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path, name: str, slot: str = "default") -> PeftModel:
     """Base + saved adapter.
 
     Args:
         base: stays on its device.
         folder: a PEFT adapter in safetensors.
         name: of the base, for messages.
+        slot: name of the adapter on the base, which may have others.
 
     Raises:
         DataError: the adapter's files are damaged.
@@ -139,7 +143,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         with _said_in_one_line(folder), without_warnings():
             # Read on the CPU, and moved from there. Weights that are missing or have another shape stay fresh, and are
             # refused below.
-            adapted = PeftModel.from_pretrained(base, folder, torch_device="cpu", ignore_mismatched_sizes=True)
+            adapted = PeftModel.from_pretrained(base, folder, slot, torch_device="cpu", ignore_mismatched_sizes=True)
     except Exception as error:  # a damaged or foreign configuration makes PEFT raise all kinds
         line = str(error).strip().partition("\n")[0]
         raise ModelError(f"the adapter in {folder} cannot be put on {name}: {type(error).__name__}: {line}") from error
@@ -148,6 +152,15 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     if difference := weight_difference(adapted, found, in_base=_saved_of_base(adapted, found)):
         raise ModelError(f"the adapter in {folder} does not fit {name}: {difference}; use the base it was made for")
     return adapted.eval()
+
+
+def use_adapter(model: PreTrainedModel, slot: str | None) -> None:
+    """Switch to this adapter of a model, or switch all off, as `PeftModel.disable_adapter` does; nothing is trained."""
+    if slot is not None:
+        set_adapter(model, slot, inference_mode=True)
+    for module in model.modules():
+        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+            module.enable_adapters(slot is not None)
 
 
 def _saved_of_base(adapted: PeftModel, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,7 +186,7 @@ def weight_difference(
     """
     with without_warnings():
         # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
-        needed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        needed = get_peft_model_state_dict(adapted, save_embedding_layers=False, adapter_name=adapted.active_adapter)
     wanted: dict[str, Any] = {**needed, **(in_base or {})}
     if differing := sorted(wanted.keys() ^ found.keys()):
         missing = len(wanted.keys() - found.keys())

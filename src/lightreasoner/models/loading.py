@@ -1,18 +1,20 @@
 """Models and tokenizers: find them, load them, check that two of them share one vocabulary."""
 
+import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -24,21 +26,26 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from transformers.utils.logging import disable_progress_bar
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lightreasoner.config import PairConfig
 from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import LightReasonerError, ModelError
+from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.generation_config import generation_settings, quiet
+from lightreasoner.models.own_amateurs import find_amateur, first_layers, with_adapter_of, with_dropout
 from lightreasoner.models.precision import Precision, hidden_size, precision
 from lightreasoner.models.shape import read_config
+from lightreasoner.models.sides import ANOTHER_MODEL, Side
 from lightreasoner.models.source import ModelSource, find_model, first_line
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.models.weights import (
+    gguf_bar_on_terminals,
     refuse_nonfinite,
     refuse_wrong_weights,
     weights_in_files,
+    without_bar,
 )
 from lightreasoner.runs.progress import busy, say
 
@@ -86,7 +93,7 @@ def load_model(
 ) -> PreTrainedModel:
     """The model in evaluation mode, in the machine's precision and on its device.
 
-    A GGUF model is de-quantised, and is an ordinary model from then on.
+    A GGUF model is de-quantised, and is an ordinary model from then on. The adapter of the source is put on it.
 
     Args:
         source: the model.
@@ -95,9 +102,10 @@ def load_model(
 
     Raises:
         ModelError: it cannot be loaded, its files lack weights or hold weights without a place (see
-            `refuse_wrong_weights`), or it needs code that may not run.
+            `refuse_wrong_weights`), it needs code that may not run, or its adapter does not fit (see `load_adapter`).
     """
     _check_code(source, machine)
+    release_memory()  # of models that are used no more
     device = pick_device(machine.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # Two threads of one core share its arithmetic units: more threads than cores make matrix products slower.
@@ -109,7 +117,7 @@ def load_model(
     else:
         quantise = GgufConfig(dequantize=True)
     generation, _ = generation_settings(source.name, source.folder) if source.gguf_file is None else (None, [])
-    with _loading(f"{source.name} ({source.folder})"):
+    with _loading(f"{source.name} ({source.folder})"), gguf_bar_on_terminals():
         read: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             gguf_file=source.gguf_file,
@@ -127,7 +135,36 @@ def load_model(
     refuse_wrong_weights(source.name, model, loaded)
     refuse_nonfinite(source.name, model)
     model.eval()
+    if source.adapter is not None:
+        from lightreasoner.models.adapters import load_adapter  # PEFT takes a second to import
+
+        load_adapter(model, source.adapter, source.name)  # puts its layers into the model itself
     return cast(PreTrainedModel, model)
+
+
+def release_memory() -> None:
+    """Give unused memory back: of objects that refer to one another, of the device, and of the heap."""
+    clear_device_cache(garbage_collection=True)
+    with suppress(AttributeError, OSError, TypeError):  # no glibc
+        # It keeps what was freed in small parts, such as the layers of a model, for this process.
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def with_adapter(source: ModelSource, adapter: Path | None) -> ModelSource:
+    """The model with an adapter on it, unmerged; the model itself without one.
+
+    Args:
+        source: the model.
+        adapter: run folder of `lightr finetune`, or a folder with a PEFT adapter.
+
+    Raises:
+        DataError, RunCorrupted, ModelError: see `usable_adapter`.
+    """
+    if adapter is None:
+        return source
+    from lightreasoner.models.adapters import usable_adapter
+
+    return replace(source, adapter=usable_adapter(adapter, source.name, source))
 
 
 def empty_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> PreTrainedModel:
@@ -182,7 +219,7 @@ def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -
     found = weights_in_files(source.name, source.folder)
     generation_settings(source.name, source.folder)
     empty = empty_model(source, machine)
-    with _loading(source.name), _without_bar():
+    with _loading(source.name), without_bar():
         # The loader itself, since it renames weights of many architectures.
         read: Any = type(empty).from_pretrained(
             None,
@@ -195,18 +232,6 @@ def check_weights(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -
         )
     refuse_wrong_weights(source.name, *read)
     return len(found)
-
-
-@contextmanager
-def _without_bar() -> Iterator[None]:
-    """Without the progress bar of loading weights, where none are read."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
 
 
 @contextmanager
@@ -289,11 +314,16 @@ def context_length(model: PreTrainedModel) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """Expert and amateur, loaded, with the tokens they share."""
+    """Expert and amateur, loaded, with the tokens they share.
+
+    Attributes:
+        alignment: how the amateur reads the expert's texts; None where it reads the same ids.
+    """
 
     expert: PreTrainedModel
     amateur: PreTrainedModel
     vocabulary: SharedVocabulary
+    alignment: Alignment | None = None
 
     @property
     def context_length(self) -> float:
@@ -303,45 +333,111 @@ class Pair:
 
 @dataclass(frozen=True)
 class FoundPair:
-    """Expert and amateur on this machine, before their weights are loaded."""
+    """Expert and amateur on this machine, before their weights are loaded.
+
+    Attributes:
+        expert: the expert, maybe with an adapter.
+        amateur: the model that the amateur is made of; of its own weights, where `shares_weights`.
+        side: what the amateur is.
+    """
 
     config: PairConfig
     expert: ModelSource
     amateur: ModelSource
+    side: Side = ANOTHER_MODEL
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of both models."""
         return pick_dtype(self.config, self.expert, self.amateur)
 
+    @property
+    def shares_weights(self) -> bool:
+        """The amateur computes with the weights of the expert, which are in memory once."""
+        return self.side.shares_weights
+
+    @property
+    def own_weights(self) -> list[ModelSource]:
+        """The models whose weights are loaded: the expert, and the amateur if it has weights of its own."""
+        return [self.expert] if self.shares_weights else [self.expert, self.amateur]
+
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+        """The tokenizers of expert and amateur, which are one where the amateur is made of the expert.
+
+        They are compared id by id, unless the setting `vocabulary` says that they are aligned.
+
+        Raises:
+            VocabularyMismatch: see `share_vocabulary`.
+        """
+        expert = load_tokenizer(self.expert, self.config)
+        amateur = load_tokenizer(self.amateur, self.config) if self.side.has_own_files else expert
+        if self.config.vocabulary != "aligned":
+            share_vocabulary(expert, amateur, rule=self.config.vocabulary)
+        return expert, amateur
+
     def load_one(self, source: ModelSource) -> PreTrainedModel:
         """Load one of the two models, in the precision of both; see `load_model`."""
-        return load_model(source, self.config.model_copy(update={"dtype": str(self.dtype).removeprefix("torch.")}))
+        return load_model(source, self._machine)
 
-    def load(self) -> Pair:
+    def load_amateur(self, expert: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+        """The amateur: loaded, or made of the expert, which is asked for then only.
+
+        Raises:
+            ModelError: see `load_model`, `quantising.load_in_4bit` and `own_amateurs`.
+        """
+        side = self.side
+        if side.kind == "4bit":
+            from lightreasoner.models.quantising import load_in_4bit
+
+            return load_in_4bit(self.amateur, self._machine, f"--amateur {self.config.amateur}")
+        if not self.shares_weights:
+            return self.load_one(self.amateur)
+        if side.kind == "layers":
+            return first_layers(expert(), side.layers)
+        if side.kind == "dropout":
+            return with_dropout(expert(), side.dropout)
+        if self.amateur.adapter == self.expert.adapter:
+            return expert()
+        return with_adapter_of(expert(), self.expert.name, self.expert.adapter, self.amateur.adapter)
+
+    @property
+    def _machine(self) -> PairConfig:
+        return self.config.model_copy(update={"dtype": str(self.dtype).removeprefix("torch.")})
+
+    def load(self, alignment: Alignment | None = None) -> Pair:
         """Load both models, after a comparison of their tokenizers.
+
+        Args:
+            alignment: how the amateur reads the expert's texts, with another tokenizer.
 
         Raises:
             VocabularyMismatch: see `share_vocabulary`.
             ModelError: see `load_model`.
         """
-        sources, rule = (self.expert, self.amateur), self.config.vocabulary
-        first, second = (load_tokenizer(source, self.config) for source in sources)
-        share_vocabulary(first, second, rule=rule)  # before any weights are read
-        expert, amateur = map(self.load_one, sources)
+        first, second = self.tokenizers()  # before any weights are read
+        expert = self.load_one(self.expert)
+        amateur = self.load_amateur(lambda: expert)
         widths = (logit_width(expert), logit_width(amateur))
-        return Pair(expert, amateur, share_vocabulary(first, second, widths, rule))
+        if alignment is not None:
+            return Pair(expert, amateur, alignment.vocabulary.with_logits(widths), alignment)
+        return Pair(expert, amateur, share_vocabulary(first, second, widths, self.config.vocabulary))
 
 
-def find_pair(config: PairConfig) -> FoundPair:
-    """Find both models; see `find_model`."""
-    expert = find_model(config.expert, config.expert_revision)
-    return FoundPair(config, expert, find_model(config.amateur, config.amateur_revision))
+def find_pair(config: PairConfig, adapter: Path | None = None, flag: str = "--amateur") -> FoundPair:
+    """Find both models, the expert with this adapter; see `find_model`, `with_adapter` and `find_amateur`."""
+    expert = with_adapter(find_model(config.expert, config.expert_revision), adapter)
+    side, amateur = find_amateur(config, expert, flag)
+    if side.kind == "4bit":
+        from lightreasoner.models.quantising import check_4bit, check_base
+
+        check_4bit(config, f"{flag} {config.amateur}")
+        check_base(amateur, config, f"{flag} {config.amateur}")
+    return FoundPair(config, expert, amateur, side)
 
 
-def load_pair(config: PairConfig) -> Pair:
+def load_pair(config: PairConfig, adapter: Path | None = None, flag: str = "--amateur") -> Pair:
     """Find and load both models; see `find_pair` and `FoundPair.load`."""
-    return find_pair(config).load()
+    return find_pair(config, adapter, flag).load()
 
 
 def weights_dtype(source: ModelSource) -> str:

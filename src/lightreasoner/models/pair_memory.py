@@ -5,6 +5,7 @@ from dataclasses import dataclass
 WORK_SHARE = 0.1  # of the weights in memory, for the cache and the activations of a small batch
 LOGIT_CHUNKS = {"cpu": 128 << 20}  # both models' logits and what the contrast makes of them, see `inference.scoring`
 LOGIT_CHUNKS_ON_ACCELERATORS = 1 << 30
+FOUR_BITS = 0.5625  # bytes a weight: 4 bits, and a scale of 32 bits for every 64 weights (bitsandbytes, NF4)
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class PairMemory:
 
     Attributes:
         expert: weights of the expert.
-        amateur: weights of the amateur.
+        amateur: weights of the amateur; 0 where they are the expert's.
         head: weights of the expert's LM head, which scoring needs.
         device: kind of the device, such as `cpu`.
     """

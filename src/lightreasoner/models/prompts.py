@@ -1,6 +1,7 @@
 """From a question to prompt token ids; the only module that applies a chat template.
 
-All models and stages use one template, made from the expert's tokenizer, so they see identical ids.
+All models and stages use one template, made from the expert's tokenizer, so they see identical ids. An amateur may be
+given another one, with the same tokenizer; see `samples.contexts`.
 """
 
 import re
@@ -175,9 +176,14 @@ class PromptTemplate:
         A control token in the text is encoded as plain characters.
         """
         inside = self._plain_ids(text if self._around else f" {text}")
-        end = self._end_of_turn()
-        end = self.tokenizer.eos_token_id if end is None else end
+        end = self.answer_end()
         return inside if end is None else [*inside, end]
+
+    def answer_end(self) -> int | None:
+        """The token that ends an answer: the template's end of turn, or the tokenizer's EOS; None without either."""
+        end = self._end_of_turn()
+        eos: int | None = self.tokenizer.eos_token_id
+        return eos if end is None else end
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

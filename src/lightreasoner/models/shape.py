@@ -10,7 +10,7 @@ from typing import Any
 
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
-from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.miniature import BUNDLED, model_path
 from lightreasoner.models.gguf_header import gguf_config
 
 KNOWN_SHAPES = Path(__file__).parent / "known_shapes.yaml"
@@ -32,6 +32,7 @@ class Shape:
     head: int
     tied: bool
     dtype: str
+    gguf: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any], name: str) -> "Shape":
@@ -57,6 +58,7 @@ class Shape:
                 head=int(text.get("head_dim") or text["hidden_size"] // heads),
                 tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
                 dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+                gguf="gguf_bytes" in config,
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             missing = [size for size in SIZES if not isinstance(text.get(size), int) or not text[size]]
@@ -126,8 +128,7 @@ def read_config(name: str, revision: str | None) -> dict[str, Any]:
         ModelError: there is no readable config.json or header.
         HubUnreachable: the Hub does not answer.
     """
-    collection, _, member = name.partition("/")
-    folder = model_path(member) if collection == "miniature" and member in MODELS else Path(name).expanduser()
+    folder = model_path(name) if name in BUNDLED else Path(name).expanduser()
     if folder.suffix == ".gguf":
         return gguf_config(folder)
     file = folder / "config.json"

@@ -15,10 +15,12 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from lightreasoner.data import hub
 from lightreasoner.errors import HubUnreachable, ModelError
-from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.miniature import BUNDLED, is_bundled, model_path
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.weights import refuse_pointers
+from lightreasoner.runs.files import file_hash
 from lightreasoner.runs.progress import busy
+from lightreasoner.runs.records import ADAPTER_FILES
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 
@@ -44,6 +46,7 @@ class ModelSource:
         gguf_file: file name within the folder, for GGUF models.
         commit: commit of the Hub repository it came from.
         revision: what the user asked for: a branch, tag or commit of it.
+        adapter: folder of a PEFT adapter on it, which `load_model` puts there; see `loading.with_adapter`.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ModelSource:
     gguf_file: str | None = None
     commit: str | None = None
     revision: str | None = None
+    adapter: Path | None = None
 
     def config(self) -> dict[str, Any]:
         """The content of its config.json, or the sizes in the header of its GGUF file."""
@@ -69,6 +73,7 @@ class ModelSource:
 
         Weight files over 256 MiB are hashed in 1024 windows spread evenly over the file, so that a 15 GB model
         costs the reading of 64 MB a file; a fine-tuned copy differs in nearly every window that holds tuned weights.
+        An adapter is not part of them, see `adapter_files`.
         """
         of_model = [glob.escape(self.gguf_file)] if self.gguf_file else MODEL_FILES
         hashes = {}
@@ -78,6 +83,12 @@ class ModelSource:
                 digest.update(block)
             hashes[path.name] = digest.hexdigest()
         return hashes
+
+    def adapter_files(self) -> dict[str, str] | None:
+        """Hash of each file of the adapter, by name; None without one."""
+        if self.adapter is None:
+            return None
+        return {name: file_hash(self.adapter / name) for name in ADAPTER_FILES.values()}
 
 
 def content_hash(files: Mapping[str, str]) -> str:
@@ -92,12 +103,11 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         ModelError: there is no such model, its weights are only there as pickles, or the folder holds an adapter.
         HubUnreachable: it can only be on the Hub, which does not answer, and no copy is cached.
     """
-    collection, _, member = name.partition("/")
     path = Path(name).expanduser()
-    if collection == "miniature" and not path.exists():
-        if member not in MODELS:
-            raise ModelError(f"no model {name}: the bundled ones are {', '.join(f'miniature/{m}' for m in MODELS)}")
-        return ModelSource(name, model_path(member))
+    if is_bundled(name) and not path.exists():
+        if name not in BUNDLED:
+            raise ModelError(f"no model {name}: the bundled ones are {', '.join(BUNDLED)}")
+        return ModelSource(name, model_path(name))
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"no file {path}; check the path")
@@ -113,8 +123,8 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
 
 def is_on_hub(name: str) -> bool:
     """Whether `find_model` would look for this name on the Hub."""
-    path, collection = Path(name).expanduser(), name.partition("/")[0]
-    is_here = path.exists() or collection == "miniature" or path.suffix == ".gguf"
+    path = Path(name).expanduser()
+    is_here = path.exists() or is_bundled(name) or path.suffix == ".gguf"
     return hub.is_repository(name) and not is_here and not name.startswith((".", "/", "~"))
 
 

@@ -5,15 +5,19 @@ transformers fills in missing weights at random and leaves out the others, with 
 
 import json
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, modeling_gguf_pytorch_utils
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from lightreasoner.errors import ModelError
 from lightreasoner.runs.progress import warn_once
@@ -232,3 +236,27 @@ def _few(names: Iterable[str]) -> str:
     """The first names, and whether there are more."""
     chosen = list(names)
     return ", ".join([*chosen[:3], *(["…"] if len(chosen) > 3 else [])])
+
+
+@contextmanager
+def without_bar() -> Iterator[None]:
+    """Without the progress bar of loading weights, where none are read."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
+
+
+@contextmanager
+def gguf_bar_on_terminals() -> Iterator[None]:
+    """Without the progress bar of GGUF weights where stderr is a file; transformers has no switch for it."""
+    loader: Any = modeling_gguf_pytorch_utils
+    shown = loader.tqdm
+    loader.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
+    try:
+        yield
+    finally:
+        loader.tqdm = shown

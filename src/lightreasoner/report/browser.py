@@ -71,8 +71,8 @@ class BlockWriter:
             self._waiting = []
 
     def _details(self, rollout: ScoredRollout) -> dict[str, Any]:
-        tops = rollout.per_top
-        for ids in (rollout.response_ids, tops["expert_top_ids"], tops["amateur_top_ids"]):
+        tops, scored = rollout.per_top, ~rollout.unaligned
+        for ids in (rollout.response_ids, tops["expert_top_ids"][scored], tops["amateur_top_ids"][scored]):
             self._ids.update(np.unique(ids).tolist())
         self._ids.update(*(step.token_ids for step in rollout.labels.values()))
         return {
@@ -81,10 +81,10 @@ class BlockWriter:
             "ha": _milli(rollout.per_step["amateur_entropy"]),
             "pe": _shares(rollout.per_step["expert_logprob"]),
             "pa": _shares(rollout.per_step["amateur_logprob"]),
-            "ei": tops["expert_top_ids"].tolist(),
-            "ep": [_shares(row) for row in tops["expert_top_logprobs"]],
-            "ai": tops["amateur_top_ids"].tolist(),
-            "ap": [_shares(row) for row in tops["amateur_top_logprobs"]],
+            "ei": _where(scored, tops["expert_top_ids"].tolist()),
+            "ep": _where(scored, [_shares(row) for row in tops["expert_top_logprobs"]]),
+            "ai": _where(scored, tops["amateur_top_ids"].tolist()),
+            "ap": _where(scored, [_shares(row) for row in tops["amateur_top_logprobs"]]),
             "m": self._plausible(tops["expert_top_logprobs"]),
             "l": {str(position): _label(step) for position, step in rollout.labels.items()},
         }
@@ -108,7 +108,7 @@ def _index(rollout: ScoredRollout) -> dict[str, Any]:
     flags = np.zeros(len(rollout.kl), dtype=np.int64)
     flags[list(rollout.labels)] |= KEPT
     if agrees is not None:
-        flags |= np.where(agrees, AGREES, DISAGREES)
+        flags |= np.where(agrees, AGREES, DISAGREES) * ~rollout.unaligned
     return {
         "q": visible(rollout.question),
         "e": int(rollout.finished),
@@ -127,6 +127,11 @@ def _label(step: Label) -> dict[str, Any]:
         "a": _shares(np.array(step.amateur_logprobs)),
     }
     return {name: [values[place] for place in order] for name, values in columns.items() if values}
+
+
+def _where(scored: NDArray[np.bool_], rows: list[Any]) -> list[Any]:
+    """The top tokens of the steps that were scored; none of the others."""
+    return [row if known else [] for row, known in zip(rows, scored, strict=True)]
 
 
 def _milli(values: NDArray[np.float64]) -> list[int | None]:

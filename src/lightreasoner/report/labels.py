@@ -9,6 +9,7 @@ import numpy as np
 
 from lightreasoner.report.tokens import TokenTexts
 from lightreasoner.samples.folder import Label, ScoredRollout
+from lightreasoner.samples.format_tokens import FormatShare, is_format
 from lightreasoner.samples.statistics import KlHistogram, Mean, echoes, is_scattered, label_entropy, pull
 
 MOST_MOVED = 12  # tokens listed as promoted and as demoted
@@ -68,6 +69,8 @@ class LabelStatistics:
         supports: labels with 1, 2 … tokens; the last entry counts all larger ones.
         kept_at: share of the steps at each position that were kept.
         promoted: tokens that the labels push up most.
+        format_labels: share of the label mass on format tokens, see `samples.format_tokens`.
+        format_responses: share of the response tokens that are format tokens.
     """
 
     rollouts: int
@@ -90,6 +93,8 @@ class LabelStatistics:
     steps_at: tuple[int, ...]
     promoted: tuple[MovedToken, ...]
     demoted: tuple[MovedToken, ...]
+    format_labels: float | None
+    format_responses: float | None
     warnings: tuple[JunkWarning, ...]
 
 
@@ -105,6 +110,7 @@ class LabelCounter:
         self._support: Counter[int] = Counter()
         self._mass: dict[bool, dict[int, float]] = {True: {}, False: {}}  # by direction: up, down
         self._moved = {True: Counter[int](), False: Counter[int]()}
+        self._format = FormatShare(self._is_format)
         self._counts: Counter[str] = Counter()
         self._steps_at: Counter[int] = Counter()
         self._kept_at: Counter[int] = Counter()
@@ -114,7 +120,7 @@ class LabelCounter:
         """Count a rollout."""
         number = self._counts["rollouts"]
         self._counts.update(rollouts=1, finished=int(rollout.finished), kept=len(rollout.labels))
-        self._steps_at.update(range(len(rollout.kl)))
+        self._steps_at.update(np.flatnonzero(~rollout.unaligned).tolist())
         self._kept_at.update(list(rollout.labels))
         agrees = rollout.agrees
         if agrees is not None:  # every step was scored, not only those that were kept
@@ -128,6 +134,7 @@ class LabelCounter:
                 scored_kept=int(kept.sum()),
                 agree_kept=int((agrees & kept).sum()),
             )
+        self._format.add_responses(rollout.response_ids)
         for label in rollout.labels.values():
             self._count_label(rollout, label)
         self._look_for_junk(number, rollout)
@@ -136,7 +143,7 @@ class LabelCounter:
         """The statistics of all rollouts added."""
         counts, steps, kept = self._counts, self._histogram.total, self._counts["kept"]
         head, tail = self._histogram.shares() if steps else ([], [])
-        positions = range(len(self._steps_at)) if steps else ()
+        positions = range(max(self._steps_at, default=-1) + 1) if steps else ()
         return LabelStatistics(
             rollouts=counts["rollouts"],
             finished=counts["finished"],
@@ -157,16 +164,19 @@ class LabelCounter:
                 sum(count for size, count in self._support.items() if size >= LARGEST_SUPPORT),
             ),
             mean_entropy=self._entropy.value,
-            kept_at=tuple(self._kept_at[place] / self._steps_at[place] for place in positions),
+            kept_at=tuple(self._kept_at[place] / max(self._steps_at[place], 1) for place in positions),
             steps_at=tuple(self._steps_at[place] for place in positions),
             promoted=self._most_moved(up=True),
             demoted=self._most_moved(up=False),
+            format_labels=self._format.of_labels if self._texts.known else None,
+            format_responses=self._format.of_responses if self._texts.known else None,
             warnings=tuple(warning for warning in self._warnings.values() if warning.count),
         )
 
     def _count_label(self, rollout: ScoredRollout, step: Label) -> None:
         self._support[len(step.token_ids)] += 1
         self._entropy.add(np.array([label_entropy(step.weights)]))
+        self._format.add_labels(np.array(step.token_ids), np.array(step.weights))
         if not step.expert_logprobs:  # an imported label without log-probabilities
             return
         top = (rollout.per_top[name][step.position].tolist() for name in ("expert_top_ids", "expert_top_logprobs"))
@@ -175,6 +185,10 @@ class LabelCounter:
         for token, mass in pull(dict(zip(step.token_ids, step.weights, strict=True)), expert).items():
             self._mass[mass > 0][token] = self._mass[mass > 0].get(token, 0.0) + mass
             self._moved[mass > 0][token] += 1
+
+    def _is_format(self, index: int) -> bool:
+        token = self._texts.token(index)
+        return is_format(token.text, token.control)
 
     def _look_for_junk(self, number: int, rollout: ScoredRollout) -> None:
         for position, label in rollout.labels.items():

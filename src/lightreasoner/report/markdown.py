@@ -5,9 +5,9 @@ from typing import Any
 
 from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
-from lightreasoner.report.model import PAPER_COSTS, Report
-from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, score, share, table, whole
-from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
+from lightreasoner.report.model import PAPER_COSTS, Report, Sides
+from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, round_rows, score, share, table, whole
+from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, AlignedShares
 
 
 def markdown(report: Report) -> str:
@@ -21,8 +21,10 @@ def markdown(report: Report) -> str:
         [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),
-        _labels(report.labels, report.selection) if report.labels else [],
+        _sides(report.sides) if report.sides else [],
+        _labels(report.labels, report.selection, report.aligned) if report.labels else [],
         _training(report),
+        _rounds(report),
         [*_cases("Became right", report.cases.became_right, report.cases.gained)],
         [*_cases("Became wrong", report.cases.became_wrong, report.cases.lost)],
         ["## Settings", "", *_rows(["setting", "value"], [[*map(str, row)] for row in report.settings.items()])],
@@ -70,7 +72,20 @@ def _cost(report: Report) -> list[str]:
     return lines
 
 
-def _labels(labels: LabelStatistics, selection: str | None) -> list[str]:
+def _sides(sides: Sides) -> list[str]:
+    both = [["model", sides.expert, sides.amateur], ["hint", sides.expert_hint or "–", sides.amateur_hint or "–"]]
+    lines = ["## Which side reads what", "", *_rows(["", "expert", "amateur"], both), ""]
+    if not sides.differ:
+        return [*lines, "Both read the same prompt:", "", *_indented(sides.expert_prompt)]
+    lines += ["The expert reads, for example:", "", *_indented(sides.expert_prompt)]
+    return [*lines, "", "The amateur reads:", "", *_indented(sides.amateur_prompt)]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in text.splitlines()]
+
+
+def _labels(labels: LabelStatistics, selection: str | None, aligned: AlignedShares | None) -> list[str]:
     figures = [
         *([["selected by", _text(selection)]] if selection else []),
         ["rollouts", whole(labels.rollouts)],
@@ -86,8 +101,12 @@ def _labels(labels: LabelStatistics, selection: str | None) -> list[str]:
         ["labels of one token", share(labels.single_token)],
         ["tokens in a label, mean", fixed(labels.mean_support)],
         ["label entropy, mean, nats", fixed(labels.mean_entropy)],
+        ["label mass on format tokens", share(labels.format_labels)],
+        ["format tokens in the responses", share(labels.format_responses)],
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
+    if aligned is not None:
+        lines += ["", f"The amateur has another tokenizer: {aligned}."]
     if labels.histogram:
         parts = ("KL, nats", HEAD_BINS, labels.histogram), ("of the tail, nats", TAIL_BINS, labels.tail)
         for title, bins, shares in parts:
@@ -119,6 +138,11 @@ def _training(report: Report) -> list[str]:
     shown = report.training[:: max(1, len(report.training) // 10)]
     cells = [[f"{row[name]:g}" if name in row else "" for name in columns] for row in shown]
     return ["## Training", "", *_rows(columns, cells)]
+
+
+def _rounds(report: Report) -> list[str]:
+    header, *rows = round_rows(report.rounds) or [[]]
+    return ["## Rounds", "", _text(report.rounds["why"]), "", *_rows(header, rows)] if header else []
 
 
 def _cases(title: str, cases: Sequence[Case], total: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The content of a report as plain data; the page, the Markdown and the JSON are made from it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightreasoner.evaluation.comparison import Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases
 from lightreasoner.report.labels import LabelStatistics
+from lightreasoner.samples.statistics import AlignedShares
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,32 @@ class Cost:
     gain: float | None
 
 
+@dataclass(frozen=True)
+class Sides:
+    """Which side read what while the samples were made.
+
+    Attributes:
+        expert: the model in words.
+        amateur: the model in words, or what is left of the expert.
+        expert_hint: field of the problem's row that it read; None without one.
+        differ: the prompts of the two sides differ.
+        expert_prompt: an example; both are for one question.
+    """
+
+    expert: str
+    amateur: str
+    expert_hint: str | None
+    amateur_hint: str | None
+    differ: bool
+    expert_prompt: str
+    amateur_prompt: str
+
+
 # Rows of the paper's Table 2: model, hours, problems, tuned_tokens, gain.
 PAPER_COSTS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("paper_costs.yaml").read_bytes())
+
+
+LABEL_LOSS = "cross-entropy to the labels"
 
 
 @dataclass(frozen=True)
@@ -67,15 +92,18 @@ class Report:
         accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
         warnings: those of the comparison.
-        sample_warnings: signs that questions, prompt or pair are wrong, see `samples.statistics.sample_warnings`.
+        sample_warnings: signs that questions, prompt or pair are wrong, see `samples.warnings.sample_warnings`.
+        aligned: how much of an amateur with another tokenizer can be compared; None where both share their ids.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
         selection: the rule and the labels in words; None if they are the paper's.
+        sides: which side read what; None where no amateur took part, or it is not known.
         training: rows of the training log.
         settings: by dotted name.
         commands: commands that reproduce the run.
         missing: parts that the folder lacks, one sentence each.
         completing: commands that make the missing stages, in order.
+        rounds: content of the file `ROUNDS` of `lightr rounds`; empty where the folder is none of rounds.
     """
 
     run: str
@@ -87,10 +115,12 @@ class Report:
     overall: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
     sample_warnings: tuple[str, ...]
+    aligned: AlignedShares | None
     cost: Cost
     beta: float | None
     alpha: float | None
     selection: str | None
+    sides: Sides | None
     labels: LabelStatistics | None
     training: tuple[Mapping[str, float], ...]
     cases: Cases
@@ -99,11 +129,17 @@ class Report:
     commands: tuple[str, ...]
     missing: tuple[str, ...]
     completing: tuple[str, ...]
+    rounds: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def main_test(self) -> Mapping[str, Any] | None:
         """The comparison behind the verdict: the first mean over benchmarks, or the first benchmark."""
         return next(iter((*self.overall, *(row.test for row in self.accuracies if row.test))), None)
+
+    @property
+    def loss_name(self) -> str:
+        """The training loss in words: only that of labels has a KL to them."""
+        return "entropy of the model" if self.training and "kl_to_target" not in self.training[0] else LABEL_LOSS
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; `prompt` of an accuracy is null if the prompts before and after differ."""

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report import charts, tables
 from lightreasoner.report.model import PAPER_COSTS, Report
+from lightreasoner.runs.records import ALARMS
 from lightreasoner.samples.statistics import TAIL_BINS
 
 Facts = Mapping[str, Any]
@@ -27,13 +28,17 @@ def write_report(page: BinaryIO, report: Report, facts: Facts, blocks: BinaryIO)
         blocks: file that `browser.BlockWriter` wrote, at its beginning.
     """
     labels = report.labels
-    titles = {"loss": "Loss: cross-entropy to the labels, nats", "kl_to_target": "KL to the labels, nats"}
+    titles = {"loss": f"Loss: {report.loss_name}, nats", "kl_to_target": "KL to the labels, nats"}
     curves = [charts.curve(report.training, key, title, width=420, height=190) for key, title in titles.items()]
+    by_round = [{**row, "step": number} for number, row in enumerate(report.rounds.get("rounds", ()))]
+    alarms = [charts.curve(by_round, key, title, width=420, height=190) for key, title in ALARMS.items()]
     context = {
         "title": f"{report.run} · lightreasoner",
         "report": report,
         "paper": PAPER_COSTS,
         "curves": [curve for curve in curves if curve],
+        "alarms": [curve for curve in alarms if curve],
+        "rounds": tables.round_rows(report.rounds),
         "browser_facts": facts,
         "kept_at": None,  # None if some steps were not scored
     }

@@ -19,22 +19,26 @@ from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.statistics import Interval
+from lightreasoner.models.sides import amateur_words
 from lightreasoner.report.cases import Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
-from lightreasoner.report.model import Accuracy, Cost, Report
+from lightreasoner.report.model import Accuracy, Cost, Report, Sides
 from lightreasoner.report.tables import length_warnings
-from lightreasoner.report.tokens import TokenTexts, find_texts
+from lightreasoner.report.tokens import TokenTexts, find_texts, visible
 from lightreasoner.report.verdict import verdict_of
+from lightreasoner.runs.records import ROUNDS
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.folder import (
     Provenance,
+    Sampled,
     ScoredRollout,
     Selected,
     read_samples,
     read_shards,
     scored_rollouts,
 )
-from lightreasoner.samples.statistics import JUDGED, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, figures_of
+from lightreasoner.samples.warnings import sample_warnings
 from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
@@ -89,7 +93,8 @@ class RunFolder:
             stages = {"sample": self.sampled, "finetune": self.tuned}
             facts = _flat({name: stage[0].fingerprint() for name, stage in stages.items() if stage})
             # Neither hashes of files nor prompts are settings.
-            return {name: value for name, value in facts.items() if "_files." not in name and ".asked." not in name}
+            no_settings = ("_files.", ".asked.", "_context.")
+            return {name: value for name, value in facts.items() if not any(part in name for part in no_settings)}
 
     def of_json(self, name: str) -> Any:
         """A JSON file of the folder; an empty dictionary if it is missing or unreadable."""
@@ -116,7 +121,7 @@ def open_run(path: Path) -> RunFolder:
     if is_used and selected.is_dir() and (stage := _stage(run, "selection (`lightr samples select`)", selected)):
         run.sampled = read_samples(selected)[0], stage
     _evaluate(run)
-    if not (run.sampled or run.tuned or run.before or run.after):
+    if not (run.sampled or run.tuned or run.before or run.after or run.of_json(ROUNDS)):
         raise DataError(
             f"{path} holds nothing to report ({'; '.join(run.missing)}). Give the --out folder of a `lightr` command"
         )
@@ -138,18 +143,20 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
     log = run.of_json("finetune/log.json")
     found = Report(
         run=str(run.path),
-        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else None,
-        amateur=made.amateur if made else None,
+        expert=made.expert if made else run.tuned[0].settings.model if run.tuned else run.settings.get("expert"),
+        amateur=amateur_words(made.amateur) if made and made.amateur else None,
         dataset=made.dataset if made else None,
         verdict="",
         accuracies=_accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
-        sample_warnings=_sample_warnings(run),
+        sample_warnings=_sample_warnings(run, labels),
+        aligned=_aligned(run),
         cost=_cost(run, labels, tokens),
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
         selection=made.words if isinstance(made, Selected) else None,
+        sides=_sides(made, run) if made else None,
         labels=labels,
         training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
         cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
@@ -158,6 +165,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         commands=_commands(run),
         missing=tuple(run.missing),
         completing=_completing(run),
+        rounds=run.of_json(ROUNDS),
     )
     return replace(found, verdict=verdict_of(found))
 
@@ -218,7 +226,30 @@ def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStat
     return counter.result(), (generated, scored)
 
 
-def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
+def _sides(made: Provenance, run: RunFolder) -> Sides | None:
+    """Which side read what."""
+    sampled = made.source if isinstance(made, Selected) else made
+    if not isinstance(sampled, Sampled) or run.sampled is None:
+        return None
+    example = sampled.example
+    if example is None:  # both read the same
+        table = next(iter(run.sampled[1].tables("rollouts", ["question"])), None)
+        question = table["question"][0].as_py() if table else "{question}"
+        prompt = str(sampled.asked.get("prompt_text", "")).replace("{question}", question)
+        example = {"expert": prompt, "amateur": prompt}
+    adapter = " with an adapter" if sampled.adapter_files else ""
+    return Sides(
+        expert=f"{sampled.expert}{adapter}",
+        amateur=amateur_words(sampled.amateur or "unknown"),
+        expert_hint=sampled.settings.expert_hint,
+        amateur_hint=sampled.settings.amateur_hint,
+        differ=example["expert"] != example["amateur"],
+        expert_prompt=visible(example["expert"]),
+        amateur_prompt=visible(example["amateur"]),
+    )
+
+
+def _sample_warnings(run: RunFolder, labels: LabelStatistics | None) -> tuple[str, ...]:
     if not run.sampled:
         return ()
     made, stage = run.sampled
@@ -227,7 +258,13 @@ def _sample_warnings(run: RunFolder) -> tuple[str, ...]:
     kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
     rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
     figures = figures_of(stage.tables("rollouts", JUDGED), kept, **rows)
-    return tuple(sample_warnings(replace(figures, parameters=result.get("expert_parameters"))))
+    if labels:
+        figures = replace(figures, format_labels=labels.format_labels, format_responses=labels.format_responses)
+    return tuple(sample_warnings(replace(figures, aligned=_aligned(run), parameters=result.get("expert_parameters"))))
+
+
+def _aligned(run: RunFolder) -> AlignedShares | None:
+    return AlignedShares.of_result(run.sampled[1].result or {}) if run.sampled else None
 
 
 def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
@@ -324,7 +361,8 @@ def _commands(run: RunFolder) -> tuple[str, ...]:
     """Commands that reproduce the run in another folder."""
     again = f"{run.path}-again"
     if (run.path / "config.yaml").exists():
-        return (shlex.join(["lightr", "run", "--config", str(run.path / "config.yaml"), "--out", again]),)
+        command = "rounds" if run.of_json(ROUNDS) else "run"
+        return (shlex.join(["lightr", command, "--config", str(run.path / "config.yaml"), "--out", again]),)
     sampling = sampling_commands(run.sampled[0], again) if run.sampled else []
     return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))
 
@@ -333,7 +371,7 @@ def _completing(run: RunFolder) -> tuple[str, ...]:
     """Commands that make the missing stages in this folder; none where it does not say which models are meant."""
     if (run.tuned and run.before and run.after) or not (run.sampled or run.tuned):
         return ()
-    if (run.path / "config.yaml").exists():
+    if (run.path / "config.yaml").exists() and not run.of_json(ROUNDS):
         return (_words("run", config=run.path / "config.yaml", out=run.path),)
     made = run.sampled[0] if run.sampled else run.tuned[0].samples if run.tuned else None
     assert made is not None

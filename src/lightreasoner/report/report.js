@@ -148,7 +148,7 @@
     const what = element("p", "what"), line = element("p", "kl");
     what.append(element("b", `t${level(kl)}`, seen(textOf(id))));
     line.append(element("strong", "", nats(kl)), element("span", "", "nats KL"),
-      element("span", kept ? "yes" : "no", kept ? "kept" : "not kept"));
+      element("span", kept ? "yes" : "no", kept ? "kept" : kl === null ? "not scored" : "not kept"));
     const close = element("button", "close", "Close");
     close.addEventListener("click", () => card.classList.add("idle"));
     card.replaceChildren(close, what,

@@ -50,9 +50,9 @@ def save_figures(report: Report, longest: Sequence[ScoredRollout], texts: TokenT
     files += _accuracies(report, folder)
     if report.training:
         curves = {}
-        for key, name in (("loss", "cross-entropy to the labels"), ("kl_to_target", "KL to the labels")):
-            known = [row for row in report.training if key in row]
-            curves[name] = [row["step"] for row in known], [row[key] for row in known]
+        for key, name in (("loss", report.loss_name), ("kl_to_target", "KL to the labels")):
+            if known := [row for row in report.training if key in row]:
+                curves[name] = [row["step"] for row in known], [row[key] for row in known]
         rows = [{key: row.get(key) for key in report.training[0]} for row in report.training]
         files += figures.save(figures.curves(curves, "step", "nats"), folder / "figure-8-9-training", rows)
     return files

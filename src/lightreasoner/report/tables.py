@@ -7,6 +7,7 @@ from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, title_of
 from lightreasoner.evaluation.comparison import MOST_CUT_OFF, Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.grading.verdicts import VERDICTS
+from lightreasoner.runs.records import ALARMS
 
 GENERATION_TROUBLE = {"truncated": "cut off at the length limit", "prompt_too_long": "with too long a prompt"}
 
@@ -118,6 +119,25 @@ def run_lines(result: Mapping[str, Any]) -> list[str]:
 def kept_share(counts: Mapping[str, int]) -> str:
     """Share of kept steps."""
     return f"{100 * counts['kept_steps'] / max(counts['steps'], 1):.0f} %"
+
+
+def round_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """The alarms of each round as cells below a header, from the content of `ROUNDS`; empty for a folder without."""
+    rows = found.get("rounds", ())
+    if not rows:
+        return []
+    lines = [["round", *ALARMS]]
+    for number, row in enumerate(rows):
+        kept = " (kept)" if number == found["kept"] else ""
+        cells = [row["failure"]] if "failure" in row else [f"{row[name]:.3g}" for name in ALARMS]
+        lines.append([f"{number}{kept}", *cells, *[""] * (len(ALARMS) - len(cells))])
+    return [[cell.replace("_", " ") for cell in lines[0]], *lines[1:]]
+
+
+def rounds_lines(result: Mapping[str, Any]) -> list[str]:
+    """The alarms of the rounds, and which one is kept and why."""
+    header, *rows = round_rows(result)
+    return [*table(header, rows), "", result["why"]]
 
 
 def study_lines(result: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 import codecs
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +11,8 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from tokenizers import Tokenizer
 
-from lightreasoner.miniature import MODELS, model_path
+from lightreasoner.miniature import BUNDLED, model_path
+from lightreasoner.models.token_bytes import BYTE_OF, single_byte
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class TokenTexts:
         """The bytes of an id of a byte-level tokenizer."""
         assert self._tokenizer is not None
         piece = None if index in self._added or index < 0 else self._tokenizer.id_to_token(index)
-        if piece is None or not _BYTE_OF.keys() >= set(piece):
+        if piece is None or not BYTE_OF.keys() >= set(piece):
             return self.token(index).text.encode()
-        return bytes(_BYTE_OF[letter] for letter in piece)
+        return bytes(BYTE_OF[letter] for letter in piece)
 
     def _find(self, index: int) -> Token:
         if index < 0:  # an imported sample may lack a token
@@ -68,10 +69,10 @@ class TokenTexts:
         piece = self._tokenizer.id_to_token(index) if self._tokenizer else None
         if piece is None:
             return Token(f"⟨{index}⟩")
-        if self._bytewise and _BYTE_OF.keys() >= set(piece):
+        if self._bytewise and BYTE_OF.keys() >= set(piece):
             return Token(_show_bytes(self._bytes(index)))
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):  # SentencePiece's single bytes
-            return Token(_show_bytes(bytes([int(piece[3:5], 16)])))
+        if (byte := single_byte(piece)) is not None:
+            return Token(_show_bytes(byte))
         return Token(visible(piece if self._bytewise else piece.replace("▁", " ")))
 
 
@@ -109,10 +110,9 @@ def find_texts(places: Iterable[tuple[str, str | None]]) -> TokenTexts:
 
 
 def _tokenizer_file(name: str, revision: str | None) -> Path | None:
-    collection, _, member = name.partition("/")
     folder = Path(name).expanduser()
-    if collection == "miniature" and member in MODELS and not folder.exists():
-        folder = model_path(member)
+    if name in BUNDLED and not folder.exists():
+        folder = model_path(name)
     if (folder / "tokenizer.json").is_file():
         return folder / "tokenizer.json"
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -132,13 +132,3 @@ codecs.register_error("lightreasoner.hex", _hex)
 
 def _show_bytes(content: bytes) -> str:
     return visible(content.decode(errors="lightreasoner.hex"))
-
-
-def _byte_alphabet() -> Mapping[str, int]:
-    """GPT-2's alphabet of byte-level tokenizers: letter → byte; printable characters are their own byte."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()

@@ -17,6 +17,7 @@ WORDS = {
     "behind_answer": "the chat template's text behind an answer",
     "file_sha256": "the imported file",
     "imported_from.sha256": "the imported file",
+    "hints_sha256": "the hints",
     "items_sha256": "the items of {benchmark}",
     "labels_sha256": "the labels in the samples",
     "prompt_text": "the prompt",

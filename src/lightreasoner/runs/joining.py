@@ -256,6 +256,3 @@ def _dtype_in(fingerprint: dict[str, Any]) -> str:
     """The precision in the fingerprint of samples or answers."""
     where = fingerprint if "dtype" in fingerprint else fingerprint["how"]["precision"]
     return str(where["dtype"])
-
-
-# --- From a command to its workers ---

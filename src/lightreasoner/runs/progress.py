@@ -112,6 +112,17 @@ def only_warnings() -> None:
 # --- Tokens ---
 
 
+@contextmanager
+def without_messages() -> Iterator[None]:
+    """Without information and warnings, for work whose messages would mislead."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def count_tokens(count: int) -> None:
     """Count tokens that a model has just generated or read; engines call this at every step."""
     global _tokens

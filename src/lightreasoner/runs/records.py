@@ -14,6 +14,20 @@ import pyarrow as pa
 SCHEMA_VERSION = 5
 # Files of an adapter, by the name of their hash in the result of fine-tuning.
 ADAPTER_FILES = {"adapter_sha256": "adapter_model.safetensors", "adapter_config_sha256": "adapter_config.json"}
+ROUNDS = "rounds.json"  # in the folder of `lightr rounds`: the alarms of each round, and the one that is kept
+# The alarms of `evaluation.alarms`, and their titles as curves over the rounds.
+ALARMS = {
+    "majority_share": "Share of the commonest of several answers",
+    "expert_entropy": "Entropy of the expert, nats",
+    "drift": "KL(expert ‖ untouched expert), nats",
+    "above_beta": "Share of steps above β",
+    "label_surprise": "KL(label ‖ expert) above β, nats",
+    "finished": "Share of rollouts that end by themselves",
+    "mean_length": "Tokens in a rollout",
+    "repeated": "Share of repeated 4-grams",
+    "format_mass": "Label mass on tokens of format",
+    "junk_mass": "Label mass in scattered labels",
+}
 
 _TYPES = {str: pa.string(), int: pa.int32(), float: pa.float32(), bool: pa.bool_()}
 
@@ -42,8 +56,8 @@ class Record:
 
     @classmethod
     def rows(cls, table: pa.Table) -> Iterator[Self]:
-        """The rows of a table that `table` made."""
-        for batch in table.to_batches():
+        """The rows of a table that `table` made; it may have other columns too."""
+        for batch in table.select(cls.schema.names).to_batches():
             for row in batch.to_pylist():
                 yield cls(**row)
 

@@ -128,8 +128,3 @@ class Beating(Sharing):
 
     def beat(self) -> None:
         """Show that this process lives."""
-
-
-def _open(batch: Sequence[Item], settled: Collection[str], work: Work[Item, Any]) -> list[Item]:
-    """The items of a batch that are not settled."""
-    return [item for item in batch if work.key(item) not in settled]

@@ -1,62 +1,55 @@
-"""The paper's baselines as training data: whole answers, every token a label, in the format of stage 1.
+"""Baselines as training data in the format of stage 1: the paper's, and those that use no gold answers.
 
-A baseline differs from the method in its training data alone: `lightr finetune` takes these folders like samples. A
-label of one token with probability 1 makes its loss the usual cross-entropy.
+A baseline differs from the method in its training data alone: `lightr finetune` takes these folders like samples.
+`samples.answers` has what they share and those that use gold answers, `samples.label_free` the others.
 
 Writes `OUT/sample/`, see `samples.folder`; without divergences, since no amateur is involved.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from lightreasoner.config import BaselineConfig
-from lightreasoner.config_sections import BATCH_SIZES, BaselineKind
+from lightreasoner.config_sections import BATCH_SIZES, LABEL_FREE, BaselineKind
 from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
-from lightreasoner.data.problems import make_problem, read_dataset
+from lightreasoner.data.problems import load_problems, make_problem, read_dataset
 from lightreasoner.data.rows import gsm8k_gold
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed, stated_answer
-from lightreasoner.grading.pool import GradingPool
-from lightreasoner.grading.verdicts import VERDICTS, Case
+from lightreasoner.grading.verdicts import VERDICTS
 from lightreasoner.inference.engines import Served, served_by
-from lightreasoner.inference.generation import Decoding, TokenIds
-from lightreasoner.inference.memory import ModelWork, worker_devices
-from lightreasoner.miniature.word_problems import word_problems, worked_solution
+from lightreasoner.inference.memory import worker_devices
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource, find_model
-from lightreasoner.runs.eta import Load
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.records import Problem
 from lightreasoner.runs.sharing import Sharing
-from lightreasoner.runs.stage import open_stage, settle
-from lightreasoner.runs.work import Commit
-from lightreasoner.samples.folder import PER_STEP, PER_TOP, Baseline, Label, Ragged, Rollout, table_of
+from lightreasoner.runs.stage import StageFolder, open_stage, settle
+from lightreasoner.samples.answers import OwnRightAnswers, Solved, WrittenSolutions, answer_kind
+from lightreasoner.samples.folder import Baseline
+from lightreasoner.samples.label_free import (
+    Disagreements,
+    HintedLabels,
+    MajorityVote,
+    RawSamples,
+    disagreements,
+    remove_votes,
+    voted,
+)
 
 SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
-NUMBERS = ("arithmetic", "gsm8k")  # data sets whose answers are numbers
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
 
 
-@dataclass(frozen=True)
-class Solved:
-    """A problem with its gold answer, and a written solution."""
-
-    problem: Problem
-    solution: str
-
-
 def baseline(config: BaselineConfig) -> dict[str, Any]:
-    """Make a baseline's training data for `lightr finetune`: all tokens of whole answers, without a contrast.
+    """Make a baseline's training data for `lightr finetune`: whole answers, without a contrast.
 
     Returns:
         Counts, and the settings of `lightr finetune` that make the paper's SFT: one epoch in steps of 16 answers.
@@ -77,10 +70,10 @@ def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> 
     asked_at = sharing.prompts_time(config.out, "sample")
     template = PromptTemplate(loading.load_tokenizer(source, config), config.cue, config.chat_template, at=asked_at)
     stops = template.stops(loading.load_generation_config(source), config.stop_strings)
-    if config.dataset == "arithmetic" and config.max_questions is None:
-        raise DataError("arithmetic problems are generated without end; say how many with --max-questions")
+    if config.dataset in GENERATORS and config.max_questions is None:
+        raise DataError(f"{config.dataset} problems are generated without end; say how many with --max-questions")
     served = served_by(config, source, template.tokenizer, config.out)
-    solved = list(distinct(solved_problems(config), config.max_questions))
+    solved = _problems(config)
     content = "\n".join(f"{item.problem.id} {item.problem.answer} {item.solution}" for item in solved)
     made = Baseline(
         expert=config.model,
@@ -98,17 +91,43 @@ def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> 
     record = made.model_dump(mode="json")
     with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
         if stage.result is not None:
+            if not sharing.joins:
+                remove_votes(config.out)  # a stop after `finish` leaves them
             return stage.result
         work = BASELINES[config.kind](config, served, template, stops)
+        size = config.batch_size or max(1, BATCH_SIZES[config.engine] // (config.samples_per_problem or 1))
+        votes: StageFolder | None = None
         with closing(served):
-            settle(stage, solved, config.batch_size or BATCH_SIZES[config.engine], work, total=len(solved))
+            if isinstance(work, Disagreements):
+                votes = voted(made, asked_at, work, solved, size, sharing)
+                rows = disagreements(votes)
+                settle(stage, rows, size, HintedLabels(config, served, template), total=len(rows))
+            else:
+                settle(stage, solved, size, work, total=len(solved))
         if sharing.joins:
             return {}
-        counts = stage.counts
-        if not counts["answers_kept"]:
-            stage.release()
+        counts = {**(votes.counts if votes else {}), **stage.counts}
+        if not counts.get("answers_kept"):
+            for each in filter(None, (stage, votes)):
+                each.release()
             raise DataError(_why_none_is_kept(counts, config))
-        return stage.finish({**counts, "finetune": sft_settings(counts["labels"], counts["answers_kept"])})
+        result = stage.finish({**counts, "finetune": sft_settings(counts["labels"], counts["answers_kept"])})
+        remove_votes(config.out)
+        return result
+
+
+def _problems(config: BaselineConfig) -> list[Solved]:
+    """The problems, each once; without answers and solutions for a baseline that uses none."""
+    if config.kind not in LABEL_FREE:
+        return list(distinct(solved_problems(config), config.max_questions))
+    found = load_problems(
+        config.dataset,
+        limit=config.max_questions,
+        seed=config.seed,
+        data_dir=config.data_dir,
+        question_field=config.question_field,
+    )
+    return [Solved(make_problem(problem.question), "") for problem in found.problems]
 
 
 def _why_none_is_kept(counts: Mapping[str, int], config: BaselineConfig) -> str:
@@ -118,14 +137,44 @@ def _why_none_is_kept(counts: Mapping[str, int], config: BaselineConfig) -> str:
     if counts["prompt_too_long"] == counts["questions"]:
         who = f"all {counts['questions']} questions are" if counts["questions"] > 1 else "the question is"
         return f"{who} longer than the model's context. Give shorter questions or another model"
+    if config.kind in LABEL_FREE:
+        return f"{_why_no_label(counts, config)}, so there is nothing to learn from. {_advice(counts, config)}"
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-    nothing = (
+    return (
         f"none of {counts['questions']} answers is right and complete ({verdicts}; {counts['truncated']} cut off at "
-        "--max-new-tokens), so there is nothing to learn from"
+        f"--max-new-tokens), so there is nothing to learn from. {_advice(counts, config)}"
     )
-    if counts["truncated"] == counts["questions"]:
-        return f"{nothing}. Raise --max-new-tokens {config.max_new_tokens}, or check the stop tokens of the model"
-    return f"{nothing}. Choose a model that solves some of these problems"
+
+
+def _why_no_label(counts: Mapping[str, int], config: BaselineConfig) -> str:
+    """Why samples without gold answers give no label."""
+    questions = counts["questions"]
+    if "samples" not in counts:
+        return f"all {questions} samples are empty"
+    if counts["problems_without_majority"] == questions:
+        return (
+            f"none of {questions} problems has a majority: {counts['samples_without_vote']} of {counts['samples']} "
+            f"samples have no answer or no end ({counts['truncated']} cut off at --max-new-tokens), and --consensus is "
+            f"{config.consensus:g}"
+        )
+    return (
+        f"no sample can be corrected: of {questions} problems {counts['problems_without_majority']} have no majority, "
+        f"{counts['problems_unanimous']} no complete sample against it, and {counts.get('hint_too_long', 0)} do not "
+        "fit into the context with the hint"
+    )
+
+
+def _advice(counts: Mapping[str, int], config: BaselineConfig) -> str:
+    """What helps where no answer was kept."""
+    if counts["truncated"] == counts.get("samples", counts["questions"]):
+        return f"Raise --max-new-tokens {config.max_new_tokens}, or check the stop tokens of the model"
+    if config.kind not in LABEL_FREE:
+        return "Choose a model that solves some of these problems"
+    if counts.get("problems_unanimous"):
+        return "Raise --temperature, or give harder problems"
+    return (
+        "Check that the cue asks for a marked answer, or lower --consensus" if "samples" in counts else "Check the cue"
+    )
 
 
 def sft_settings(labels: int, answers: int) -> dict[str, int]:
@@ -138,133 +187,15 @@ def sft_settings(labels: int, answers: int) -> dict[str, int]:
     }
 
 
-# --- The baselines: each makes the answers to train on ---
-
-
-class WrittenSolutions(ModelWork[Solved, TokenIds]):
-    """Ground-truth SFT: the solution that came with each problem. Needs no model."""
-
-    def __init__(self, config: BaselineConfig, served: Served, template: PromptTemplate, stops: Stops) -> None:
-        self.label = config.kind
-        self._config = config
-        self._served = served
-        self._template = template
-        self._stops = stops
-
-    def key(self, item: Solved) -> str:
-        """The question's id."""
-        return item.problem.id
-
-    def order(self, item: Solved) -> int:
-        """Prompts of like length share a batch."""
-        return len(self._prompt(item))
-
-    def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
-        """Token ids of an answer to each problem."""
-        return [self._template.encode_answer(item.solution) for item in batch]
-
-    def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
-        """Which answers to train on, and counts of the others."""
-        return [True] * len(answers), {}
-
-    def commit(self, batch: Sequence[Solved], results: list[TokenIds]) -> Commit:
-        """The kept answers, with every token as a label of its own."""
-        chosen, counts = self.choose(batch, results)
-        kept = [
-            (item, answer)
-            for item, ids, good in zip(batch, results, chosen, strict=True)
-            if good and (answer := self.answer(ids))
-        ]
-        unknown: list[Any] = [[]] * len((*PER_STEP, *PER_TOP))  # only stage 1 scores steps
-        rollouts = Rollout.table(
-            Rollout(item.problem.id, item.problem.question, self._prompt(item), ids, True, *unknown)
-            for item, ids in kept
-        )
-        ids = np.array([token for _, answer in kept for token in answer], np.int64)
-        one_each, unscored = np.ones_like(ids), Ragged.of_lengths(np.zeros(0), np.zeros_like(ids))
-        labels = table_of(
-            Label,
-            {
-                "question_id": [item.problem.id for item, answer in kept for _ in answer],
-                "position": [position for _, answer in kept for position in range(len(answer))],
-                "token_ids": Ragged.of_lengths(ids, one_each),
-                "weights": Ragged.of_lengths(np.ones(len(ids)), one_each),
-                "expert_logprobs": unscored,
-                "amateur_logprobs": unscored,
-            },
-        )
-        counts = {"questions": len(batch), "answers_kept": len(kept), "labels": len(labels), **counts}
-        return Commit({"rollouts": rollouts, "steps": labels}, counts)
-
-    def answer(self, ids: TokenIds) -> TokenIds:
-        """The tokens to train on."""
-        return ids
-
-    def note(self, counts: Mapping[str, int]) -> str:
-        """Kept answers so far."""
-        return f"{counts['answers_kept']} answers kept"
-
-    def _prompt(self, item: Solved) -> TokenIds:
-        return self._template.encode(item.problem.question)
-
-
-class OwnRightAnswers(WrittenSolutions):
-    """Rejection-sampled SFT: one greedy answer of the model to each problem, kept if it is complete and right."""
-
-    def run(self, batch: Sequence[Solved]) -> list[TokenIds]:
-        """The model's answers, each ended by a stop token, a stop text or the cap."""
-        cap = self.group(batch[0])
-        if not cap:
-            return [[] for _ in batch]
-        decoding = Decoding(cap, self._stops.ids, stop_strings=self._stops.strings)
-        return self._served.engine.generate([self._prompt(item) for item in batch], decoding).responses
-
-    def group(self, item: Solved) -> int:
-        """Cap on the answer, in tokens; 0 if the prompt fills the context. So no answer depends on other prompts."""
-        return self._cap(len(self._prompt(item)))
-
-    def _cap(self, prompt: int) -> int:
-        left = self._served.context - prompt
-        return int(max(0, min(self._config.max_new_tokens, left)))
-
-    def load(self, item: Solved) -> Load:
-        """The prompt, and an answer up to the cap."""
-        prompt = len(self._prompt(item))
-        return Load(prompt, self._cap(prompt))
-
-    def choose(self, batch: Sequence[Solved], answers: list[TokenIds]) -> tuple[list[bool], dict[str, int]]:
-        """See `WrittenSolutions.choose`: right and complete answers."""
-        dataset = self._config.dataset
-        numbers = dataset in NUMBERS
-        texts = [str(self._template.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
-        ends = list(map(self._stops.start_in, texts))
-        texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
-        cases = [
-            Case(text, item.problem.answer or "", "number" if numbers else "expression", dataset)
-            for text, item in zip(texts, batch, strict=True)
-        ]
-        with GradingPool(self._config.judge, workers=self._config.grading_workers, symbolic=not numbers) as pool:
-            verdicts = [judgement.verdict for judgement in pool.judge(cases)]
-        complete = [
-            end is not None or (bool(ids) and ids[-1] in self._stops.ids)
-            for ids, end in zip(answers, ends, strict=True)
-        ]
-        counts: dict[str, int] = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-        too_long = answers.count([])
-        counts |= {"truncated": complete.count(False) - too_long, "prompt_too_long": too_long}
-        counts["tokens"] = sum(map(len, answers))
-        right = [verdict == "correct" and done for verdict, done in zip(verdicts, complete, strict=True)]
-        return right, counts
-
-    def answer(self, ids: TokenIds) -> TokenIds:
-        """The answer without a stop text."""
-        return ids[: self._stops.answer_length(ids, self._template.tokenizer)]
-
-
 # A baseline is one class and one line here.
 BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, Served, PromptTemplate, Stops], WrittenSolutions]] = {
     "rejection-sft": OwnRightAnswers,
     "ground-truth": WrittenSolutions,
+    "self-training": RawSamples,
+    "sept": RawSamples,
+    "majority-vote": MajorityVote,
+    "u-opsd": Disagreements,  # then `HintedLabels`
+    "entropy-minimisation": RawSamples,
 }
 
 
@@ -272,15 +203,15 @@ BASELINES: Mapping[BaselineKind, Callable[[BaselineConfig, Served, PromptTemplat
 
 
 def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
-    """All problems of a data set, as often as they come; those of the generator end never."""
-    if config.dataset == "arithmetic":
-        for generated in word_problems("train", config.seed):
-            yield Solved(make_problem(generated.question, str(generated.answer)), worked_solution(generated))
+    """All problems of a data set, as often as they come; those of a generator end never."""
+    if generator := GENERATORS.get(config.dataset):
+        for generated in generator.problems("train", config.seed):
+            yield Solved(make_problem(generated.question, generated.answer), generated.solution)
     for row in read_dataset(config.dataset, "train", config.data_dir):
         solution, gold = _solution_of(row, config.solution_field)
         if config.dataset == "gsm8k" and config.solution_field is None:
             gold = gsm8k_gold(row)
-        gold = checked_gold(row[0], gold, "number" if config.dataset in NUMBERS else "expression")
+        gold = checked_gold(row[0], gold, answer_kind(config))
         yield Solved(make_problem(question_of(row, config.question_field), gold), solution)
 
 

@@ -30,7 +30,7 @@ from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, publish_folder
-from lightreasoner.runs.progress import progress
+from lightreasoner.runs.progress import progress, warn
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import StageFolder, open_stage
 from lightreasoner.samples import folder
@@ -77,6 +77,10 @@ def export_samples(run_folder: Path | str, file: Path | str, *, trust_remote_cod
             "other tokens. Put back the model that was sampled"
         )
     tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
+    if isinstance(made, folder.Selected) and made.settings.weigh_by:
+        warn(
+            f"the labels are weighed by {made.settings.weigh_by}, and the file cannot say how: in it all weigh the same"
+        )
     counts = {"rows": 0, "rollouts": 0}
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:

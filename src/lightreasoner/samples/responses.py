@@ -49,16 +49,30 @@ STATES = "sample-states"
 RESPONSES = "sample-responses"  # of an engine in another process, without states
 
 # What the sample's fingerprint says of the amateur and of scoring.
-SCORING = {"amateur", "amateur_revision", "amateur_files", "vocabulary"}
+SCORING = {"amateur", "amateur_revision", "amateur_files", "amateur_adapter_files", "vocabulary"}
+SCORING |= {"amateur_cue", "amateur_hint", "amateur_context"}
 SCORING |= {"divergence_beta", "plausibility_alpha", "top_tokens"}
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """A problem and its prompt."""
+    """A problem and its prompts.
+
+    Attributes:
+        prompt_ids: what the expert reads before its response.
+        amateur_ids: what the amateur reads before the same response; None: the same.
+        trained_ids: what the labels are trained on; None: the same as the expert reads.
+    """
 
     problem: Problem
     prompt_ids: TokenIds
+    amateur_ids: TokenIds | None = None
+    trained_ids: TokenIds | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest of the prompts."""
+        return max(len(ids) for ids in (self.prompt_ids, self.amateur_ids, self.trained_ids) if ids is not None)
 
 
 class PromptWork(ModelWork[Prompted, Result]):

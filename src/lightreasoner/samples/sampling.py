@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.config_sections import BATCH_SIZES
@@ -19,17 +20,18 @@ from lightreasoner.errors import DataError
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
-from lightreasoner.models.loading import dtype_name, find_pair, load_generation_config, load_tokenizer, weight_bytes
-from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.loading import FoundPair, dtype_name, find_pair, load_generation_config, weight_bytes
 from lightreasoner.models.shape import known_parameters
 from lightreasoner.models.source import ModelSource
-from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
+from lightreasoner.samples.aligning import PoorAlignment, check_alignment
+from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Ragged
+from lightreasoner.samples.format_tokens import FormatShare, is_format
 from lightreasoner.samples.responses import (
     STATES,
     Generated,
@@ -42,20 +44,33 @@ from lightreasoner.samples.responses import (
     responses_first,
 )
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
-from lightreasoner.samples.statistics import JUDGED, SampleFigures, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of
+from lightreasoner.samples.warnings import sample_warnings
 
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
 
 def read_problems(config: SampleConfig) -> ProblemSet:
-    """The problems to sample; see `load_problems`."""
-    return load_problems(
+    """The problems to sample; see `load_problems`.
+
+    Raises:
+        DataError: see `load_problems`; or none is left after those to skip.
+    """
+    skipped, limit = config.skip_questions, config.max_questions
+    found = load_problems(
         config.dataset,
-        limit=config.max_questions,
+        limit=None if limit is None else skipped + limit,
         seed=config.seed,
         data_dir=config.data_dir,
         question_field=config.question_field,
+        hint_fields=[field for field in (config.expert_hint, config.amateur_hint) if field is not None],
     )
+    if skipped >= len(found.problems):
+        raise DataError(
+            f"{config.dataset} has {len(found.problems)} different problems, and --skip-questions {skipped} leaves "
+            "out all of them"
+        )
+    return replace(found, problems=found.problems[skipped:])
 
 
 def sample(config: SampleConfig) -> dict[str, Any]:
@@ -72,54 +87,43 @@ def sample(config: SampleConfig) -> dict[str, Any]:
 
 def _devices(config: SampleConfig) -> list[str]:
     """The device of each worker."""
-    found = find_pair(config)
-    return worker_devices(config, config, weight_bytes([found.expert, found.amateur], config))
+    found = find_pair(config, config.adapter)
+    return worker_devices(config, config, weight_bytes(found.own_weights, config))
 
 
 def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     config = sharing.with_precision(config, "sample")
     problems = read_problems(config)
     warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
-    found = find_pair(config)
-    tokenizer, of_amateur = (load_tokenizer(source, config) for source in (found.expert, found.amateur))
-    share_vocabulary(tokenizer, of_amateur, rule=config.vocabulary)  # before anything is written
+    found = find_pair(config, config.adapter)
+    tokenizer, of_amateur = found.tokenizers()  # compared, and below aligned, before anything is written
     asked_at = sharing.prompts_time(config.out, "sample")
-    template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
+    contexts = Contexts.of(config, tokenizer, of_amateur, asked_at, problems)
+    template = contexts.expert
     stops = template.stops(load_generation_config(found.expert), config.stop_strings)
     served = served_by(config, found.expert, tokenizer, config.out)
-    made = folder.Sampled(
-        expert=config.expert,
-        expert_revision=config.expert_revision,
-        expert_files=found.expert.files(),
-        amateur=config.amateur,
-        amateur_files=found.amateur.files(),
-        cue=config.cue,
-        asked=template.identity(stops),
-        dataset=config.dataset,
-        questions=len(problems.problems),
-        questions_sha256=problems.fingerprint,
-        beta=config.divergence_beta,
-        alpha=config.plausibility_alpha,
-        settings=config,
-        dtype=dtype_name(config, found.expert, found.amateur),
-        engine_version=served.identity().get("engine_version"),
-    )
+    # Where another model labels than samples, the responses come first, as those of an engine in another process.
+    labels_alone = config.labeller == "base" and found.expert.adapter is not None
+    labelling = replace(found, expert=replace(found.expert, adapter=None)) if labels_alone else found
+    prompted = [contexts.prompted(problem) for problem in problems.problems]
+    refuse_same_prompts(found, prompted)
+    made = _how(config, found, contexts, problems, template.identity(stops), served.identity())
     record = made.model_dump(mode="json")
     with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
         if stage.result is not None:
             if not sharing.joins:
                 remove_states(config.out)  # a stop after `finish` leaves them
+            check_alignment(stage.counts, config)
             return stage.result
         check_finite(stage.counts)  # refused again, if it was refused before
-        prompted = [Prompted(problem, template.encode(problem.question)) for problem in problems.problems]
-        pair = LazyPair(found, tokenizer, of_amateur)
+        pair = LazyPair(labelling, tokenizer, of_amateur, contexts.alignment)
         fitting = _fitting(prompted, pair.context_length, config)
         settled = stage.settled_ids
         responses: ResponseSource = Generated.of(pair, template, stops, config)
         size: int | Callable[[], int] = 1
         if any(item.problem.id not in settled for item in fitting):
             passes = _Passes(config, made, asked_at, fitting, settled, sharing)
-            if config.engine != "own":
+            if config.engine != "own" or labels_alone:
                 with closing(served):
                     responses = passes.outside(Generated(served.engine, decoding_of(config, stops), tokenizer))
             responses, size = passes.expert(stage, pair, responses)
@@ -127,9 +131,10 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
             settle(stage, fitting, size, Sampler(pair, responses, config), total=len(fitting))
             if sharing.joins:
                 return {}
+            check_alignment(stage.counts, config)
             if not stage.counts["kept_steps"]:
                 raise DataError(_why_none_is_kept(stage, config, made.asked))
-        except (TooManyNonfinite, DataError):
+        except (TooManyNonfinite, PoorAlignment, DataError):
             stage.release()
             release_states(config.out)
             raise
@@ -140,11 +145,44 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
                 "too_long_questions": len(prompted) - len(fitting),
                 "stop_ids": list(stops.ids),
                 "tokens_left_out": pair.vocabulary.left_out,
-                **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned, found.expert),
+                **_judged(
+                    stage, config, problems.duplicates, len(prompted) - len(fitting), warned, found.expert, tokenizer
+                ),
             }
         )
         remove_states(config.out)
         return result
+
+
+def _how(
+    config: SampleConfig,
+    found: FoundPair,
+    contexts: Contexts,
+    problems: ProblemSet,
+    asked: Mapping[str, Any],
+    engine: Mapping[str, Any],
+) -> folder.Sampled:
+    """How the samples are made: what decides them, and what their readers want to know."""
+    return folder.Sampled(
+        expert=config.expert,
+        expert_revision=config.expert_revision,
+        expert_files=found.expert.files(),
+        adapter_files=found.expert.adapter_files(),
+        amateur=config.amateur,
+        amateur_files=found.amateur.files(),
+        amateur_adapter_files=found.amateur.adapter_files(),
+        cue=config.cue,
+        asked=dict(asked),
+        dataset=config.dataset,
+        questions=len(problems.problems),
+        questions_sha256=problems.fingerprint,
+        beta=config.divergence_beta,
+        alpha=config.plausibility_alpha,
+        settings=config,
+        dtype=dtype_name(config, found.expert, found.amateur),
+        engine_version=engine.get("engine_version"),
+        **contexts.facts(problems.problems),
+    )
 
 
 @dataclass(frozen=True)
@@ -199,7 +237,7 @@ def _batch_size(
     """
 
     def fitting() -> int:
-        longest = max(len(item.prompt_ids) for item in items) + config.max_new_tokens
+        longest = max(item.longest for item in items) + config.max_new_tokens
         amateur = pair.memory.amateur if together else 0
         reserved = amateur + (sharing.on_device - 1) * (pair.memory.expert + amateur)
         rows = fitting_rows(pair.expert, longest, reserved, sharing.on_device)
@@ -214,7 +252,7 @@ def _fitting(prompted: Sequence[Prompted], context: float, config: SampleConfig)
     Raises:
         DataError: there are none.
     """
-    rollout, lengths = config.max_new_tokens, [len(item.prompt_ids) for item in prompted]
+    rollout, lengths = config.max_new_tokens, [item.longest for item in prompted]
     refuse_if_none_fits(lengths, context, rollout)
     fitting = [item for item, length in zip(prompted, lengths, strict=True) if length + rollout <= context]
     if too_long := len(prompted) - len(fitting):
@@ -249,7 +287,7 @@ def refuse_if_none_fits(lengths: Sequence[int], context: float, rollout: int) ->
 def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[str, Any]) -> str:
     """Why no step was kept, and what helps."""
     kls = np.concatenate([Ragged.of(table["kl"]).values for table in stage.tables("rollouts")])
-    steps, rollouts, beta = len(kls), stage.counts["questions"], config.divergence_beta
+    steps, rollouts, beta = stage.counts["steps"], stage.counts["questions"], config.divergence_beta
     if not steps:
         return (
             f"all {rollouts} rollouts are empty: the expert begins with a text that ends a response "
@@ -259,8 +297,8 @@ def _why_none_is_kept(stage: StageFolder, config: SampleConfig, asked: Mapping[s
     if above := steps if beta is None else int((kls > beta).sum()):
         return (
             f"no label can be made: at each of the {above} steps above β the rollout takes a token that means "
-            "something else to the amateur, and --vocabulary shared leaves those out. Choose an amateur of the "
-            "expert's family"
+            f"something else to the amateur, and --vocabulary {config.vocabulary} leaves those out. Choose an amateur "
+            "of the expert's family"
         )
     nothing = f"none of {steps} steps exceeds β = {beta:g}, so there is nothing to learn from"
     if largest < SAME_MODEL:
@@ -282,18 +320,40 @@ def _judged(
     too_long: int,
     warned: Sequence[str],
     expert: ModelSource,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
     """Means over all steps, and what they say about questions, prompt and pair."""
     kept = stage.counts["kept_steps"] if config.divergence_beta is not None else None
     figures = figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long)
-    figures = replace(figures, parameters=known_parameters(expert.config(), expert.name))
+    share = format_share(stage, stage, tokenizer)
+    figures = replace(
+        figures,
+        format_labels=share.of_labels,
+        format_responses=share.of_responses,
+        aligned=AlignedShares.of(stage.counts),
+        parameters=known_parameters(expert.config(), expert.name),
+    )
     return {
         "expert_parameters": figures.parameters,
         "mean_kl": figures.mean_kl,
         "mean_expert_entropy": figures.expert_entropy,
         "mean_amateur_entropy": figures.amateur_entropy,
+        "format_labels": figures.format_labels,
+        "format_responses": figures.format_responses,
         "warnings": _warn(figures, warned),
+        **(figures.aligned.rounded() if figures.aligned else {}),  # in the place of their sums
     }
+
+
+def format_share(rollouts: StageFolder, labels: StageFolder, tokenizer: PreTrainedTokenizerBase) -> FormatShare:
+    """Format tokens in the responses of one stage and in the labels of the same or another one."""
+    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    share = FormatShare(lambda index: is_format(str(tokenizer.decode([index])), index in control))
+    for table in rollouts.tables("rollouts", ["response_ids"]):
+        share.add_responses(Ragged.of(table["response_ids"]).values)
+    for table in labels.tables("steps", ["token_ids", "weights"]):
+        share.add_labels(*(Ragged.of(table[name]).values for name in ("token_ids", "weights")))
+    return share
 
 
 def _warn(figures: SampleFigures, warned: Sequence[str] = ()) -> list[str]:

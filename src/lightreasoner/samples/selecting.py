@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -43,6 +44,13 @@ class Steps:
         """A per-token column of `Rollout` at each step, [N] or [N, k]."""
         return torch.from_numpy(self.shard.at_labels(column))
 
+    @property
+    def place(self) -> Tensor:
+        """Place of each step in its rollout: t / T, 0 at the first token and below 1 at the last, [N]."""
+        lengths = Ragged.of(self.shard.rollouts["response_ids"]).lengths[self.shard.rollout_of]
+        positions = torch.from_numpy(self.shard.positions)
+        return positions / torch.maximum(torch.from_numpy(lengths), positions + 1)
+
 
 COUNTS = ("keep_share", "keep_labels")
 
@@ -51,19 +59,31 @@ COUNTS = ("keep_share", "keep_labels")
 class Rule:
     """A selection rule. The steps with the highest scores are kept, those with −∞ never."""
 
-    score: Callable[[Steps], Tensor]  # [N]
+    score: Callable[[Steps], Tensor]  # [N], or [N, C] for `combine`
     cuts: tuple[str, ...] = ("threshold", *COUNTS)  # settings that may say where to cut
     needs_cut: bool = True
+    combine: Callable[[Tensor], Tensor] | None = None  # of all steps of the folder together, [S, C] → [S]
+    weighs: bool = True  # whether the scores can weigh labels
 
 
 # A rule is one entry here.
 RULES: Mapping[str, Rule] = {
     "divergence": Rule(lambda steps: steps.of("kl")),
     "label_surprise": Rule(lambda steps: contrast.label_kl(steps.weights, steps.log_expert)),
-    "top1_flip": Rule(lambda steps: torch.where(_flips(steps), 0.0, -torch.inf), COUNTS, needs_cut=False),
+    "top1_flip": Rule(lambda steps: torch.where(_flips(steps), 0.0, -torch.inf), COUNTS, needs_cut=False, weighs=False),
     "expert_entropy": Rule(lambda steps: steps.of("expert_entropy")),
-    "random": Rule(lambda steps: torch.zeros(len(steps)), COUNTS),
-    "none": Rule(lambda steps: torch.zeros(len(steps)), (), needs_cut=False),
+    # TIP (arXiv 2604.14084), see `contrast.soft_or`.
+    "uncertain_or_contradicted": Rule(
+        lambda steps: torch.stack([steps.of("expert_entropy"), steps.of("kl")], 1),
+        COUNTS,
+        combine=lambda scores: contrast.soft_or(*scores.unbind(1)),
+    ),
+    # Rho-1 (arXiv 2404.07965): the loss of the model that is trained less that of a better one. Here the amateur's loss
+    # less the expert's.
+    "excess_loss": Rule(lambda steps: steps.of("expert_logprob") - steps.of("amateur_logprob")),
+    "later": Rule(lambda steps: steps.place),  # of no paper: a control
+    "random": Rule(lambda steps: torch.zeros(len(steps)), COUNTS, weighs=False),
+    "none": Rule(lambda steps: torch.zeros(len(steps)), (), needs_cut=False, weighs=False),
 }
 
 
@@ -84,12 +104,11 @@ def select(config: SelectConfig) -> dict[str, Any]:
     ) as stage:
         if stage.result is not None:
             return stage.result
-        scores = torch.cat([rule.score(steps) for steps in _steps(source, config)])
-        kept = _cut(scores, config)
+        kept = _cut(scores := _scores(rule, source, config), config)
         say(f"{int(kept.sum())} of {len(kept)} steps kept in {stage.path}: {made.words}")
         if not kept.any():
             raise DataError(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
-        _write(stage, source, config, kept)
+        _write(stage, source, config, kept, _factors(source, config, kept))
         return stage.finish({**stage.counts, "selection": config.selection, "lowest_score": float(scores[kept].min())})
 
 
@@ -103,7 +122,7 @@ def rule_of(settings: SelectSettings) -> Rule:
     if rule is None:
         raise ConfigError(f"no selection {name}: {nearest(name, RULES, 'rules')}")
     cuts = [cut for cut in ("threshold", *COUNTS) if getattr(settings, cut) is not None]
-    if rule.needs_cut and not set(cuts) & set(rule.cuts):
+    if rule.needs_cut and not cuts:
         raise ConfigError(f"selection = {name} needs {', '.join(rule.cuts[:-1])} or {rule.cuts[-1]}")
     if not rule.cuts and cuts:
         raise ConfigError(f"selection = {name} keeps every step, so {cuts[0]} means nothing; random keeps some")
@@ -111,6 +130,9 @@ def rule_of(settings: SelectSettings) -> Rule:
         raise ConfigError(f"selection = {name} has no score that a threshold could cut")
     if set(COUNTS) <= set(cuts):
         raise ConfigError("keep_share and keep_labels both say how many; give one")
+    weighing = {name: rule for name, rule in RULES.items() if rule.weighs}
+    if settings.weigh_by is not None and settings.weigh_by not in weighing:
+        raise ConfigError(f"weigh_by = {settings.weigh_by}: {nearest(settings.weigh_by, weighing, 'rules that weigh')}")
     return rule
 
 
@@ -150,10 +172,36 @@ def _cut(scores: Tensor, config: SelectConfig) -> Tensor:
     return contrast.select_highest(scores, count, torch.Generator().manual_seed(config.seed))
 
 
-def _write(stage: StageFolder, source: StageFolder, config: SelectConfig, kept: Tensor) -> None:
+def _scores(rule: Rule, source: StageFolder, config: SelectConfig) -> Tensor:
+    """The scores of all steps, [S]."""
+    scores = torch.cat([rule.score(steps) for steps in _steps(source, config)])
+    return scores if rule.combine is None else rule.combine(scores)
+
+
+def _factors(source: StageFolder, config: SelectConfig, kept: Tensor) -> Tensor | None:
+    """What the loss of each step is multiplied by, [S], 0 where it is not kept; None if all labels weigh the same.
+
+    Raises:
+        DataError: the scores of the kept steps cannot weigh them.
+    """
+    if config.weigh_by is None:
+        return None
+    scores = _scores(RULES[config.weigh_by], source, config)
+    factors = torch.zeros(len(scores))
+    factors[kept] = contrast.label_factors(scores[kept])
+    if not bool(factors.isfinite().all()):
+        raise DataError(
+            f"weigh_by = {config.weigh_by}: the kept steps have no score above 0, or one that is not finite, so they "
+            "cannot be weighed by it. Choose another rule"
+        )
+    return factors
+
+
+def _write(stage: StageFolder, source: StageFolder, config: SelectConfig, kept: Tensor, factors: Tensor | None) -> None:
     settled, first = stage.settled_ids, 0
     for steps in _steps(source, config):
         mine = kept[first : first + len(steps)]
+        weighing = None if factors is None else factors[first : first + len(steps)][mine]
         first += len(steps)
         ids = steps.shard.rollouts["question_id"].to_pylist()
         if ids and ids[0] in settled:
@@ -172,6 +220,8 @@ def _write(stage: StageFolder, source: StageFolder, config: SelectConfig, kept: 
         old = steps.shard.labels.filter(mine.numpy())
         columns |= {name: old[name].combine_chunks() for name in ("question_id", "position")}
         labels = folder.table_of(folder.Label, columns)
+        if weighing is not None:
+            labels = labels.append_column(folder.FACTOR, pa.array(weighing.numpy()))
         counts = {
             "questions": len(ids),
             "steps": len(mine),

@@ -76,15 +76,16 @@ def choices(scope: Scope, groups: Mapping[str, Group]) -> Report:
 def judge(scope: Scope, seeds: int) -> Plan:
     """The recipe, the settings that were chosen for it, and contrastive decoding, with seeds that chose nothing."""
     main = scope.main
+    new = range(FIRST_JUDGING_SEED, FIRST_JUDGING_SEED + seeds)
     contrast = {"contrast_with": main.amateur, "contrast_with_revision": main.amateur_revision}
     plan: Plan = {
         "base": scope.base(main),
         **{f"contrastive decoding, α = {a:g}": scope.base(main, contrast_alpha=a, **contrast) for a in CONTRAST_ALPHAS},
-        "recipe": scope.method(main, seeds, first=FIRST_JUDGING_SEED),
+        "recipe": scope.method(main, new),
     }
     known = settings(scope)
     for name in CHOSEN.get(main.expert, ()):
-        plan[name] = scope.method(main, seeds, first=FIRST_JUDGING_SEED, **known[name])
+        plan[name] = scope.method(main, new, **known[name])
     return plan
 
 

@@ -5,15 +5,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from lightreasoner.config import SampleConfig
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.report import figures
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout
-from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, KlHistogram, Mean
+from lightreasoner.samples.statistics import HEAD_BINS, PAPER_BETA, TAIL_BINS, Divergence
 from lightreasoner.studies import grids, tables
 from lightreasoner.studies.grids import Scope
 from lightreasoner.studies.jobs import Samples
@@ -21,7 +19,6 @@ from lightreasoner.studies.outcomes import AVERAGE, difference
 from lightreasoner.studies.reports import Claim, Report, Row
 from lightreasoner.studies.tables import Groups
 
-PAPER_BETA = 0.4  # nats, the threshold in the paper's text on Figure 2
 SEGMENT = 32  # tokens of a rollout in Figure 3
 
 
@@ -43,23 +40,14 @@ def figure1(scope: Scope, groups: Groups) -> Report:
 def figure2(scope: Scope, groups: Groups) -> Report:
     """The distribution of the divergence of expert from amateur."""
     config, rollouts = _samples(groups)
-    histogram, agreed, differed = KlHistogram(), Mean(), Mean()
-    exceeding = exceeding_agreed = 0
-    for row in rollouts:
-        kl = np.array(row.kl, dtype=float)
-        agrees = np.array([e[0] == a[0] for e, a in zip(row.expert_top_ids, row.amateur_top_ids, strict=True)], bool)
-        histogram.add(kl)
-        agreed.add(kl[agrees])
-        differed.add(kl[~agrees])
-        exceeding += int(np.count_nonzero(kl > PAPER_BETA))
-        exceeding_agreed += int(np.count_nonzero(kl[agrees] > PAPER_BETA))
-    shares, tail = histogram.shares()
-    low, above = 100 * shares[0], 100 * exceeding / max(1, histogram.total)
+    found = Divergence.of(rollouts)
+    shares, tail = found.histogram.shares()
+    low, above = 100 * found.below_tenth_share, 100 * found.exceeding_share
     notes = [
-        f"{histogram.total} tokens of {config.expert} with amateur {config.amateur}, seed {config.seed}. "
-        f"{above:.1f} % exceed {PAPER_BETA} nats. The mean is {differed.value or 0:.2f} where the most probable tokens "
-        f"differ and {agreed.value or 0:.3f} where they agree; "
-        f"{100 * exceeding_agreed / max(1, agreed.count):.0f} % of the latter exceed {PAPER_BETA}.",
+        f"{found.histogram.total} tokens of {config.expert} with amateur {config.amateur}, seed {config.seed}. "
+        f"{above:.1f} % exceed {PAPER_BETA} nats. The mean is {found.differed.value or 0:.2f} where the most probable "
+        f"tokens differ and {found.agreed.value or 0:.3f} where they agree; "
+        f"{100 * found.exceeding_agreed_share:.0f} % of the latter exceed {PAPER_BETA}.",
     ]
     claim = Claim(
         "most tokens have a divergence below 0.1, and about a fifth exceed 0.4",

@@ -7,9 +7,19 @@ from typing import Any
 
 from lightreasoner.config import RunConfig
 from lightreasoner.config_sections import BaselineKind, SelectSettings, StudySettings
+from lightreasoner.miniature import is_bundled
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.studies.job import Job
-from lightreasoner.studies.jobs import Evaluation, Losses, Mixture, Samples, Themes, Training, Transfer
+from lightreasoner.studies.jobs import (
+    Evaluation,
+    Losses,
+    Mixture,
+    Samples,
+    Themes,
+    Training,
+    Transfer,
+    TunedTemperature,
+)
 
 Plan = dict[str, Sequence[Job]]  # jobs by setting, one a seed
 FRUGAL = "LightReasoner, half the problems, an eighth of the steps"
@@ -20,6 +30,16 @@ SHARES = (0.24,)  # share of all steps that the compared rules keep: half of the
 ABLATIONS = ("full LightReasoner", "no selection", "no contrast (own token)", "neither (own token)")  # the paper's
 RULES = ("divergence", "label_surprise", "top1_flip", "expert_entropy", "random")
 ALPHAS = (0.05, 0.1, 0.4, 0.8)
+METHOD = "LightReasoner"
+TUNED = "base, tuned temperature"
+TEMPERATURES = (0.0, 0.3, 0.6, 1.0)  # of the base; 0 is greedy
+LABEL_FREE_ARMS: Mapping[str, BaselineKind] = {
+    "self-training (SSD)": "self-training",
+    "SePT, one round": "sept",
+    "majority vote": "majority-vote",
+    "U-OPSD, offline": "u-opsd",
+    "entropy minimisation": "entropy-minimisation",
+}
 # Amateurs between the bundled ones: start, end, share of the way. Closer to the expert, hardly any step exceeds β.
 MIXTURES = (
     ("miniature/base", "miniature/expert", 0.85),
@@ -60,29 +80,23 @@ class Scope:
         return [Evaluation.of(self.root, recipe, model or recipe.expert, **contrast)]
 
     def method(
-        self,
-        recipe: RunConfig,
-        seeds: int,
-        rule: Mapping[str, Any] | None = None,
-        first: int = 0,
-        **changes: Mapping[str, Any],
+        self, recipe: RunConfig, seeds: int | range, rule: Mapping[str, Any] | None = None, **changes: Mapping[str, Any]
     ) -> list[Training]:
-        """The method with seeds from `first`; changes of its rule and labels, or of a stage's settings by section."""
+        """The method, with changes of its rule and labels, or of the settings of a stage by section."""
         recipe = changed(recipe, changes)
         select = SelectSettings.checked({**recipe.rule.model_dump(), **(rule or {})})
-        return [
-            Training(root=self.root, recipe=_of_seed(recipe, seed), select=select)
-            for seed in range(first, first + seeds)
-        ]
+        chosen = seeds if isinstance(seeds, range) else range(seeds)
+        return [Training(root=self.root, recipe=_of_seed(recipe, seed), select=select) for seed in chosen]
 
     def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Any]]) -> Plan:
         """The method on the main recipe under several settings: by name, the changes that `method` takes."""
         return {name: self.method(self.main, seeds, **changes) for name, changes in settings.items()}
 
-    def baseline(self, recipe: RunConfig, kind: BaselineKind, seeds: int) -> list[Training]:
-        """A baseline."""
-        recipes = (_of_seed(recipe, seed, recipe.study.sft_questions) for seed in range(seeds))
-        return [Training(root=self.root, recipe=recipe, baseline=kind) for recipe in recipes]
+    def baseline(self, recipe: RunConfig, kind: BaselineKind, seeds: int, like_method: bool = False) -> list[Training]:
+        """A baseline, on its own number of problems for an epoch; or on the method's problems, steps and labels."""
+        questions = recipe.sample.max_questions if like_method else recipe.study.sft_questions
+        recipes = (_of_seed(recipe, seed, questions) for seed in range(seeds))
+        return [Training(root=self.root, recipe=recipe, baseline=kind, equal_labels=like_method) for recipe in recipes]
 
 
 def _smaller(recipe: RunConfig) -> RunConfig:
@@ -240,7 +254,7 @@ def sweeps(scope: Scope, seeds: int) -> Plan:
     main, tuning = scope.main, scope.main.finetune
     questions = main.sample.max_questions or 1000
     # With a real vocabulary, the labels of α = 0 would fill a disk.
-    unmasked = [0.0] if main.expert.startswith("miniature/") else []
+    unmasked = [0.0] if is_bundled(main.expert) else []
     settings: dict[str, dict[str, dict[str, Any]]] = {"as in the recipe": {}}
     for name, section, setting, values in (
         ("α = {:g}", "rule", "plausibility_alpha", ALPHAS),
@@ -258,6 +272,31 @@ def sweeps(scope: Scope, seeds: int) -> Plan:
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     settings["LoRA on all linear layers"] = {"finetune": {"lora_targets": targets}}
     return {"base": scope.base(main), **scope.methods(seeds, settings)}
+
+
+def baselines(scope: Scope, seeds: int) -> Plan:
+    """The method and its baselines on the same problems; all but the SFT of one epoch train equally many labels."""
+    main = scope.main
+    seeded = [main.model_copy(update={"seed": seed}) for seed in range(seeds)]
+    decoding = {"contrast_with": main.amateur, "contrast_with_revision": main.amateur_revision}
+    return {
+        "base": scope.base(main),
+        TUNED: [TunedTemperature.of(scope.root, recipe, TEMPERATURES) for recipe in seeded],
+        f"contrastive decoding, α = {CONTRAST_ALPHAS[0]:g}": scope.base(
+            main, contrast_alpha=CONTRAST_ALPHAS[0], **decoding
+        ),
+        "rejection SFT, one epoch": scope.baseline(main, "rejection-sft", seeds),
+        "rejection SFT": scope.baseline(main, "rejection-sft", seeds, like_method=True),
+        **{name: scope.baseline(main, kind, seeds, like_method=True) for name, kind in LABEL_FREE_ARMS.items()},
+        **scope.methods(
+            seeds,
+            {
+                "own token": {"rule": {"contrast": "own_token"}},
+                "own distribution": {"rule": {"contrast": "own_distribution"}},
+                METHOD: {},
+            },
+        ),
+    }
 
 
 def divergence(scope: Scope, seeds: int) -> Plan:

@@ -12,7 +12,9 @@ from typing import Any, Self
 import torch
 
 from lightreasoner import config as cfg
+from lightreasoner.config_base import DecidesIfSet
 from lightreasoner.config_sections import BaselineKind, BenchmarkName, MachineSettings, SelectSettings
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.errors import RunError
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.packing import packs
@@ -115,7 +117,7 @@ class HeldOut(Job):
     @classmethod
     def of(cls, root: Path, recipe: cfg.RunConfig) -> Self:
         """Problems after those that the recipe samples; generated ones come from another stream."""
-        generated = recipe.dataset == "arithmetic"
+        generated = recipe.dataset in GENERATORS
         seed = recipe.seed + 10_000 if generated else 0
         config = recipe.for_baseline("ground-truth", seed=seed, dtype="float32", max_questions=None)
         return cls(root=root, config=config, skip=0 if generated else recipe.sample.max_questions or 0)
@@ -181,7 +183,9 @@ class Baseline(Job):
     @classmethod
     def of(cls, root: Path, recipe: cfg.RunConfig, kind: BaselineKind) -> Self:
         """The data of a recipe; its answers may be as long as in an evaluation."""
-        config = recipe.for_baseline(kind, seed=_data_seed(recipe), grading_workers=1)
+        config = recipe.for_baseline(kind, seed=recipe.seed, grading_workers=1)
+        if not config.temperature:
+            config = config.model_copy(update={"seed": _data_seed(recipe)})
         return cls(root=root, config=config)
 
     def _words(self) -> list[str]:
@@ -215,6 +219,44 @@ class Evaluation(Job):
         return {"evaluate": _evaluate(self, self.config)}
 
 
+class TunedTemperature(Job):
+    """Accuracy of a model as it is, at the temperature that is best on problems held out from the benchmarks.
+
+    The choice uses their gold answers; the lower of two equally good temperatures wins, and 0 is greedy.
+    """
+
+    kind = "temperatures"
+    wave = 1
+
+    config: cfg.EvaluateConfig
+    held_out: HeldOut
+    temperatures: tuple[float, ...]
+
+    @classmethod
+    def of(cls, root: Path, recipe: cfg.RunConfig, temperatures: tuple[float, ...]) -> Self:
+        """The expert of a recipe."""
+        config = recipe.for_evaluate(recipe.expert, recipe.expert_revision, "base")
+        return cls(root=root, config=config, held_out=HeldOut.of(root, recipe), temperatures=temperatures)
+
+    def _words(self) -> list[str]:
+        return [self.config.model, f"seed{self.config.seed}"]
+
+    def make(self) -> dict[str, Any]:
+        """Choose on the held-out problems, then evaluate."""
+        accuracies = {f"{temperature:g}": self._held_out(temperature) for temperature in sorted(self.temperatures)}
+        best = float(max(accuracies, key=lambda name: accuracies[name]))  # the first of the best
+        chosen = self.config.model_copy(update={"temperature": best})
+        return {"choice": {"temperature": best, "accuracies": accuracies}, "evaluate": _evaluate(self, chosen)}
+
+    def _held_out(self, temperature: float) -> float:
+        """Accuracy on the held-out problems, 0 … 1."""
+        file = self.held_out.folder / "problems.jsonl"
+        changes = {"benchmarks": (str(file),), "prompts": "chat", "temperature": temperature, "data_dir": None}
+        config = self.config.model_copy(update={**changes, "out": self.folder / "choice" / f"{temperature:g}"})
+        (found,) = self.timed("choice", evaluate, config.model_copy(update={"grading_workers": 1})).values()
+        return float(found["accuracy"])
+
+
 # --- Trainings, and jobs that read them ---
 
 
@@ -230,6 +272,8 @@ class Training(Job):
     """The rule and the labels."""
     baseline: BaselineKind | None = None
     """The baseline, instead of a rule."""
+    equal_labels: DecidesIfSet[bool] = False
+    """Train a baseline for the steps and labels of the recipe, like the method, in the place of its own epoch."""
 
     def _words(self) -> list[str]:
         rule = f"{self.select.selection}-{self.select.contrast}" if self.select else self.baseline or ""
@@ -255,7 +299,7 @@ class Training(Job):
             results["select"] = self.timed("select", select, rule)
             data = self.folder
         # A baseline trains one epoch of its own number of answers; the method trains the recipe's number of steps.
-        epoch = results["sample"]["finetune"] if self.baseline else {}
+        epoch = results["sample"]["finetune"] if self.baseline and not self.equal_labels else {}
         settings = {**recipe.for_finetune().model_dump(), "data": data, **epoch}
         # Studies of different recipes may share this training, so it saves and logs what any of them reads.
         steps = settings["steps"]
@@ -351,5 +395,5 @@ def _evaluate(job: Job, config: cfg.EvaluateConfig) -> dict[str, Any]:
 
 def _data_seed(recipe: cfg.RunConfig) -> int:
     """The seed of samples: greedy rollouts of given problems are equal under every seed, so all seeds share them."""
-    is_random = recipe.dataset == "arithmetic" or recipe.sample.temperature > 0
+    is_random = recipe.dataset in GENERATORS or recipe.sample.temperature > 0
     return recipe.seed if is_random else 0

@@ -9,11 +9,11 @@ from typing import Any
 
 from scipy.stats import ttest_rel
 
-from lightreasoner.data.benchmarks import ARITHMETIC_SEED, BENCHMARKS, title_of
+from lightreasoner.data.benchmarks import BENCHMARKS, GENERATED_SEED, title_of
+from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.problems import make_problem
 from lightreasoner.evaluation.comparison import read_sides
 from lightreasoner.evaluation.statistics import Interval, compare_overall
-from lightreasoner.miniature.word_problems import THEMES, word_problems
 from lightreasoner.studies.job import Job
 
 AVERAGE = "AVG"
@@ -51,7 +51,7 @@ class Group:
 
     @property
     def columns(self) -> list[str]:
-        """Benchmarks; the kinds of problem stand for `arithmetic`."""
+        """Benchmarks; the kinds of problem stand for a generated one."""
         return list(self.scores[0])
 
     def accuracy(self, column: str) -> float:
@@ -100,26 +100,22 @@ def _columns(job: Job, prompt: str) -> dict[str, dict[str, float]]:
     for side in read_sides(job.folder / "evaluate", None):
         if side.prompt not in (prompt, "likelihood"):
             continue
-        if side.benchmark != "arithmetic":
+        if side.benchmark not in GENERATORS:
             columns[title_of(side.benchmark)] = dict(side.scores)
             continue
-        themes = _theme_of()
-        for theme in sorted(THEMES):
-            items = {item: score for item, score in side.scores.items() if themes[item.rpartition("-")[2]] == theme}
+        kinds = _kind_of(side.benchmark)
+        for kind in GENERATORS[side.benchmark].kinds:
+            items = {item: score for item, score in side.scores.items() if kinds[item.rpartition("-")[2]] == kind}
             if items:
-                columns[theme] = items
+                columns[kind] = items
     return columns
 
 
 @cache
-def _theme_of() -> dict[str, str]:
-    """Kind of each problem of the arithmetic benchmark, by the problem's id."""
-    problems = word_problems("test", ARITHMETIC_SEED)
-    themes: dict[str, str] = {}
-    while len(themes) < BENCHMARKS["arithmetic"].size:
-        problem = next(problems)
-        themes.setdefault(make_problem(problem.question).id, problem.theme)
-    return themes
+def _kind_of(name: str) -> dict[str, str]:
+    """Kind of each problem of a generated benchmark, by the problem's id."""
+    problems = GENERATORS[name].distinct("test", GENERATED_SEED, BENCHMARKS[name].size)
+    return {make_problem(problem.question).id: problem.kind for problem in problems}
 
 
 def _seconds(job: Job, name: str) -> float:

@@ -64,6 +64,7 @@ STUDIES: Mapping[str, Study] = {
     "sweeps": Study(grids.sweeps, tables.sweeps, seeds=1),
     "choose": Study(choosing.choose, choosing.choices, seeds=2),
     "judge": Study(choosing.judge, choosing.judgement, seeds=10),
+    "baselines": Study(grids.baselines, tables.baselines, seeds=5),
     "calibration": Study(calibrating.calibration, calibrating.calibrated, seeds=2),
 }
 
@@ -81,7 +82,7 @@ def study(
     """Reproduce a table or figure of the paper: run what is missing, write Markdown, CSV, JSON and pictures.
 
     Args:
-        name: table1 … table8, figure1 … figure9, selection, sweeps, choose, judge, calibration, or all.
+        name: table1 … table8, figure1 … figure9, selection, sweeps, choose, judge, baselines, calibration, or all.
         recipes: bundled name or .yaml file; further ones add rows to Table 1. Default: the two of the miniature.
         out: folder of all studies, which share their runs.
         seeds: seeds per setting; by default each study's own number.

@@ -33,6 +33,7 @@ class LabelSet:
         token_ids: labelled token ids of each label.
         weights: their label probabilities, float32.
         skipped: labels left out because their prefix is too long.
+        factors: what the loss of each label is multiplied by, float32, [S]; None if all labels weigh the same.
     """
 
     texts: Ragged
@@ -41,6 +42,7 @@ class LabelSet:
     token_ids: Ragged
     weights: Ragged
     skipped: int
+    factors: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.text_of)
@@ -48,7 +50,8 @@ class LabelSet:
     @property
     def sha256(self) -> str:
         """Hash of all that training reads of them."""
-        columns = (*(self.texts, self.token_ids, self.weights), self.text_of, self.prefix_length)
+        factors = () if self.factors is None else (self.factors,)
+        columns = (*(self.texts, self.token_ids, self.weights), self.text_of, self.prefix_length, *factors)
         arrays = [part for one in columns for part in ((one.values, one.starts) if isinstance(one, Ragged) else (one,))]
         digest = hashlib.sha256()
         for array in arrays:
@@ -139,6 +142,7 @@ class MicroBatch:
         rows: row of each label's hidden state among all positions, [S].
         label_ids: labelled tokens, [S, K], right-padded with 0.
         label_weights: their label probabilities, [S, K], right-padded with 0.
+        factors: what the loss of each label is multiplied by, [S]; None if all labels weigh the same.
     """
 
     layout: Layout | None
@@ -146,6 +150,7 @@ class MicroBatch:
     rows: Tensor
     label_ids: Tensor
     label_weights: Tensor
+    factors: Tensor | None = None
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -161,6 +166,7 @@ class MicroBatch:
             rows,
             label_ids,
             self.label_weights.to(device),
+            None if self.factors is None else self.factors.to(device),
         )
 
 
@@ -212,7 +218,8 @@ class Collator:
                 "attention_mask": (torch.arange(width) < torch.tensor(lengths)[:, None]).long(),
             }
             rows = text_of * width + positions
-        return MicroBatch(layout, padded, rows, _padded(ids), _padded(weights))
+        factors = None if self.labels.factors is None else torch.from_numpy(self.labels.factors[labels])
+        return MicroBatch(layout, padded, rows, _padded(ids), _padded(weights), factors)
 
 
 def share_of_step(labels_per_step: int, processes: int) -> int:
@@ -249,4 +256,5 @@ def flatten(shard: Shard, max_length: int) -> LabelSet:
         token_ids=Ragged(token_ids.values.astype(np.int64), token_ids.starts),
         weights=Ragged(weights.values.astype(np.float32), weights.starts),
         skipped=len(prefix_length) - len(short),
+        factors=None if shard.factors is None else shard.factors[short].astype(np.float32),
     )

@@ -4,6 +4,7 @@ Writes `RUN/finetune/`: `adapter/` (a PEFT adapter), `checkpoint-*/`, `log.json`
 """
 
 import gc
+import json
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,22 +34,23 @@ from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, TrainingDiverged
 from lightreasoner.inference.packing import checkpoint_contexts, packs
 from lightreasoner.models import loading
-from lightreasoner.models.adapters import ADAPTER, check_adapter
+from lightreasoner.models.adapters import ADAPTER, ADAPTER_SETTINGS, check_adapter
+from lightreasoner.models.quantising import check_4bit, check_base, load_in_4bit
 from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, new_folder, write_json
-from lightreasoner.runs.progress import count_tokens, progress, say
+from lightreasoner.runs.progress import count_tokens, progress, say, warn
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.training import checkpoints
 from lightreasoner.training.adapters import attach_lora as attach_lora
+from lightreasoner.training.adapters import check_continued
 from lightreasoner.training.adapters import check_targets as check_targets  # for callers that plan a run
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
-from lightreasoner.training.quantising import check_4bit, check_base, load_in_4bit
 from lightreasoner.training.sharding import as_many_as_others, shard
 
 
@@ -61,10 +64,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`; the newest complete checkpoint stays.
     """
     source = find_model(config.model, config.model_revision)
+    continued = loading.with_adapter(source, config.adapter)
     made, labels = load_labels(config.data, config.max_length)
     tuned = Tuned(
         settings=config,
         expert_files=source.files(),
+        adapter_files=continued.adapter_files(),
         dtype=loading.dtype_name(config, source),
         samples=made,
         labels_sha256=labels.sha256,
@@ -76,13 +81,22 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             "sampled, or sample again"
         )
     check_targets(config, config.lora_targets)
+    resolved = config.model_copy(update={"objective": config.objective or made.objective})
+    if continued.adapter is not None:
+        check_continued(config, continued.adapter)
+    if made.adapter_files not in (None, tuned.adapter_files):
+        trained = "another one" if continued.adapter else "a fresh one"
+        warn(
+            f"the labels in {config.data} were sampled from {made.expert} with an adapter, and {trained} is trained on "
+            "them; --adapter continues an adapter"
+        )
     if config.load_in_4bit:
         check_base(source, config)
     if labels.skipped:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
     if int(os.environ.get("RANK", "0")) > 0:  # of `torchrun`: the first process holds the lock and writes all files
         if not (config.out / "finetune" / "result.json").exists():
-            _train(config, source, labels, config.out / "finetune", lambda: None)
+            _train(resolved, continued, labels, config.out / "finetune", lambda: None)
             _leave_group()
         return {}
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
@@ -90,7 +104,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             check_adapter(stage.path / ADAPTER, stage.result)
             return stage.result
         try:
-            result = _train(config, source, labels, stage.path, stage.keep_time)
+            result = _train(resolved, continued, labels, stage.path, stage.keep_time)
         except TrainingDiverged:
             stage.release()  # it diverges again under these settings
             raise
@@ -113,7 +127,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train and save the adapter; returns the stage's result, empty on all processes but the first.
 
-    `saved` is called after each checkpoint.
+    The adapter of `source`, if it has one, is continued. `saved` is called after each checkpoint.
     """
     accelerator = _accelerator(config, loading.pick_dtype(config, source), folder)
     processes = accelerator.num_processes
@@ -121,12 +135,13 @@ def _train(
     tokenizer = loading.load_tokenizer(source, config)
     shards = config.fsdp and processes > 1
     base = _load_base(config, source, accelerator, shards)
-    objective = LabelObjective(base, vocabulary_of(tokenizer, logit_width(base)), config.labels_per_step, processes)
+    vocabulary = vocabulary_of(tokenizer, logit_width(base))
+    objective = LabelObjective(base, vocabulary, config.labels_per_step, processes, config.objective or "label")
     order = LabelSchedule(labels, share, config.steps * processes, config.labels_per_forward, config.seed)
     tokens = config.tokens_per_micro_batch or tokens_per_micro_batch(accelerator.device)
     collator = Collator(labels, packs(base), tokens)
 
-    adapted = attach_lora(base, config)
+    adapted = attach_lora(base, config, source.adapter)
     if checkpoint := checkpoints.newest_complete_checkpoint(folder):
         checkpoints.resume_adapter(adapted, checkpoint)
     if shards:
@@ -176,7 +191,8 @@ def _load_base(config: FinetuneConfig, source: ModelSource, accelerator: Acceler
     """
     machine = config.model_copy(update={"device": "cpu" if shards else str(accelerator.device)})
     machine = machine.model_copy(update={"dtype": loading.dtype_name(config, source)})
-    base = load_in_4bit(source, machine) if config.load_in_4bit else loading.load_model(source, machine)
+    plain = replace(source, adapter=None)
+    base = load_in_4bit(plain, machine) if config.load_in_4bit else loading.load_model(plain, machine)
     if config.gradient_checkpointing:
         if not base.supports_gradient_checkpointing:
             raise ModelError(f"--gradient-checkpointing: {type(base).__name__} does not support it; leave it away")
@@ -394,3 +410,7 @@ def _save_adapter(model: PeftModel, weights: dict[str, torch.Tensor], folder: Pa
     with new_folder(folder / ADAPTER, trained) as temporary:
         # Otherwise PEFT asks the Hub for the base, to look for changed embeddings.
         model.save_pretrained(str(temporary), save_embedding_layers=False, state_dict=weights)
+        settings = json.loads((temporary / ADAPTER_SETTINGS).read_text(encoding="utf-8"))
+        # PEFT writes a set of names in an order that differs between processes, and with it the file's hash.
+        if isinstance(settings["target_modules"], list):
+            write_json(temporary / ADAPTER_SETTINGS, {**settings, "target_modules": sorted(settings["target_modules"])})

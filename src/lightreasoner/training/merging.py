@@ -29,6 +29,7 @@ from lightreasoner.models.adapters import (
 from lightreasoner.models.generation_config import agreeing, generation_settings
 from lightreasoner.models.loading import empty_model, load_model, load_tokenizer, weights_dtype
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.quantising import check_4bit, load_in_4bit
 from lightreasoner.models.source import ModelSource, content_hash, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.models.weights import weights_in_files
@@ -40,7 +41,6 @@ from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.training.model_card import Tuned, model_card, tuned
 from lightreasoner.training.precision import in_float32, merge_parts
-from lightreasoner.training.quantising import check_4bit, load_in_4bit
 
 RESULT = "lightreasoner.json"  # within the merged folder
 CONFIG = "adapter_config.json"

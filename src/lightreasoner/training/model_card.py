@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lightreasoner.config import FinetuneConfig, MergeConfig
 from lightreasoner.config_base import Config
+from lightreasoner.config_sections import LABEL_FREE
 from lightreasoner.errors import RunCorrupted
+from lightreasoner.miniature import is_bundled
+from lightreasoner.models.sides import amateur_words
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected
 
@@ -19,6 +22,7 @@ class Tuned(BaseModel):
 
     Attributes:
         expert_files: hash of each file of the model that decides, by name.
+        adapter_files: those of the adapter that was continued; None for a fresh one.
         samples: how the training data were made.
         labels_sha256: hash of the labels.
     """
@@ -27,13 +31,14 @@ class Tuned(BaseModel):
 
     settings: FinetuneConfig
     expert_files: dict[str, str]
+    adapter_files: dict[str, str] | None = None
     dtype: str
     samples: Provenance
     labels_sha256: str
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the adapter."""
-        facts = self.model_dump(include={"expert_files", "dtype", "labels_sha256"})
+        facts = self.model_dump(include={"expert_files", "adapter_files", "dtype", "labels_sha256"}, exclude_none=True)
         return {**self.settings.identity(), **facts, "samples": self.samples.fingerprint()}
 
     def commands(self, data: str, out: str) -> list[str]:
@@ -78,7 +83,7 @@ def model_card(config: MergeConfig, result: Mapping[str, Any], training: Tuned |
         result: its figures.
         training: how the adapter was trained; None where that is not known.
     """
-    is_hub_id = not Path(config.model).exists() and not config.model.startswith("miniature/")
+    is_hub_id = not Path(config.model).exists() and not is_bundled(config.model)
     how = "with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert and an amateur"
     if training and isinstance(training.samples, Baseline):
         how = "on whole answers, as a baseline for [LightReasoner](https://arxiv.org/abs/2510.07962)"
@@ -132,9 +137,13 @@ def _training_rows(training: Tuned) -> dict[str, Any]:
 def _data_rows(made: Made) -> dict[str, Any]:
     problems = f"{made.questions or 'unknown'} of {made.dataset or 'unknown'}"
     if isinstance(made, Baseline):
-        return {"Data": f"{made.settings.kind}, gold answers used", "Problems": problems}
+        gold = "no gold answers used" if made.settings.kind in LABEL_FREE else "gold answers used"
+        return {"Data": f"{made.settings.kind}, {gold}", "Problems": problems}
     sampled = made.source if isinstance(made, Selected) else made
-    rows = {"Amateur": made.amateur or "unknown", "Problems": f"{problems}, no gold answers used"}
+    rows = {
+        "Amateur": amateur_words(made.amateur) if made.amateur else "unknown",
+        "Problems": f"{problems}, no gold answers used",
+    }
     if isinstance(sampled, Sampled):
         rows["β, α, rollout length"] = f"{sampled.beta}, {sampled.alpha}, {sampled.settings.max_new_tokens}"
     if isinstance(made, Selected):

@@ -1,4 +1,4 @@
-"""The loss of stage 2 at the labelled positions (Eq 7 and 8)."""
+"""The loss of stage 2 at the labelled positions (Eq 7 and 8), or the entropy there."""
 
 import math
 from contextlib import nullcontext
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightreasoner import contrast
+from lightreasoner.config_sections import Objective
 from lightreasoner.errors import TrainingDiverged
 from lightreasoner.inference.packing import attention_by
 from lightreasoner.inference.scoring import head_rows
@@ -22,12 +23,18 @@ from lightreasoner.training.batches import MicroBatch
 class LabelObjective:
     """The loss at the labelled positions of a micro-batch, and its sums for the log.
 
+    `entropy` is the loss of EM-FT, arXiv 2505.15134: the mean over positions of H(π_θ(· | s_t)), where s_t are fixed
+    prefixes of samples of the untuned model. Its gradient by the logit of token a is −π_θ(a)·(log π_θ(a) + H). Checked
+    in the released code of SePT (arXiv 2510.18814), which has it as a baseline, and in the paper's abstract and
+    introduction. The paper trains all weights; here LoRA is trained.
+
     Attributes:
         model: its LM head computes the chosen rows only; LoRA layers may be attached to it later.
         vocabulary: the real tokens; π_E is normalised over them, as in sampling.
         labels_per_step: every label weighs 1/labels_per_step in the gradient of its step.
         processes: DDP averages gradients over processes; the loss is multiplied by their number to undo this.
-        sums: cross-entropy and label entropy (nats) and labels of this process since the last log entry.
+        kind: `label` is Eq 8.
+        sums: loss and label entropy (nats) and labels of this process since the last log entry.
 
     The sums of a step's micro-batches stay on the device until `settle` reads them, once a step.
     """
@@ -36,11 +43,12 @@ class LabelObjective:
     vocabulary: SharedVocabulary
     labels_per_step: int
     processes: int = 1
+    kind: Objective = "label"
     sums: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 0.0, "entropy": 0.0, "labels": 0.0})
     _unsettled: Tensor | None = field(default=None, init=False)  # as `sums`, [3]
 
     def __call__(self, forward: nn.Module, batch: MicroBatch) -> Tensor:
-        """This micro-batch's share of its step's mean loss (Eq 8), scalar, in nats.
+        """This micro-batch's share of its step's mean loss, times the labels' factors, scalar, in nats.
 
         Args:
             forward: the model, perhaps wrapped for several processes.
@@ -49,12 +57,21 @@ class LabelObjective:
         attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
         with head_rows(head, batch.rows), attending:
             logits = forward(**batch.inputs, use_cache=False).logits[0]
-        log_expert = self.vocabulary.log_softmax(logits).gather(1, self.vocabulary.column_of(batch.label_ids))
-        cross_entropy = contrast.label_cross_entropy(batch.label_weights, log_expert).sum()
-        entropy = contrast.entropy(batch.label_weights.log()).sum()
-        found = torch.stack([cross_entropy.detach(), entropy, torch.full_like(entropy, len(batch.rows))])
+        log_expert = self.vocabulary.log_softmax(logits)
+        if self.kind == "entropy":
+            losses = contrast.entropy(log_expert)
+        else:
+            log_labelled = log_expert.gather(1, self.vocabulary.column_of(batch.label_ids))
+            losses = contrast.label_cross_entropy(batch.label_weights, log_labelled)
+        entropies = contrast.entropy(batch.label_weights.log())
+        if batch.factors is not None:
+            # Their mean over all labels is 1, so a step is divided by its number of labels still. A division by the sum
+            # of the step's factors would give labels of light steps too large a part.
+            losses, entropies = losses * batch.factors, entropies * batch.factors
+        loss, entropy = losses.sum(), entropies.sum()
+        found = torch.stack([loss.detach(), entropy, torch.full_like(entropy, len(batch.rows))])
         self._unsettled = found if self._unsettled is None else self._unsettled + found
-        return cross_entropy / self.labels_per_step * self.processes
+        return loss / self.labels_per_step * self.processes
 
     def settle(self, figure: Tensor) -> float:
         """Add what was computed since the last call to `sums`, before the optimizer's step.
@@ -80,11 +97,16 @@ class LabelObjective:
         return float(read)
 
     def flush(self) -> dict[str, float]:
-        """Means over the labels of all processes since the last flush: `loss`, `kl_to_target`, `label_entropy`."""
+        """Means over the labels of all processes since the last flush: `loss`, `kl_to_target`, `label_entropy`.
+
+        The latter two only where the label is the target.
+        """
         sums = gather_object([list(self.sums.values())])
         cross_entropy, entropy, labels = (sum(values) for values in zip(*sums, strict=True))
         self.sums.update(dict.fromkeys(self.sums, 0.0))
         loss, label_entropy = cross_entropy / labels, entropy / labels
+        if self.kind == "entropy":
+            return {"loss": loss}
         return {
             "loss": loss,
             "kl_to_target": round(loss - label_entropy, 6),

@@ -1,4 +1,4 @@
-"""QLoRA: the base in 4 bits while it is tuned (NF4 with double quantisation, by bitsandbytes).
+"""A model in 4 bits (NF4 with double quantisation, by bitsandbytes): the base of QLoRA, or an amateur.
 
 Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", arXiv 2305.14314. Embeddings, LM head and norms keep
 their precision, and so do linear layers whose input width is no multiple of 64: a scale belongs to 64 weights, and
@@ -9,6 +9,7 @@ Frozen weights and gradients through them are PEFT's; unlike its `prepare_model_
 float32, which the loss is computed in anyway.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -21,6 +22,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from lightreasoner.config_sections import MachineSettings
 from lightreasoner.errors import ModelError
+from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import empty_model, load_model, pick_device, pick_dtype
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.source import ModelSource
@@ -29,13 +31,19 @@ from lightreasoner.runs.progress import say
 BLOCK = 64  # weights that share a scale
 
 
-def load_in_4bit(source: ModelSource, machine: MachineSettings) -> PreTrainedModel:
+QLORA = "--load-in-4bit"  # the setting that asks for it, in messages
+
+
+def load_in_4bit(source: ModelSource, machine: MachineSettings, flag: str = QLORA) -> PreTrainedModel:
     """The model with its linear layers in 4 bits, all others in the machine's precision, on its device.
+
+    Its adapter, if it has one, stays as it is.
 
     Raises:
         ModelError: see `load_model` and `check_base`.
     """
-    dtype, (kept, narrow) = pick_dtype(machine, source), _sort_layers(source, machine)
+    adapter, source = source.adapter, replace(source, adapter=None)
+    dtype, (kept, narrow) = pick_dtype(machine, source), _sort_layers(source, machine, flag)
     if narrow:
         name, width = next(iter(narrow.items()))
         say(f"{len(narrow)} linear layers are not in 4 bits: their width is no multiple of {BLOCK} ({name}: {width})")
@@ -68,24 +76,26 @@ def load_in_4bit(source: ModelSource, machine: MachineSettings) -> PreTrainedMod
         # and an error where the width is no multiple of 64.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    if adapter is not None:
+        load_adapter(model, adapter, source.name)
     return model  # type: ignore[no-any-return]
 
 
-def check_base(source: ModelSource, machine: MachineSettings) -> None:
+def check_base(source: ModelSource, machine: MachineSettings, flag: str = QLORA) -> None:
     """Check that layers of this base can be quantised. Reads its configuration alone.
 
     Raises:
         ModelError: the model is quantised already, or has no layer of a suitable width.
     """
-    _sort_layers(source, machine)
+    _sort_layers(source, machine, flag)
 
 
-def _sort_layers(source: ModelSource, machine: MachineSettings) -> tuple[list[str], dict[str, int]]:
+def _sort_layers(source: ModelSource, machine: MachineSettings, flag: str) -> tuple[list[str], dict[str, int]]:
     """What keeps its precision: names of head, tied matrices, transposed layers; layers of other widths, with these."""
     if not source.gguf_file and "quantization_config" in read_config(str(source.folder), None):
         raise ModelError(
-            f"{source.name} is quantised already (quantization_config in its config.json); tune it without "
-            "--load-in-4bit, or give the original model"
+            f"{source.name} is quantised already (quantization_config in its config.json); leave {flag} away, or give "
+            "the original model"
         )
     model = empty_model(source, machine)
     kept: list[str] = get_keys_to_not_convert(model)
@@ -99,7 +109,7 @@ def _sort_layers(source: ModelSource, machine: MachineSettings) -> tuple[list[st
             f"they are {', '.join(map(str, sorted(set(widths.values()))))} wide" if widths else "it has no such layer"
         )
         raise ModelError(
-            f"--load-in-4bit: {source.name} has no linear layer whose width is a multiple of {BLOCK} ({found}), so "
+            f"{flag}: {source.name} has no linear layer whose width is a multiple of {BLOCK} ({found}), so "
             "nothing would be in 4 bits; leave it away"
         )
     return kept, narrow
@@ -110,14 +120,14 @@ def can_quantise() -> bool:
     return find_spec("bitsandbytes") is not None
 
 
-def check_4bit(machine: MachineSettings) -> None:
+def check_4bit(machine: MachineSettings, flag: str = QLORA) -> None:
     """Check that bitsandbytes is there and works on this device.
 
     Raises:
         ModelError: it is not, or does not.
     """
     if not can_quantise():
-        raise ModelError("--load-in-4bit needs bitsandbytes: pip install 'lightreasoner[quant]'")
+        raise ModelError(f"{flag} needs bitsandbytes: pip install 'lightreasoner[quant]'")
     device, dtype = pick_device(machine.device), pick_dtype(machine)
     try:
         layers: Any = import_module("bitsandbytes.nn")
@@ -127,6 +137,6 @@ def check_4bit(machine: MachineSettings) -> None:
     except Exception as error:  # a library built for another device makes it raise all kinds
         line = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"--load-in-4bit: bitsandbytes does not work on {device} here ({type(error).__name__}: {line}); leave it "
+            f"{flag}: bitsandbytes does not work on {device} here ({type(error).__name__}: {line}); leave it "
             "away, or choose another --device"
         ) from None
