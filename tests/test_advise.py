@@ -9,10 +9,12 @@ import pytest
 from lightreasoner.advise import advice_lines, advise
 from lightreasoner.config import AdviseConfig
 from lightreasoner.config_sections import SelectSettings
+from lightreasoner.doctor import examine
 from lightreasoner.errors import LightReasonerError, ModelError, RunMismatch
 from lightreasoner.report import report
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Rollout, read_samples
+from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.statistics import JUDGED, figures_of
 from lightreasoner.studies.jobs import Mixture
 
@@ -88,7 +90,7 @@ def test_an_architecture_that_has_no_plan_still_gets_advice(monkeypatch: pytest.
     assert not any(line.startswith("cost") for line in advice_lines(result))
 
 
-def test_a_pair_like_those_that_lost_is_named_by_sampling_advice_and_report(tmp_path: Path) -> None:
+def test_a_pair_like_those_that_lost_is_named_by_sampling_advice_report_and_doctor(tmp_path: Path) -> None:
     """The middle of the bundled expert and instruct, which lost 39 points against instruct."""
     folder = tmp_path / "half"
     Mixture(root=tmp_path, start="miniature/expert", end="miniature/instruct", share=0.5).run()
@@ -97,9 +99,15 @@ def test_a_pair_like_those_that_lost_is_named_by_sampling_advice_and_report(tmp_
     pair = {"expert": str(folder), "amateur": "miniature/instruct", "sample": {"max_new_tokens": 48}}
     result = advise(config_for(tmp_path / "out", **pair, prompts=24), flops=1e12)
     assert (result["gain"]["sign"], result["gain"]["why_unknown"]) == ("loss", None)
+    assert any(line.startswith("LightReasoner is likely to harm: -") for line in advice_lines(result))
     (text,) = (text for text in result["warnings"] if text.startswith("pairs with such figures lost accuracy: -"))
-    assert text in report(tmp_path / "out" / "sample").sample_warnings
-    assert text in read_stage(tmp_path / "out" / "sample")[1].result["warnings"]
+    # Advice samples every step, so the warning of its samples alone does not know that the run has the paper's β.
+    run = config_for(tmp_path / "run", **pair).for_run(tmp_path / "run").for_sample()
+    sampled = sample(run.model_copy(update={"max_questions": 24}))
+    assert text in sampled["warnings"]
+    assert text in report(tmp_path / "run").sample_warnings
+    found = examine(expert=str(folder), amateur="miniature/instruct")["findings"]
+    assert any(finding["seen"].startswith("pairs with such figures lost accuracy: -") for finding in found)
 
 
 def test_the_same_call_reads_the_samples_that_it_kept(
@@ -114,11 +122,14 @@ def test_the_same_call_reads_the_samples_that_it_kept(
 
 def test_the_gain_is_unknown_for_other_labels_and_too_few_prompts() -> None:
     other = advise(config_for(select=SelectSettings(expert_power=2.0)), flops=1e12)["gain"]
-    assert (other["sign"], other["points"]) == ("unknown", None)
+    assert other["sign"] == "unknown"
     assert "other steps or labels" in other["why_unknown"]
     few = advise(config_for(prompts=4), flops=1e12)
     assert few["gain"]["why_unknown"] == "4 prompts are too few; 8 are needed"
-    assert any("predicted gain: unknown, since 4 prompts" in line for line in advice_lines(few))
+    assert any("unknown whether LightReasoner helps: 4 prompts are too few" in line for line in advice_lines(few))
+    own = advise(config_for(amateur="self:layers=2"), flops=1e12)
+    assert own["gain"]["sign"] == "unknown"
+    assert "the amateur is self:layers=2, and another model in the measured pairs" in own["gain"]["why_unknown"]
 
 
 def test_the_command_prints_json_and_lines_and_takes_a_recipe_without_its_folder(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`lightr advise`: judge a pair of models from a few prompts, before a run. Trains nothing.
 
 Samples the prompts as `lightr sample` does, with every step in them, and selects labels as the run would. All figures
-come from `samples.statistics`, the cost from `plan`, the predicted gain from `samples.calibration`.
+come from `samples.statistics`, the cost from `plan`, the predicted gain from `samples.calibration`, and the warnings
+from `samples.warnings`.
 
 The suggested β keeps the paper's share of the steps. The suggested α is the largest for which at least half of the
 labels have more than one token, since others teach the expert what it does already. Both are rules of thumb: no
@@ -31,7 +32,7 @@ from lightreasoner.models.source import find_model
 from lightreasoner.plan import plan
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.runs.terminal import size
-from lightreasoner.samples.calibration import Prediction, known_figures, read_calibration
+from lightreasoner.samples.calibration import OTHER_LABELS, Prediction, Sign, read_calibration, unlike_measured
 from lightreasoner.samples.folder import Floats, Ragged, read_samples
 from lightreasoner.samples.sampling import format_share, read_problems, sample
 from lightreasoner.samples.selecting import rule_of, select
@@ -40,15 +41,22 @@ from lightreasoner.samples.statistics import (
     JUDGED,
     PAPER_BELOW_TENTH,
     PAPER_KEPT,
+    AlignedShares,
     SampleFigures,
     figures_of,
 )
-from lightreasoner.samples.warnings import FEWEST, sample_warnings
+from lightreasoner.samples.warnings import sample_warnings
 
 POOL_ALPHA = 0.05  # of the samples: labels of a larger α are selected from them
 ALPHAS = (0.2, 0.1, POOL_ALPHA)  # that are compared
 LOWEST_KEPT, HIGHEST_KEPT = 0.1, 0.5  # shares of the steps between which the run's β stays
 SMALLEST_BETA = 0.01  # nats; models that differ less have little to teach
+NOTHING_KEPT = "no step is kept, so there is nothing to train on"
+VERDICTS: Mapping[Sign, str] = {
+    "gain": "LightReasoner is likely to help",
+    "loss": "LightReasoner is likely to harm",
+    "not decided": "LightReasoner may help or harm",
+}
 SHARES = (0.1, PAPER_KEPT, 0.5)  # of the steps, for which β is listed
 
 
@@ -65,7 +73,7 @@ class _Labels:
 
 
 def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any]:
-    """Judge a pair from a few prompts, without training: figures, suggested settings, cost, and predicted gain.
+    """Say whether LightReasoner is likely to help for a pair, from a few prompts and without training.
 
     Args:
         flops: sustained floating-point operations per second of another machine that would run it, see `lightr plan`.
@@ -92,8 +100,10 @@ def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any
             too_long=sampled["too_long_questions"],
             format_labels=labels.of_format,
             format_responses=labels.of_format_in_responses,
+            aligned=AlignedShares.of_result(sampled),
+            parameters=sampled["expert_parameters"],
+            unlike=OTHER_LABELS if run.selects else unlike_measured(run.for_sample()),
         )
-        figures = replace(figures, parameters=sampled["expert_parameters"])
         cost, unplanned = _cost(run, stage, flops)
         estimated = round(labels.share * figures.steps / figures.rollouts * questions)
         trained = run.finetune.steps * run.finetune.labels_per_step
@@ -115,7 +125,7 @@ def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any
             },
             "suggested": _suggested(run, stage),
             "cost": cost,
-            "gain": _gain(run, figures, labels.count),
+            "gain": _gain(figures, labels.count),
             "warnings": [*sample_warnings(figures), *problems, *unplanned],
         }
 
@@ -245,30 +255,19 @@ def _cost(run: RunConfig, stage: StageFolder, flops: float | None) -> tuple[dict
     return cost, found["warnings"]
 
 
-def _gain(run: RunConfig, figures: SampleFigures, labels: int) -> dict[str, Any]:
+def _gain(figures: SampleFigures, labels: int) -> dict[str, Any]:
     """The predicted gain, and how far such predictions were right."""
     calibration = read_calibration()
-    unknown: str | None = None
-    if figures.rollouts < FEWEST:
-        unknown = f"{figures.rollouts} prompts are too few; {FEWEST} are needed"
-    elif run.selects:
-        unknown = "the run selects other steps or labels than the paper's, which were measured"
-    elif not labels:
-        unknown = "no step is kept, so there is nothing to train on"
-    known = Prediction(None, None, unknown) if unknown else None
-    gain, error, why = known or calibration.predict(known_figures(figures), figures.parameters)
-    sign = "unknown"
-    if gain is not None and error is not None and why is None:
-        sign = "gain" if gain > error else "loss" if gain < -error else "not decided"
-    found = calibration.left_out
+    predicted = calibration.predict(figures) if labels else Prediction(None, None, None, NOTHING_KEPT)
     return {
-        "sign": sign,
-        "points": gain,
-        "error": error,
-        "why_unknown": why,
+        "sign": predicted.sign,
+        "points": predicted.gain,
+        "error": predicted.error,
+        "chance": _round(predicted.chance),
+        "why_unknown": predicted.why_unknown,
         "measured_pairs": len(calibration.pairs),
         "measured": calibration.measured,
-        "left_out": found.model_dump() if found else None,
+        "left_out": calibration.left_out.model_dump() if calibration.left_out else None,
     }
 
 
@@ -299,6 +298,7 @@ def advice_lines(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{result['expert']} and {result['amateur']}: {result['prompts']} prompts of {result['dataset']}, "
         f"{figures['steps']:,} steps",
+        *_gain_lines(result["gain"]),
         f"KL divergence: {above} of the steps above 0.4 nats (paper: {paper[0]}), {below} below 0.1 (paper: "
         f"{paper[1]}), mean {figures['mean_kl']:.2f}",
         f"agreement: same top token at {_percent(figures['agree'])} of the steps; "
@@ -312,7 +312,6 @@ def advice_lines(result: Mapping[str, Any]) -> list[str]:
         *_label_lines(labels),
         _suggestion(suggested, kept),
         *_cost_lines(result["cost"]),
-        *_gain_lines(result["gain"]),
     ]
     return [*lines, *(f"warning: {text}" for text in result["warnings"])]
 
@@ -350,21 +349,22 @@ def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
 
 
 def _gain_lines(gain: Mapping[str, Any]) -> list[str]:
-    found, known = gain["left_out"], gain["points"] is not None
-    points = f"{gain['points']:+.0f} ± {gain['error']:.0f} points" if known else ""
-    if gain["sign"] != "unknown":
-        leaning = f", rather a {'gain' if gain['points'] > 0 else 'loss'}" if gain["sign"] == "not decided" else ""
-        lines = [f"predicted gain: {points} ({gain['sign']}{leaning})"]
+    found, points = gain["left_out"], ""
+    if gain["points"] is not None:
+        points = f"{gain['points']:+.0f} ± {gain['error']:.0f} points, chance of a gain {_percent(gain['chance'])}"
+    if gain["sign"] == "unknown":
+        similar = f". Measured pairs with such figures: {points}" if points else ""
+        lines = [f"unknown whether LightReasoner helps: {gain['why_unknown']}{similar}"]
     else:
-        similar = f". Measured pairs with such figures: {points}" if known else ""
-        lines = [f"predicted gain: unknown, since {gain['why_unknown']}{similar}"]
+        lines = [f"{VERDICTS[gain['sign']]}: {points}"]
     if found is None:
         return lines
     return [
         *lines,
-        f"calibration: {gain['measured_pairs']} pairs ({gain['measured']}). Each predicted from the others: sign right "
-        f"in {found['right_signs']} of {found['decided']} decided pairs, rank correlation "
-        f"{found['rank_correlation']:.2f}, 9 of 10 errors up to {found['error']:.0f} points",
+        f"calibration: {gain['measured_pairs']} pairs ({gain['measured']}). Each predicted from the others: "
+        f"{found['said_right']} of {found['said']} verdicts right, sign of the points right in {found['right_signs']} "
+        f"of {found['decided']} decided pairs, rank correlation {found['rank_correlation']:.2f}, 9 of 10 errors up to "
+        f"{found['error']:.0f} points",
     ]
 
 

@@ -29,6 +29,7 @@ from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.aligning import PoorAlignment, check_alignment
+from lightreasoner.samples.calibration import unlike_measured
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Ragged
 from lightreasoner.samples.format_tokens import FormatShare, is_format
@@ -332,6 +333,7 @@ def _judged(
         format_responses=share.of_responses,
         aligned=AlignedShares.of(stage.counts),
         parameters=known_parameters(expert.config(), expert.name),
+        unlike=unlike_measured(config),
     )
     return {
         "expert_parameters": figures.parameters,

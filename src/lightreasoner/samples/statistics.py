@@ -16,6 +16,7 @@ PAPER_BETA = 0.4  # nats, the threshold in the paper's text on Figure 2
 PAPER_KEPT, PAPER_BELOW_TENTH = 0.2, 0.6  # of its steps: KL above `PAPER_BETA`, below 0.1 nats
 HIGH_ENTROPY = 1.5  # nats; that of 4.5 equally likely tokens
 JUNK_KL = 4.0  # nats; the paper's mean is 2.0 where the models' favourite tokens differ, and 0.2 where they agree
+FEWEST = 8  # rollouts of which shares mean something
 ECHO_LENGTH = 8  # tokens in a row that a rollout shares with the part of the prompt before the question
 
 
@@ -203,6 +204,7 @@ class SampleFigures:
             `top_tokens` (5), under the expert.
         histogram: shares of the steps in `HEAD_BINS`; empty is unknown.
         parameters: of the expert.
+        unlike: why the samples are unlike those of `samples.calibration`; None if they are like them.
         aligned: how much of the pair can be compared; None where both models share their ids.
     """
 
@@ -225,6 +227,7 @@ class SampleFigures:
     overlap: float | None = None
     histogram: tuple[float, ...] = ()
     parameters: int | None = None
+    unlike: str | None = None
     aligned: AlignedShares | None = None
 
     @property

@@ -5,8 +5,8 @@
 
 import math
 
-from lightreasoner.samples.calibration import known_figures, read_calibration
-from lightreasoner.samples.statistics import SampleFigures
+from lightreasoner.samples.calibration import read_calibration
+from lightreasoner.samples.statistics import FEWEST, SampleFigures
 
 # Limits of `sample_warnings`. The paper (§2.2) keeps 20 % of the steps; its mean KL is 1.99 nats where the models'
 # favourite tokens differ and 0.166 where they agree, so about 0.4 over all. Measured with the bundled miniatures:
@@ -22,7 +22,6 @@ MOST_EMPTY = 0.05  # share of the rollouts
 MOST_EQUAL = 0.5  # share of the rollouts that are one text; short answers such as \boxed{12} are often equal
 MOST_FORMAT = 0.5  # share of the label mass on format tokens
 FORMAT_TIMES = 2.0  # the same as a multiple of their share in the responses
-FEWEST = 8  # rollouts of which the shares mean something
 
 
 def sample_warnings(found: SampleFigures) -> list[str]:
@@ -131,12 +130,13 @@ def _format_warnings(found: SampleFigures) -> list[str]:
 
 def _gain_warnings(found: SampleFigures) -> list[str]:
     calibration = read_calibration()
-    predicted = calibration.predict(known_figures(found), found.parameters)
-    if found.rollouts < FEWEST or not predicted.is_loss:
+    predicted = calibration.predict(found)
+    if predicted.sign != "loss":
         return []
     return [
-        f"pairs with such figures lost accuracy: {predicted.gain:+.0f} ± {predicted.error:.0f} points, predicted from "
-        f"{len(calibration.pairs)} measured pairs. Choose another amateur; `lightr advise` says more about a pair"
+        f"pairs with such figures lost accuracy: {predicted.gain:+.0f} ± {predicted.error:.0f} points and a chance of "
+        f"{100 * (predicted.chance or 0):.0f} % to gain, from {len(calibration.pairs)} measured pairs. Choose another "
+        "amateur; `lightr advise` says more about a pair"
     ]
 
 

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 from lightreasoner.config import RunConfig
@@ -39,6 +38,7 @@ RIGHT_SIGNS = 0.9  # share of the decided pairs whose sign should be right
 
 # Models by the name in the pairs; those between two others: start, end, share of the way.
 BASE, SMALL, EXPERT, INSTRUCT = (f"miniature/{name}" for name in ("base", "small", "expert", "instruct"))
+BASE2, EXPERT2, INSTRUCT2 = (f"miniature2/{name}" for name in ("base", "expert", "instruct"))
 MIXED: Mapping[str, tuple[str, str, float]] = {
     f"{start}, {share:.0%} of the way to {end}": (start, end, share)
     for start, end, share in (
@@ -81,6 +81,17 @@ PAIRS: tuple[tuple[str, str], ...] = (
     (SMALL, INSTRUCT),
     (EXPERT, QUARTER),
     (INSTRUCT, MOST),
+    # The second set has the first one's tokenizer and problems, so sides of both sets are pairs too.
+    (EXPERT2, BASE2),
+    (INSTRUCT2, BASE2),
+    (EXPERT2, INSTRUCT2),
+    (INSTRUCT2, EXPERT2),
+    (BASE2, EXPERT2),
+    (EXPERT2, BASE),
+    (INSTRUCT, BASE2),
+    (EXPERT, BASE2),
+    (EXPERT2, SMALL),
+    (BASE2, BASE),
 )
 
 
@@ -131,7 +142,7 @@ def calibrated(scope: Scope, groups: Mapping[str, Group]) -> Report:
 
 
 def _report(scope: Scope, measured: str, pairs: Sequence[MeasuredPair]) -> Report:
-    found = Calibration(version=metadata.version("lightreasoner"), measured=measured, left_out=None, pairs=tuple(pairs))
+    found = Calibration(measured=measured, left_out=None, pairs=tuple(pairs))
     found = found.model_copy(update={"left_out": found.compare()})
     write_json(scope.root / "calibration.json", found.model_dump(mode="json"))
     rows: list[Row] = [
@@ -142,7 +153,7 @@ def _report(scope: Scope, measured: str, pairs: Sequence[MeasuredPair]) -> Repor
             "gain (95 %)": Interval(pair.gain, pair.low, pair.high),
             "predicted from the others": float(predicted),
         }
-        for pair, predicted in zip(found.pairs, found.leave_one_out(), strict=True)
+        for pair, predicted in zip(found.pairs, found.left_out_predictions, strict=True)
     ]
     return Report("Predicted gain of a pair", rows, _claims(found.left_out), [f"Gains in points: {measured}."])
 
