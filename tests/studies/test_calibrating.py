@@ -36,6 +36,7 @@ def test_the_report_of_the_shipped_pairs_writes_the_shipped_file_again(tmp_path:
     written = Calibration.model_validate(json.loads((tmp_path / "calibration.json").read_text()))
     assert written == shipped
     assert len(made.rows) == len(shipped.pairs) >= FEWEST_PAIRS
+    assert [(pair.expert, pair.amateur) for pair in shipped.pairs] == list(PAIRS)
     (claim,) = made.claims
     assert shipped.left_out is not None
     assert claim.evidence.startswith(f"{shipped.left_out.right_signs} of {shipped.left_out.decided};")

@@ -47,11 +47,10 @@ MIXED: Mapping[str, tuple[str, str, float]] = {
         (BASE, EXPERT, 0.9),
         (EXPERT, INSTRUCT, 0.25),
         (EXPERT, INSTRUCT, 0.5),
-        (EXPERT, INSTRUCT, 0.75),
     )
 }
-HALF, NEAR, NEARER, QUARTER, MIDDLE, MOST = MIXED
-# Expert and amateur: weaker, equal and stronger ones.
+HALF, NEAR, NEARER, QUARTER, MIDDLE = MIXED
+# Expert and amateur: weaker, equal and stronger ones. Closer pairs have no step above β and cannot be trained.
 PAIRS: tuple[tuple[str, str], ...] = (
     (EXPERT, BASE),
     (EXPERT, INSTRUCT),
@@ -79,8 +78,6 @@ PAIRS: tuple[tuple[str, str], ...] = (
     (BASE, EXPERT),
     (QUARTER, EXPERT),
     (SMALL, INSTRUCT),
-    (EXPERT, QUARTER),
-    (INSTRUCT, MOST),
     # The second set has the first one's tokenizer and problems, so sides of both sets are pairs too.
     (EXPERT2, BASE2),
     (INSTRUCT2, BASE2),
