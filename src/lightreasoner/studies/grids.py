@@ -86,16 +86,16 @@ class Scope:
         recipe = changed(recipe, changes)
         select = SelectSettings.checked({**recipe.rule.model_dump(), **(rule or {})})
         chosen = seeds if isinstance(seeds, range) else range(seeds)
-        return [Training(root=self.root, recipe=_of_seed(recipe, seed), select=select) for seed in chosen]
+        return [Training(root=self.root, recipe=of_seed(recipe, seed), select=select) for seed in chosen]
 
-    def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Any]]) -> Plan:
+    def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Plan:
         """The method on the main recipe under several settings: by name, the changes that `method` takes."""
         return {name: self.method(self.main, seeds, **changes) for name, changes in settings.items()}
 
     def baseline(self, recipe: RunConfig, kind: BaselineKind, seeds: int, like_method: bool = False) -> list[Training]:
         """A baseline, on its own number of problems for an epoch; or on the method's problems, steps and labels."""
         questions = recipe.sample.max_questions if like_method else recipe.study.sft_questions
-        recipes = (_of_seed(recipe, seed, questions) for seed in range(seeds))
+        recipes = (of_seed(recipe, seed, questions) for seed in range(seeds))
         return [Training(root=self.root, recipe=recipe, baseline=kind, equal_labels=like_method) for recipe in recipes]
 
 
@@ -109,12 +109,12 @@ def _smaller(recipe: RunConfig) -> RunConfig:
 
 
 def changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> RunConfig:
-    """A recipe with other values of some settings, by section."""
+    """A recipe with other values, by section."""
     sections = {name: getattr(recipe, name).model_copy(update=dict(values)) for name, values in changes.items()}
     return recipe.model_copy(update=sections)
 
 
-def _of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> RunConfig:
+def of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> RunConfig:
     """The settings that decide a training; other settings of studies are removed, so that studies share trainings.
 
     Only the base is evaluated with both kinds of prompt; a trained model has the prompt of its training.
@@ -142,7 +142,7 @@ def efficiency(scope: Scope, seeds: int) -> Plan:
     """The settings of Table 1, and the method with fewer problems and steps."""
     plan = table1(scope, seeds)
     for recipe in scope.recipes:
-        less: dict[str, Any] = {
+        less = {
             "sample": {"max_questions": max(1, (recipe.sample.max_questions or 1000) // 2)},
             "finetune": {"steps": max(1, recipe.finetune.steps // 8)},
         }
@@ -301,7 +301,7 @@ def baselines(scope: Scope, seeds: int) -> Plan:
 
 def divergence(scope: Scope, seeds: int) -> Plan:
     """The samples of the main recipe, seed 0."""
-    return {"samples": [Samples.of(scope.root, _of_seed(scope.main, 0))]}
+    return {"samples": [Samples.of(scope.root, of_seed(scope.main, 0))]}
 
 
 def losses(scope: Scope, seeds: int) -> Plan:
