@@ -76,22 +76,18 @@ def trainings(scope: Scope, name: str, seeds: int | range) -> list[Training]:
 
 
 def choose(scope: Scope, seeds: int) -> Plan:
-    """Every combination; the ones that lead after the first seeds have more."""
+    """Every combination."""
     names = [*settings(scope), *own_amateurs(scope)]
     if scope.quick:
         names = names[::9]
-    leading = () if scope.quick else FINALISTS.get(scope.main.expert, ())
-    counts = {name: max(seeds, FINAL_SEEDS) if name in leading else seeds for name in names}
     plan: Plan = {"base": scope.base(scope.main)}
-    return plan | {name: trainings(scope, name, count) for name, count in counts.items()}
+    return plan | {name: trainings(scope, name, seeds) for name in names}
 
 
 def ranking(groups: Mapping[str, Group]) -> list[tuple[float, str]]:
-    """Mean accuracy on the kinds of problem that choose, of every trained setting; those with most seeds first."""
-    found = [
-        (len(group.jobs), fmean(group.by_seed(CHOOSING)), name) for name, group in groups.items() if name != "base"
-    ]
-    return [(accuracy, name) for _, accuracy, name in sorted(found, reverse=True)]
+    """Mean accuracy on the kinds of problem that choose, best first, of every trained setting."""
+    found = ((fmean(group.by_seed(CHOOSING)), name) for name, group in groups.items() if name != "base")
+    return sorted(found, reverse=True)
 
 
 def choices(scope: Scope, groups: Mapping[str, Group]) -> Report:
@@ -119,14 +115,11 @@ def judge(scope: Scope, seeds: int) -> Plan:
         **{f"contrastive decoding, α = {a:g}": scope.base(main, contrast_alpha=a, **contrast) for a in CONTRAST_ALPHAS},
         "recipe": scope.method(main, new),
     }
-    return plan | {name: trainings(scope, name, new) for name in CHOSEN.get(main.expert, ())}
+    return plan | {name: trainings(scope, name, new) for name in CHOSEN}
 
 
-# By expert: the settings that lead after the first seed, which have more of them.
-FINALISTS: Mapping[str, tuple[str, ...]] = {}
-FINAL_SEEDS = 3
-# By expert: the setting that `choose` ranked first, its best one without the amateur (b = 0), its best own amateur.
-CHOSEN: Mapping[str, tuple[str, ...]] = {}
+# What `choose` ranked first on the recipe miniature, seed 0: of all, without the amateur (b = 0), and of own amateurs.
+CHOSEN = ("a 1, b 1, α 0.05, KL > β, all", "a 1, b 0, α 0.1, surprise 24 %, all", "OWN")
 
 
 def judgement(scope: Scope, groups: Mapping[str, Group]) -> Report:
