@@ -296,7 +296,7 @@ def advice_lines(result: Mapping[str, Any]) -> list[str]:
     above, below = (_percent(figures[name]) for name in ("above_beta", "below_tenth"))
     paper = _percent(PAPER_KEPT), _percent(PAPER_BELOW_TENTH)
     lines = [
-        f"{result['expert']} and {result['amateur']}: {result['prompts']} prompts of {result['dataset']}, "
+        f"{result['expert']} and {result['amateur']}: {_count(result['prompts'], 'prompt')} of {result['dataset']}, "
         f"{figures['steps']:,} steps",
         *_gain_lines(result["gain"]),
         f"KL divergence: {above} of the steps above 0.4 nats (paper: {paper[0]}), {below} below 0.1 (paper: "
@@ -307,7 +307,7 @@ def advice_lines(result: Mapping[str, Any]) -> list[str]:
         f"tokens are {figures['advantage']:+.2f} nats likelier to it",
         f"rollouts that end: {_percent(figures['finished'])}",
         f"labels: {_percent(labels['kept_share'])} of the steps, about {labels['estimated']:,} of "
-        f"{labels['questions']:,} problems"
+        f"{_count(labels['questions'], 'problem')}"
         + ("" if labels["passes"] is None else f", each trained on {labels['passes']:g} times"),
         *_label_lines(labels),
         _suggestion(suggested, kept),
@@ -344,7 +344,7 @@ def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
     stages = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in cost["seconds"].items() if name != "all")
     return [
         f"cost of the run: {cost['seconds']['all']:,.0f} s on {cost['device']} ({stages}), memory "
-        f"{size(cost['memory'])}; {cost['batch']} problems were sampled at once"
+        f"{size(cost['memory'])}; batches of {_count(cost['batch'], 'problem')}"
     ]
 
 
@@ -366,6 +366,10 @@ def _gain_lines(gain: Mapping[str, Any]) -> list[str]:
         f"of {found['decided']} decided pairs, rank correlation {found['rank_correlation']:.2f}, 9 of 10 errors up to "
         f"{found['error']:.0f} points",
     ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _percent(share: float | None) -> str:
