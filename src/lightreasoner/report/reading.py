@@ -146,7 +146,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         amateur=amateur_words(made.amateur) if made and made.amateur else None,
         dataset=made.dataset if made else None,
         verdict="",
-        accuracies=_accuracies(run),
+        accuracies=accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
         sample_warnings=_sample_warnings(run, labels),
@@ -266,7 +266,8 @@ def _aligned(run: RunFolder) -> AlignedShares | None:
     return AlignedShares.of_result(run.sampled[1].result or {}) if run.sampled else None
 
 
-def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
+def accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
+    """The accuracies before and after, one row for each benchmark and kind of prompt."""
     tests = {(row["prompts"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
     before, after = ({(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after))
     compared = {(prompt, name) for prompts, name in tests for prompt in prompts}
