@@ -11,19 +11,24 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 WRITE, READ, OF_ANOTHER = "hf_writewritewrite", "hf_readreadread", "hf_anotheranother"
 USERS = {WRITE: ("ann", "write"), READ: ("ann", "read"), OF_ANOTHER: ("bob", "write")}
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "gpl-3.0", "llama3.1", "gemma", "unknown", "other"}
 AS_LFS = (".safetensors", ".parquet", ".bin")
 
@@ -72,7 +77,7 @@ class Request:
     host: str
     token: str | None
     status: int
-    sent: int  # bytes of its body
+    bytes: int  # of its body
 
 
 @dataclass
@@ -80,8 +85,9 @@ class Fault:
     """What happens to the next `times` requests whose "METHOD PATH" matches."""
 
     match: str
-    status: int | None = None  # None: the connection is cut, after this many bytes of the body
+    status: int | None = None  # None: the connection is cut, after so many bytes of what is sent or answered
     after: int = 0
+    lost: bool = False  # the request is carried out, and its answer is lost
     times: int = 1
 
 
@@ -182,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault(f"{self.command} {self.path_only}")
         length = int(self.headers.get("Content-Length", 0))
         try:
-            if fault is not None and fault.status is None and self.command in ("PUT", "POST"):
+            if fault is not None and fault.status is None and not fault.lost and self.command in ("PUT", "POST"):
                 self.rfile.read(min(fault.after, length))
                 raise _Stop
             self.body = self._read_body(length)
@@ -273,7 +279,7 @@ class Handler(BaseHTTPRequestHandler):
         if user is None or user != (owner, "write"):
             self._refuse(403, "", "You don't have the rights to create a repository under this namespace")
         elif (kind, name) in self.hub.repositories:
-            self._refuse(409, "", "You already created this repo")
+            self._answer(409, {"error": "You already created this repo", "url": f"{self.hub.url}/{name}"})
         else:
             private = asked.get("visibility") == "private" or bool(asked.get("private"))
             self.hub.add(kind, name, {}, private=private)
@@ -496,3 +502,41 @@ def serving() -> Iterator[FakeHub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def used(hub: FakeHub, home: Path, token: str | None = WRITE) -> Iterator[None]:
+    """Let the clients in this process speak to the server, with a cache and a login of their own, and without waiting.
+
+    The constants are those that HF_ENDPOINT, HF_HOME, HF_HUB_DISABLE_XET and HF_HUB_OFFLINE set in a new process.
+    """
+    import datasets
+    from huggingface_hub import close_session, constants
+    from huggingface_hub.utils import _http
+
+    impatient = SimpleNamespace(sleep=lambda seconds: None, time=time.time, monotonic=time.monotonic)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PROXIES:
+            patch.delenv(name, raising=False)
+        patch.setenv("HF_HUB_OFFLINE", "0")
+        patch.setenv("HF_TOKEN", token or "")
+        for name, value in {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_TELEMETRY": True,
+        }.items():
+            patch.setattr(constants, name, value)
+        patch.setattr(_http, "time", impatient)
+        patch.setattr("lightreasoner.data.hub.time", impatient)
+        patch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", False, raising=False)
+        close_session()
+        try:
+            yield
+        finally:
+            close_session()

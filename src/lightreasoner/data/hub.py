@@ -11,13 +11,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lightreasoner.data.cards import HUB, TAG, Licence
 from lightreasoner.errors import HubRefused, HubUnreachable, LightReasonerError
+from lightreasoner.runs.files import write_atomically
 from lightreasoner.runs.progress import busy, say
 
 if TYPE_CHECKING:
@@ -64,6 +65,34 @@ def model_commit(name: str, revision: str | None) -> str:
     if is_offline():
         raise ConnectionError("HF_HUB_OFFLINE is set")
     return str(HfApi().model_info(name, revision=revision, timeout=TIMEOUT).sha)
+
+
+def download(name: str, revision: str | None, fetch: Callable[[str], T]) -> T:
+    """Fetch something of a model at the commit that a branch or tag stands for, so that a later call finds it offline.
+
+    Args:
+        name: Hub id.
+        revision: branch, tag or commit; None for the newest state.
+        fetch: called with the commit; again where the Hub is busy.
+
+    Raises:
+        Exception: see `model_commit`.
+    """
+    commit = _patiently(lambda: model_commit(name, revision), name, _is_busy)
+    found = _patiently(lambda: fetch(commit), name, _is_busy)
+    _remember(name, revision or "main", commit)
+    return found
+
+
+def _remember(name: str, revision: str, commit: str) -> None:
+    """Note in the client's cache what a branch or tag stood for, as the client does for what is not asked by commit."""
+    from huggingface_hub import constants
+
+    note = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "refs", revision)
+    if revision != commit and note.parents[1].is_dir():
+        with suppress(OSError):  # a cache that may only be read
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(note, commit.encode())
 
 
 def address(name: str, kind: Kind) -> str:
@@ -200,7 +229,7 @@ def upload(target: Target, files: Mapping[str, Path | bytes], *, tag: str, messa
         return Uploaded(made.oid, tag, f"{address(name, kind)}/tree/{tag}", bool(info.private))
 
     with busy(f"sending {len(files)} files to {name}"), _client(STALLED) as api, _explained(name):
-        return _patiently(lambda: commit(api), name)
+        return _patiently(lambda: commit(api), name, _may_pass)
 
 
 _WITHOUT = "Unset it where there is a network, or write the files with --save FOLDER and send them from there"
@@ -268,15 +297,15 @@ def _client(timeout: float) -> Iterator["HfApi"]:
         session.timeout = before
 
 
-def _patiently(attempt: Callable[[], T], name: str) -> T:
+def _patiently(attempt: Callable[[], T], name: str, may_pass: Callable[[Exception], bool]) -> T:
     """Repeat what fails for a reason that may pass."""
     for number in range(1, ATTEMPTS):
         try:
             return attempt()
         except Exception as error:
-            if not _may_pass(error):
+            if not may_pass(error):
                 raise
-            say(f"sending to {name} failed ({_line(_cause(error))}); what arrived stays, attempt {number + 1} follows")
+            say(f"{name}: {_line(_cause(error))}; attempt {number + 1} of {ATTEMPTS} follows, what arrived stays")
             time.sleep(min(2.0 ** (number - 1), LONGEST_WAIT))
     return attempt()
 
@@ -291,6 +320,10 @@ def _cause(error: BaseException) -> BaseException:
 def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     return getattr(response, "status_code", None)
+
+
+def _is_busy(error: Exception) -> bool:
+    return _status(error) in TRANSIENT
 
 
 def _may_pass(error: Exception) -> bool:
@@ -342,5 +375,5 @@ def _line(error: BaseException) -> str:
     text = re.sub(r"https?://\S+", lambda found: found[0].partition("?")[0], str(error))
     token = get_token()
     text = text.replace(token, "…") if token else text
-    parts = [line for line in (part.strip() for part in text.splitlines()) if line]
+    parts = [line for line in (part.strip() for part in text.splitlines()) if line and "more information" not in line]
     return " ".join(parts).rstrip(".") or type(error).__name__
