@@ -22,7 +22,7 @@ from lightreasoner.runs.files import write_atomically
 from lightreasoner.runs.progress import busy, say
 
 if TYPE_CHECKING:
-    from huggingface_hub import DatasetInfo, HfApi, ModelInfo
+    from huggingface_hub import HfApi
 
 T = TypeVar("T")
 Kind = Literal["model", "dataset"]
@@ -116,13 +116,13 @@ def licence_of(name: str, kind: Kind, what: str) -> Licence:
     if is_offline():
         return Licence(what, reason="HF_HUB_OFFLINE is set, so its card cannot be read")
     try:
-        data = HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT).card_data
+        info: Any = HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT)
     except HfHubHTTPError as error:
         return Licence(what, reason=f"the Hub shows no card, status {error.response.status_code}", is_there=False)
     except Exception as error:  # each client library raises its own type for "no connection"
         return Licence(what, reason=f"the Hub does not answer ({type(error).__name__}), so its card cannot be read")
     repository = f"{HUB}/{'datasets/' if kind == 'dataset' else ''}{name}"
-    return Licence(what).of_card(data.to_dict() if data else {}, repository)
+    return Licence(what).of_card(info.card_data.to_dict() if info.card_data else {}, repository)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def find_target(name: str, kind: Kind, *, public: bool) -> Target:
             unasked, or one that holds files of others.
     """
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     if is_offline():
         raise HubUnreachable(f"HF_HUB_OFFLINE is set, so nothing is sent to {name}. {_WITHOUT}")
@@ -180,7 +180,7 @@ def find_target(name: str, kind: Kind, *, public: bool) -> Target:
     with _client(TIMEOUT) as api, _explained(name):
         _check_token(api, name)
         try:
-            info = api.repo_info(name, repo_type=kind, timeout=TIMEOUT)
+            info: Any = api.repo_info(name, repo_type=kind, timeout=TIMEOUT)
         except RepositoryNotFoundError:
             return Target(name, kind, None)
     target = Target(name, kind, bool(info.private), _names(info))
@@ -236,7 +236,7 @@ _WITHOUT = "Unset it where there is a network, or write the files with --save FO
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN, with a token that may write (huggingface.co/settings/tokens)"
 
 
-def _names(info: "ModelInfo | DatasetInfo | Any") -> frozenset[str]:
+def _names(info: Any) -> frozenset[str]:
     return frozenset(sibling.rfilename for sibling in info.siblings or [])
 
 
