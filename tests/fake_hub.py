@@ -540,3 +540,15 @@ def used(hub: FakeHub, home: Path, token: str | None = WRITE) -> Iterator[None]:
             yield
         finally:
             close_session()
+
+
+_ENTERED: list[Any] = []
+
+
+def enter(port: int, home: Path, token: str | None = WRITE) -> None:
+    """`used` for the rest of a process that was forked: a patch for `faults.harness.start`."""
+    hub = FakeHub()
+    hub.port = port
+    context = used(hub, home, token)
+    _ENTERED.append(context)  # a context that is collected is left
+    context.__enter__()

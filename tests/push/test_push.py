@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from lightreasoner.config import PushConfig, RunConfig
 from lightreasoner.errors import ConfigError, DataError, HubUnreachable, LightReasonerError, RunCorrupted
 from lightreasoner.evaluation.toolkit_import import import_toolkit
+from lightreasoner.pipeline import run
 from lightreasoner.push import check_push, outline, push, push_lines
 from lightreasoner.report import report
 from lightreasoner.runs.stage import read_stage
@@ -376,3 +377,20 @@ def test_a_run_checks_before_it_begins_that_it_can_push(config: RunConfig, hub: 
     hub.add("model", "ann/toy", {"model.safetensors": b"x"})
     with pytest.raises(LightReasonerError, match="is public"):
         check_push(sure)
+
+
+@pytest.mark.usefixtures("templates_in_this_process")
+def test_a_finished_run_is_pushed_by_its_own_command_again(config: RunConfig, hub: FakeHub) -> None:
+    """The stages are finished, so nothing is computed; a push that failed is repeated by the same command."""
+    sure = config.push.model_copy(update={"what": ("merged",), "yes": True})
+    asked = config.model_copy(update={"push_to": "ann/toy", "push": sure})
+    written = [(config.out / name).stat().st_mtime_ns for name in ("summary.json", "config.yaml")]
+    hub.faults = [Fault("POST .*/commit/", 403, times=100)]
+    with pytest.raises(LightReasonerError, match="the Hub refuses the push to ann/toy"):
+        run(asked)
+    hub.faults = []
+    summary = run(asked)
+    assert summary == json.loads((config.out / "summary.json").read_text())
+    assert written == [(config.out / name).stat().st_mtime_ns for name in ("summary.json", "config.yaml")]
+    assert len(hub.model().commits) == 2
+    assert "model.safetensors" in hub.model().files

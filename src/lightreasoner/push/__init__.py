@@ -50,7 +50,7 @@ def push(config: PushConfig) -> dict[str, Any]:
     for part, target in zip(parts, targets, strict=True):
         _say_plan(part, target, config)
     _ask(config, parts)
-    results = {}
+    results: dict[str, Any] = {}
     for part, target in zip(parts, targets, strict=True):
         message = f"Push of {config.run.resolve().name}: {part.words}"
         sent = hub.upload(target, part.files, tag=_tag(part, config), message=message, public=config.public)

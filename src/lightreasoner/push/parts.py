@@ -140,7 +140,7 @@ def _merged(config: PushConfig) -> Part:
             )
     base = _base(str(result.get("base")), config)
     shared = {**result, "base": base.hub or base.name}
-    files = {**_files_of_model(folder), RESULT: _bytes(shared)}
+    files: Content = {**_files_of_model(folder), RESULT: _bytes(shared)}
     model = Model(_title(config), base.name, _shareable(training), shared, base.hub)
     return _model_part("merged", config, model, base, files, source.fingerprint(), merged=source)
 
@@ -189,7 +189,7 @@ def _samples(config: PushConfig) -> Part:
     licences = _licences(config, sources)
     facts = data_rows(shared) | {"Cue": shared.cue}
     card = samples_card(shared, stage, facts=facts, commands=sampling_commands(shared, "RUN"), licences=licences)
-    files = {
+    files: Content = {
         **{name: stage.path / name for name in stage.files},
         "ledger.jsonl": stage.path / "ledger.jsonl",
         "result.json": stage.path / "result.json",
