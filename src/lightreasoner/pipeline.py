@@ -19,7 +19,7 @@ from lightreasoner.models.quantising import check_base
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import Side
 from lightreasoner.models.source import is_on_hub
-from lightreasoner.push import check_push, push
+from lightreasoner.push import check_push, push, push_lines
 from lightreasoner.report import write_page
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
@@ -71,7 +71,8 @@ def run(config: RunConfig) -> dict[str, Any]:
             write_json(config.out / "summary.json", summary)
             say(f"report: {write_page(config.out)['file']}")
     if config.push_to is not None:
-        push(config.for_push())
+        for line in push_lines(push(config.for_push())):
+            say(line)
     return summary
 
 

@@ -9,13 +9,13 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from lightreasoner.data import hub as hub_module
-from lightreasoner.data.cards import Licence, card, escaped, fenced
+from lightreasoner.data.cards import Licence, card, escaped, fenced, licence_lines
 from lightreasoner.data.hub import Target, Uploaded, find_target, licence_of, upload
 from lightreasoner.errors import HubRefused, HubUnreachable, LightReasonerError
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.source import _download, find_model
 
-from ..fake_hub import OF_ANOTHER, READ, WRITE, FakeHub, Fault, serving, sha256, used
+from ..fake_hub import OF_ANOTHER, READ, WRITE, FakeHub, Fault, card_errors, serving, sha256, used
 
 CARD = card({"license": "mit", "tags": ["lightreasoner"]}, ["# toy"]).encode()
 FILES: dict[str, Path | bytes] = {
@@ -266,15 +266,28 @@ def test_licences_are_those_of_the_cards(hub: FakeHub) -> None:
     hub.add("dataset", "a/free", carded(license=["mit", "cc-by-4.0"]))
     hub.add("model", "a/own", carded(license="other", license_name="qwen", license_link="LICENSE"))
     hub.add("model", "a/bare", carded(tags=["x"]))
+    hub.add("model", "a/odd", carded(license="My <b> licence", license_link="javascript:alert(1)"))
     assert licence_of("a/free", "model", "base").metadata() == {"license": "apache-2.0"}
     assert licence_of("a/free", "dataset", "data").id == "mit"
     own = licence_of("a/own", "model", "base")
     link = "https://huggingface.co/a/own/blob/main/LICENSE"
     assert own.metadata() == {"license": "other", "license_name": "qwen", "license_link": link}
+    odd = licence_of("a/odd", "model", "base")
+    assert odd.metadata()["license"] == "other"
+    assert card_errors(card(odd.metadata(), licence_lines([odd])), "model") == []
+    assert "<b>" not in "".join(licence_lines([odd]))
+    assert "](javascript" not in "".join(licence_lines([odd]))
     bare, missing = licence_of("a/bare", "model", "base"), licence_of("a/gone", "model", "base")
     assert (str(bare), bare.is_there) == ("base: licence unknown (its card names none)", True)
     assert (missing.id, missing.is_there, "404" in missing.reason) == (None, False, True)
     assert missing.metadata() == {"license": "unknown"}
+
+
+def test_a_busy_hub_does_not_mean_that_the_base_is_not_there(hub: FakeHub) -> None:
+    hub.add("model", "a/free", carded(license="mit"))
+    hub.faults = [Fault("GET /api/models/a/free", 503)]
+    found = licence_of("a/free", "model", "base")
+    assert (found.id, found.is_there) == (None, True)
 
 
 def test_a_licence_that_cannot_be_asked_for_is_unknown(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

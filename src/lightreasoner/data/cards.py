@@ -15,6 +15,7 @@ TAG = "lightreasoner"  # of every card that this package writes; `data.hub` know
 PAPER = "arXiv [2510.07962](https://arxiv.org/abs/2510.07962)"
 HUB = "https://huggingface.co"
 
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _MARKUP = re.compile(r"([\\`*_\[\]|#~$])")
 
 
@@ -65,6 +66,8 @@ class Licence:
         name, link = (_text(metadata.get(key)) for key in ("license_name", "license_link"))
         if link and "://" not in link:
             link = f"{repository}/blob/main/{link}"
+        if not _IDENTIFIER.fullmatch(found.lower()):  # of no form that the Hub takes
+            return Licence(self.of, "other", name or found, link)
         return Licence(self.of, found.lower(), name, link)
 
 
@@ -76,13 +79,14 @@ def licence_lines(licences: Sequence[Licence]) -> list[str]:
     """The section of a card about licences."""
     if not licences:
         return []
-    lines = [f"- {escaped(str(one))}{f' ([text]({_address(one.link)}))' if one.link else ''}" for one in licences]
+    lines = [f"- {escaped(str(one))}{_linked(one.link or '')}" for one in licences]
     advice = "What is not known here must be looked up at its source before this is used or passed on."
     return ["## Licence", "", *lines, *(["", advice] if any(one.id is None for one in licences) else []), ""]
 
 
-def _address(link: str) -> str:
-    return re.sub(r"[\s<>()]", "", link)
+def _linked(link: str) -> str:
+    """A link to the text of a licence, if it is an address of the web."""
+    return f" ([text]({link}))" if re.fullmatch(r"https?://[^\s<>()]+", link) else ""
 
 
 def card(metadata: Mapping[str, Any], lines: Iterable[str]) -> str:

@@ -88,8 +88,9 @@ def _remember(name: str, revision: str, commit: str) -> None:
     """Note in the client's cache what a branch or tag stood for, as the client does for what is not asked by commit."""
     from huggingface_hub import constants
 
-    note = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "refs", revision)
-    if revision != commit and note.parents[1].is_dir():
+    cached = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}")
+    note = cached / "refs" / revision
+    if revision != commit and cached.is_dir():
         with suppress(OSError):  # a cache that may only be read
             note.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(note, commit.encode())
@@ -118,7 +119,8 @@ def licence_of(name: str, kind: Kind, what: str) -> Licence:
     try:
         info: Any = HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT)
     except HfHubHTTPError as error:
-        return Licence(what, reason=f"the Hub shows no card, status {error.response.status_code}", is_there=False)
+        status = error.response.status_code
+        return Licence(what, reason=f"the Hub shows no card, status {status}", is_there=status in TRANSIENT)
     except Exception as error:  # each client library raises its own type for "no connection"
         return Licence(what, reason=f"the Hub does not answer ({type(error).__name__}), so its card cannot be read")
     repository = f"{HUB}/{'datasets/' if kind == 'dataset' else ''}{name}"
