@@ -227,6 +227,12 @@ def _check_run(config: cfg.RunConfig) -> None:
     check(config, download=False)
 
 
+def _outline_push(config: cfg.PushConfig) -> None:
+    from lightreasoner.push import outline
+
+    outline(config)
+
+
 def _refuse_if_held(config: Config) -> None:
     """Refuse a folder in use before the import of torch, which takes seconds."""
     folder: Path | None = getattr(config, "out", None)
@@ -310,6 +316,7 @@ for sub_app in (samples, answers, bundled):
     app.command(sub_app)
 command("benchmarks", "report.tables:benchmark_rows", group=DATA, lines="report.tables:benchmark_lines")
 command("grade", "evaluation.grade_file:grade_file", group=DATA, show=_say_verdicts, with_json=False)
+command("push", "push:push", group=DATA, positional=["run"], lines="push:push_lines", check=_outline_push)
 command("select", "samples.selecting:select", of=samples, positional=["source", "out"])
 command("import", "samples.jsonl:import_samples", of=samples)
 command("export", "samples.jsonl:export_samples", of=samples)

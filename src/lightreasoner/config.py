@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from lightreasoner.config_base import IF_SET, Config, Decides, DecidesIfSet, Input, Place, Speed
+from lightreasoner.config_push import HubName, PushSettings
 from lightreasoner.config_sections import (
     LABEL_FREE,
     LABEL_FREE_SETTINGS,
@@ -225,6 +226,17 @@ class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSetti
         return self
 
 
+class PushConfig(PushSettings):
+    """`lightr push`."""
+
+    run: Input[Path]
+    """Run folder; for samples alone, also the folder of a stage in it, such as RUN/sample."""
+    to: Place[HubName]
+    """Repository on the Hub, OWNER/NAME. It is made if there is none, private."""
+    save: Place[Path | None] = None
+    """Write what would be sent into this new folder instead, in a subfolder for each kind; the Hub is not needed."""
+
+
 class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig):
     """`lightr inspect`."""
 
@@ -249,6 +261,9 @@ class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, W
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    push_to: Place[HubName | None] = None
+    """Send the result to this repository on the Hub, OWNER/NAME, when it is finished; see `lightr push`."""
+    push: Place[PushSettings] = PushSettings()
     study: StudySettings = StudySettings()
 
     @property
@@ -296,6 +311,10 @@ class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, W
         """Stage 4 of this run, for one model; `name` is its folder below `evaluate/`."""
         out = self.out / "evaluate" / name
         return self._for_model(EvaluateConfig, self.evaluate, model=model, model_revision=revision, out=out)
+
+    def for_push(self) -> "PushConfig":
+        """The push of this run; `push_to` is set."""
+        return PushConfig(**self.push.model_dump(), run=self.out, to=self.push_to)
 
     def for_baseline(self, kind: BaselineKind, **changes: Any) -> BaselineConfig:
         """A baseline on the data of this run: its answers may be as long as in an evaluation."""

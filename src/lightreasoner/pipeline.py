@@ -19,6 +19,7 @@ from lightreasoner.models.quantising import check_base
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import Side
 from lightreasoner.models.source import is_on_hub
+from lightreasoner.push import check_push, push, push_lines
 from lightreasoner.report import write_page
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
@@ -35,7 +36,7 @@ from lightreasoner.training.merging import RESULT, check_saving, merge
 
 
 def run(config: RunConfig) -> dict[str, Any]:
-    """Sample, fine-tune, merge and evaluate in one run folder, resuming what is unfinished.
+    """Sample, fine-tune, merge and evaluate in one run folder, resuming what is unfinished; push if that is asked for.
 
     Returns:
         The results of the stages, their comparison and their times in seconds, as in `summary.json`.
@@ -64,11 +65,15 @@ def run(config: RunConfig) -> dict[str, Any]:
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
-            return earlier  # nothing was left to do
-        summary["seconds"] = times(config.out)
-        write_json(config.out / "summary.json", summary)
-        say(f"report: {write_page(config.out)['file']}")
-        return summary
+            summary = earlier  # nothing was left to do
+        else:
+            summary["seconds"] = times(config.out)
+            write_json(config.out / "summary.json", summary)
+            say(f"report: {write_page(config.out)['file']}")
+    if config.push_to is not None:
+        for line in push_lines(push(config.for_push())):
+            say(line)
+    return summary
 
 
 def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -> None:
@@ -80,8 +85,11 @@ def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -
         evaluates: the benchmarks are needed too.
 
     Raises:
-        LightReasonerError: a tracker, engine, device, benchmark, data set or model is missing or does not fit.
+        LightReasonerError: a tracker, engine, device, benchmark, data set or model is missing or does not fit, or
+            nothing could be pushed.
     """
+    if download:
+        check_push(config)
     merged = config.out / "merged"
     if merged.exists() and not (merged / RESULT).is_file():
         raise DataError(
@@ -136,7 +144,7 @@ def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The config as a recipe; a run without a selection has no section of it."""
-    left_out = set() if config.selects else {"select"}
+    """The config as a recipe; a run without a selection has no section of it. To push it is no part of a run."""
+    left_out = {"push", "push_to", *([] if config.selects else ["select"])}
     values = config.model_dump(mode="json", exclude=left_out)
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

@@ -25,6 +25,7 @@ from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.evaluation.alarms import measure
 from lightreasoner.evaluation.stopping import Decision, decide
 from lightreasoner.models.adapters import ADAPTER
+from lightreasoner.push import push, push_lines
 from lightreasoner.report import write_page
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import file_hash, new_folder, write_atomically, write_json
@@ -65,7 +66,10 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
         result = _result(series, decision) | {"merge": merged}
         write_json(config.out / ROUNDS, result)
         say(f"report: {write_page(config.out)['file']}")
-        return result
+    if config.push_to is not None and decision.kept:
+        for line in push_lines(push(config.for_push())):
+            say(line)
+    return result
 
 
 def _result(series: Sequence[dict[str, Any]], decision: Decision) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from lightreasoner.report.model import Accuracy, Cost, Report, Sides
 from lightreasoner.report.tables import length_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts, visible
 from lightreasoner.report.verdict import verdict_of
-from lightreasoner.runs.records import ROUNDS
+from lightreasoner.runs.records import PUSHED, ROUNDS
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.calibration import OTHER_LABELS, unlike_measured
 from lightreasoner.samples.folder import (
@@ -148,7 +148,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         amateur=amateur_words(made.amateur) if made and made.amateur else None,
         dataset=made.dataset if made else None,
         verdict="",
-        accuracies=_accuracies(run),
+        accuracies=accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
         sample_warnings=_sample_warnings(run, labels),
@@ -162,13 +162,23 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
         cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
         settings=run.settings,
-        environment=run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {}),
+        environment={
+            **(run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {})),
+            **_pushed(run),
+        },
         commands=_commands(run),
         missing=tuple(run.missing),
         completing=_completing(run),
         rounds=run.of_json(ROUNDS),
     )
     return replace(found, verdict=verdict_of(found))
+
+
+def _pushed(run: RunFolder) -> dict[str, str]:
+    """Where parts of the run were sent."""
+    entries = run.of_json(PUSHED) or []
+    sent = [f"{one['what']}: {one['url']} ({'private' if one['private'] else 'public'})" for one in entries]
+    return {"on the Hub": "; ".join(sent)} if sent else {}
 
 
 def _attempt(run: RunFolder, what: str, folder: Path | None, read: Callable[[Path], T]) -> T | None:
@@ -273,7 +283,8 @@ def _aligned(run: RunFolder) -> AlignedShares | None:
     return AlignedShares.of_result(run.sampled[1].result or {}) if run.sampled else None
 
 
-def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
+def accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
+    """The accuracies before and after, one row for each benchmark and kind of prompt."""
     tests = {(row["prompts"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
     before, after = ({(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after))
     compared = {(prompt, name) for prompts, name in tests for prompt in prompts}

@@ -32,8 +32,9 @@ from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, publish_folder
 from lightreasoner.runs.progress import progress, warn
 from lightreasoner.runs.signals import stop_signals
-from lightreasoner.runs.stage import StageFolder, open_stage
+from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples import folder
+from lightreasoner.samples.card import open_samples
 from lightreasoner.samples.folder import PER_STEP, PER_TOP, Label, Rollout
 from lightreasoner.samples.jsonl_lines import LONGEST_LINE, ImportedStep, LineReader, write_line
 from lightreasoner.samples.statistics import HIGH_ENTROPY, is_scattered, label_entropy
@@ -177,7 +178,7 @@ def import_samples(
             questions_sha256=file_hash(questions) if questions else None,
             question_field=question_field,
         )
-        with open_stage(temporary, "sample", made.fingerprint(), record=made.model_dump(mode="json")) as stage:
+        with open_samples(temporary, "sample", made, report=lambda line: None) as stage:
             result = stage.finish(_fill(stage, text, reader))
         out.parent.mkdir(parents=True, exist_ok=True)
         publish_folder(temporary, out)

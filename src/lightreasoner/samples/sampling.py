@@ -26,10 +26,11 @@ from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
-from lightreasoner.runs.stage import StageFolder, open_stage, settle
+from lightreasoner.runs.stage import StageFolder, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.aligning import PoorAlignment, check_alignment
 from lightreasoner.samples.calibration import unlike_measured
+from lightreasoner.samples.card import open_samples
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Ragged
 from lightreasoner.samples.format_tokens import FormatShare, is_format
@@ -109,8 +110,7 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     prompted = [contexts.prompted(problem) for problem in problems.problems]
     refuse_same_prompts(found, prompted)
     made = _how(config, found, contexts, problems, template.identity(stops), served.identity())
-    record = made.model_dump(mode="json")
-    with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
+    with open_samples(config.out, "sample", made, say, asked_at, sharing) as stage:
         if stage.result is not None:
             if not sharing.joins:
                 remove_states(config.out)  # a stop after `finish` leaves them

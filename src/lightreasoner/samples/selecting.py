@@ -22,8 +22,9 @@ from lightreasoner.config_base import nearest
 from lightreasoner.config_sections import SELECTION, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.stage import StageFolder, open_stage
+from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples import folder
+from lightreasoner.samples.card import open_samples
 from lightreasoner.samples.folder import Made, Ragged, Selected, Shard
 
 
@@ -99,9 +100,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
     sampled, source = folder.read_samples(config.source)
     made = _selection(config, sampled, source)
     is_beside = config.out.resolve() == source.path.resolve().parent
-    with open_stage(
-        config.out, SELECTION if is_beside else "sample", made.fingerprint(), say, made.model_dump(mode="json")
-    ) as stage:
+    with open_samples(config.out, SELECTION if is_beside else "sample", made) as stage:
         if stage.result is not None:
             return stage.result
         kept = _cut(scores := _scores(rule, source, config), config)
