@@ -25,7 +25,12 @@ def site_pages() -> list[Path]:
 
 def all_pages() -> list[Path]:
     """The pages of the site, and those that stand elsewhere in the repository."""
-    return [*site_pages(), *sorted(ROOT.glob("*.md")), ROOT / "tests" / "README.md", *sorted(ROOT.glob("examples/*.md"))]
+    return [
+        *site_pages(),
+        *sorted(ROOT.glob("*.md")),
+        ROOT / "tests" / "README.md",
+        *sorted(ROOT.glob("examples/*.md")),
+    ]
 
 
 def name(page: Path) -> str:

@@ -187,7 +187,9 @@ def test_every_python_block_uses_names_and_settings_that_exist(block: Block, mon
             module = import_module(row.module or "")
             assert [alias.name for alias in row.names if not hasattr(module, alias.name)] == []
     if imported <= {"lightreasoner"} and imported:  # the settings are checked when the configs are made
-        for function in set(lightreasoner.__all__) - {kind for kind in lightreasoner.__all__ if kind.endswith("Config")}:
+        for function in set(lightreasoner.__all__) - {
+            kind for kind in lightreasoner.__all__ if kind.endswith("Config")
+        }:
             monkeypatch.setattr(lightreasoner, function, lambda *_, **__: {}, raising=False)
         exec(compile(tree, str(block), "exec"), {})
 

@@ -135,8 +135,14 @@ def test_every_public_name_and_setting_is_in_the_api_reference(read: Site) -> No
     names |= {f"lightreasoner.{config.__name__}.{field}" for config in configs for field in config.model_fields}
     names |= {*public(contrast), *public(errors)}
     for kind in vars(config_sections).values():
-        used = inspect.isclass(kind) and issubclass(kind, Config) and f"lightreasoner.config_sections.{kind.__name__}" in ids
-        names |= {f"lightreasoner.config_sections.{kind.__name__}.{field}" for field in kind.model_fields} if used else set()
+        used = (
+            inspect.isclass(kind)
+            and issubclass(kind, Config)
+            and f"lightreasoner.config_sections.{kind.__name__}" in ids
+        )
+        names |= (
+            {f"lightreasoner.config_sections.{kind.__name__}.{field}" for field in kind.model_fields} if used else set()
+        )
     assert names - ids == set()
     assert len(names) > 100
 
