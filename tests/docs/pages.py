@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 COMMANDS = ("lightr", "lightreasoner", ".venv/bin/lightr")
 # Where a command ends in a line of a shell.
-ENDS = {"&&", "||", "|", ";", ">", "2>", ">>", "&", "then", "done", "do", "&&"}
+ENDS = {"&&", "||", "|", ";", ">", "2>", ">>", "&", "then", "done", "do"}
 
 
 def site_pages() -> list[Path]:
@@ -55,7 +56,7 @@ def anchors(page: Path) -> set[str]:
     found: dict[str, int] = {}
     names = set()
     rows = tokens(page)
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         if row.type == "heading_open":
             text = "".join(child.content for child in following.children or () if child.type in ("text", "code_inline"))
             slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")

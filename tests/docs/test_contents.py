@@ -31,7 +31,7 @@ TUTORIAL, FAQ, RECIPES = DOCS / "tutorial.md", DOCS / "faq.md", DOCS / "recipes.
 
 
 def tutorial(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The commands of the tutorial in its order, after its files were written to a folder that becomes the current one."""
+    """The commands of the tutorial in its order, in a folder with its files."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     found = {

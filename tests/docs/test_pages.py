@@ -3,11 +3,11 @@
 import ast
 import json
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,17 +21,29 @@ from lightreasoner.config import RunConfig
 from lightreasoner.recipes import copy_recipe, recipe_names
 
 from .pages import (
-    DOCS, ROOT, Block, Command, all_pages, anchors, blocks, commands, inline, links, name, names_of, section,
-    site_pages, texts,
-)  # fmt: skip
+    DOCS,
+    ROOT,
+    Block,
+    Command,
+    all_pages,
+    anchors,
+    blocks,
+    commands,
+    inline,
+    links,
+    name,
+    names_of,
+    site_pages,
+    texts,
+)
 
 PAGES = pytest.mark.parametrize("page", all_pages(), ids=name)
 # Pages about the past: their commands were those of their day.
 PAST = {"CHANGELOG.md"}
 # Options in the texts that are those of other programs.
 OTHERS = {
-    "--nproc-per-node": "torchrun", "--index-url": "pip", "--signal": "sbatch", "--requeue": "sbatch", "--strict": "zensical",
-    "--no-deps": "pip", "--constraint": "pip",
+    "--nproc-per-node": "torchrun", "--index-url": "pip", "--no-deps": "pip", "--constraint": "pip",
+    "--signal": "sbatch", "--requeue": "sbatch", "--strict": "zensical",
 }  # fmt: skip
 
 
@@ -107,7 +119,7 @@ def given(command: Command, folder: Path) -> None:
         Exception: the parser or a setting refuses it.
     """
     words = [word for word in command.words if word != "--dry-run"]
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in pairwise(words):
         if flag == "--config" and value not in recipe_names() and not (folder / value).exists():
             copy_recipe("miniature", folder / value)
     if "--dry-run" in flags_of(*app.parse_commands(words)[0]):
