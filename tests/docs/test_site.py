@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -166,3 +169,37 @@ def test_the_search_index_holds_the_texts(read: Site) -> None:
     texts = json.dumps(json.loads((read.folder / "search.json").read_text(encoding="utf-8")))
     assert "contrastive" in texts
     assert "faq.html#resume-on-slurm" in texts
+
+
+@pytest.mark.slow
+def test_a_browser_asks_no_other_host(built: Built) -> None:
+    """Pages, scripts and the search, as a browser loads them from a server."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    browser, manager = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or manager is None:
+        pytest.skip("no chromium with its chromedriver on this machine (Debian: apt install chromium chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = browser
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    handler = partial(SimpleHTTPRequestHandler, directory=str(built.folder / "site"))
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        selenium.Chrome(options=options, service=selenium.ChromeService(manager)) as chrome,
+    ):
+        Thread(target=server.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_port}/"
+        asked: list[str] = []
+        for page in ("index", "faq", "api", "results"):
+            chrome.get(f"{here}{page}.html")
+            end = time.monotonic() + 20
+            while not any(url.startswith(f"{here}search.js") for url in asked) and time.monotonic() < end:
+                events = (json.loads(entry["message"])["message"] for entry in chrome.get_log("performance"))
+                asked += [
+                    one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"
+                ]
+                time.sleep(0.1)
+        server.shutdown()
+    assert f"{here}search.json" in asked
+    assert [url for url in asked if not url.startswith((here, "blob:", "data:", "chrome:"))] == []
