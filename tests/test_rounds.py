@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from safetensors.torch import load_file
@@ -21,6 +22,7 @@ from lightreasoner.report import report
 from lightreasoner.rounds import rounds
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import read_samples
+from lightreasoner.samples.selecting import select
 
 Decide = Callable[[Sequence[dict[str, Any]], RoundsSettings], Decision]
 
@@ -159,6 +161,37 @@ def test_the_amateur_may_be_the_expert_before_the_last_round(config: RoundsConfi
     assert names == [config.amateur, "self:base", f"self:checkpoint={config.folder(1)}"]
     assert [config.sample_of(number).amateur for number in (1, 2, 3)] == [config.amateur] * 3
     assert previous.held_back_sample(2).amateur == config.amateur, "alarms keep one measure"
+
+
+def test_the_expert_before_the_last_round_scores_its_rollouts(
+    config: RoundsConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.rounds.model_copy(update={"amateur": "previous"})
+    config = config.model_copy(update={"rounds": settings})
+    config = config.model_copy(update={"sample": config.sample.model_copy(update={"divergence_beta": None})})
+    monkeypatch.setattr(module, "decide", keeping(0, 1, 2))
+    rounds(config)
+    assert "self:base" in (config.folder(2) / "sample/manifest.json").read_text()
+    tables = read_stage(config.folder(2) / "sample")[1].tables("rollouts")
+    kl = [value for table in tables for row in table.to_pylist() for value in row["kl"]]
+    assert max(kl) > 1e-4, "the adapter of round 1 changes what the expert predicts"
+
+
+def test_a_rule_selects_in_every_round(config: RoundsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"selection": "label_surprise", "keep_share": 0.5, "expert_power": 2.0, "plausibility_alpha": 0.05}
+    config = RoundsConfig.checked({**config.model_dump(mode="json"), "select": settings})
+    monkeypatch.setattr(module, "decide", keeping(0, 0, 2))
+    rounds(config)
+    for run in (config.folder(1), config.folder(2), config.out):
+        _, selected = read_samples(run / "select")
+        labels = pa.concat_tables(selected.tables("steps"))
+        again = select(config.for_select().model_copy(update={"source": run, "out": tmp_path / "again" / run.name}))
+        assert labels.equals(pa.concat_tables(read_samples(tmp_path / "again" / run.name)[1].tables("steps")))
+        result = json.loads((run / "finetune/result.json").read_text())["result"]
+        assert result["labels"] == len(labels) == again["kept_steps"]
+    _, held_back = read_samples(config.folder(1) / "held-back" / "select")
+    assert held_back.result is not None
+    assert held_back.result["kept_steps"] == held_back.result["steps"], "alarms read the labels of all steps"
 
 
 def test_the_same_problems_are_taken_again_where_asked_for(config: RoundsConfig) -> None:

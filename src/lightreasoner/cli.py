@@ -102,19 +102,7 @@ def command(
     declared = _declaration(target) if isinstance(target, str) else target
     parameters = inspect.signature(declared).parameters
     kind: type[Config] | None = parameters["config"].annotation if "config" in parameters else None
-    options = {
-        parameter: value.replace(annotation=Annotated[value.annotation, Parameter(name=flags.get(parameter))])
-        for parameter, value in parameters.items()
-    }
-    if kind is not None:
-        options = _settings(kind, positional) | {**options, "config": _flags(kind, positional)}
-        if has_section(kind):
-            options["recipe"] = _option("recipe", None, Recipe)
-        options["dry_run"] = _option("dry_run", False, DryRun)
-    options["quiet"] = _option("quiet", False, Quiet)
-    if with_json:
-        options["as_json"] = _option("as_json", False, Json)
-    signature = inspect.Signature(list(options.values()))
+    signature = inspect.Signature(_options(parameters, kind, positional, flags, with_json))
 
     def execute(*args: Any, **kwargs: Any) -> None:
         bound = signature.bind(*args, **kwargs)
@@ -130,9 +118,7 @@ def command(
         if kind is not None:
             given["config"] = _checked(kind, given)
             if given["dry_run"]:
-                _print(given["config"].model_dump(mode="json"), as_json=True)
-                if check is not None:
-                    check(given["config"])
+                _show_settings(given["config"], check)
                 return
             if writes and is_first:
                 _refuse_if_held(given["config"])
@@ -146,6 +132,36 @@ def command(
     execute.__doc__, execute.__signature__ = declared.__doc__, signature  # type: ignore[attr-defined]
     summary = (declared.__doc__ or "").partition("\n")[0]
     of.command(execute, name=name, group=group, help=f"{summary}\n\n{notes}".rstrip(), sort_key=next(_order))
+
+
+def _options(
+    parameters: Mapping[str, inspect.Parameter],
+    kind: type[Config] | None,
+    positional: Sequence[str],
+    flags: Mapping[str, str],
+    with_json: bool,
+) -> list[inspect.Parameter]:
+    """What a command takes: the settings of its config, its own parameters, and those of all commands."""
+    options = {
+        name: value.replace(annotation=Annotated[value.annotation, Parameter(name=flags.get(name))])
+        for name, value in parameters.items()
+    }
+    if kind is not None:
+        options = _settings(kind, positional) | {**options, "config": _flags(kind, positional)}
+        if has_section(kind):
+            options["recipe"] = _option("recipe", None, Recipe)
+        options["dry_run"] = _option("dry_run", False, DryRun)
+    options["quiet"] = _option("quiet", False, Quiet)
+    if with_json:
+        options["as_json"] = _option("as_json", False, Json)
+    return list(options.values())
+
+
+def _show_settings(config: Config, check: Callable[[Any], None] | None) -> None:
+    """Print the settings, then check that the command could finish with them."""
+    _print(config.model_dump(mode="json"), as_json=True)
+    if check is not None:
+        check(config)
 
 
 def _declaration(target: str) -> Callable[..., Any]:

@@ -318,8 +318,8 @@ class RoundsSettings(Config):
     limit: Decides[Count] = 4
     """Most rounds. The stop rule mostly ends them earlier."""
     labeller: Decides[Labeller] = "current"
-    """Whose distribution the labels of a round are made of. current: the expert as it is in that round. base: the
-    expert without its adapter, on what the current one writes."""
+    """Whose distribution the labels of a round are made of. current: the expert as it is in that round, as samples are
+    refreshed in SePT (arXiv 2510.18814). base: the expert without its adapter, on what the current one writes."""
     amateur: Decides[Literal["fixed", "previous"]] = "fixed"
     """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
     problems: Decides[Literal["fresh", "same"]] = "fresh"
@@ -327,7 +327,8 @@ class RoundsSettings(Config):
     held_back: Decides[Annotated[int, Field(ge=8)]] = 64
     """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
     answers: Decides[Annotated[int, Field(ge=2)]] = 8
-    """Answers to each of these prompts, of which the share of the majority is taken."""
+    """Answers to each of these prompts, of which the share of the majority is taken (a signal without labels in TTRL,
+    arXiv 2504.16084)."""
     answer_temperature: Decides[Positive] = 0.7
     """Temperature of these answers."""
     evidence: Decides[NotNegative] = 2.0
@@ -369,9 +370,15 @@ class RoundsConfig(RunConfig):
         before = self.adapter(number - 2)
         return {"amateur": f"self:checkpoint={before}" if before else "self:base", "amateur_revision": None}
 
+    def select_of(self, number: int) -> SelectConfig:
+        """The selection of a round."""
+        return self.for_select().model_copy(update={"source": self.folder(number), "out": self.folder(number)})
+
     def finetune_of(self, number: int) -> FinetuneConfig:
         """The fine-tuning of a round, which continues the adapter of the round before."""
-        changes = {"data": self.folder(number), "out": self.folder(number), "adapter": self.adapter(number - 1)}
+        folder = self.folder(number)
+        data = folder / SELECTION if self.selects else folder
+        changes = {"data": data, "out": folder, "adapter": self.adapter(number - 1)}
         return self.for_finetune().model_copy(update=changes)
 
     def merge_of(self, number: int) -> MergeConfig:
@@ -391,6 +398,12 @@ class RoundsConfig(RunConfig):
                 **changes,
             }
         )
+
+    def held_back_select(self, number: int) -> SelectConfig:
+        """Labels of the rule's kind at all steps of these rollouts."""
+        every_step = {"selection": "none", "threshold": None, "keep_share": None, "keep_labels": None, "weigh_by": None}
+        folder = self.folder(number) / "held-back"
+        return self.for_select().model_copy(update={**every_step, "source": folder, "out": folder})
 
     def held_back_answers(self, number: int) -> EvaluateConfig:
         """Several answers to each of these prompts."""

@@ -104,6 +104,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     if rounds:
         disk = _disk_in_rounds(config, disk, rounds)
     available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free}
+    assumed = {"flop_per_second": flops, "device": device.type, "prompt_tokens": prompt_tokens, "dtype": pair.name}
     return {
         "models": {
             "expert_parameters": expert.parameters,
@@ -122,17 +123,18 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         "choices": memory.choices,
         "disk": {**disk, "sum": sum(disk.values())},
         "available": available,
-        "assumptions": {
-            "flop_per_second": flops,
-            "device": device.type,
-            "questions": config.sample.max_questions or QUESTIONS,
-            "prompt_tokens": prompt_tokens,
-            "kept_share": _kept_share(config),
-            "length_share": LENGTH_SHARE,
-            "dtype": pair.name,
-            "vocabulary": config.vocabulary,
-        },
+        "assumptions": {**assumed, **_assumptions(config)},
         "warnings": _warnings(config, available, sum(disk.values()), memory, device),
+    }
+
+
+def _assumptions(config: RunConfig) -> dict[str, Any]:
+    """What is not known before the run."""
+    return {
+        "questions": config.sample.max_questions or QUESTIONS,
+        "kept_share": _kept_share(config),
+        "length_share": LENGTH_SHARE,
+        "vocabulary": config.vocabulary,
     }
 
 

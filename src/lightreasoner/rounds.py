@@ -2,7 +2,7 @@
 
     OUT/
       round-0/held-back/     alarms of the untouched expert, see `evaluation.alarms`
-      round-1/               a run folder: sample/ and finetune/, and the alarms of its adapter in held-back/
+      round-1/               a run folder: sample/, select/ if a rule selects, finetune/; alarms in held-back/
       round-2/               its sample/ comes from the expert with the adapter of round 1, which finetune/ continues
       rounds.json            alarms of each round, the round that is kept, and why
       sample/, finetune/     copies of the kept round's, without checkpoints; absent if that is round 0
@@ -20,6 +20,7 @@ from typing import Any
 
 from lightreasoner import pipeline
 from lightreasoner.config import RoundsConfig
+from lightreasoner.config_sections import SELECTION
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.evaluation.alarms import measure
 from lightreasoner.evaluation.stopping import Decision, decide
@@ -31,10 +32,11 @@ from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import ADAPTER_FILES, ROUNDS
 from lightreasoner.samples.sampling import read_problems, sample
+from lightreasoner.samples.selecting import select
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import RESULT, merge
 
-KEPT_PARTS = ("sample", "finetune")
+KEPT_PARTS = ("sample", SELECTION, "finetune")
 
 
 def rounds(config: RoundsConfig) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
         while not decision.ends:
             number = len(series)
             say(f"== round {number}")
-            series.append(_round(config, number))
+            series.append(one_round(config, number))
             decision = decide(series, config.rounds)
             say(decision.why)
             write_json(config.out / ROUNDS, _result(series, decision))
@@ -71,10 +73,12 @@ def _result(series: Sequence[dict[str, Any]], decision: Decision) -> dict[str, A
     return {"kept": decision.kept, "why": decision.why, "rounds": curves}
 
 
-def _round(config: RoundsConfig, number: int) -> dict[str, Any]:
+def one_round(config: RoundsConfig, number: int) -> dict[str, Any]:
     """Sample and fine-tune one round; returns its alarms. From the second on, labels that run out are a failure."""
     try:
         sample(config.sample_of(number))
+        if config.selects:
+            select(config.select_of(number))
     except DataError as error:
         if number == 1:
             raise
@@ -134,7 +138,7 @@ def _keep(config: RoundsConfig, kept: int) -> None:
         if kept and _is_copy(target, there):
             continue
         shutil.rmtree(target, ignore_errors=True)
-        if kept:
+        if kept and there.exists():
             files = [path for path in there.rglob("*") if path.is_file()]
             with new_folder(target, sum(path.stat().st_size for path in files)) as folder:
                 shutil.copytree(there, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*"))

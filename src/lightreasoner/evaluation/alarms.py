@@ -2,6 +2,7 @@
 
     ROUND/held-back/
       sample/        greedy rollouts, scored against the amateur; a sample folder like any other
+      select/        the same with the labels that the settings select; absent if there are none
       base/sample/   the same, scored against the untouched expert; absent before the first round
       answers/       several answers to each prompt
       alarms/        `result.json`: the figures
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import RoundsConfig, SampleConfig
-from lightreasoner.config_sections import AnswerKind, AnswerSettings
+from lightreasoner.config_sections import SELECTION, AnswerKind, AnswerSettings
 from lightreasoner.data.benchmarks import Benchmark
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import DataError, LightReasonerError
@@ -37,6 +38,7 @@ from lightreasoner.runs.records import Answer
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, settle
 from lightreasoner.samples.folder import Ragged, Shard, read_shards
 from lightreasoner.samples.sampling import read_problems, sample
+from lightreasoner.samples.selecting import select
 from lightreasoner.samples.statistics import is_scattered
 
 Floats = NDArray[np.float64]
@@ -65,6 +67,8 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
     )
     try:
         sample(greedy)
+        if config.selects:
+            select(config.held_back_select(number))
         if number:
             with without_messages():  # that the two models are nearly the same
                 sample(against_base)
@@ -73,12 +77,13 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
             raise
         return {"failure": str(error)}
     kind = answer_kind(config)
-    parts = {"sample": read_stage(greedy.out / "sample")[1]}
+    labelled = SELECTION if config.selects else "sample"
+    parts = {labelled: read_stage(greedy.out / labelled)[1]}
     if number:
         parts["base"] = read_stage(against_base.out / "sample")[1]
     parts["answers"] = _answers(config, number, greedy)
     identity = {name: part.digest for name, part in parts.items()}
-    beta = config.sample.divergence_beta
+    beta = config.rule.threshold if config.rule.selection == "divergence" else None
     with open_stage(greedy.out, "alarms", {**identity, "beta": beta, "kind": kind, "version": VERSION}, say) as stage:
         if stage.result is not None:
             return stage.result
@@ -87,7 +92,7 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
         return stage.finish(
             {
                 "majority_share": float(np.mean(list(shares.values()))),
-                **figures_of(list(read_shards(parts["sample"])), beta, tokenizer),
+                **figures_of(list(read_shards(parts[labelled])), beta, tokenizer),
                 "drift": _mean_kl(parts["base"]) if number else 0.0,
                 "per_prompt": {"majority_share": shares},
             }

@@ -9,8 +9,10 @@ from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
+from lightreasoner.config import RunConfig
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.studies.grids import CONTRAST_ALPHAS, Plan, Scope
+from lightreasoner.studies.jobs import Training
 from lightreasoner.studies.outcomes import Group, difference
 from lightreasoner.studies.reports import P, Report, Row, decide_all
 
@@ -29,6 +31,17 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 # LoRA on all layers moves the model further at the same learning rate.
 LAYERS: Mapping[str, tuple[tuple[str, ...], float]] = {"q, v": (("q_proj", "v_proj"), 1.0), "all": (ALL_LINEAR, 0.25)}
 
+# The expert as its own amateur.
+OWN_AMATEURS: Mapping[str, Mapping[str, Any]] = {
+    **{f"self:layers={count}": {"amateur": f"self:layers={count}"} for count in (1, 2, 3)},
+    "self:dropout=0.3": {"amateur": "self:dropout=0.3"},
+    "self, no cue": {"amateur": "self", "amateur_cue": ""},
+}
+OWN_LABELS: Mapping[str, Mapping[str, Any]] = {
+    "recipe": {},
+    "α 0.1, all steps": {**RULES["all steps"], "plausibility_alpha": 0.1},
+}
+
 Changes = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,12 +59,29 @@ def settings(scope: Scope) -> dict[str, Changes]:
     return found
 
 
+def own_amateurs(scope: Scope) -> dict[str, tuple[RunConfig, Mapping[str, Any]]]:
+    """The recipe and the rule of every source of an amateur in the expert itself, by name."""
+    found = {}
+    for (source, changes), (label, rule) in product(OWN_AMATEURS.items(), OWN_LABELS.items()):
+        found[f"{source}, {label}"] = (scope.main.model_copy(update=dict(changes)), rule)
+    return found
+
+
+def trainings(scope: Scope, name: str, seeds: int | range) -> list[Training]:
+    """The trainings of a setting or of an own amateur, by its name."""
+    if name in (own := own_amateurs(scope)):
+        recipe, rule = own[name]
+        return scope.method(recipe, seeds, rule)
+    return scope.method(scope.main, seeds, **settings(scope)[name])
+
+
 def choose(scope: Scope, seeds: int) -> Plan:
     """Every combination."""
-    chosen = settings(scope)
+    names = [*settings(scope), *own_amateurs(scope)]
     if scope.quick:
-        chosen = dict(list(chosen.items())[::9])
-    return {"base": scope.base(scope.main), **scope.methods(seeds, chosen)}
+        names = names[::9]
+    plan: Plan = {"base": scope.base(scope.main)}
+    return plan | {name: trainings(scope, name, seeds) for name in names}
 
 
 def ranking(groups: Mapping[str, Group]) -> list[tuple[float, str]]:
@@ -62,10 +92,12 @@ def ranking(groups: Mapping[str, Group]) -> list[tuple[float, str]]:
 
 def choices(scope: Scope, groups: Mapping[str, Group]) -> Report:
     """All combinations, best first."""
-    rows: list[Row] = [{"setting": "base", "choosing kinds": fmean(groups["base"].by_seed(CHOOSING)), "sd": None}]
+    base = fmean(groups["base"].by_seed(CHOOSING))
+    rows: list[Row] = [{"setting": "base", "choosing kinds": base, "sd": None, "seeds": None}]
     for accuracy, name in ranking(groups):
         by_seed = groups[name].by_seed(CHOOSING)
-        rows.append({"setting": name, "choosing kinds": accuracy, "sd": stdev(by_seed) if len(by_seed) > 1 else None})
+        sd = stdev(by_seed) if len(by_seed) > 1 else None
+        rows.append({"setting": name, "choosing kinds": accuracy, "sd": sd, "seeds": len(by_seed)})
     notes = [
         f"Mean accuracy on {', '.join(CHOOSING)}; the other kinds of problem are not read here.",
         "a, b: powers of expert and amateur in the label. Layers: those that LoRA adapts.",
@@ -83,14 +115,11 @@ def judge(scope: Scope, seeds: int) -> Plan:
         **{f"contrastive decoding, α = {a:g}": scope.base(main, contrast_alpha=a, **contrast) for a in CONTRAST_ALPHAS},
         "recipe": scope.method(main, new),
     }
-    known = settings(scope)
-    for name in CHOSEN.get(main.expert, ()):
-        plan[name] = scope.method(main, new, **known[name])
-    return plan
+    return plan | {name: trainings(scope, name, new) for name in CHOSEN}
 
 
-# The settings that `choose` ranked first for an expert, and its best one without the amateur (b = 0).
-CHOSEN: Mapping[str, tuple[str, ...]] = {}
+# What `choose` ranked first on the recipe miniature, seed 0: of all, without the amateur (b = 0), and of own amateurs.
+CHOSEN = ("a 1, b 1, α 0.05, KL > β, all", "a 1, b 0, α 0.1, surprise 24 %, all", "OWN")
 
 
 def judgement(scope: Scope, groups: Mapping[str, Group]) -> Report:

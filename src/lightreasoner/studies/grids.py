@@ -83,10 +83,10 @@ class Scope:
         self, recipe: RunConfig, seeds: int | range, rule: Mapping[str, Any] | None = None, **changes: Mapping[str, Any]
     ) -> list[Training]:
         """The method, with changes of its rule and labels, or of the settings of a stage by section."""
-        recipe = _changed(recipe, changes)
+        recipe = changed(recipe, changes)
         select = SelectSettings.checked({**recipe.rule.model_dump(), **(rule or {})})
         chosen = seeds if isinstance(seeds, range) else range(seeds)
-        return [Training(root=self.root, recipe=_of_seed(recipe, seed), select=select) for seed in chosen]
+        return [Training(root=self.root, recipe=of_seed(recipe, seed), select=select) for seed in chosen]
 
     def methods(self, seeds: int, settings: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Plan:
         """The method on the main recipe under several settings: by name, the changes that `method` takes."""
@@ -95,7 +95,7 @@ class Scope:
     def baseline(self, recipe: RunConfig, kind: BaselineKind, seeds: int, like_method: bool = False) -> list[Training]:
         """A baseline, on its own number of problems for an epoch; or on the method's problems, steps and labels."""
         questions = recipe.sample.max_questions if like_method else recipe.study.sft_questions
-        recipes = (_of_seed(recipe, seed, questions) for seed in range(seeds))
+        recipes = (of_seed(recipe, seed, questions) for seed in range(seeds))
         return [Training(root=self.root, recipe=recipe, baseline=kind, equal_labels=like_method) for recipe in recipes]
 
 
@@ -105,22 +105,23 @@ def _smaller(recipe: RunConfig) -> RunConfig:
         section: {name: min(limit, getattr(getattr(recipe, section), name) or limit) for name, limit in limits.items()}
         for section, limits in QUICK.items()
     }
-    return _changed(recipe, sizes)
+    return changed(recipe, sizes)
 
 
-def _changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+def changed(recipe: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """A recipe with other values, by section."""
     sections = {name: getattr(recipe, name).model_copy(update=dict(values)) for name, values in changes.items()}
     return recipe.model_copy(update=sections)
 
 
-def _of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> RunConfig:
+def of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> RunConfig:
     """The settings that decide a training; other settings of studies are removed, so that studies share trainings.
 
     Only the base is evaluated with both kinds of prompt; a trained model has the prompt of its training.
     """
     kind = "chat" if recipe.evaluate.prompts == "both" else recipe.evaluate.prompts
     changes = {"seed": seed, "study": StudySettings(sft_questions=sft_questions)}
-    return _changed(recipe, {"evaluate": {"prompts": kind}}).model_copy(update=changes)
+    return changed(recipe, {"evaluate": {"prompts": kind}}).model_copy(update=changes)
 
 
 # --- The grids ---
@@ -222,7 +223,7 @@ def table8(scope: Scope, seeds: int) -> Plan:
     """Transfer: another subject, or kinds of problem that were not sampled."""
     main = scope.main
     if benchmarks := main.study.transfer:
-        base = scope.base(_changed(main, {"evaluate": {"benchmarks": benchmarks}}))
+        base = scope.base(changed(main, {"evaluate": {"benchmarks": benchmarks}}))
         trained = scope.method(main, seeds)
         transfers = [Transfer(root=scope.root, training=training, benchmarks=benchmarks) for training in trained]
         return {"base": base, "LightReasoner": transfers}
@@ -300,7 +301,7 @@ def baselines(scope: Scope, seeds: int) -> Plan:
 
 def divergence(scope: Scope, seeds: int) -> Plan:
     """The samples of the main recipe, seed 0."""
-    return {"samples": [Samples.of(scope.root, _of_seed(scope.main, 0))]}
+    return {"samples": [Samples.of(scope.root, of_seed(scope.main, 0))]}
 
 
 def losses(scope: Scope, seeds: int) -> Plan:

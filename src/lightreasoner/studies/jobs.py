@@ -7,6 +7,7 @@ import json
 import math
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Self
 
 import torch
@@ -16,6 +17,7 @@ from lightreasoner.config_base import DecidesIfSet
 from lightreasoner.config_sections import BaselineKind, BenchmarkName, MachineSettings, SelectSettings
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.errors import RunError
+from lightreasoner.evaluation.alarms import measure
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.packing import packs
 from lightreasoner.inference.scoring import tokens_per_pass
@@ -24,6 +26,7 @@ from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.rounds import one_round
 from lightreasoner.samples.baselines import baseline, distinct, solved_problems
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import select
@@ -309,6 +312,41 @@ class Training(Job):
         results["merge"] = self.timed("merge", merge, recipe.for_merge())
         results["evaluate"] = _evaluate(self, recipe.for_evaluate(str(recipe.for_merge().out), None, "merged"))
         return results
+
+
+class Rounds(Job):
+    """All rounds up to the limit, whatever the stop rule says, with the alarms and the accuracy of each."""
+
+    kind = "rounds"
+    wave = 2
+
+    config: cfg.RoundsConfig
+
+    @classmethod
+    def of(cls, root: Path, recipe: cfg.RunConfig, settings: cfg.RoundsSettings) -> Self:
+        """Rounds under the settings of a recipe."""
+        return cls(root=root, config=cfg.RoundsConfig(**recipe.model_dump(), rounds=settings))
+
+    def _words(self) -> list[str]:
+        return [self.config.expert, f"seed{self.config.seed}"]
+
+    def make(self) -> dict[str, Any]:
+        """Each round, then its accuracy. A round that cannot be made or measured is the last one."""
+        config = self.config.model_copy(update={"out": self.folder})
+        series, accuracies = [self.timed("rounds", measure, config, 0)], [self._accuracy(config, 0)]
+        for number in range(1, config.rounds.limit + 1):
+            series.append(self.timed("rounds", one_round, config, number))
+            if "failure" in series[-1]:
+                break
+            accuracies.append(self._accuracy(config, number))
+        return {"rounds": {"series": series, "accuracies": accuracies}}
+
+    def _accuracy(self, config: cfg.RoundsConfig, number: int) -> float:
+        """Mean accuracy of the expert after a round over the benchmarks, 0 … 1."""
+        of_round = config.for_evaluate(config.expert, config.expert_revision, f"round-{number}")
+        changes = {"adapter": config.adapter(number), "grading_workers": 1}
+        found = self.timed("evaluate", evaluate, of_round.model_copy(update=changes))
+        return fmean(float(one["accuracy"]) for one in found.values())
 
 
 class Transfer(Job):

@@ -1,0 +1,63 @@
+"""The stop rule of `lightr rounds` against the accuracies of all rounds, which it never sees."""
+
+from collections.abc import Mapping
+
+from lightreasoner.config import RoundsSettings
+from lightreasoner.evaluation.stopping import decide
+from lightreasoner.studies.grids import Plan, Scope, changed, of_seed
+from lightreasoner.studies.jobs import Rounds
+from lightreasoner.studies.outcomes import Group
+from lightreasoner.studies.reports import Report, Row, at_most
+
+FIRST_SEED = 1  # the rule was developed with seed 0
+LIMIT = 3
+ROUND: Mapping[str, Mapping[str, int]] = {"sample": {"max_questions": 500}, "finetune": {"steps": 100}}
+TOLERANCE = 2.0  # points
+MOST_WORSE = 0.05  # share of runs in which the kept round may be worse than the best by more than the tolerance
+
+
+def rounds(scope: Scope, seeds: int) -> Plan:
+    """Rounds of every recipe."""
+    settings = RoundsSettings(limit=1 if scope.quick else LIMIT)
+    plan: Plan = {}
+    for recipe in scope.recipes:
+        smaller = recipe if scope.quick else changed(recipe, ROUND)
+        seeded = (of_seed(smaller, seed) for seed in range(FIRST_SEED, FIRST_SEED + seeds))
+        plan[recipe.expert] = [Rounds.of(scope.root, one, settings) for one in seeded]
+    return plan
+
+
+def stopping(scope: Scope, groups: Mapping[str, Group]) -> Report:
+    """Each run: the accuracies of its rounds, the round that the rule keeps, and the best one."""
+    rows: list[Row] = []
+    lost = []
+    for expert, group in groups.items():
+        for job, result in zip(group.jobs, group.result("rounds"), strict=True):
+            assert isinstance(job, Rounds)
+            accuracies = [100 * value for value in result["accuracies"]]
+            kept = kept_round(result["series"], job.config.rounds)
+            best = max(range(len(accuracies)), key=accuracies.__getitem__)
+            lost.append(accuracies[best] - accuracies[kept])
+            row: Row = {"expert": expert, "seed": job.config.seed, "accuracy by round": _curve(accuracies)}
+            row |= {"kept": kept, "best": best, "below the best": lost[-1]}
+            rows.append({**row, "against round 0": accuracies[kept] - accuracies[0]})
+    worse = sum(points > TOLERANCE for points in lost) / len(lost)
+    claim = f"the kept round is worse than the best one by more than {TOLERANCE:g} points in at most 1 of 20 runs"
+    notes = [
+        f"All rounds were made and evaluated, up to {LIMIT}; the rule reads the alarms only. The best round is that of "
+        "the highest measured accuracy, so chance makes it look better than it is.",
+    ]
+    return Report("The stop rule of rounds", rows, [at_most(claim, worse, MOST_WORSE)], notes)
+
+
+def kept_round(series: list[Mapping[str, object]], settings: RoundsSettings) -> int:
+    """The round that the rule keeps, if it is asked after each one until it ends."""
+    for made in range(1, len(series) + 1):
+        decision = decide(series[:made], settings)
+        if decision.ends:
+            break
+    return decision.kept
+
+
+def _curve(accuracies: list[float]) -> str:
+    return " → ".join(f"{value:.1f}" for value in accuracies)

@@ -1,0 +1,86 @@
+"""Studies that choose settings and judge the stop rule: what they compare, and on which problems."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lightreasoner.config import RoundsSettings, RunConfig
+from lightreasoner.miniature.word_problems import THEMES
+from lightreasoner.recipes import load_recipe
+from lightreasoner.studies import choosing
+from lightreasoner.studies.grids import Scope
+from lightreasoner.studies.outcomes import Group
+from lightreasoner.studies.stopping import kept_round
+
+SETTINGS = 72 + 10
+
+
+@pytest.fixture
+def scope(tmp_path: Path) -> Scope:
+    return Scope.of([RunConfig.checked(load_recipe("miniature"))], tmp_path, None, False)
+
+
+def test_the_problems_that_judge_chose_nothing() -> None:
+    assert set(choosing.CHOOSING).isdisjoint(choosing.JUDGING)
+    assert {*choosing.CHOOSING, *choosing.JUDGING} == set(THEMES)
+
+
+def test_every_setting_is_a_training_of_its_own(scope: Scope) -> None:
+    plan = choosing.choose(scope, 2)
+    assert len(plan) == 1 + SETTINGS
+    folders = [job.folder for jobs in plan.values() for job in jobs]
+    assert len(set(folders)) == len(folders)  # no two settings are the same training
+
+
+def test_judging_has_seeds_of_its_own(scope: Scope) -> None:
+    plan = choosing.judge(scope, 2)
+    seeds = {cast("Any", job).recipe.seed for name in ("recipe", *choosing.CHOSEN) for job in plan[name]}
+    assert seeds == {100, 101}
+    amateurs = {name: {cast("Any", job).recipe.amateur for job in plan[name]} for name in choosing.CHOSEN}
+    assert sum(names == {scope.main.amateur} for names in amateurs.values()) == 2
+    assert all(names == {scope.main.amateur} or str(names).startswith("{'self") for names in amateurs.values())
+
+
+def test_the_recipes_of_own_amateurs_are_valid(scope: Scope) -> None:
+    for recipe, _ in choosing.own_amateurs(scope).values():
+        assert RunConfig.checked(recipe.model_dump()) == recipe
+
+
+def group(*accuracies: float) -> Group:
+    made = Group([cast("Any", None)] * len(accuracies))
+    made.__dict__["scores"] = [
+        {**{kind: {"a": value} for kind in choosing.CHOOSING}, **{kind: {"a": 1.0} for kind in choosing.JUDGING}}
+        for value in accuracies
+    ]
+    return made
+
+
+def test_ranking_reads_the_kinds_that_choose() -> None:
+    groups = {"base": group(0.9), "low": group(0.1, 0.3), "high": group(0.5, 0.7)}
+    assert choosing.ranking(groups) == [(pytest.approx(60.0), "high"), (pytest.approx(20.0), "low")]
+
+
+def alarms(share: float, **changes: float) -> dict[str, Any]:
+    calm = {"finished": 1.0, "repeated": 0.0, "format_mass": 0.0, "junk_mass": 0.0, **changes}
+    return {**calm, "per_prompt": {"majority_share": {"a": share, "b": share + 0.01, "c": share - 0.01}}}
+
+
+@pytest.mark.parametrize(
+    ("series", "kept"),
+    [
+        ([alarms(0.3), alarms(0.5), alarms(0.7)], 2),
+        ([alarms(0.3), alarms(0.5), alarms(0.4)], 1),
+        ([alarms(0.3), alarms(0.2), alarms(0.9)], 0),  # the rule ends before the third is made
+        ([alarms(0.3), alarms(0.5), {"failure": "no step is left"}], 1),
+        ([alarms(0.3), alarms(0.9, finished=0.5)], 0),
+    ],
+)
+def test_the_kept_round_is_that_of_a_loop_which_the_rule_ends(series: list[dict[str, Any]], kept: int) -> None:
+    assert kept_round(series, RoundsSettings(limit=4)) == kept
+
+
+def test_settings_of_a_study_name_known_fields(scope: Scope) -> None:
+    for changes in choosing.settings(scope).values():
+        for section, values in changes.items():
+            assert set(values) <= set(type(getattr(scope.main, section)).model_fields)
