@@ -34,6 +34,7 @@ COMMANDS = [
     "inspect",
     "report",
     "plan",
+    "advise",
     "doctor",
     "grade",
     "benchmarks",
@@ -176,7 +177,7 @@ def test_help_shows_the_commands_in_their_groups_and_order() -> None:
             commands.append(line.split()[1])
     assert groups == {
         "Train and evaluate": ["run", "sample", "finetune", "merge", "evaluate"],
-        "Check and plan": ["doctor", "plan"],
+        "Check and plan": ["doctor", "plan", "advise"],
         "Look at results": ["report", "inspect", "compare"],
         "Baselines and studies": ["baseline", "rounds", "study"],
         "Data": ["samples", "answers", "recipes", "benchmarks", "grade"],

@@ -282,6 +282,14 @@ command("doctor", "doctor:examine", group=CHECK, lines="doctor:finding_lines", s
 PLAN_NOTES = "Without --config and --expert it plans the bundled recipe miniature."
 command("plan", "plan:plan", group=CHECK, lines="plan:plan_lines", writes=False, notes=PLAN_NOTES)
 
+ADVISE_NOTES = """
+Without --config and --expert it judges the bundled recipe miniature. Prints figures, suggested settings, cost and the
+predicted gain, or why that is unknown. Sources: divergence after Figure 2 of the paper (arXiv 2510.07962); overlap of
+the top tokens after arXiv 2604.13016; the prediction is this project's own, from pairs whose gain was measured
+(lightr study calibration).
+"""
+command("advise", "advise:advise", group=CHECK, lines="advise:advice_lines", notes=ADVISE_NOTES)
+
 command("report", "report:write", group=LOOK, flags={"as_markdown": "--markdown"})
 command("inspect", _inspect, group=LOOK, positional=["question"])
 command("compare", "evaluation.comparison:compare", group=LOOK, lines="report.tables:comparison_lines")

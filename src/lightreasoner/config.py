@@ -418,3 +418,17 @@ class RoundsConfig(RunConfig):
                 "out": self.folder(number) / "held-back",
             }
         )
+
+
+class AdviseConfig(RunConfig):
+    """`lightr advise`: a run, and how much of it is sampled to judge it."""
+
+    # A run needs a folder, advice does not.
+    out: Place[Path | None] = None  # type: ignore[assignment]
+    """Folder to keep the samples in; the same command continues or reads them. Default: a temporary one."""
+    prompts: Input[Count] = 64
+    """Problems to sample. All figures come from these."""
+
+    def for_run(self, out: Path) -> RunConfig:
+        """The run that is judged, in this folder."""
+        return RunConfig(**{name: getattr(self, name) for name in RunConfig.model_fields} | {"out": out})

@@ -39,9 +39,11 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
+from lightreasoner.samples.calibration import unlike_measured
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampler import Sampler
-from lightreasoner.samples.statistics import AlignedShares, figures_of, sample_warnings
+from lightreasoner.samples.statistics import AlignedShares, figures_of
+from lightreasoner.samples.warnings import sample_warnings
 
 PROMPT = 128  # assumed tokens of a prompt
 
@@ -316,7 +318,12 @@ def _trial(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     sampler = Sampler.of(found.load(contexts.alignment), contexts.expert, stops, config)
     (shard,) = sampler.run(prompted)
     shares = AlignedShares.of(sampler.commit(prompted, [shard]).counts)
-    figures = replace(figures_of([shard.rollouts], len(shard.labels)), aligned=shares)
+    figures = replace(
+        figures_of([shard.rollouts], len(shard.labels)),
+        aligned=shares,
+        parameters=_parameters(found.expert),
+        unlike=unlike_measured(config),
+    )
     seen = (
         f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "
         f"at β = {config.divergence_beta} (paper: 20 %, bundled miniature: 48 %), "

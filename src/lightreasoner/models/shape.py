@@ -101,6 +101,14 @@ class Shape:
         return 2 * self.layers * self.key_value_heads * self.head * tokens * width
 
 
+def known_parameters(config: Mapping[str, Any], name: str) -> int | None:
+    """`Shape.parameters` of the model with this config.json; None of an architecture that `Shape` does not know."""
+    try:
+        return Shape.of(config, name).parameters
+    except ModelError:
+        return None
+
+
 def _unlike_llama(config: Mapping[str, Any]) -> str | None:
     """What a model has that `Shape` leaves out, as a predicate; None if there is nothing."""
     if any(config.get(key) for key in EXPERTS):

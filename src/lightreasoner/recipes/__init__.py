@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 
 from lightreasoner import config as cfg
-from lightreasoner.config import RunConfig
+from lightreasoner.config import AdviseConfig, RunConfig
 from lightreasoner.config_base import Config, nearest
 from lightreasoner.errors import ConfigError
 
@@ -115,6 +115,8 @@ def resolve(kind: type[C], flags: Mapping[str, Any], recipe: str | None) -> C:
         raise ConfigError("recipes have no section for this command; give its settings as flags")
     below = load_recipe(recipe)
     if issubclass(kind, RunConfig):
+        if kind is AdviseConfig:
+            below.pop("out", None)  # the recipe's folder is that of its run
         sections = [key for key in below.keys() & flags.keys() if isinstance(flags[key], dict)]
         merged = {key: {**below[key], **flags[key]} for key in sections if isinstance(below[key], dict)}
         return kind.checked({**below, **flags, **merged})

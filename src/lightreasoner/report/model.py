@@ -92,7 +92,7 @@ class Report:
         accuracies: by benchmark, compared ones first.
         overall: means over the benchmarks of each kind of prompt, rows of `evaluation.comparison.compare`.
         warnings: those of the comparison.
-        sample_warnings: signs that questions, prompt or pair are wrong, see `samples.statistics.sample_warnings`.
+        sample_warnings: signs that questions, prompt or pair are wrong, see `samples.warnings.sample_warnings`.
         aligned: how much of an amateur with another tokenizer can be compared; None where both share their ids.
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.

@@ -28,6 +28,7 @@ from lightreasoner.report.tokens import TokenTexts, find_texts, visible
 from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.records import ROUNDS
 from lightreasoner.runs.stage import StageFolder, read_stage
+from lightreasoner.samples.calibration import OTHER_LABELS, unlike_measured
 from lightreasoner.samples.folder import (
     Provenance,
     Sampled,
@@ -37,7 +38,8 @@ from lightreasoner.samples.folder import (
     read_shards,
     scored_rollouts,
 )
-from lightreasoner.samples.statistics import JUDGED, AlignedShares, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, figures_of
+from lightreasoner.samples.warnings import sample_warnings
 from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
@@ -256,10 +258,15 @@ def _sample_warnings(run: RunFolder, labels: LabelStatistics | None) -> tuple[st
     # Another rule keeps the share that it is told to.
     kept = result.get("kept_steps") if made.made_by == "sample" and made.beta is not None else None
     rows = {"duplicates": result.get("duplicate_questions", 0), "too_long": result.get("too_long_questions", 0)}
-    figures = figures_of(stage.tables("rollouts", JUDGED), kept, **rows)
+    figures = replace(
+        figures_of(stage.tables("rollouts", JUDGED), kept, **rows),
+        aligned=_aligned(run),
+        parameters=result.get("expert_parameters"),
+        unlike=unlike_measured(made.settings) if isinstance(made, Sampled) else OTHER_LABELS,
+    )
     if labels:
         figures = replace(figures, format_labels=labels.format_labels, format_responses=labels.format_responses)
-    return tuple(sample_warnings(replace(figures, aligned=_aligned(run))))
+    return tuple(sample_warnings(figures))
 
 
 def _aligned(run: RunFolder) -> AlignedShares | None:

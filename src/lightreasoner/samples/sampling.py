@@ -21,12 +21,15 @@ from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.models.loading import FoundPair, dtype_name, find_pair, load_generation_config, weight_bytes
+from lightreasoner.models.shape import known_parameters
+from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.aligning import PoorAlignment, check_alignment
+from lightreasoner.samples.calibration import unlike_measured
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Ragged
 from lightreasoner.samples.format_tokens import FormatShare, is_format
@@ -42,7 +45,8 @@ from lightreasoner.samples.responses import (
     responses_first,
 )
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
-from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of, sample_warnings
+from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of
+from lightreasoner.samples.warnings import sample_warnings
 
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
@@ -142,7 +146,9 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
                 "too_long_questions": len(prompted) - len(fitting),
                 "stop_ids": list(stops.ids),
                 "tokens_left_out": pair.vocabulary.left_out,
-                **_judged(stage, config, problems.duplicates, len(prompted) - len(fitting), warned, tokenizer),
+                **_judged(
+                    stage, config, problems.duplicates, len(prompted) - len(fitting), warned, found.expert, tokenizer
+                ),
             }
         )
         remove_states(config.out)
@@ -314,24 +320,23 @@ def _judged(
     duplicates: int,
     too_long: int,
     warned: Sequence[str],
+    expert: ModelSource,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
     """Means over all steps, and what they say about questions, prompt and pair."""
     kept = stage.counts["kept_steps"] if config.divergence_beta is not None else None
     figures = figures_of(stage.tables("rollouts", JUDGED), kept, duplicates=duplicates, too_long=too_long)
-    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    share = FormatShare(lambda index: is_format(str(tokenizer.decode([index])), index in control))
-    for table in stage.tables("rollouts", ["response_ids"]):
-        share.add_responses(Ragged.of(table["response_ids"]).values)
-    for table in stage.tables("steps", ["token_ids", "weights"]):
-        share.add_labels(*(Ragged.of(table[name]).values for name in ("token_ids", "weights")))
+    share = format_share(stage, stage, tokenizer)
     figures = replace(
         figures,
         format_labels=share.of_labels,
         format_responses=share.of_responses,
         aligned=AlignedShares.of(stage.counts),
+        parameters=known_parameters(expert.config(), expert.name),
+        unlike=unlike_measured(config),
     )
     return {
+        "expert_parameters": figures.parameters,
         "mean_kl": figures.mean_kl,
         "mean_expert_entropy": figures.expert_entropy,
         "mean_amateur_entropy": figures.amateur_entropy,
@@ -340,6 +345,17 @@ def _judged(
         "warnings": _warn(figures, warned),
         **(figures.aligned.rounded() if figures.aligned else {}),  # in the place of their sums
     }
+
+
+def format_share(rollouts: StageFolder, labels: StageFolder, tokenizer: PreTrainedTokenizerBase) -> FormatShare:
+    """Format tokens in the responses of one stage and in the labels of the same or another one."""
+    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    share = FormatShare(lambda index: is_format(str(tokenizer.decode([index])), index in control))
+    for table in rollouts.tables("rollouts", ["response_ids"]):
+        share.add_responses(Ragged.of(table["response_ids"]).values)
+    for table in labels.tables("steps", ["token_ids", "weights"]):
+        share.add_labels(*(Ragged.of(table[name]).values for name in ("token_ids", "weights")))
+    return share
 
 
 def _warn(figures: SampleFigures, warned: Sequence[str] = ()) -> list[str]:

@@ -119,7 +119,7 @@ def judge(scope: Scope, seeds: int) -> Plan:
 
 
 # What `choose` ranked first on the recipe miniature, seed 0: of all, without the amateur (b = 0), and of own amateurs.
-CHOSEN = ("a 1, b 1, α 0.05, KL > β, all", "a 1, b 0, α 0.1, surprise 24 %, all", "OWN")
+CHOSEN = ("a 1, b 1, α 0.05, KL > β, all", "a 1, b 0, α 0.1, surprise 24 %, all", "self:layers=2, recipe")
 
 
 def judgement(scope: Scope, groups: Mapping[str, Group]) -> Report:

@@ -17,7 +17,7 @@ from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.workers import cores
-from lightreasoner.studies import choosing, figures, grids, stopping, tables
+from lightreasoner.studies import calibrating, choosing, figures, grids, stopping, tables
 from lightreasoner.studies.grids import EXTRA, Plan, Scope
 from lightreasoner.studies.outcomes import Group
 from lightreasoner.studies.reports import Report, lines_of, page, write
@@ -66,6 +66,7 @@ STUDIES: Mapping[str, Study] = {
     "judge": Study(choosing.judge, choosing.judgement, seeds=10),
     "baselines": Study(grids.baselines, tables.baselines, seeds=5),
     "rounds": Study(stopping.rounds, stopping.stopping, seeds=5),
+    "calibration": Study(calibrating.calibration, calibrating.calibrated, seeds=2),
 }
 
 
@@ -82,7 +83,8 @@ def study(
     """Reproduce a table or figure of the paper: run what is missing, write Markdown, CSV, JSON and pictures.
 
     Args:
-        name: table1 … table8, figure1 … figure9, selection, sweeps, choose, judge, baselines, rounds, or all.
+        name: table1 … table8, figure1 … figure9, selection, sweeps, choose, judge, baselines, rounds, calibration,
+            or all.
         recipes: bundled name or .yaml file; further ones add rows to Table 1. Default: the two of the miniature.
         out: folder of all studies, which share their runs.
         seeds: seeds per setting; by default each study's own number.
