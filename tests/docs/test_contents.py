@@ -53,6 +53,7 @@ def test_the_tutorial_works_in_small(
     """Every command as it stands, but for less work in the long ones."""
     less = {
         "sample": ["--max-questions", "24"], "evaluate": ["--max-items", "12"], "plan": ["--flops", "1e9"],
+        "advise": ["--prompts", "8", "--flops", "1e9"],
         "run": ["--dry-run"],
     }  # fmt: skip
     given = []
@@ -62,7 +63,7 @@ def test_the_tutorial_works_in_small(
             give([*words, *less.get(words[0], [])])
             given.append(words[0])
     assert given == [
-        "doctor", "sample", "report", "finetune", "merge", "evaluate", "evaluate", "compare", "report", "plan", "run",
+        "doctor", "advise", "sample", "report", "finetune", "merge", "evaluate", "evaluate", "compare", "report", "plan", "run",
     ]  # fmt: skip
     assert "exam" in capsys.readouterr().out
     assert (tmp_path / "runs/mine/report.html").is_file()
@@ -156,7 +157,7 @@ def test_the_formats_name_every_column() -> None:
 @pytest.mark.parametrize(
     ("question", "words"),
     {
-        "Beta for my pair": ["--divergence-beta none", "--select.keep-share", "report"],
+        "Beta for my pair": ["lightr advise", "--select.keep-share", "report"],
         "7B on 24 GB": ["qwen2.5-math-7b-24gb", "--load-in-4bit", "--residency sequential", "plan"],
         "Another tokenizer": ["--vocabulary aligned", "--vocabulary shared", "doctor"],
         "Resume on Slurm": ["#SBATCH --signal=USR1@120", "138", "scontrol requeue"],
