@@ -3,8 +3,8 @@
     lightr sample --config miniature --out runs/mine
     python examples/trl_trainer.py runs/mine OUT [MODEL] [STEPS]
 
-`LightReasonerTrainer` takes the place of `transformers.Trainer`. To put the loss into a trainer of TRL, derive the class
-from `trl.SFTTrainer` instead, and give `SFTConfig(dataset_kwargs={"skip_prepare_dataset": True},
+`LightReasonerTrainer` takes the place of `transformers.Trainer`. To put the loss into a trainer of TRL, derive it from
+`trl.SFTTrainer` instead, and give `SFTConfig(dataset_kwargs={"skip_prepare_dataset": True},
 remove_unused_columns=False)`: TRL would tokenise the data set otherwise.
 
 A batch is some rollouts with all their labels; `lightr finetune` takes an exact number of labels for each step.

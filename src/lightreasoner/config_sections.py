@@ -56,6 +56,8 @@ EngineName = Literal["own", "vllm"]  # as in inference.engines
 # time would let it wait for the longest. A batch is also what an interruption can lose.
 BATCH_SIZES: Mapping[EngineName, int] = {"own": 32, "vllm": 256}
 ExportFormat = Literal["lm-eval", "hub"]
+SampleFormat = Literal["jsonl", "axolotl", "distillkit", "trl", "messages"]
+TeacherFormat = Literal["jsonl", "axolotl", "distillkit"]
 
 SELECTION = "select"  # subfolder of a run folder: steps and labels that were selected from the samples beside it
 # The baselines that use no gold answers, with their settings of `BaselineConfig` and the values of their sources; other
