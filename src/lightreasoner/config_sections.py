@@ -231,6 +231,14 @@ class JoinSettings(WorkerSettings):
     been started with --workers 2 or more, or auto."""
 
 
+class TrackerSettings(Config):
+    """Where figures are sent."""
+
+    report_to: Speed[tuple[str, ...]] = ()
+    """Experiment trackers for the figures of all stages: tensorboard, trackio, wandb, or another of accelerate. Nothing
+    becomes public by itself, and wandb without a login works offline."""
+
+
 class SampleSettings(Config):
     """Stage 1: rollouts, and the steps and labels that are kept."""
 
@@ -341,8 +349,6 @@ class FinetuneSettings(Config):
     """Checkpoints to keep on disk."""
     logging_steps: Speed[Count] = 10
     """Log every N steps."""
-    report_to: Speed[tuple[str, ...]] = ()
-    """Experiment trackers of accelerate, such as trackio, wandb, tensorboard."""
 
 
 class MergeSettings(Config):

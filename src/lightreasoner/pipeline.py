@@ -4,7 +4,7 @@ Only this module knows the order of the stages. Stages do not import one another
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -19,7 +19,7 @@ from lightreasoner.models.quantising import check_base
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import Side
 from lightreasoner.models.source import is_on_hub
-from lightreasoner.report import write_page
+from lightreasoner.report import markdown, report, write_page
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
@@ -29,6 +29,7 @@ from lightreasoner.runs.ray_workers import import_ray
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
 from lightreasoner.samples.selecting import rule_of, select
+from lightreasoner.tracking import tracking
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge
@@ -68,7 +69,17 @@ def run(config: RunConfig) -> dict[str, Any]:
         summary["seconds"] = times(config.out)
         write_json(config.out / "summary.json", summary)
         say(f"report: {write_page(config.out)['file']}")
+        track_report(config, {"comparison": summary["comparison"]})
         return summary
+
+
+def track_report(config: RunConfig, figures: Mapping[str, Any]) -> None:
+    """Send the report of a run folder to its trackers, after further figures."""
+    if config.report_to:
+        with tracking(config.report_to, config.out) as trackers:
+            for name, values in figures.items():
+                trackers.result(name, values)
+            trackers.file(config.out / "report.html", markdown(report(config.out)))
 
 
 def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -> None:
