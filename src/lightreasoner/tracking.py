@@ -131,8 +131,10 @@ class _Trackio(Tracker):
             self._run.log_artifact(path, name=path.stem, type="report")
 
     def finish(self) -> None:
+        import trackio
+
         with redirect_stdout(sys.stderr):
-            self._run.finish()
+            trackio.finish()  # unlike `Run.finish`, it leaves nothing to do, and to print, at the end of the process
 
 
 class _OfAccelerate(Tracker):
