@@ -251,6 +251,7 @@ EVERYTHING: dict[str, Any] = {
     "trust_remote_code": True,
     "engine": "vllm",
     "engine_python": "venv/bin/python",
+    "report_to": ["trackio"],
     "out": "runs/all",
     "seed": 7,
     "sample": {
@@ -287,7 +288,6 @@ EVERYTHING: dict[str, Any] = {
         "objective": "entropy",
         "gradient_checkpointing": True,
         "fsdp": True,
-        "report_to": ["trackio"],
     },
     "merge": {"merge_dtype": "bfloat16"},
     "evaluate": {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lightreasoner import pipeline, rounds
 from lightreasoner.config import EvaluateConfig, FinetuneConfig, RoundsConfig, RunConfig, SampleConfig
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.evaluate import evaluate
@@ -194,6 +195,30 @@ def test_figures_that_are_no_numbers_are_left_out(tmp_path: Path, recorded: list
     with tracking(["tensorboard"], tmp_path) as found:
         found.result("sample", {"share": math.nan, "steps": 3, "none": None, "list": [1, 2]})
     assert curves(recorded) == {"sample/steps": [(0, 3.0)]}
+
+
+def test_a_run_sends_its_report_once_and_again_if_it_changed(
+    sampled: SampleConfig, recorded: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample(sampled)
+    recorded.clear()
+    pair = {"expert": sampled.expert, "amateur": sampled.amateur, "dataset": sampled.dataset}
+    config = RunConfig.checked({**pair, "out": sampled.out, "report_to": "tensorboard"})
+    for gain in (0.1, 0.1, 0.2):
+        pipeline.track_report(config, {"comparison": {"chat/gsm8k": {"gain": gain, "low": 0.0, "title": "GSM8K"}}})
+    sent = [one for one in recorded if one[0] in ("log", "file")]
+    assert sent[0] == ("log", 0, {"comparison/chat/gsm8k/gain": 0.1, "comparison/chat/gsm8k/low": 0.0})
+    assert sent[1][:2] == ("file", sampled.out / "report.html")
+    assert sampled.expert in sent[1][2]
+    assert [one[0] for one in sent] == ["log", "file", "log"]
+
+
+def test_the_alarms_of_rounds_are_a_curve(tmp_path: Path, recorded: list[tuple[Any, ...]]) -> None:
+    config = RoundsConfig(expert="e", amateur="a", dataset="d", out=tmp_path, report_to=("tensorboard",))
+    series = [{"drift": 0.0, "per_prompt": {"x": 1.0}}, {"drift": 0.3}, {"failure": "all rollouts are empty"}]
+    for number in (0, 1, 2, 0, 1):  # a resumed command measures again
+        rounds._track(config, number, series)
+    assert curves(recorded) == {"rounds/drift": [(0, 0.0), (1, 0.3)]}
 
 
 def test_old_recipes_name_trackers_in_the_section_of_tuning() -> None:

@@ -72,8 +72,8 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
 
 def _track(config: RoundsConfig, number: int, series: Sequence[dict[str, Any]]) -> None:
     """Send the alarms of a round; its sampling and tuning have runs of their own, as they have folders."""
-    if config.report_to:
-        figures = {name: value for name, value in series[number].items() if name in ALARMS}
+    figures = {name: value for name, value in series[number].items() if name in ALARMS}
+    if config.report_to and figures:
         with tracking(config.report_to, config.out) as trackers:
             trackers.curve("rounds", {f"rounds/{name}": float(value) for name, value in figures.items()}, number)
 

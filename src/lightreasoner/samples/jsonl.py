@@ -70,8 +70,8 @@ def export_samples(
         trust_remote_code: run Python code that the model repository ships.
 
     Returns:
-        `rows` written, the `labels` in them, the `rollouts` of the run, and the `file`; with axolotl and distillkit
-        also the `columns` (tokens in each label, with stand-ins) and `labels_cut`.
+        `rows` written, the `rollouts` of the run, and the `file`; of rows for a trainer also the `labels` in them, and
+        with axolotl and distillkit the `columns` (tokens in each label, with stand-ins) and `labels_cut`.
 
     Raises:
         DataError: the file cannot be written, the folder holds no samples, or its expert has changed since.
@@ -93,16 +93,16 @@ def export_samples(
             f"the labels are weighed by {made.settings.weigh_by}, and the file cannot say how: in it all weigh the same"
         )
     form = None if to == "jsonl" else row_form(to, stage, tokenizer, made.cue, top_k)
-    counts = {"rows": 0, "labels": 0, "rollouts": 0}
+    counts, labels = {"rows": 0, "rollouts": 0}, 0
     with _new_file(file) as temporary, _writer(temporary, file.suffix, form) as write, stop_signals() as stop:
         for shard in folder.read_shards(stage):
             for row in form.rows(shard) if form else _lines(shard, tokenizer):
                 stop.check()
                 write(row)
                 counts["rows"] += 1
-            counts["labels"] += shard.labels.num_rows
+            labels += shard.labels.num_rows
             counts["rollouts"] += shard.rollouts.num_rows
-    return {**counts, **(form.facts if form else {}), "file": str(file)}
+    return {**counts, **({"labels": labels, **form.facts} if form else {}), "file": str(file)}
 
 
 def _lines(shard: folder.Shard, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _new_file(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writer(file: Path, suffix: str, form: RowForm | None) -> Iterator[Callable[[Any], None]]:
+def _writer(file: Path, suffix: str, form: RowForm | None) -> Iterator[Callable[[Any], Any]]:
     """Writes rows of a form, or lines, to a file whose final name has this ending."""
     if form is None or suffix != ".parquet":
         with file.open("w", encoding="utf-8", newline="\n") as lines:
@@ -217,7 +217,8 @@ def import_samples(
     source = find_model(expert, expert_revision)
     tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
     template = PromptTemplate(tokenizer, DEFAULT_CUE if cue is None else cue)
-    facts = {
+    asked_by_id = _read_questions(questions, question_field) if questions else None
+    facts: dict[str, Any] = {
         "expert": expert,
         "expert_revision": expert_revision,
         "expert_files": source.files(),
@@ -227,7 +228,7 @@ def import_samples(
         "question_field": question_field,
     }
     if jsonl:
-        reader = LineReader(expert, template, _read_questions(questions, question_field) if questions else None)
+        reader = LineReader(expert, template, asked_by_id)
         text = open_archive(file, member) if file.suffix.lower() == ".zip" else open_text(file)
         made = folder.Imported(**facts, file_sha256=text.sha256)
         return _publish(file, out, made, lambda stage: _fill(stage, text, reader))

@@ -10,7 +10,7 @@ logits at i. Checked in the sources of axolotl 0.19.0 (`integrations/kd/`), Dist
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -57,7 +57,7 @@ class RowForm:
 
     schema: pa.Schema
     row: Callable[[ScoredRollout], dict[str, Any]]
-    facts: dict[str, int]
+    facts: dict[str, int] = field(default_factory=dict)
 
     def rows(self, shard: folder.Shard) -> Iterator[dict[str, Any]]:
         """The rows of a shard; rollouts without a label have none."""
@@ -74,11 +74,11 @@ def row_form(to: SampleFormat, stage: StageFolder, tokenizer: PreTrainedTokenize
         cue: system message of the samples.
         top_k: most tokens of a label to keep.
     """
-    schema, facts = pa.schema(SCHEMAS[to]), {}
+    schema = pa.schema(SCHEMAS[to])
     if to == "trl":
-        return RowForm(schema, _trl, facts)
+        return RowForm(schema, _trl)
     if to == "messages":
-        return RowForm(schema, partial(_messages, tokenizer, cue), facts)
+        return RowForm(schema, partial(_messages, tokenizer, cue))
     sizes, longest = [0], 0
     for shard in folder.read_shards(stage):
         sizes.extend(Ragged.of(shard.labels["token_ids"]).lengths.tolist())
