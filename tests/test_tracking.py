@@ -134,6 +134,18 @@ def test_a_resumed_training_sends_each_step_once(
     assert [one[1] for one in recorded if one[0] == "settings"] == ["finetune"]
 
 
+def test_a_tracker_that_is_named_later_gets_the_whole_curve(
+    sampled: SampleConfig, tmp_path: Path, recorded: list[tuple[Any, ...]]
+) -> None:
+    sample(sampled)
+    finetune(tuned(sampled, out=tmp_path, report_to=()))
+    recorded.clear()
+    for _ in range(2):
+        finetune(tuned(sampled, out=tmp_path))
+    log = json.loads((tmp_path / "finetune" / "log.json").read_text())
+    assert curves(recorded)["train/loss"] == [(entry["step"], entry["loss"]) for entry in log]
+
+
 def test_another_training_in_the_folder_has_its_own_curve(tmp_path: Path, recorded: list[tuple[Any, ...]]) -> None:
     with tracking(["tensorboard"], tmp_path) as found:
         for key, step in (("a", 1), ("a", 2), ("b", 1), ("a", 2), ("a", 3)):

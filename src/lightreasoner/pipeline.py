@@ -65,6 +65,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
+            track_report(config, {"comparison": summary["comparison"]})
             return earlier  # nothing was left to do
         summary["seconds"] = times(config.out)
         write_json(config.out / "summary.json", summary)

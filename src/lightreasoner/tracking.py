@@ -90,7 +90,8 @@ class _Wandb(Tracker):
             say("no login for wandb: it works offline. `wandb sync FOLDER` sends its files later")
             mode = "offline"
         settings = {"project": _project(), "id": run, "name": run, "resume": "allow", "dir": str(folder)}
-        self._run = wandb.init(**settings, mode=mode)  # type: ignore[arg-type, unused-ignore]
+        quiet = wandb.Settings(console="off")  # the output of the command is not sent
+        self._run = wandb.init(**settings, mode=mode, settings=quiet)
         self._run.define_metric("*", step_metric="step")
         self._artifact = wandb.Artifact
 
@@ -209,10 +210,13 @@ class Tracking:
     """Sends figures to the trackers of a run folder; opened by `tracking`.
 
     A tracker that fails later is left out from then on, with a warning: no stage ends for it.
+
+    Attributes:
+        names: of the trackers.
     """
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
-        self._names = names
+        self.names = names
         self._folder = folder
         self._open: dict[str, Tracker] = {}
         self._failed: set[str] = set()
@@ -230,7 +234,7 @@ class Tracking:
             figures: values by name.
             step: of the work, rising.
         """
-        for name in self._names:
+        for name in self.names:
             with self._state() as sent:
                 before = sent.setdefault(name, {}).get(key, -1)
                 sent[name][key] = max(step, before)
@@ -254,7 +258,7 @@ class Tracking:
         Raises:
             ConfigError: one cannot start.
         """
-        for name in self._names:
+        for name in self.names:
             try:
                 self._tracker(name)
             except Exception as error:  # each tracker raises its own types, for a missing login or network
@@ -288,7 +292,7 @@ class Tracking:
     def _unsent(self, key: str, digest: str) -> list[str]:
         """The trackers that this was not sent to; it counts as sent from now on."""
         found = []
-        for name in self._names:
+        for name in self.names:
             with self._state() as sent:
                 if sent.setdefault(name, {}).get(key) != digest:
                     sent[name][key] = digest

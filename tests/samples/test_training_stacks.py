@@ -6,6 +6,7 @@ their code are skipped, and `test_rows_have_the_documented_form` holds what they
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig, SelectConfig
@@ -24,10 +27,12 @@ from lightreasoner.losses import LabelCollator, label_cross_entropy, label_datas
 from lightreasoner.miniature import model_path
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
+from lightreasoner.samples.distillkit import Quantised, read_settings, unpack
 from lightreasoner.samples.folder import Imported, read_samples
 from lightreasoner.samples.jsonl import export_samples, import_samples
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import select
+from lightreasoner.samples.teacher_rows import TeacherReader
 from lightreasoner.samples.training_rows import FILL, IGNORED
 from lightreasoner.training.batches import LabelSet, load_labels
 
@@ -65,8 +70,8 @@ def model(expert: str) -> Any:
     return load_model(find_model(expert), MachineSettings(dtype="float32", device="cpu")).eval()
 
 
-def exported(run_folder: Path, to: Any, file: Path, **settings: Any) -> list[Row]:
-    export_samples(run_folder, file, to=to, **settings)
+def exported(run_folder: Path, to: Any, file: Path, **more: Any) -> list[Row]:
+    export_samples(run_folder, file, to=to, **more)
     if file.suffix == ".parquet":
         return list(pq.read_table(file).to_pylist())
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -244,7 +249,7 @@ def test_distillkits_trainer_gives_ours(run_folder: Path, model: Any, tmp_path: 
     config = DistillationRunConfig(
         model="miniature",
         dataset={"train_dataset": {"repo_id": str(tmp_path / "data"), "split": "train"}, "prepacked": True, "seed": 0},
-        teacher={"kind": "dataset"},
+        teacher={"kind": "dataset", "logprob_compressor": {"d": 3000, "k": 1, "exact_k": 1, "residual_bins": []}},
         sequence_length=1024,
         output_path=str(tmp_path / "out"),
         loss_functions=[{"function": "kl", "weight": 1.0, "temperature": 1.0, "missing_probability_handling": "zero"}],
@@ -252,25 +257,18 @@ def test_distillkits_trainer_gives_ours(run_folder: Path, model: Any, tmp_path: 
     data, _ = main.load_data(config.dataset, None)
     assert len(data) == told["rows"]
     batch = main.collate_packed_batch(list(data))
-    from distillkit.signals import OfflineSignalSource
     from distillkit.trainer import DistillationTrainer, create_loss_func
 
-    source = OfflineSignalSource(main.LogprobCompressor(legacy_config=None, config=_any_compression()), 10**6)
     trainer = SimpleNamespace(
         config=config, model=model, true_vocab_size=model.config.vocab_size, need_hidden_states=False,
-        signal_source=source, loss_functions=[create_loss_func(one) for one in config.loss_functions],
+        signal_source=main.create_signal_source(config, model.config.vocab_size),
+        loss_functions=[create_loss_func(one) for one in config.loss_functions],
         hidden_state_mapping=None, log=lambda values: None,
     )  # fmt: skip
     trainer.total_distillation_loss = lambda *a, **k: DistillationTrainer.total_distillation_loss(trainer, *a, **k)
     with torch.no_grad():
         found = DistillationTrainer.compute_loss(trainer, model, dict(batch))
     assert found.item() == pytest.approx(our_divergence(model, run_folder), abs=1e-4)
-
-
-def _any_compression() -> Any:
-    from distillkit.compression import DistributionQuantizationConfig
-
-    return DistributionQuantizationConfig(d=1000, k=4, exact_k=4, residual_bins=[])
 
 
 def test_trls_trainer_trains_at_kept_steps_alone(run_folder: Path, tmp_path: Path) -> None:
@@ -430,6 +428,39 @@ def test_rows_that_break_the_format_are_refused_and_leave_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+_VALUES = st.none() | st.integers(-2, 9) | st.floats() | st.text(max_size=2)
+_ENTRIES = st.lists(st.lists(_VALUES, max_size=3) | _VALUES, max_size=4) | _VALUES
+_ROWS = st.fixed_dictionaries(
+    {"input_ids": st.lists(st.integers(0, 9), max_size=4) | _ENTRIES},
+    optional=dict.fromkeys(
+        (
+            "token_ids", "top_values", "target_token_ids", "target_logprobs", "target_mask", "labels",
+            "attention_mask", "compressed_logprobs", "bytepacked_indices",
+        ),
+        _ENTRIES,
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["axolotl", "distillkit"])
+@given(row=_ROWS)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_row_is_read_or_a_format_error(kind: Any, expert: str, row: Row) -> None:
+    compression = Quantised(d=16, k=1, exact_k=1, residual_bins=[])
+    reader = TeacherReader(kind, expert, load_tokenizer_once(expert), None, compression, None)
+    try:
+        for rollout, labels in reader.read([("row 1", row)]):
+            assert all(sum(label.weights) == pytest.approx(1) for label in labels)
+            assert max(label.position for label in labels) < len(rollout.response_ids)
+    except SampleFormatError as error:
+        assert "row 1" in str(error)
+
+
+@cache
+def load_tokenizer_once(expert: str) -> Any:
+    return load_tokenizer(find_model(expert))
+
+
 # --- DistillKit's compression ---
 
 
@@ -448,18 +479,16 @@ WITH_BINS = {
 LEGACY = {"vocab_size": 3000, "k": 24, "exact_k": 8, "polynomial_degree": 3, "with_sqrt_term": True}
 
 
-@pytest.mark.parametrize("settings", [RECOMMENDED, WITH_BINS, {**WITH_BINS, "polynomial_terms": None}, LEGACY])
-def test_compressed_rows_are_unpacked_as_distillkit_does(tmp_path: Path, settings: Row) -> None:
+@pytest.mark.parametrize("coding", [RECOMMENDED, WITH_BINS, {**WITH_BINS, "polynomial_terms": None}, LEGACY])
+def test_compressed_rows_are_unpacked_as_distillkit_does(tmp_path: Path, coding: Row) -> None:
     compression = pytest.importorskip("distillkit.compression", reason="DistillKit is not installed")
     from distillkit.compression.config import LegacyLogitCompressionConfig
 
-    from lightreasoner.samples.distillkit import read_settings, unpack
-
-    (tmp_path / "compression_config.yaml").write_text(yaml.safe_dump(settings))
-    if "d" in settings:
-        compressor = compression.LogprobCompressor(compression.DistributionQuantizationConfig(**settings))
+    (tmp_path / "compression_config.yaml").write_text(yaml.safe_dump(coding))
+    if "d" in coding:
+        compressor = compression.LogprobCompressor(compression.DistributionQuantizationConfig(**coding))
     else:
-        compressor = compression.LogprobCompressor(legacy_config=LegacyLogitCompressionConfig(**settings))
+        compressor = compression.LogprobCompressor(legacy_config=LegacyLogitCompressionConfig(**coding))
     torch.manual_seed(0)
     values, tokens = (3 * torch.randn(1, 7, 3000)).log_softmax(-1).topk(24)
     packed = compressor.compress_from_sparse(tokens, values)
@@ -472,23 +501,19 @@ def test_compressed_rows_are_unpacked_as_distillkit_does(tmp_path: Path, setting
 
 def test_hand_made_bytes_are_unpacked() -> None:
     """Two exact values in float16, a straight line for two more, and ids of 4 bits."""
-    from lightreasoner.samples.distillkit import Quantised
-
-    settings = Quantised(
+    coding = Quantised(
         d=16, k=4, exact_k=2, exact_dtype="float16", polynomial_terms=[0, 1], term_dtype="float32",
         residual_bins=[], delta_encoding=False,
     )  # fmt: skip
     exact = np.array([-0.5, -1.0], "<f2").tobytes()
     line = np.array([-2.0, -0.25], "<f4").tobytes()
-    tokens, values = settings.unpack(
-        {"compressed_logprobs": [list(exact + line)], "bytepacked_indices": [[0x3A, 0xF1]]}
-    )
+    tokens, values = coding.unpack({"compressed_logprobs": [list(exact + line)], "bytepacked_indices": [[0x3A, 0xF1]]})
     assert tokens.tolist() == [[3, 10, 15, 1]]
     assert values.tolist() == [[-0.5, -1.0, -2.0, -2.25]]
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("coding", "said"),
     [
         (None, "nothing says how"),
         ({**RECOMMENDED, "exact_k": 23}, "does not fit the settings"),
@@ -497,9 +522,9 @@ def test_hand_made_bytes_are_unpacked() -> None:
         ("[", "cannot be read as YAML"),
     ],
 )
-def test_compressed_rows_need_their_settings(expert: str, tmp_path: Path, settings: Any, said: str) -> None:
-    if settings is not None:
-        text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
+def test_compressed_rows_need_their_settings(expert: str, tmp_path: Path, coding: Any, said: str) -> None:
+    if coding is not None:
+        text = coding if isinstance(coding, str) else yaml.safe_dump(coding)
         (tmp_path / "compression_config.yaml").write_text(text)
     row = {"input_ids": [5, 6], "compressed_logprobs": [[0] * 40] * 2, "bytepacked_indices": [[0] * 36] * 2}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")

@@ -44,6 +44,8 @@ from lightreasoner.samples.statistics import HIGH_ENTROPY, is_scattered, label_e
 from lightreasoner.samples.teacher_rows import TeacherReader
 from lightreasoner.samples.training_rows import RowForm, row_form
 
+Fill = Callable[[StageFolder], dict[str, Any]]  # puts rows into a stage, and gives its result
+
 ROWS_PER_SHARD = 4096
 ROWS_PER_GROUP = 64  # of a Parquet file for other trainers, whose rows are long
 
@@ -168,17 +170,6 @@ def import_samples(
 ) -> dict[str, Any]:
     """Import samples as JSONL, or a teacher's stored log-probabilities, into a folder that `lightr finetune` reads.
 
-    Token ids of JSONL: `prompt_ids` and `response_ids` are used as they are. Without `prompt_ids`, the expert's chat
-    template asks the question under `cue`. Without `response_ids`, the `prefix` is tokenised again, and its ids decide
-    the position, as in the authors' training: where tokens merge or split, that is not `step`.
-
-    Rollouts: consecutive lines of one prompt, each prefix longer than the last and beginning with it, become one
-    rollout, so that they can share a forward pass in training. The first rollout of a question has the question's id,
-    further ones the line number behind it. Memory holds one shard, the questions, and some 150 bytes a line.
-
-    Log-probabilities: the label of a position is the teacher's distribution over the stored tokens, renormalised. See
-    `teacher_rows`.
-
     Args:
         file: JSONL file of samples, or a .zip that holds one; for axolotl and distillkit a file or folder of Parquet or
             JSON lines.
@@ -200,42 +191,42 @@ def import_samples(
         trust_remote_code: run Python code that the model repository ships.
 
     Returns:
-        `rows` (labels), `rollouts`; `duplicates`: lines equal to an earlier one, dropped; `prefix_length_differs`:
-        prefixes that did not become `step` ids; `single_token_labels`; `mean_label_entropy` in nats; `mean_support` and
-        `max_support` in tokens; `high_entropy_share`: of labels above `HIGH_ENTROPY`; `junk_suspects`: labels
-        that `statistics.is_scattered`; `expert`; `cue` as used, None if every line had its `prompt_ids`. Of
-        log-probabilities also how entries were `aligned` with the text, and the `share_of_text` that agrees.
+        Counts and statistics, see `_fill` and `_fill_with_teacher`.
 
     Raises:
         SampleFormatError: a line breaks the format, or an archive is damaged, hostile or ambiguous.
         DataError: a file or folder cannot be used.
     """
-    file, out, questions = Path(file), Path(out), Path(questions) if questions is not None else None
-    jsonl = source_format == "jsonl"
-    _check_paths(file, out, jsonl)
-    settings = None if jsonl else read_settings(file, Path(compression) if compression is not None else None)
+    file, out = Path(file), Path(out)
+    _check_paths(file, out, jsonl=source_format == "jsonl")
     source = find_model(expert, expert_revision)
     tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
     template = PromptTemplate(tokenizer, DEFAULT_CUE if cue is None else cue)
-    asked_by_id = _read_questions(questions, question_field) if questions else None
-    facts: dict[str, Any] = {
-        "expert": expert,
-        "expert_revision": expert_revision,
-        "expert_files": source.files(),
-        "cue": template.cue,
-        "asked": template.identity(template.stops(load_generation_config(source))),
-        "questions_sha256": file_hash(questions) if questions else None,
-        "question_field": question_field,
-    }
-    if jsonl:
-        reader = LineReader(expert, template, asked_by_id)
-        text = open_archive(file, member) if file.suffix.lower() == ".zip" else open_text(file)
-        made = folder.Imported(**facts, file_sha256=text.sha256)
-        return _publish(file, out, made, lambda stage: _fill(stage, text, reader))
-    teacher = {"format": source_format, "top_k": top_k, "compression": settings and settings.model_dump(mode="json")}
-    rows = TeacherReader(source_format, expert, tokenizer, top_k, settings, logprobs_field)
-    made = folder.Imported(**facts, file_sha256=content_hash(_hashes(file)), teacher=teacher)
-    return _publish(file, out, made, lambda stage: _fill_with_teacher(stage, file, rows, expert))
+    if source_format == "jsonl":
+        fill, facts = _samples(file, member, expert, template, questions and Path(questions), question_field)
+    else:
+        settings = read_settings(file, None if compression is None else Path(compression))
+        reader = TeacherReader(source_format, expert, tokenizer, top_k, settings, logprobs_field)
+        fill, facts = _teacher(file, reader)
+    asked = template.identity(template.stops(load_generation_config(source)))
+    of_expert = {"expert": expert, "expert_revision": expert_revision, "expert_files": source.files()}
+    return _publish(file, out, folder.Imported(**of_expert, cue=template.cue, asked=asked, **facts), fill)
+
+
+def _samples(
+    file: Path, member: str | None, expert: str, template: PromptTemplate, questions: Path | None, field: str | None
+) -> tuple[Fill, dict[str, Any]]:
+    """How samples as JSONL get into a stage, and what decides them."""
+    reader = LineReader(expert, template, _read_questions(questions, field) if questions else None)
+    text = open_archive(file, member) if file.suffix.lower() == ".zip" else open_text(file)
+    hashes = {"file_sha256": text.sha256, "questions_sha256": file_hash(questions) if questions else None}
+    return lambda stage: _fill(stage, text, reader), {**hashes, "question_field": field}
+
+
+def _teacher(file: Path, reader: TeacherReader) -> tuple[Fill, dict[str, Any]]:
+    """How stored log-probabilities get into a stage, and what decides them."""
+    facts = {"file_sha256": content_hash(_hashes(file)), "questions_sha256": None, "question_field": None}
+    return lambda stage: _fill_with_teacher(stage, file, reader), {**facts, "teacher": reader.identity}
 
 
 def _check_paths(file: Path, out: Path, jsonl: bool) -> None:
@@ -256,9 +247,7 @@ def _hashes(file: Path) -> dict[str, str]:
     return {path.relative_to(file if file.is_dir() else file.parent).as_posix(): file_hash(path) for path in files}
 
 
-def _publish(
-    file: Path, out: Path, made: folder.Imported, fill: Callable[[StageFolder], dict[str, Any]]
-) -> dict[str, Any]:
+def _publish(file: Path, out: Path, made: folder.Imported, fill: Fill) -> dict[str, Any]:
     """A new folder with what `fill` puts into it, or none."""
     # In the nearest folder that is there: the same disk as `out`, and no parent to remove again after a failure.
     temporary = next(parent for parent in out.parents if parent.exists()) / f".{out.name}.{os.getpid()}.tmp"
@@ -288,7 +277,17 @@ def _read_questions(file: Path, field: str | None) -> dict[str, str]:
 
 
 def _fill(stage: StageFolder, file: TextFile, reader: LineReader) -> dict[str, Any]:
-    """Put the file's samples into the stage; gives their counts and statistics."""
+    """Put the file's samples into the stage.
+
+    Consecutive lines of one prompt, each prefix longer than the last and beginning with it, become one rollout, so that
+    they can share a forward pass in training. The first rollout of a question has the question's id, further ones the
+    line number behind it. Memory holds one shard, the questions, and some 150 bytes a line.
+
+    Returns:
+        `rows`, `rollouts`; `duplicates`: lines equal to an earlier one, dropped; `prefix_length_differs`: prefixes
+        that did not become `step` ids; what `_Measures` gives; `expert`; `cue` as used, None if every line had its
+        `prompt_ids`.
+    """
     waiting: list[ImportedStep] = []  # the steps of one shard; the last rollout may still grow
     seen: set[bytes] = set()
     questions: set[str] = set()
@@ -342,7 +341,13 @@ class _Measures:
         self._values.extend((len(weights), label_entropy(weights), is_scattered(weights, kl)))
 
     def means(self) -> dict[str, Any]:
-        """Counts and means over all labels."""
+        """Counts and means over all labels.
+
+        Returns:
+            `single_token_labels`; `mean_label_entropy` in nats; `mean_support` and `max_support` in tokens;
+            `high_entropy_share`: of labels above `HIGH_ENTROPY`; `junk_suspects`: labels that
+            `statistics.is_scattered`.
+        """
         support, entropy, scattered = np.frombuffer(self._values).reshape(-1, 3).T
         return {
             "single_token_labels": int((support == 1).sum()),
@@ -355,8 +360,13 @@ class _Measures:
 
 
 @busy("importing log-probabilities")
-def _fill_with_teacher(stage: StageFolder, file: Path, reader: TeacherReader, expert: str) -> dict[str, Any]:
-    """Put a teacher's log-probabilities into the stage; gives their counts and statistics."""
+def _fill_with_teacher(stage: StageFolder, file: Path, reader: TeacherReader) -> dict[str, Any]:
+    """Put a teacher's log-probabilities into the stage.
+
+    Returns:
+        `rows` (labels) and `rollouts`; what `_Measures` gives; how entries were `aligned` with the text, and the
+        `share_of_text` that agrees; `expert`; and `cue`, which is None.
+    """
     rollouts: list[Rollout] = []
     labels: list[Label] = []
     taken: set[str] = set()
@@ -386,7 +396,7 @@ def _fill_with_teacher(stage: StageFolder, file: Path, reader: TeacherReader, ex
         raise SampleFormatError(f"{file}: no position with log-probabilities to learn from. Give another file")
     if labels:
         commit()
-    return {**stage.counts, **measures.means(), **reader.alignment, "expert": expert, "cue": None}
+    return {**stage.counts, **measures.means(), **reader.alignment, "expert": reader.expert, "cue": None}
 
 
 def _commit(stage: StageFolder, steps: list[ImportedStep]) -> None:

@@ -7,6 +7,7 @@ ask. It is decided by the data: of a teacher's k most probable tokens, one is mo
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any
@@ -84,6 +85,7 @@ class TeacherReader:
         logprobs_field: field of axolotl's chats with the log-probabilities; None: the first of `LOGPROBS_FIELDS`.
 
     Attributes:
+        expert: see the arguments.
         alignment: what the data was found to say, after the first rows; see the module.
     """
 
@@ -96,10 +98,16 @@ class TeacherReader:
         compression: Quantised | Legacy | None,
         logprobs_field: str | None,
     ) -> None:
-        self._kind, self._expert, self._tokenizer, self._top_k = kind, expert, tokenizer, top_k
+        self._kind, self.expert, self._tokenizer, self._top_k = kind, expert, tokenizer, top_k
         self._compression, self._logprobs_field = compression, logprobs_field
         self._known = tokens_by_id(tokenizer).keys()
         self.alignment: dict[str, Any] = {}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the labels."""
+        compression = self._compression and self._compression.model_dump(mode="json")
+        return {"format": self._kind, "top_k": self._top_k, "compression": compression}
 
     def read(self, rows: Iterable[Row]) -> Iterator[tuple[Rollout, list[Label]]]:
         """The rollouts of these rows; texts without a position to learn from are left out.
@@ -109,11 +117,14 @@ class TeacherReader:
         """
         rows = iter(rows)
         while chunk := list(islice(rows, AT_ONCE)):
-            texts = list(self._texts(chunk))
-            if not self.alignment:
-                self._align(texts)
+            with _naming(f"{chunk[0][0]} or one of the {len(chunk)} rows from there"):
+                texts = list(self._texts(chunk))
+                if not self.alignment:
+                    self._align(texts)
             for text in texts:
-                if (found := self._labelled(text)) is not None:
+                with _naming(text.where):
+                    found = self._labelled(text)
+                if found is not None:
                     yield found
 
     def _texts(self, rows: Sequence[Row]) -> Iterator[TeacherText]:
@@ -123,7 +134,9 @@ class TeacherReader:
             if chat:
                 yield next(chats)
             else:
-                yield from self._tokenised(where, fields)
+                with _naming(where):
+                    found = list(self._tokenised(where, fields))
+                yield from found
 
     def _tokenised(self, where: str, row: Mapping[str, Any]) -> Iterator[TeacherText]:
         """The texts in a row of token ids: several where its attention mask numbers them."""
@@ -131,7 +144,7 @@ class TeacherReader:
         if self._kind == "distillkit":
             tokens, logprobs = unpack(where, dict(row), self._compression)
         else:
-            tokens, logprobs = (_list(where, row, name) for name in ("target_token_ids", "target_logprobs"))
+            tokens, logprobs = (_entries(where, row, name) for name in ("target_token_ids", "target_logprobs"))
         kept = None if row.get("labels") is None else np.asarray(row["labels"]) >= 0
         if mask is not None and self._kind == "axolotl":
             logprobs = [_masked(where, *pair) for pair in zip(mask, logprobs, strict=False)]
@@ -174,26 +187,26 @@ class TeacherReader:
             rows, rendered[: len(rows)], rendered[len(rows) :], questions, strict=True
         ):
             if error := prompt.error or whole.error:
-                raise SampleFormatError(f"{row[0]}: the chat template of {self._expert} refuses it ({error})")
+                raise SampleFormatError(f"{row[0]}: the chat template of {self.expert} refuses it ({error})")
             if not whole.text.startswith(prompt.text):
                 raise SampleFormatError(
-                    f"{row[0]}: the chat template of {self._expert} writes the prompt in another way when the answer "
+                    f"{row[0]}: the chat template of {self.expert} writes the prompt in another way when the answer "
                     "follows, so no token is certain. Give rows with input_ids"
                 )
             first, rest = (self._ids(text) for text in (prompt.text, whole.text[len(prompt.text) :]))
-            texts.append(TeacherText(row[0], first + rest, *self._entries(row), start=len(first), question=question))
+            texts.append(TeacherText(row[0], first + rest, *self._of_chat(row), start=len(first), question=question))
         return texts
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _entries(self, row: Row) -> tuple[list[list[int]], list[list[float]]]:
+    def _of_chat(self, row: Row) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and log-probabilities of a chat: two fields, or one of `{"token": "token_id:7", "logprob": -0.1}`."""
         where, fields = row
         name, _ = named(row, self._logprobs_field, LOGPROBS_FIELDS, "name the field with --logprobs-field")
-        entries = [one or [] for one in _list(where, fields, name)]
+        entries = _entries(where, fields, name)
         if fields.get("target_token_ids") is not None:
-            return _list(where, fields, "target_token_ids"), entries
+            return _entries(where, fields, "target_token_ids"), entries
         try:
             tokens = [[int(one["token"].removeprefix("token_id:")) for one in entry] for entry in entries]
             return tokens, [[float(one["logprob"]) for one in entry] for entry in entries]
@@ -233,7 +246,7 @@ class TeacherReader:
             return None
         if any(token not in self._known for token in text.ids):
             wrong = next(token for token in text.ids if token not in self._known)
-            raise SampleFormatError(f"{text.where}: input id {short(wrong)} is no token id of {self._expert}")
+            raise SampleFormatError(f"{text.where}: input id {short(wrong)} is no token id of {self.expert}")
         start, last = text.start or min(places), max(places)
         question = text.question or str(self._tokenizer.decode(text.ids[:start])).strip() or text.where
         problem = make_problem(question)
@@ -269,9 +282,21 @@ class TeacherReader:
         if len(set(found)) < len(found) or not self._known >= set(found):
             raise SampleFormatError(
                 f"{text.where}: entry {entry} has the tokens {short(found)}; each must be a token id of "
-                f"{self._expert}, and none may come twice. Name the model whose tokenizer the teacher had with --expert"
+                f"{self.expert}, and none may come twice. Name the model whose tokenizer the teacher had with --expert"
             )
         return found, (weights[chosen] / weights[chosen].sum()).tolist()
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Values of the wrong kind, wherever they are found, break the format of this row."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise SampleFormatError(
+            f"{where}: a value is not of the kind that it must be ({' '.join(str(error).split())}). Mend or remove the "
+            "row"
+        ) from None
 
 
 def _masked(where: str, mask: Sequence[int], logprobs: Sequence[float]) -> Sequence[float]:
@@ -289,6 +314,11 @@ def _list(where: str, row: Mapping[str, Any], name: str) -> list[Any]:
     if not isinstance(value, list):
         raise SampleFormatError(f"{where}: {name} is {short(value)}, not a list. Name another format with --from")
     return value
+
+
+def _entries(where: str, row: Mapping[str, Any], name: str) -> list[Any]:
+    """One list for each position; null is an empty one."""
+    return [[] if one is None else one for one in _list(where, row, name)]
 
 
 def _integers(where: str, row: Mapping[str, Any], name: str) -> list[int]:

@@ -102,6 +102,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
         if stage.result is not None:
             check_adapter(stage.path / ADAPTER, stage.result)
+            with tracking(config.report_to, config.out) as trackers:  # to a tracker that is new
+                _send(trackers, stage.path, json.loads((stage.path / "log.json").read_text(encoding="utf-8")))
             return stage.result
         try:
             result = _train(resolved, continued, labels, stage.path, stage.keep_time)
@@ -163,6 +165,7 @@ def _train(
     with tracking(config.report_to if accelerator.is_main_process else (), config.out) as trackers:
         trackers.start()
         trackers.settings("finetune", config.model_dump(mode="json"))
+        _send(trackers, folder, state.log)  # of earlier sittings, to a tracker that is new
         _run_steps(config, state, model, objective, batches, folder, saved, trackers)
     weights = checkpoints.adapter_weights(adapted)
     if not accelerator.is_main_process:
@@ -312,7 +315,14 @@ def _log(state: checkpoints.TrainingState, folder: Path, entry: Mapping[str, flo
     state.log.append({**entry, "step": state.step})
     if state.accelerator.is_main_process:
         write_json(folder / "log.json", state.log)
-        trackers.curve(_training_key(folder), {f"train/{name}": value for name, value in entry.items()}, state.step)
+        _send(trackers, folder, state.log[-1:])
+
+
+def _send(trackers: Tracking, folder: Path, log: Iterable[Mapping[str, float]]) -> None:
+    """Send entries of the log to the trackers; those that were sent before are left out."""
+    for entry in log if trackers.names else ():
+        figures = {f"train/{name}": value for name, value in entry.items() if name != "step"}
+        trackers.curve(_training_key(folder), figures, int(entry["step"]))
 
 
 def _training_key(folder: Path) -> str:
