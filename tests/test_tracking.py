@@ -14,7 +14,7 @@ from lightreasoner.config import EvaluateConfig, FinetuneConfig, RoundsConfig, R
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.samples.sampling import sample
-from lightreasoner.tracking import OWN, STATE, Tracker, check_trackers, home, track_result, tracking
+from lightreasoner.tracking import OWN, STATE, Tracker, _say_offline, check_trackers, home, track_result, tracking
 from lightreasoner.training.finetuning import finetune
 
 needs_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
@@ -31,7 +31,7 @@ class Recording(Tracker):
     def settings(self, stage: str, values: Any) -> None:
         self.seen.append(("settings", stage, dict(values)))
 
-    def log(self, figures: Any, step: int) -> None:
+    def log(self, figures: Any, step: int, row: int) -> None:
         self.seen.append(("log", step, dict(figures)))
 
     def file(self, path: Path, text: str) -> None:
@@ -185,7 +185,7 @@ def test_the_folder_of_an_evaluation_says_which_run_it_is_of(tmp_path: Path) -> 
 def test_a_tracker_that_fails_later_does_not_end_the_stage(
     tmp_path: Path, recorded: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(self: Any, figures: Any, step: int) -> None:
+    def broken(self: Any, figures: Any, step: int, row: int) -> None:
         raise ValueError("no route\nto host")
 
     monkeypatch.setattr(Recording, "log", broken)
@@ -217,7 +217,8 @@ def test_a_run_sends_its_report_once_and_again_if_it_changed(
     pair = {"expert": sampled.expert, "amateur": sampled.amateur, "dataset": sampled.dataset}
     config = RunConfig.checked({**pair, "out": sampled.out, "report_to": "tensorboard"})
     for gain in (0.1, 0.1, 0.2):
-        pipeline.track_report(config, {"comparison": {"chat/gsm8k": {"gain": gain, "low": 0.0, "title": "GSM8K"}}})
+        compared = {"prompt": "chat", "prompts": ["chat"] * 2, "benchmark": "gsm8k", "gain": gain, "low": 0.0}
+        pipeline.track_report(config, [compared])
     sent = [one for one in recorded if one[0] in ("log", "file")]
     assert sent[0] == ("log", 0, {"comparison/chat/gsm8k/gain": 0.1, "comparison/chat/gsm8k/low": 0.0})
     assert sent[1][:2] == ("file", sampled.out / "report.html")
@@ -313,6 +314,7 @@ def test_wandb_works_offline_without_a_login(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
     monkeypatch.setenv("WANDB_SILENT", "true")
+    _say_offline.cache_clear()
     fill(["wandb"], tmp_path)
     files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 2
@@ -346,7 +348,8 @@ def test_wandb_works_offline_without_a_login(
         0.6
     ]
     assert len(artifacts) == 1
-    assert capsys.readouterr().err.count("no login for wandb") == 2
+    assert [row["_step"] for row in history] == list(range(len(history)))  # no two rows of the sittings share a place
+    assert capsys.readouterr().err.count("no login for wandb") == 1
 
 
 def test_the_mode_of_wandb_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ Only this module knows the order of the stages. Stages do not import one another
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -65,21 +65,20 @@ def run(config: RunConfig) -> dict[str, Any]:
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
-            track_report(config, {"comparison": summary["comparison"]})
+            track_report(config, summary["comparison"]["benchmarks"])
             return earlier  # nothing was left to do
         summary["seconds"] = times(config.out)
         write_json(config.out / "summary.json", summary)
         say(f"report: {write_page(config.out)['file']}")
-        track_report(config, {"comparison": summary["comparison"]})
+        track_report(config, summary["comparison"]["benchmarks"])
         return summary
 
 
-def track_report(config: RunConfig, figures: Mapping[str, Any]) -> None:
-    """Send the report of a run folder to its trackers, after further figures."""
+def track_report(config: RunConfig, compared: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Send the report of a run folder to its trackers, and the rows of a comparison."""
     if config.report_to:
         with tracking(config.report_to, config.out) as trackers:
-            for name, values in figures.items():
-                trackers.result(name, values)
+            trackers.result("comparison", {f"{row['prompt']}/{row['benchmark']}": row for row in compared})
             trackers.file(config.out / "report.html", markdown(report(config.out)))
 
 

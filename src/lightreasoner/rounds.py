@@ -66,7 +66,7 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
         result = _result(series, decision) | {"merge": merged}
         write_json(config.out / ROUNDS, result)
         say(f"report: {write_page(config.out)['file']}")
-        pipeline.track_report(config, {})
+        pipeline.track_report(config)
         return result
 
 

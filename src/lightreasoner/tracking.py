@@ -19,6 +19,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,8 +45,14 @@ class Tracker(ABC):
         """Show the settings of a stage."""
 
     @abstractmethod
-    def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Add figures to their curves."""
+    def log(self, figures: Mapping[str, float], step: int, row: int) -> None:
+        """Add figures to their curves.
+
+        Args:
+            figures: values by name.
+            step: their place on the curves.
+            row: number of earlier calls, over all sittings.
+        """
 
     def file(self, path: Path, text: str) -> None:  # noqa: B027 - some trackers have no place for files
         """Add a file, or where there is no place for files its content as text."""
@@ -67,7 +74,7 @@ class _TensorBoard(Tracker):
         text = json.dumps(values, indent=2)
         self._writer.add_text(f"settings/{stage}", "\n".join(f"    {line}" for line in text.splitlines()))
 
-    def log(self, figures: Mapping[str, float], step: int) -> None:
+    def log(self, figures: Mapping[str, float], step: int, row: int) -> None:
         for name, value in figures.items():
             self._writer.add_scalar(name, value, global_step=step)
         self._writer.flush()  # a killed process keeps them
@@ -80,14 +87,14 @@ class _TensorBoard(Tracker):
 
 
 class _Wandb(Tracker):
-    """A run of wandb. Its own steps must never fall, so curves have the metric `step` as their axis."""
+    """A run of wandb. Its own steps must rise, also over several offline sittings, so curves have an axis `step`."""
 
     def __init__(self, folder: Path, run: str) -> None:
         import wandb
 
         mode = os.environ.get("WANDB_MODE")
         if mode is None and not _has_wandb_login():
-            say("no login for wandb: it works offline. `wandb sync FOLDER` sends its files later")
+            _say_offline()
             mode = "offline"
         settings = {"project": _project(), "id": run, "name": run, "resume": "allow", "dir": str(folder)}
         quiet = wandb.Settings(console="off")  # the output of the command is not sent
@@ -98,8 +105,8 @@ class _Wandb(Tracker):
     def settings(self, stage: str, values: Mapping[str, Any]) -> None:
         self._run.config.update({stage: dict(values)}, allow_val_change=True)
 
-    def log(self, figures: Mapping[str, float], step: int) -> None:
-        self._run.log({**figures, "step": step})
+    def log(self, figures: Mapping[str, float], step: int, row: int) -> None:
+        self._run.log({**figures, "step": step}, step=row)
 
     def file(self, path: Path, text: str) -> None:
         artifact = self._artifact(f"{path.stem}-{self._run.id}", type="report")
@@ -124,7 +131,7 @@ class _Trackio(Tracker):
     def settings(self, stage: str, values: Mapping[str, Any]) -> None:
         self._run.config.update({f"{stage}.{name}": value for name, value in values.items()})
 
-    def log(self, figures: Mapping[str, float], step: int) -> None:
+    def log(self, figures: Mapping[str, float], step: int, row: int) -> None:
         self._run.log(dict(figures), step=step)
 
     def file(self, path: Path, text: str) -> None:
@@ -149,7 +156,7 @@ class _OfAccelerate(Tracker):
     def settings(self, stage: str, values: Mapping[str, Any]) -> None:
         self._tracker.store_init_configuration({name: str(value) for name, value in values.items()})
 
-    def log(self, figures: Mapping[str, float], step: int) -> None:
+    def log(self, figures: Mapping[str, float], step: int, row: int) -> None:
         self._tracker.log(dict(figures), step=step)
 
     def finish(self) -> None:
@@ -157,6 +164,11 @@ class _OfAccelerate(Tracker):
 
 
 OWN: dict[str, Callable[[Path, str], Tracker]] = {"tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio}
+
+
+@cache
+def _say_offline() -> None:
+    say("no login for wandb: it works offline. `wandb sync RUN/wandb/offline-run-*` sends its files later")
 
 
 def _project() -> str:
@@ -239,13 +251,13 @@ class Tracking:
                 before = sent.setdefault(name, {}).get(key, -1)
                 sent[name][key] = max(step, before)
             if step > before:
-                self._send(name, lambda tracker: tracker.log(figures, step))
+                self._log(name, figures, step)
 
     def result(self, stage: str, figures: Mapping[str, Any], step: int = 0) -> None:
         """Send the numbers of a result, named STAGE/KEY, unless the same ones were sent before."""
         numbers = dict(_numbers(figures, stage))
         for name in self._unsent(stage, _digest(numbers)) if numbers else []:
-            self._send(name, lambda tracker: tracker.log(numbers, step))
+            self._log(name, numbers, step)
 
     def file(self, path: Path, text: str) -> None:
         """Add a file; `text` is its content for trackers that have no place for files."""
@@ -270,6 +282,12 @@ class Tracking:
         for name in list(self._open):
             self._send(name, lambda tracker: tracker.finish())
         self._open.clear()
+
+    def _log(self, name: str, figures: Mapping[str, float], step: int) -> None:
+        with self._state() as sent:
+            row = sent.setdefault(name, {}).get("rows", 0)
+            sent[name]["rows"] = row + 1
+        self._send(name, lambda tracker: tracker.log(figures, step, row))
 
     def _tracker(self, name: str) -> Tracker:
         if name not in self._open:
