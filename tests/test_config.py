@@ -252,6 +252,7 @@ EVERYTHING: dict[str, Any] = {
     "trust_remote_code": True,
     "engine": "vllm",
     "engine_python": "venv/bin/python",
+    "report_to": ["trackio"],
     "out": "runs/all",
     "seed": 7,
     "sample": {
@@ -288,7 +289,6 @@ EVERYTHING: dict[str, Any] = {
         "objective": "entropy",
         "gradient_checkpointing": True,
         "fsdp": True,
-        "report_to": ["trackio"],
     },
     "merge": {"merge_dtype": "bfloat16"},
     "evaluate": {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightreasoner.cli import app
+from lightreasoner.miniature import model_path
 from lightreasoner.report import report
 
 from .faults.harness import script, start
@@ -19,6 +20,18 @@ def test_the_whole_method_flat() -> None:
     assert ended.code == 0, ended.error
     assert int(re.search(r"(\d+) labels from 20 questions", ended.out).group(1)) > 20
     assert "accuracy on 100 new problems" in ended.out
+
+
+def test_the_loss_in_a_trainer_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    few = ["--max-questions", "6", "--max-new-tokens", "24"]
+    app(["sample", "--config", "miniature", *few, "--out", str(tmp_path / "run")], result_action="return_value")
+    example = script(ROOT / "examples" / "trl_trainer.py", tmp_path / "run", tmp_path / "out", model_path("expert"), 10)
+    ended = start(patch=example).end(300)
+    assert ended.code == 0, ended.error
+    first, last = map(float, re.search(r"loss ([\d.]+) → ([\d.]+)", ended.out).groups())
+    assert last < first
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
 def stages_of_the_readme(out: Path) -> list[str]:

@@ -318,7 +318,7 @@ command("benchmarks", "report.tables:benchmark_rows", group=DATA, lines="report.
 command("grade", "evaluation.grade_file:grade_file", group=DATA, show=_say_verdicts, with_json=False)
 command("push", "push:push", group=DATA, positional=["run"], lines="push:push_lines", check=_outline_push)
 command("select", "samples.selecting:select", of=samples, positional=["source", "out"])
-command("import", "samples.jsonl:import_samples", of=samples)
+command("import", "samples.jsonl:import_samples", of=samples, flags={"source_format": "--from"})
 command("export", "samples.jsonl:export_samples", of=samples)
 command("import", "evaluation.toolkit_import:import_toolkit", of=answers)
 command("export", "evaluation.exports:export_answers", of=answers)

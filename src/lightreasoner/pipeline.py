@@ -4,7 +4,7 @@ Only this module knows the order of the stages. Stages do not import one another
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -20,7 +20,7 @@ from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import Side
 from lightreasoner.models.source import is_on_hub
 from lightreasoner.push import check_push, push, push_lines
-from lightreasoner.report import write_page
+from lightreasoner.report import markdown, report, write_page
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
@@ -30,6 +30,7 @@ from lightreasoner.runs.ray_workers import import_ray
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
 from lightreasoner.samples.selecting import rule_of, select
+from lightreasoner.tracking import tracking
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge
@@ -70,10 +71,19 @@ def run(config: RunConfig) -> dict[str, Any]:
             summary["seconds"] = times(config.out)
             write_json(config.out / "summary.json", summary)
             say(f"report: {write_page(config.out)['file']}")
+        track_report(config, summary["comparison"]["benchmarks"])
     if config.push_to is not None:
         for line in push_lines(push(config.for_push())):
             say(line)
     return summary
+
+
+def track_report(config: RunConfig, compared: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Send the report of a run folder to its trackers, and the rows of a comparison."""
+    if config.report_to:
+        with tracking(config.report_to, config.out) as trackers:
+            trackers.result("comparison", {f"{row['prompt']}/{row['benchmark']}": row for row in compared})
+            trackers.file(config.out / "report.html", markdown(report(config.out)))
 
 
 def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -> None:

@@ -44,6 +44,7 @@ from lightreasoner.samples.label_free import (
     remove_votes,
     voted,
 )
+from lightreasoner.tracking import check_trackers, track_result
 
 SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
@@ -63,7 +64,10 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     def devices() -> list[str]:
         return worker_devices(config, config, loading.weight_bytes([source], config))
 
-    return run_shared(config, "samples.baselines:baseline", partial(_baseline, source), devices)
+    check_trackers(config.report_to)
+    result = run_shared(config, "samples.baselines:baseline", partial(_baseline, source), devices)
+    track_result(config, config.out, "baseline", result)
+    return result
 
 
 def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def _at_all_steps(values: NDArray[Any], length: int) -> NDArray[Any]:
 
 
 # Facts that are no part of the fingerprint where they are None, as in folders that are older than they.
-IF_SET = ("adapter_files", "engine_version", "expert_context", "amateur_context", "amateur_adapter_files")
+IF_SET = ("adapter_files", "engine_version", "expert_context", "amateur_context", "amateur_adapter_files", "teacher")
 
 
 class Made(BaseModel):
@@ -337,6 +337,7 @@ class Imported(Made):
     file_sha256: str
     questions_sha256: str | None
     question_field: str | None
+    teacher: dict[str, Any] | None = None  # how stored log-probabilities were read; None: not from these
 
 
 class Selected(Configured):

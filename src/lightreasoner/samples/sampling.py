@@ -48,6 +48,7 @@ from lightreasoner.samples.responses import (
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
 from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of
 from lightreasoner.samples.warnings import sample_warnings
+from lightreasoner.tracking import check_trackers, track_result
 
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
@@ -84,7 +85,10 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; everything that was committed before stays.
     """
-    return run_shared(config, "samples.sampling:sample", _sample, partial(_devices, config))
+    check_trackers(config.report_to)
+    result = run_shared(config, "samples.sampling:sample", _sample, partial(_devices, config))
+    track_result(config, config.out, "sample", result)
+    return result
 
 
 def _devices(config: SampleConfig) -> list[str]:
