@@ -1,8 +1,8 @@
-"""The rollouts as blocks of data for the token browser of the page.
+"""The rollouts and cases as blocks of data for the browsers of the page.
 
 Each block is a `<script type="application/json">` with one JSON string: Base64 of deflated JSON. A block holds some
-rollouts. The data for filters and sorting are in separate index blocks, which the page reads first. Numbers are
-integers: probabilities in units of 0.01 %, nats in units of 0.001, the digits that the page shows.
+rollouts, or some cases. The data for filters and sorting are in separate index blocks, which the page reads first.
+Numbers are integers: probabilities in units of 0.01 %, nats in units of 0.001, the digits that the page shows.
 """
 
 import base64
@@ -14,10 +14,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lightreasoner.data.benchmarks import title_of
+from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.samples.folder import Label, ScoredRollout
 
 ROLLOUTS_PER_BLOCK = 25
+CASES_PER_BLOCK = 50
 KEPT, AGREES, DISAGREES = 1, 2, 4  # flags of a step
 
 
@@ -95,6 +98,67 @@ class BlockWriter:
             return []
         counts: list[int] = (np.exp(logprobs - logprobs[:, :1]) >= self._alpha).sum(1).tolist()
         return counts
+
+
+class CaseWriter:
+    """Writes cases in blocks to `sink`; memory holds one block, and further cases than `limit` are left out."""
+
+    def __init__(self, sink: BinaryIO, limit: int) -> None:
+        self._sink = sink
+        self._limit = limit
+        self._waiting: list[Case] = []
+        self._benchmarks: dict[str, int] = {}
+        self._blocks = 0
+        self.cases = 0
+
+    def add(self, case: Case) -> None:
+        """Add a case; a full block is written."""
+        if self.cases < self._limit:
+            self.cases += 1
+            self._waiting.append(case)
+            if len(self._waiting) == CASES_PER_BLOCK:
+                self._flush()
+
+    def finish(self) -> None:
+        """Write the last block, then what the page reads first."""
+        self._flush()
+        if self.cases:
+            facts = {"blocks": self._blocks, "benchmarks": list(self._benchmarks)}
+            self._sink.write(_block("cases", facts))
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._sink.write(_block(f"case-index-{self._blocks}", [self._index(case) for case in self._waiting]))
+            self._sink.write(_block(f"case-block-{self._blocks}", [_case(case) for case in self._waiting]))
+            self._blocks += 1
+            self._waiting = []
+
+    def _index(self, case: Case) -> dict[str, Any]:
+        name = f"{title_of(case.benchmark)}, {case.prompt}"
+        return {
+            "b": self._benchmarks.setdefault(name, len(self._benchmarks)),
+            "r": int(case.after.correct),
+            "q": case.question,
+            "g": case.gold,
+            "c": [int(case.before.cut_off), int(case.after.cut_off)],
+        }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    return {"d": case.diverges_at, "a": [_answer(case.before), _answer(case.after)]}
+
+
+def _answer(answer: CaseAnswer) -> dict[str, Any]:
+    return {
+        "s": answer.shared,
+        "m": answer.diverging,
+        "r": answer.rest,
+        "x": answer.extracted,
+        "o": int(answer.correct),
+        "c": answer.cut,
+        "n": answer.tokens,
+        "l": int(answer.cut_off),
+    }
 
 
 def _block(name: str, content: Any) -> bytes:
