@@ -77,7 +77,7 @@ def _cost(report: Report) -> list[str]:
 
 
 def _sides(sides: Sides, aligned: AlignedShares | None) -> list[str]:
-    rows = [*map(list, sides.rows), ["vocabularies", sides.vocabulary, str(aligned or "")]]
+    rows = [*map(list, sides.rows), ["vocabulary", sides.vocabulary, str(aligned or "")]]
     lines = ["## Which side reads what", "", *_rows(["", "expert", "amateur"], rows), ""]
     if not sides.differ:
         return [*lines, "Both read the same prompt:", "", *_indented(sides.expert.prompt)]

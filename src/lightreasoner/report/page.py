@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 from typing import Any, BinaryIO
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from lightreasoner.evaluation.comparison import Prompts
@@ -156,14 +158,14 @@ def _accuracies(several: Several) -> list[tuple[str, str, list[tuple[str, str, I
 
 
 def _divergences(reports: Mapping[str, Report]) -> list[charts.Curve | None]:
-    """The distribution of the divergence up to its overflow, and the kept steps by position, in %."""
+    """What thresholds of the divergence would keep, and the kept steps by position, in %."""
     known = {name: one.labels for name, one in reports.items() if one.labels and one.labels.steps}
-    by_kl = {
-        name: [(place.start, 100 * share) for place, share in zip(HEAD_BINS[:-1], known[name].histogram, strict=False)]
-        if name in known
-        else []
-        for name in reports
-    }
+    starts = [place.start for place in (*HEAD_BINS[:-1], *TAIL_BINS)]
+    by_beta: dict[str, charts.Points] = {}
+    for name in reports:
+        shares = (*known[name].histogram[:-1], *known[name].tail) if name in known else ()
+        above = np.cumsum(shares[::-1])[::-1].tolist()  # in this bin and those above it
+        by_beta[name] = [(start, 100 * share) for start, share in zip(starts, above, strict=False)]
     by_position = {
         name: [(place, 100 * known[name].kept_at[place]) for place in charts.reached(known[name].steps_at)]
         if name in known
@@ -171,7 +173,7 @@ def _divergences(reports: Mapping[str, Report]) -> list[charts.Curve | None]:
         for name in reports
     }
     return [
-        charts.curves(by_kl, "Tokens by KL, % in each tenth of a nat", **SIZE, x_name="nats", smooth=False,
+        charts.curves(by_beta, "Steps with a KL of at least β, %", **SIZE, x_name="β, nats", smooth=False,
                       whole=False),
         charts.curves(by_position, "Kept steps by position in the rollout, %", **SIZE, x_name="position"),
     ]  # fmt: skip
@@ -235,6 +237,7 @@ _ENVIRONMENT.filters |= {
     "percent": lambda share: f"{100 * share:.1f}",
     "ends": lambda row: Interval.of(row, "gain").percent.ends("+.1f"),
     "whisker": charts.whisker,
+    "breakable": lambda name: Markup("<wbr>").join(re.split(r"(?<=[._])", name)),
     "prompts": lambda row: str(Prompts(*row["prompts"])),
     "number": charts.short,
     "p": _p_value,

@@ -20,6 +20,7 @@ from lightreasoner.report.verdict import LEVEL
 from lightreasoner.runs.differences import HASH
 
 Row = Mapping[str, Any]
+ABSENT = "–"
 
 
 @dataclass(frozen=True)
@@ -29,39 +30,35 @@ class Several:
     Attributes:
         names: of the runs, as the user named their folders.
         reports: of each run.
-        settings: those that differ, by dotted name, with the value of each run; None where a run has none.
-        tests: for each run but the first, the result of `evaluation.comparison.compare_several`.
+        settings: those that differ, by dotted name, with the value of each run; `ABSENT` where a run has no such one.
+        tests: by run, without the first, the result of `evaluation.comparison.compare_several`.
         missing: what cannot be compared, one sentence each.
     """
 
     names: tuple[str, ...]
     reports: tuple[Report, ...]
     settings: Mapping[str, tuple[Any, ...]]
-    tests: tuple[Row, ...]
+    tests: Mapping[str, Row]
     missing: tuple[str, ...]
 
     @property
     def warnings(self) -> list[str]:
         """Those of the comparisons, with the name of the run."""
-        return [f"{name}: {text}" for name, test in self._by_name for text in test["warnings"]]
+        return [f"{name}: {text}" for name, test in self.tests.items() for text in test["warnings"]]
 
     @property
     def rows(self) -> list[tuple[int, str, Row]]:
         """Differences from the first run: place of the run, benchmark in words, row of the comparison."""
         return [
-            (place, _benchmark(row), row)
-            for place, test in enumerate(self.tests, 1)
+            (self.names.index(name), _benchmark(row), row)
+            for name, test in self.tests.items()
             for row in (*test["benchmarks"], *test["overall"])
         ]
 
     @property
-    def _by_name(self) -> list[tuple[str, Row]]:
-        return list(zip(self.names[1:], self.tests, strict=True)) if self.tests else []
-
-    @property
     def verdict(self) -> str:
         """The result in one sentence."""
-        found = [row for _, test in self._by_name if (row := _main(test))]
+        found = [row for test in self.tests.values() if (row := _main(test))]
         first = f"{len(self.names)} runs, the others compared with {self.names[0]}"
         if not found:
             return f"{first}: there is no evaluation that they share."
@@ -74,14 +71,14 @@ class Several:
     @property
     def sentences(self) -> list[str]:
         """The result of each run but the first."""
-        return [_sentence(name, self.names[0], row) for name, test in self._by_name if (row := _main(test))]
+        return [_sentence(name, self.names[0], row) for name, test in self.tests.items() if (row := _main(test))]
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as JSON values."""
         return {
             "runs": [{"name": name, **one.as_dict()} for name, one in zip(self.names, self.reports, strict=True)],
             "settings": {name: list(values) for name, values in self.settings.items()},
-            "comparisons": list(self.tests),
+            "comparisons": dict(self.tests),
             "missing": list(self.missing),
         }
 
@@ -103,16 +100,17 @@ def read_several(paths: Sequence[Path]) -> Several:
     return Several(names, reports, _differing([one.settings for one in reports]), tests, missing)
 
 
-def _tests(runs: Sequence[RunFolder]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+def _tests(runs: Sequence[RunFolder]) -> tuple[dict[str, Row], tuple[str, ...]]:
     """The comparisons of the fine-tuned models, and why there are none."""
     first, *others = runs
     if not first.after:
-        return (), (f"differences of accuracy: {first.path}, the first run, has no evaluation after fine-tuning",)
+        return {}, (f"differences of accuracy: {first.path}, the first run, has no evaluation after fine-tuning",)
+    folders = {str(run.path): folder for run in runs if run.after and (folder := run.after_folder)}
     judges = {run.judge for run in runs if run.after}
-    places = [run.after_folder or run.path / "evaluate" for run in runs]
-    found = compare_several(places, judge=judges.pop() if len(judges) == 1 else None)
+    found = compare_several(list(folders.values()), judge=judges.pop() if len(judges) == 1 else None)
     lacking = [run.path for run in others if not run.after]
-    return tuple(found), tuple(f"accuracy: {path} has no evaluation after fine-tuning" for path in lacking)
+    missing = tuple(f"accuracy: {path} has no evaluation after fine-tuning" for path in lacking)
+    return dict(zip(list(folders)[1:], found, strict=True)), missing
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
@@ -154,7 +152,7 @@ def _default(name: str) -> Any:
     """What a recipe without a selection means by its settings; None for others, which a folder may not know."""
     section, _, rest = name.partition(".")
     known = RoundsConfig.model_fields["select"].default
-    return getattr(known, rest) if section == "select" and hasattr(known, rest) else None
+    return getattr(known, rest) if section == "select" and hasattr(known, rest) else ABSENT
 
 
 def _shortened(value: Any) -> Any:
