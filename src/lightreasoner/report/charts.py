@@ -10,7 +10,7 @@ from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 # Upper ends of the classes of the colour scale, nats; 0.4 is the paper's β. report.js has the same.
 KL_CLASSES = (0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 3.0)
 MOST_BARS = 120  # positions in a rollout; beyond, neighbours share a bar
-LEFT, RIGHT, BOTTOM = 46.0, 10.0, 22.0  # room for the names of the y axis, half a name of the x axis, the x axis
+LEFT, RIGHT, BOTTOM = 46.0, 10.0, 22.0  # space of the y axis's names, half an x tick, the x axis
 
 Ticks = tuple[tuple[float, str], ...]  # place and name
 Points = Sequence[tuple[float, float]]
