@@ -248,6 +248,16 @@ def test_nothing_overflows_in_light_dark_and_print(page: Page, width: int) -> No
     assert page.one("#rollouts").is_displayed()
 
 
+def test_on_a_phone_the_card_covers_no_other_section(page: Page) -> None:
+    size(page.driver, 390)
+    page.token(0, 1).click()
+    page.until(lambda: page.one("#card").is_displayed())
+    page.driver.execute_script("document.getElementById('settings').scrollIntoView()")
+    page.until(lambda: not page.one("#card").is_displayed())
+    page.driver.execute_script("document.getElementById('browser').scrollIntoView()")
+    page.until(lambda: page.one("#card").is_displayed())
+
+
 CONTRAST = """
 const lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
   .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };

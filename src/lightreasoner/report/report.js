@@ -163,6 +163,9 @@
     return [head, ...rows, note];
   }
 
+  // On a phone the card lies over the page: only while the tokens are in sight.
+  new IntersectionObserver(([entry]) => card.classList.toggle("away", !entry.isIntersecting)).observe(find("browser"));
+
   const spanOf = (number, step) => list.querySelector(`[data-at="${number} ${step}"]`);
   const placeOf = (node) => node?.dataset?.at?.split(" ").map(Number);
 
