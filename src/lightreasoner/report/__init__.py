@@ -116,7 +116,7 @@ def write(
     figures: Path | None = None,
     as_json: bool = False,
 ) -> str | dict[str, Any] | None:
-    """Write a run folder as one HTML page: accuracies, cost, every rollout token by token; or compare several runs.
+    """Write a run folder as one HTML page, or compare several runs on one.
 
     Args:
         run_folders: run folders, or folders of `lightr samples import`. Several are compared on one page, each with the

@@ -215,7 +215,7 @@ def several_markdown(several: Several) -> str:
         for name, one in zip(names, several.reports, strict=True)
     ]  # fmt: skip
     header = ["run", "expert", "amateur", "problems", "tuned tokens", "sampling + tuning", "gain over its expert"]
-    settings = [[name, *("–" if value is None else str(value) for value in row)]
+    settings = [[name, *("none" if value is None else str(value) for value in row)]
                 for name, row in several.settings.items()]  # fmt: skip
     tests = [
         [names[place], title, str(Prompts(*row["prompts"])), whole(row["total"]), f"{100 * row['before']:.1f}",
