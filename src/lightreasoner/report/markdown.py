@@ -13,6 +13,9 @@ from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value,
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, AlignedShares
 
 
+CHOSEN = ("steps kept by", "labels")  # choices that a selection's words say together
+
+
 def markdown(report: Report) -> str:
     """The content of the report in the order of the page, without the rollouts."""
     blocks = [
@@ -93,7 +96,8 @@ def _labels(report: Report) -> list[str]:
     labels, weights = report.labels, report.weights
     assert labels is not None
     figures = [
-        *([name, text] for name, text in report.choices.items()),
+        *([["selected by", _text(report.selection)]] if report.selection else []),
+        *([name, text] for name, text in report.choices.items() if not (report.selection and name in CHOSEN)),
         *(
             [
                 ["weights of the labels", f"{fixed(weights.smallest)} to {fixed(weights.largest)}, mean 1"],
