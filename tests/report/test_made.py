@@ -57,7 +57,7 @@ def test_the_papers_rule_and_label_are_named_too(small_run: Path) -> None:
     assert found.choices == {
         "steps kept by": "divergence, threshold 0.4",
         "labels": "π_E^1 · π_A^-1, α 0.2",
-        "rollouts": "48 tokens at most, greedy",
+        "sampling of rollouts": "48 tokens at most, greedy",
     }
     assert found.weights is None
 

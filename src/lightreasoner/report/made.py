@@ -115,7 +115,7 @@ def choices_of(made: Provenance) -> dict[str, str]:
         how += [f"stop texts {', '.join(map(repr, sampled.settings.stop_strings))}"] * bool(
             sampled.settings.stop_strings
         )
-        found["rollouts"] = ", ".join(how)
+        found["sampling of rollouts"] = ", ".join(how)
     return {name: visible(text) for name, text in found.items()}
 
 

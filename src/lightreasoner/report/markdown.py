@@ -12,7 +12,6 @@ from lightreasoner.report.several import Several
 from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, round_rows, score, share, table, whole
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, AlignedShares
 
-
 CHOSEN = ("steps kept by", "labels")  # choices that a selection's words say together
 
 
