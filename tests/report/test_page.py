@@ -255,7 +255,7 @@ def test_on_a_phone_the_card_covers_no_other_section(page: Page) -> None:
     page.driver.execute_script("document.getElementById('settings').scrollIntoView()")
     page.until(lambda: not page.one("#card").is_displayed())
     page.driver.execute_script("document.getElementById('browser').scrollIntoView()")
-    page.until(lambda: page.one("#card").is_displayed())
+    assert page.until(lambda: page.one("#card").is_displayed())
 
 
 CONTRAST = """
