@@ -101,7 +101,7 @@ def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp
     words = "label_surprise, keep_share 0.25; labels π_E^1.5 · π_A^-0.5, α 0.1"
     page = (config.out / "report.html").read_text(encoding="utf-8")
     assert f"% were kept, by {words}." in page
-    assert words in str(write(config.out, as_markdown=True))
+    assert words in str(write([config.out], as_markdown=True))
 
 
 def test_the_stages_one_by_one_give_the_same_as_run(made: Made, tmp_path: Path) -> None:

@@ -351,19 +351,29 @@ class Selected(Configured):
     @property
     def words(self) -> str:
         """The rule and the labels, such as `label_surprise, keep_share 0.25; labels π_E^1.25 · π_A^-0.25, α 0.1`."""
+        return f"{self.rule}; labels {self.label}"
+
+    @property
+    def rule(self) -> str:
+        """The rule and where it cuts."""
         chosen = self.settings
         cuts = ", ".join(
             f"{name} {value:g}"
             for name in ("threshold", "keep_share", "keep_labels")
             if (value := getattr(chosen, name)) is not None
         )
+        return ", ".join(filter(None, [chosen.selection, cuts]))
+
+    @property
+    def label(self) -> str:
+        """The label, its α, and what weighs it."""
+        chosen = self.settings
         powers = f"π_E^{chosen.expert_power:g} · π_A^{-chosen.amateur_power:g}"
         label = powers if chosen.contrast == "amateur" else chosen.contrast
         details = ["" if self.alpha is None else f"α {self.alpha:g}"]
         details += [f"temperature {chosen.label_temperature:g}"] if chosen.label_temperature != 1 else []
         details += [f"weighed by {chosen.weigh_by}"] if chosen.weigh_by else []
-        rule = ", ".join(filter(None, [chosen.selection, cuts]))
-        return f"{rule}; labels {', '.join(filter(None, [label, *details]))}"
+        return ", ".join(filter(None, [label, *details]))
 
     def fingerprint(self) -> dict[str, Any]:
         """See `Made.fingerprint`."""
