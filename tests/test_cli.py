@@ -182,7 +182,7 @@ def test_shell_completion(tmp_path: Path) -> None:
         lines = [f"source {tmp_path}/lightr.bash", f"COMP_WORDS=({shlex.join(['lightr', *words])})"]
         lines += [f"COMP_CWORD={len(words)}", "_lightr", 'printf "%s\\n" "${COMPREPLY[@]}"']
         done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True, timeout=60)
-        return done.stdout.split()
+        return sorted(done.stdout.split())
 
     assert completed_words("fine") == ["finetune"]
     assert completed_words("recipes", "") == ["copy", "ls", "show"]
@@ -215,7 +215,7 @@ def test_help_shows_the_commands_in_their_groups_and_order() -> None:
         "Look at results": ["report", "inspect", "compare"],
         "Baselines and studies": ["baseline", "rounds", "study"],
         "Data": ["samples", "answers", "recipes", "benchmarks", "grade"],
-        "Options": ["--help", "--version", "--install-completion"],
+        "Options": ["--help", "--install-completion", "--version"],
     }
 
 

@@ -59,6 +59,7 @@ app = App(
     name="lightr",
     help="Improve a language model's reasoning without labels, by contrasting it with a weaker model.",
     version=version_lines,
+    version_format="plaintext",
     default_parameter=Parameter(consume_multiple=True, negative=()),
     suppress_keyboard_interrupt=False,  # `main` reports it
 )

@@ -57,7 +57,7 @@ def items(benchmark: str, data_dir: str | None = None, **_: object) -> dict[str,
 
 
 def _benchmark(name: str) -> Benchmark:
-    found = BENCHMARKS[name]  # type: ignore[index]
+    found = BENCHMARKS[name]
     assert isinstance(found, Benchmark)
     return found
 
