@@ -20,6 +20,7 @@ import torch
 
 from lightreasoner import cli
 from lightreasoner.config import RunConfig
+from lightreasoner.errors import ConfigError
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
 from .faults.harness import completed
@@ -163,6 +164,12 @@ def test_the_version_tells_what_a_problem_may_depend_on() -> None:
     assert found.pop("torch") == f"{metadata.version('torch')} for {build}"
     assert found == {name: metadata.version(name) for name in found}
     assert {"transformers", "peft", "accelerate"} < found.keys()
+
+
+def test_the_folder_of_the_lm_eval_tasks_needs_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"lm-eval is not installed.* pip install 'lightreasoner\[lm-eval\]'"):
+        cli.app(["benchmarks", "--lm-eval"], exit_on_error=False, print_error=False)
 
 
 def test_shell_completion(tmp_path: Path) -> None:

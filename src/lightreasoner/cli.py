@@ -267,7 +267,7 @@ def _benchmarks(*, lm_eval: bool = False) -> Any:
     """List the benchmarks: size, metric, source, and whether a published figure has been reproduced.
 
     Args:
-        lm_eval: print the folder of our tasks for lm-evaluation-harness instead, for its --include_path.
+        lm_eval: Print instead the folder of these benchmarks as tasks of lm-eval, for its --include_path.
     """
     if not lm_eval:
         from lightreasoner.report.tables import benchmark_rows

@@ -1,6 +1,7 @@
 """Our benchmarks as tasks of lm-evaluation-harness: items, prompts, answers and verdicts of `lightr evaluate`."""
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -209,6 +210,10 @@ def test_differences_of_the_two_extractions(name: str, tmp_path: Path) -> None:
         scores = {key: task.process_results(instance.doc, [found]) for key, found in instance.filtered_resps.items()}
         assert (scores["math-verify"], scores["flexible-extract"]) == ({"acc": ours}, {"exact_match": theirs}), text
         assert scores["toolkit"].keys() == {"acc"}
+        found = instance.filtered_resps["math-verify"]
+        # lm-eval gathers the results of several processes as pickles, and writes them as JSON.
+        assert pickle.loads(pickle.dumps(found)).verdict == found.verdict
+        assert json.loads(json.dumps(found)) == found
 
 
 def test_the_command_line_prints_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
