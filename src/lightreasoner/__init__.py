@@ -14,6 +14,7 @@ from lightreasoner.config import (
     BaselineConfig,
     EvaluateConfig,
     FinetuneConfig,
+    InspectConfig,
     MergeConfig,
     RunConfig,
     SampleConfig,
@@ -23,11 +24,13 @@ from lightreasoner.config import (
 if TYPE_CHECKING:
     from lightreasoner.evaluation.comparison import compare
     from lightreasoner.evaluation.evaluate import evaluate
-    from lightreasoner.pipeline import run
+    from lightreasoner.inspection import inspect
+    from lightreasoner.pipeline import check, run
+    from lightreasoner.report.notebook import show
     from lightreasoner.samples.baselines import baseline
     from lightreasoner.samples.jsonl import export_samples, import_samples
     from lightreasoner.samples.sampling import sample
-    from lightreasoner.samples.selecting import select
+    from lightreasoner.samples.selecting import Rule, register_rule, select
     from lightreasoner.studies.study import study
     from lightreasoner.training.finetuning import finetune
     from lightreasoner.training.merging import merge
@@ -38,16 +41,21 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
 )
 
 _MODULES = {
+    "Rule": "samples.selecting",
     "baseline": "samples.baselines",
+    "check": "pipeline",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluate",
     "export_samples": "samples.jsonl",
     "finetune": "training.finetuning",
     "import_samples": "samples.jsonl",
+    "inspect": "inspection",
     "merge": "training.merging",
+    "register_rule": "samples.selecting",
     "run": "pipeline",
     "sample": "samples.sampling",
     "select": "samples.selecting",
+    "show": "report.notebook",
     "study": "studies.study",
 }
 
@@ -55,20 +63,26 @@ __all__ = [
     "BaselineConfig",
     "EvaluateConfig",
     "FinetuneConfig",
+    "InspectConfig",
     "MergeConfig",
+    "Rule",
     "RunConfig",
     "SampleConfig",
     "SelectConfig",
     "baseline",
+    "check",
     "compare",
     "evaluate",
     "export_samples",
     "finetune",
     "import_samples",
+    "inspect",
     "merge",
+    "register_rule",
     "run",
     "sample",
     "select",
+    "show",
     "study",
 ]
 

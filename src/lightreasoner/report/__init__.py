@@ -27,14 +27,15 @@ def report(path: Path) -> Report:
     return read_run(run, run.texts)
 
 
-def write_page(path: Path, out: Path | None = None) -> dict[str, Any]:
+def write_page(path: Path, out: Path | None = None, largest: int = LARGEST) -> dict[str, Any]:
     """Write the report of a run folder as one HTML file.
 
-    The page has the first `LARGEST` rollouts. Memory holds one shard of the samples and the verdicts of one benchmark.
+    The page has the first `largest` rollouts. Memory holds one shard of the samples and the verdicts of one benchmark.
 
     Args:
         path: run folder.
         out: by default `report.html` in the run folder; an existing file is overwritten.
+        largest: most rollouts in the page.
 
     Returns:
         The `file`, its size in `bytes`, and the number of `rollouts` in it.
@@ -48,7 +49,7 @@ def write_page(path: Path, out: Path | None = None) -> dict[str, Any]:
     target = out or path / "report.html"
     temporary = target.with_name(f".{target.name}.tmp")
     with tempfile.TemporaryFile() as blocks:
-        writer = BlockWriter(blocks, texts, alpha, LARGEST)
+        writer = BlockWriter(blocks, texts, alpha, largest)
         found = read_run(run, texts, writer.add)
         writer.finish({"alpha": alpha})
         rollouts = found.labels.rollouts if found.labels else 0
