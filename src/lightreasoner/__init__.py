@@ -7,6 +7,7 @@ Functions are imported on first use, so `import lightreasoner` loads no torch.
 """
 
 import logging
+import warnings
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from lightreasoner.config import (
     SampleConfig,
     SelectConfig,
 )
+from lightreasoner.errors import LightReasonerError
 
 if TYPE_CHECKING:
     from lightreasoner.evaluation.comparison import compare
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: not record.getMessage().startswith("Failed to load CPU gemm_4bit_forward")
 )
+
+# Progress in notebooks is plain HTML. tqdm, in libraries, asks for ipywidgets there.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _MODULES = {
     "Rule": "samples.selecting",
@@ -64,6 +69,7 @@ __all__ = [
     "EvaluateConfig",
     "FinetuneConfig",
     "InspectConfig",
+    "LightReasonerError",
     "MergeConfig",
     "Rule",
     "RunConfig",
@@ -93,3 +99,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
