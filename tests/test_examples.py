@@ -177,11 +177,12 @@ def test_a_run_with_vllm(fake_vllm: FakeVllm, tmp_path: Path, monkeypatch: pytes
     """With a stand-in for the package vllm, and the miniature in the place of the recipe's models."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     out = str(tmp_path / "run")
-    doctor, run = commands_with_vllm(tmp_path / "bin", sys.executable, "--out", out, *SMALL)
+    python = str(program(tmp_path / "vllm", "python", f'PYTHONPATH={fake_vllm.folder} exec {sys.executable} "$@"'))
+    doctor, run = commands_with_vllm(tmp_path / "bin", python, "--out", out, *SMALL)
     assert [doctor[0], run[:3]] == ["doctor", ["run", "--config", "qwen2.5-math-1.5b"]]
     for words in (doctor, run):
         assert words[words.index("--engine") + 1] == "vllm"
-        assert words[words.index("--engine-python") + 1] == sys.executable
+        assert words[words.index("--engine-python") + 1] == python
     app(doctor, exit_on_error=False, print_error=False, result_action="return_value")
     run[2] = "miniature"
     app(run, exit_on_error=False, print_error=False, result_action="return_value")
