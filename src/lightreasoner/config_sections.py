@@ -276,7 +276,8 @@ class SelectSettings(Config):
     """Rule that scores steps: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E), how much the
     label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, uncertain_or_contradicted
     (high entropy or high divergence: the Soft-OR of TIP, arXiv 2604.14084), excess_loss (log π_E − log π_A of the token
-    taken, after Rho-1, arXiv 2404.07965), later (place in the rollout, 0 to 1), random, none (every step)."""
+    taken, after Rho-1, arXiv 2404.07965), later (place in the rollout, 0 to 1), random, none (every step), or one that
+    lightreasoner.register_rule added."""
     threshold: Decides[float | None] = None
     """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4), and in a run its default."""
     keep_share: Decides[PositiveShare | None] = None

@@ -18,6 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from transformers import PreTrainedTokenizerFast
 
+from lightreasoner import show
 from lightreasoner.config import InspectConfig
 from lightreasoner.inspection import inspect
 from lightreasoner.report import report, write_page
@@ -82,6 +83,29 @@ def test_the_page_opens_from_disk_without_requests_or_errors(page: Page, run: Pa
     assert "default-src 'none'" in text
     assert "unsafe" not in text.split("<style>")[0]
     assert "http" not in text.split('<script type="application/json"')[0].replace("http-equiv", "")
+
+
+def test_the_page_works_in_the_frame_of_a_notebook(driver: webdriver.Chrome, run: Path, tmp_path: Path) -> None:
+    cell = tmp_path / "cell.html"
+    cell.write_text(f"<!doctype html><meta charset='utf-8'><title>a notebook</title>{show(run)._repr_html_()}", "utf-8")
+    driver.get_log("browser")
+    driver.get(cell.as_uri())
+    frame = driver.find_element(By.TAG_NAME, "iframe")
+    driver.switch_to.frame(frame)
+    try:
+        framed = Page.__new__(Page)
+        framed.driver = driver
+        framed.until(lambda: driver.execute_script("return document.getElementById('browser-root').dataset.ready"))
+        assert framed.shown() == list(range(10))
+        for link in ("nav a[href='#labels']", "#rollouts h3 a"):  # links within the page stay in it
+            driver.execute_script("document.querySelector(arguments[0]).click()", link)
+            assert framed.until(lambda: framed.one("#browser-root").get_attribute("data-ready")) == "yes"
+        framed.until(lambda: framed.one("#card").get_attribute("data-at") == "0 0")
+        assert driver.get_log("browser") == []
+        driver.execute_script("try { parent.document.title = 'hacked' } catch {}")
+    finally:
+        driver.switch_to.default_content()
+    assert driver.title == "a notebook"
 
 
 def percent(logprob: float) -> str:

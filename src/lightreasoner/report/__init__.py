@@ -30,15 +30,16 @@ def report(path: Path) -> Report:
     return read_run(run, run.texts)
 
 
-def write_page(path: Path, out: Path | None = None) -> dict[str, Any]:
+def write_page(path: Path, out: Path | None = None, largest: int = LARGEST) -> dict[str, Any]:
     """Write the report of a run folder as one HTML file.
 
-    The page has the first `LARGEST` rollouts and `MOST_CASES` cases. Memory holds one shard of the samples and the
+    The page has the first `largest` rollouts and `MOST_CASES` cases. Memory holds one shard of the samples and the
     verdicts of one benchmark.
 
     Args:
         path: run folder.
         out: by default `report.html` in the run folder; an existing file is overwritten.
+        largest: most rollouts in the page.
 
     Returns:
         The `file`, its size in `bytes`, and the number of `rollouts` in it.
@@ -52,7 +53,7 @@ def write_page(path: Path, out: Path | None = None) -> dict[str, Any]:
     target = out or path / "report.html"
     temporary = target.with_name(f".{target.name}.tmp")
     with tempfile.TemporaryFile() as blocks:
-        writer = BlockWriter(blocks, texts, alpha, LARGEST)
+        writer = BlockWriter(blocks, texts, alpha, largest)
         cases = CaseWriter(blocks, MOST_CASES)
         found = read_run(run, texts, writer.add, cases.add)
         writer.finish({"alpha": alpha})

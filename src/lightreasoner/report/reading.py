@@ -31,8 +31,9 @@ from lightreasoner.report.verdict import verdict_of
 from lightreasoner.runs.records import PUSHED, ROUNDS
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.calibration import OTHER_LABELS, unlike_measured
-from lightreasoner.samples.folder import (, Sampled
+from lightreasoner.samples.folder import (
     Provenance,
+    Sampled,
     ScoredRollout,
     Selected,
     read_samples,

@@ -278,3 +278,11 @@
   await apply();
   follow();
 })();
+
+// In the frame of a notebook (srcdoc), a browser would look for the target of such a link in the notebook's own page.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (!link || location.protocol !== "about:") return;
+  event.preventDefault();
+  location.hash = link.getAttribute("href");
+});

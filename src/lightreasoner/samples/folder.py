@@ -250,7 +250,15 @@ def _at_all_steps(values: NDArray[Any], length: int) -> NDArray[Any]:
 
 
 # Facts that are no part of the fingerprint where they are None, as in folders that are older than they.
-IF_SET = ("adapter_files", "engine_version", "expert_context", "amateur_context", "amateur_adapter_files", "teacher")
+IF_SET = (
+    "adapter_files",
+    "engine_version",
+    "expert_context",
+    "amateur_context",
+    "amateur_adapter_files",
+    "teacher",
+    "chosen_steps_sha256",
+)
 
 
 class Made(BaseModel):
@@ -347,6 +355,9 @@ class Selected(Configured):
     settings: SelectConfig
     source: Annotated[Sampled | Imported, Field(discriminator="made_by")]
     samples_sha256: str
+    chosen_steps_sha256: str | None = (
+        None  # of the kept steps and factors of a registered rule; None for one of this package
+    )
 
     @property
     def words(self) -> str:
