@@ -18,6 +18,7 @@ import lightreasoner
 from lightreasoner import pipeline
 from lightreasoner.cli import app
 from lightreasoner.config import RunConfig
+from lightreasoner.errors import ConfigError, LightReasonerError
 from lightreasoner.recipes import copy_recipe, recipe_names
 
 from .pages import (
@@ -144,7 +145,9 @@ def test_every_command_is_accepted_by_the_parser(
             elif command.whole:
                 given(command, tmp_path)
         except Exception as error:
-            refused.append(f"{command}: {error}")
+            # Without its files a command may fail behind its settings.
+            if isinstance(error, ConfigError) or not isinstance(error, LightReasonerError):
+                refused.append(f"{command}: {error}")
     capsys.readouterr()
     assert refused == []
 
@@ -172,7 +175,8 @@ def every_block(*languages: str) -> list[Block]:
 @pytest.mark.parametrize("block", every_block("yaml"), ids=str)
 def test_every_yaml_block_is_valid_and_a_recipe_has_known_settings(block: Block) -> None:
     settings = yaml.safe_load(block.text)
-    if isinstance(settings, dict) and settings.keys() & RunConfig.model_fields.keys():
+    # A recipe, and no file of another program that has a key of the same name.
+    if isinstance(settings, dict) and 2 * len(settings.keys() & RunConfig.model_fields.keys()) >= len(settings):
         pair = {"expert": "miniature/expert", "amateur": "miniature/base", "dataset": "arithmetic"}
         RunConfig.checked({**pair, **settings})
 
