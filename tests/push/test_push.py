@@ -176,6 +176,29 @@ def test_the_card_of_an_adapter_names_its_base(folder: Path, hub: FakeHub) -> No
     assert "| Arithmetic | chat | 4 |" in text, "the figures of the merged model beside it, which was made of it"
 
 
+def test_a_run_on_models_and_problems_of_the_hub_names_them(folder: Path, hub: FakeHub) -> None:
+    hub.add("model", "org/base", {"README.md": b"---\nlicense: llama3.1\n---\n# base"})
+    hub.add("dataset", "openai/gsm8k", {"README.md": b"---\nlicense: mit\n---\n# GSM8K"})
+    for stage, place in (("finetune", ("record", "samples")), ("sample", ("record",))):
+        manifest = folder / stage / "manifest.json"
+        facts = json.loads(manifest.read_text())
+        made = facts[place[0]] if len(place) == 1 else facts[place[0]][place[1]]
+        made |= {"expert": "org/base", "dataset": "gsm8k"}
+        made["settings"] |= {"expert": "org/base", "dataset": "gsm8k"}
+        if stage == "finetune":
+            facts["record"]["settings"] |= {"model": "org/base", "model_revision": "v1"}
+        manifest.write_text(json.dumps(facts))
+    push(settings(folder, "adapter", "samples"))
+    data = ModelCard(hub.model().files["README.md"].decode()).data
+    assert (data.base_model, data.datasets, data.license) == ("org/base", ["openai/gsm8k"], "llama3.1")
+    adapter = json.loads(hub.model().files["adapter_config.json"])
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("org/base", "v1")
+    text = hub.data().files["README.md"].decode()
+    metadata = DatasetCard(text).data.to_dict()
+    assert (metadata["license"], metadata["source_datasets"]) == ("mit", ["openai/gsm8k"])
+    assert "expert org/base: llama3.1" in text
+
+
 def test_the_card_of_samples_has_configurations_features_and_licences(folder: Path, hub: FakeHub) -> None:
     push(settings(folder, "samples"))
     text = hub.data().files["README.md"].decode()
