@@ -203,13 +203,13 @@ def import_samples(
     tokenizer = load_tokenizer(source, MachineSettings(trust_remote_code=trust_remote_code))
     template = PromptTemplate(tokenizer, DEFAULT_CUE if cue is None else cue)
     if source_format == "jsonl":
-        fill, facts = _samples(file, member, expert, template, questions and Path(questions), question_field)
+        fill, facts = _samples(file, member, expert, template, Path(questions) if questions else None, question_field)
     else:
         settings = read_settings(file, None if compression is None else Path(compression))
         reader = TeacherReader(source_format, expert, tokenizer, top_k, settings, logprobs_field)
         fill, facts = _teacher(file, reader)
     asked = template.identity(template.stops(load_generation_config(source)))
-    of_expert = {"expert": expert, "expert_revision": expert_revision, "expert_files": source.files()}
+    of_expert: dict[str, Any] = {"expert": expert, "expert_revision": expert_revision, "expert_files": source.files()}
     return _publish(file, out, folder.Imported(**of_expert, cue=template.cue, asked=asked, **facts), fill)
 
 
