@@ -168,8 +168,8 @@ def unpack(where: str, row: dict[str, Any], settings: Quantised | Legacy | None)
     """
     there = {name for name, value in row.items() if value is not None}
     if {"token_ids", "top_values"} <= there:
-        ids, values = ([[] if one is None else one for one in row[name]] for name in ("token_ids", "top_values"))
-        return ids, values
+        tokens, values = ([[] if one is None else one for one in row[name]] for name in ("token_ids", "top_values"))
+        return tokens, values
     names = {"packed_indices", "exact_values", "coeffs"}
     kind: type[Quantised | Legacy] = Legacy if names <= there else Quantised
     if kind is Quantised and not {"compressed_logprobs", "bytepacked_indices"} <= there:
