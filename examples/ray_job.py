@@ -16,7 +16,7 @@ ADDRESS = sys.argv[1] if len(sys.argv) > 1 else "local"
 OUT = Path(sys.argv[2] if len(sys.argv) > 2 else "runs/ray")
 QUESTIONS = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
 
-if __name__ == "__main__":  # workers import this file
+if __name__ == "__main__":
     config = RunConfig(
         expert="miniature/expert",
         amateur="miniature/base",
