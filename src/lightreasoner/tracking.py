@@ -142,7 +142,7 @@ class _Trackio(Tracker):
         import trackio
 
         with redirect_stdout(sys.stderr):
-            trackio.finish()  # unlike `Run.finish`, it leaves nothing to do, and to print, at the end of the process
+            trackio.finish()  # unlike `Run.finish`, it leaves nothing to do, and to print, at the end of the process  # type: ignore[no-untyped-call]
 
 
 class _OfAccelerate(Tracker):

@@ -320,7 +320,7 @@ def _in_notebook(meter: _Meter) -> Iterator[Update]:
         bar = f'<progress value="{meter.done}" max="{meter.total}"></progress> {html.escape(line)}'
         return {"text/plain": line, "text/html": bar}
 
-    shown = display(content(), raw=True, display_id=True)
+    shown = display(content(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
     with _ticking(NOTEBOOK_EVERY, lambda: shown.update(content(), raw=True)):
         yield lambda: shown.update(content(), raw=True)
 
