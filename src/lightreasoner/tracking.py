@@ -142,7 +142,8 @@ class _Trackio(Tracker):
         import trackio
 
         with redirect_stdout(sys.stderr):
-            trackio.finish()  # unlike `Run.finish`, it leaves nothing to do, and to print, at the end of the process  # type: ignore[no-untyped-call]
+            # Unlike `Run.finish`, it leaves nothing to do, and to print, at the end of the process.
+            trackio.finish()  # type: ignore[no-untyped-call]
 
 
 class _OfAccelerate(Tracker):
