@@ -63,8 +63,8 @@ def test_the_tutorial_works_in_small(
             give([*words, *less.get(words[0], [])])
             given.append(words[0])
     assert given == [
-        "doctor", "advise", "sample", "report", "finetune", "merge", "evaluate", "evaluate", "compare", "report", "plan",
-        "run",
+        "doctor", "advise", "sample", "report", "finetune", "merge", "evaluate", "evaluate", "compare", "report",
+        "plan", "run",
     ]  # fmt: skip
     assert "exam" in capsys.readouterr().out
     assert (tmp_path / "runs/mine/report.html").is_file()
