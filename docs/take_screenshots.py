@@ -1,7 +1,9 @@
-"""Take the pictures in docs/images from a report: top and token browser, wide and narrow, light and dark.
+"""Take the pictures in docs/images: a report and a comparison of runs, wide and narrow, light and dark.
 
-    lightr run
-    python docs/take_screenshots.py runs/miniature/report.html docs/images
+    lightr run --out runs/mine
+    lightr run --out runs/other --finetune.steps 200
+    lightr report runs/mine runs/other
+    python docs/take_screenshots.py runs/mine/report.html runs/mine/comparison.html docs/images
 
 Needs chromium and chromedriver (Debian: apt install chromium chromium-driver), selenium and pillow.
 """
@@ -15,12 +17,22 @@ from pathlib import Path
 from PIL import Image
 from selenium import webdriver
 
-VIEWS = {"report": "scrollTo(0, 0)", "tokens": "document.getElementById('browser').scrollIntoView()"}
+SCROLLS = {
+    "report": "scrollTo(0, 0)",
+    "tokens": "document.getElementById('browser').scrollIntoView()",
+    "charts": "document.getElementById('divergence').scrollIntoView()",
+    "cases": "document.getElementById('cases').scrollIntoView()",
+}
+OF_SEVERAL = {
+    "comparison": "scrollTo(0, 0)",
+    "curves": "document.getElementById('divergence').scrollIntoView()",
+}
+READY = "return [...document.querySelectorAll('#browser-root, #case-list')].every((one) => one.dataset.ready)"
 HEIGHTS = {1280: 1180, 390: 844}
 
 
-def main(page: Path, folder: Path) -> None:
-    """Open the page in every size and appearance, and save a picture of each."""
+def main(report: Path, comparison: Path, folder: Path) -> None:
+    """Open both pages in every size and appearance, and save pictures of their parts."""
     folder.mkdir(parents=True, exist_ok=True)
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
@@ -45,21 +57,26 @@ def main(page: Path, folder: Path) -> None:
             wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
             features = [{"name": name, "value": value} for name, value in wanted.items()]
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-            driver.get(page.resolve().as_uri())
-            while not driver.execute_script("return document.getElementById('browser-root').dataset.ready"):
-                time.sleep(0.05)
-            for view, scroll in VIEWS.items():
-                if view == "tokens":
-                    _choose(driver)
-                narrow = view == "tokens" and width < 500  # where the card covers half of the screen
-                driver.execute_script("document.activeElement.scrollIntoView({block: 'center'})" if narrow else scroll)
-                time.sleep(0.3)
-                shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-                image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
-                image.quantize(256, dither=Image.Dither.NONE).save(
-                    folder / f"{view}-{width}-{scheme}.png", optimize=True
-                )
+            for page, views in ((report, SCROLLS), (comparison, OF_SEVERAL)):
+                driver.get(page.resolve().as_uri())
+                while not driver.execute_script(READY):
+                    time.sleep(0.05)
+                for view, scroll in views.items():
+                    _save(driver, scroll, view, folder / f"{view}-{width}-{scheme}.png", is_narrow=width < 500)
     driver.quit()
+
+
+def _save(driver: webdriver.Chrome, scroll: str, view: str, file: Path, *, is_narrow: bool) -> None:
+    """Scroll to a part of the page and save a picture of the screen."""
+    if view == "tokens":
+        _choose(driver)
+        if is_narrow:  # where the card covers half of the screen
+            scroll = "document.activeElement.scrollIntoView({block: 'center'})"
+    driver.execute_script(scroll)
+    time.sleep(0.3)
+    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+    image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+    image.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def _choose(driver: webdriver.Chrome) -> None:
@@ -77,4 +94,4 @@ def _choose(driver: webdriver.Chrome) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:4]))

@@ -8,6 +8,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.config import SampleConfig
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
+from lightreasoner.evaluation.judging import summarise
+from lightreasoner.runs.records import Answer, JudgedAnswer
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.samples.folder import Label, Rollout, Sampled
 
@@ -52,17 +55,19 @@ def write_samples(
     tokenizer: PreTrainedTokenizerFast | None,
     *,
     per_shard: int = 32,
+    beta: float | None = BETA,
     **changes: Any,
 ) -> None:
     """Write a finished sample stage with these rows, and the tokenizer of the merged model."""
     facts: dict[str, Any] = {"expert": "an/expert", "amateur": "an/amateur", "dataset": "made up"}
+    facts |= {name: changes.pop(name) for name in facts if name in changes}
     made = Sampled(
         **facts,
         **{name: {} for name in ("expert_files", "amateur_files", "asked")},
         questions_sha256="0" * 64,
         cue="",
         questions=len(rows),
-        beta=BETA,
+        beta=beta,
         alpha=ALPHA,
         settings=SampleConfig(**facts, cue="", out=run, **changes),
         dtype="float32",
@@ -78,3 +83,30 @@ def write_samples(
         stage.finish({"questions": len(rows)})
     if tokenizer is not None:
         tokenizer.save_pretrained(run / "merged")
+
+
+def fake_answer(
+    number: int, question: str, output: str, ids: Sequence[int], *, is_right: bool, finish: str = "stop"
+) -> tuple[Answer, JudgedAnswer]:
+    """An answer to an item, and its verdict."""
+    answer = Answer(f"q{number:05d}", 0, "arithmetic", question, str(number), [1], list(ids), output, finish)
+    return answer, JudgedAnswer(answer.question_id, 0, output[:40], None, "correct" if is_right else "wrong")
+
+
+def write_evaluation(folder: Path, rows: Sequence[tuple[Answer, JudgedAnswer]]) -> None:
+    """Write a finished evaluation on the arithmetic benchmark with these answers and verdicts."""
+    benchmark = BENCHMARKS["arithmetic"]
+    assert isinstance(benchmark, Benchmark)
+    answers, verdicts = [answer for answer, _ in rows], [verdict for _, verdict in rows]
+    ids = [answer.question_id for answer in answers]
+    how = {"decoding": {"max_answer_tokens": 64}}
+    with open_stage(folder, "chat/arithmetic/answers", {"model": "a/model", "how": how}) as answered:
+        counts = {"answers": len(rows), "prompt_too_long": 0, "tokens": sum(len(one.output_ids) for one in answers)}
+        counts["truncated"] = sum(one.finish == "length" for one in answers)
+        answered.commit(ids, {"answers": Answer.table(answers)}, counts)
+        answered.finish({"items": len(rows)})
+    with open_stage(folder, "chat/arithmetic/math-verify", {"answers": answered.digest, "how": {}}) as judged:
+        names = ("correct", "wrong", "no_answer", "timeout", "grader_error")
+        counted = {name: sum(one.verdict == name for one in verdicts) for name in names}
+        judged.commit([f"{name}/0" for name in ids], {"verdicts": JudgedAnswer.table(verdicts)}, counted)
+        judged.finish({**summarise(benchmark, answered, judged, 1), "items_known": None})

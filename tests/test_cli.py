@@ -3,7 +3,10 @@
 import inspect
 import json
 import os
+import platform
 import resource
+import shlex
+import shutil
 import subprocess
 import sys
 from functools import reduce
@@ -13,9 +16,11 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
+import torch
 
 from lightreasoner import cli
 from lightreasoner.config import RunConfig
+from lightreasoner.errors import ConfigError
 from lightreasoner.recipes import load_recipe, recipe_names, recipe_text
 
 from .faults.harness import completed
@@ -151,9 +156,46 @@ def test_without_a_command_the_help_is_shown() -> None:
     assert all(command in done.stdout for command in ("run", "sample", "finetune", "merge", "evaluate", "recipes"))
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_version_tells_what_a_problem_may_depend_on() -> None:
     done = lightr("--version")
-    assert (done.returncode, done.stdout.strip()) == (0, metadata.version("lightreasoner"))
+    found = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert (done.returncode, done.stderr, next(iter(found))) == (0, "", "lightreasoner")
+    assert found.pop("python") == f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
+    assert found.pop("torch") == f"{metadata.version('torch')} for {build}"
+    assert found == {name: metadata.version(name) for name in found}
+    assert {"transformers", "peft", "accelerate"} < found.keys()
+
+
+def test_the_folder_of_the_lm_eval_tasks_needs_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"lm-eval is not installed.* pip install 'lightreasoner\[lm-eval\]'"):
+        cli.app(["benchmarks", "--lm-eval"], exit_on_error=False, print_error=False)
+
+
+def test_shell_completion(tmp_path: Path) -> None:
+    """The scripts of three shells name the commands and flags; that of bash completes them in a real bash."""
+    home = {"HOME": str(tmp_path)}
+    for shell in ("bash", "zsh", "fish"):
+        file = tmp_path / f"lightr.{shell}"
+        done = lightr("--install-completion", "--shell", shell, "--output", str(file), **home)
+        assert (done.returncode, done.stderr) == (0, "")
+        script = file.read_text(encoding="utf-8")
+        assert all(word in script for word in ("evaluate", "recipes", "divergence-beta", "math-verify"))
+        if (program := shutil.which(shell)) is not None:
+            subprocess.run([program, "-n", str(file)], check=True, timeout=60)
+    assert str(tmp_path / "lightr.bash") in (tmp_path / ".bashrc").read_text()
+
+    def completed_words(*words: str) -> list[str]:
+        lines = [f"source {tmp_path}/lightr.bash", f"COMP_WORDS=({shlex.join(['lightr', *words])})"]
+        lines += [f"COMP_CWORD={len(words)}", "_lightr", 'printf "%s\\n" "${COMPREPLY[@]}"']
+        done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True, timeout=60)
+        return sorted(done.stdout.split())
+
+    assert completed_words("fine") == ["finetune"]
+    assert completed_words("recipes", "") == ["copy", "ls", "show"]
+    assert completed_words("evaluate", "--jud") == ["--judge"]
+    assert completed_words("evaluate", "--judge", "") == ["math-verify", "toolkit"]
 
 
 def test_both_names_of_the_command_are_installed() -> None:
@@ -181,7 +223,7 @@ def test_help_shows_the_commands_in_their_groups_and_order() -> None:
         "Look at results": ["report", "inspect", "compare"],
         "Baselines and studies": ["baseline", "rounds", "study"],
         "Data": ["samples", "answers", "recipes", "benchmarks", "grade"],
-        "Options": ["--help", "--version"],
+        "Options": ["--help", "--install-completion", "--version"],
     }
 
 

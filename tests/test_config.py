@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lightreasoner import pipeline
 from lightreasoner.config import BaselineConfig, EvaluateConfig, FinetuneConfig, MergeConfig, RunConfig, SampleConfig
-from lightreasoner.config_base import Config
+from lightreasoner.config_base import Config, shareable_name
 from lightreasoner.config_sections import (
     EngineSettings,
     EvaluateSettings,
@@ -33,7 +34,7 @@ def message_of(config: type[Config], values: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def run_config(**sections: dict[str, Any]) -> RunConfig:
+def run_config(**sections: Any) -> RunConfig:
     return RunConfig.checked({**REQUIRED, **sections})
 
 
@@ -251,6 +252,7 @@ EVERYTHING: dict[str, Any] = {
     "trust_remote_code": True,
     "engine": "vllm",
     "engine_python": "venv/bin/python",
+    "report_to": ["trackio"],
     "out": "runs/all",
     "seed": 7,
     "sample": {
@@ -287,7 +289,6 @@ EVERYTHING: dict[str, Any] = {
         "objective": "entropy",
         "gradient_checkpointing": True,
         "fsdp": True,
-        "report_to": ["trackio"],
     },
     "merge": {"merge_dtype": "bfloat16"},
     "evaluate": {
@@ -308,6 +309,15 @@ EVERYTHING: dict[str, Any] = {
         "grading_megabytes": 380,
         "grading_workers": 39,
     },
+    "push_to": "an/owner",
+    "push": {
+        "what": ["merged", "samples"],
+        "public": True,
+        "license": "mit",
+        "base_model": "a/base",
+        "tag": "first",
+        "yes": True,
+    },
     "study": {"amateurs": ["a/b"], "lengths": [41, 42], "sft_questions": 43, "transfer": ["arc_challenge"]},
 }
 
@@ -327,7 +337,7 @@ def defaults_of(config: Config) -> list[str]:
 def test_the_example_of_everything_sets_every_field_away_from_its_default() -> None:
     config = everything()
     assert len(defaults_of(config.select)) < len(SelectSettings.model_fields)  # not all of its fields go together
-    for part in (config, config.sample, config.finetune, config.merge, config.evaluate, config.study):
+    for part in (config, config.sample, config.finetune, config.merge, config.evaluate, config.push, config.study):
         assert defaults_of(part) == []
 
 
@@ -405,6 +415,68 @@ def test_the_merge_stage_carries_every_field_and_writes_beside_the_adapter() -> 
     assert (config.adapter, config.out) == (Path("runs/all"), Path("runs/all/merged"))
     assert (config.dtype, config.device, config.trust_remote_code) == ("float16", "cuda:1", True)
     assert config.merge_dtype == "bfloat16"
+
+
+def test_a_push_carries_every_field_and_decides_nothing() -> None:
+    config = everything().for_push()
+    assert defaults_of(config) == ["save"]
+    assert (config.run, config.to) == (Path("runs/all"), "an/owner")
+    assert config.model_dump().items() >= everything().push.model_dump().items()
+    assert not {"push", "push_to"} & everything().identity(inputs=True).keys()
+    assert "push" not in pipeline.to_yaml(everything()), "the same run with another --push-to continues"
+
+
+@pytest.mark.parametrize(
+    ("push", "message"),
+    [
+        ({"what": ["adapter", "merged"]}, "a repository holds one model"),
+        ({"what": []}, "what is empty"),
+        ({"what": ["model"]}, "push.what = 'model': known values: adapter, merged, samples"),
+        ({"license": "Apache 2.0"}, "push.license = 'Apache 2.0'"),
+        ({"tag": "a tag"}, "push.tag = 'a tag'"),
+        ({"base_model": "/models/base"}, "push.base_model = '/models/base'"),
+    ],
+)
+def test_a_push_that_cannot_be_meant_is_refused(push: dict[str, Any], message: str) -> None:
+    assert message in message_of(RunConfig, {**REQUIRED, "push": push})
+
+
+@pytest.mark.parametrize(
+    ("name", "shared"),
+    [
+        ("owner/name", "owner/name"),
+        ("owner/name:main", "owner/name:main"),
+        ("miniature/expert", "miniature/expert"),
+        ("gsm8k", "gsm8k"),
+        ("my.jsonl", "my.jsonl"),
+        ("/home/ann/models/base", "base"),
+        ("/base", "base"),
+        ("~/models/base.gguf", "base.gguf"),
+        ("../base", "base"),
+        ("./base", "base"),
+        ("data/mine/train.jsonl", "train.jsonl"),
+        ("self", "self"),
+        ("self:layers=4", "self:layers=4"),
+        ("self:checkpoint=/home/ann/runs/first", "self:checkpoint=first"),
+        (r"C:\Users\ann\base", "base"),
+    ],
+)
+def test_a_name_for_others_tells_no_folder_of_this_machine(name: str, shared: str) -> None:
+    assert shareable_name(name) == shared
+
+
+def test_settings_for_others_tell_no_folder_and_keep_everything_else(tmp_path: Path) -> None:
+    config = run_config(
+        expert=str(tmp_path), dataset="/data/mine.jsonl", out=tmp_path / "run", chat_template="/home/ann/t.jinja",
+        cue="/no_think", ray="ray://10.0.0.1:10001", evaluate={"benchmarks": ["gsm8k", "/home/ann/test.csv"]},
+    )  # fmt: skip
+    shared = config.shareable()
+    assert (shared.expert, shared.dataset) == (tmp_path.name, "mine.jsonl")
+    assert (shared.out, shared.ray) == (RunConfig.model_fields["out"].default, None)
+    assert config.for_sample().shareable().out == Path("run"), "a place that is required"
+    assert (shared.chat_template, shared.cue) == (Path("t.jinja"), "/no_think")
+    assert shared.evaluate.benchmarks == ("gsm8k", "test.csv")
+    assert shared.model_copy(update={"evaluate": config.evaluate}).sample == config.sample
 
 
 def test_the_evaluate_stage_carries_every_field_for_the_model_that_it_is_given() -> None:
@@ -611,13 +683,15 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*recipe_names(), "everything"])
 def test_a_config_written_as_yaml_is_read_as_the_same_config(name: str, tmp_path: Path) -> None:
-    from lightreasoner.pipeline import to_yaml
-
+    to_yaml = pipeline.to_yaml
     config = everything() if name == "everything" else RunConfig.checked(load_recipe(name))
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
-    assert RunConfig.checked(load_recipe(str(file))) == config
-    written = [name for name in RunConfig.model_fields if name != "select" or config.selects]
+    not_pushed = {name: RunConfig.model_fields[name].default for name in ("push_to", "push")}  # by a repetition
+    assert RunConfig.checked(load_recipe(str(file))) == config.model_copy(update=not_pushed)
+    written = [
+        name for name in RunConfig.model_fields if name not in not_pushed and (name != "select" or config.selects)
+    ]
     assert list(yaml.safe_load(to_yaml(config))) == written
 
 
@@ -625,8 +699,7 @@ def test_a_config_written_as_yaml_is_read_as_the_same_config(name: str, tmp_path
     "cue", ["", "two\nlines", "ends with space ", "café ∑ 😀", "a: b # c", "{x} %", "yes", "1e3", "none"]
 )
 def test_any_cue_survives_being_written_and_read(cue: str, tmp_path: Path) -> None:
-    from lightreasoner.pipeline import to_yaml
-
+    to_yaml = pipeline.to_yaml
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(RunConfig.checked({**REQUIRED, "cue": cue})), encoding="utf-8")
     assert RunConfig.checked(load_recipe(str(file))).cue == cue

@@ -101,7 +101,7 @@ def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp
     words = "label_surprise, keep_share 0.25; labels π_E^1.5 · π_A^-0.5, α 0.1"
     page = (config.out / "report.html").read_text(encoding="utf-8")
     assert f"% were kept, by {words}." in page
-    assert words in str(write(config.out, as_markdown=True))
+    assert words in str(write([config.out], as_markdown=True))
 
 
 def test_the_stages_one_by_one_give_the_same_as_run(made: Made, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_bad_input_gives_one_line(arguments: tuple[str, ...], message: str, tmp_
     ("changes", "error", "message"),
     [
         ({"finetune": {"report_to": "wnadb"}}, ConfigError, "did you mean wandb"),
-        ({"finetune": {"report_to": "comet_ml"}}, ConfigError, "comet_ml: not installed here"),
+        ({"report_to": "comet_ml"}, ConfigError, "comet_ml: not installed here"),
         (
             {"evaluate": {"benchmarks": ["arithmetic", "svamp"]}, "data_dir": "absent"},
             DataError,
@@ -198,9 +198,9 @@ def test_a_run_finds_a_precision_that_cannot_be_merged_before_it_samples(tmp_pat
 
 
 def test_a_dry_run_prints_the_settings_and_then_what_is_missing() -> None:
-    found = lightr("run", "--config", "miniature", "--finetune.report-to", "comet_ml", "--dry-run")
+    found = lightr("run", "--config", "miniature", "--report-to", "comet_ml", "--dry-run")
     assert found.returncode == 2
-    assert json.loads(found.stdout)["finetune"]["report_to"] == ["comet_ml"]
+    assert json.loads(found.stdout)["report_to"] == ["comet_ml"]
     assert found.stderr.count("\n") == 1
     assert "comet_ml: not installed here" in found.stderr
 

@@ -26,6 +26,7 @@ from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.pipeline import run
 from lightreasoner.plan import memory_table, plan, plan_lines
 from lightreasoner.recipes import load_recipe, recipe_names
+from lightreasoner.runs.terminal import size
 
 
 def config_for(out: Path, **changes: Any) -> RunConfig:
@@ -48,6 +49,18 @@ def test_the_number_of_parameters_matches_the_file(name: str) -> None:
         count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
     shape = Shape.of(read_config(f"miniature/{name}", None), name)
     assert shape.parameters == pytest.approx(count, rel=0.01)
+
+
+def test_the_plan_says_how_much_is_sent_to_the_hub(tmp_path: Path) -> None:
+    config = config_for(tmp_path)
+    unsent = plan(config, flops=1e12)
+    assert unsent["push"] == {}
+    assert not any("Hub" in line for line in plan_lines(unsent))
+    push = config.push.model_copy(update={"what": ("merged", "samples")})
+    result = plan(config.model_copy(update={"push_to": "ann/toy", "push": push}), flops=1e12)
+    assert result["push"] == {what: result["disk"][what] for what in ("merged", "samples")}
+    sent = f"merged {size(result['push']['merged'])}, samples {size(result['push']['samples'])}"
+    assert f"to send to the Hub when the run is finished (--push-to): {sent}" in plan_lines(result)
 
 
 def test_the_number_of_parameters_of_a_known_model() -> None:

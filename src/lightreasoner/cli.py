@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib import metadata
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from pkgutil import resolve_name
@@ -31,8 +31,9 @@ from pydantic import PlainValidator, create_model
 from lightreasoner import config as cfg
 from lightreasoner import config_sections
 from lightreasoner.config_base import Config, meant
-from lightreasoner.errors import INTERRUPTED, STOP_SIGNALS, LightReasonerError
+from lightreasoner.errors import INTERRUPTED, STOP_SIGNALS, ConfigError, LightReasonerError
 from lightreasoner.recipes import copy_recipe, has_section, recipe_names, recipe_text, resolve
+from lightreasoner.runs.environment import version_lines
 from lightreasoner.runs.progress import logger, only_warnings, printed_messages, say
 from lightreasoner.runs.terminal import visible
 
@@ -57,11 +58,14 @@ docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 app = App(
     name="lightr",
     help="Improve a language model's reasoning without labels, by contrasting it with a weaker model.",
-    version=lambda: metadata.version("lightreasoner"),
+    version=version_lines,
+    version_format="plaintext",
     default_parameter=Parameter(consume_multiple=True, negative=()),
     suppress_keyboard_interrupt=False,  # `main` reports it
 )
-app["--help"].group = app["--version"].group = OPTIONS
+app.register_install_completion_command(help="Install completion for bash, zsh, fish or PowerShell.")
+for option in ("--help", "--version", "--install-completion"):
+    app[option].group = OPTIONS
 
 
 def command(
@@ -227,6 +231,12 @@ def _check_run(config: cfg.RunConfig) -> None:
     check(config, download=False)
 
 
+def _outline_push(config: cfg.PushConfig) -> None:
+    from lightreasoner.push import outline
+
+    outline(config)
+
+
 def _refuse_if_held(config: Config) -> None:
     """Refuse a folder in use before the import of torch, which takes seconds."""
     folder: Path | None = getattr(config, "out", None)
@@ -257,6 +267,24 @@ def _inspect(*, config: cfg.InspectConfig, as_json: bool = False) -> dict[str, A
 
     result = inspect(config, show=not as_json)
     return result if as_json or config.html is not None else None
+
+
+def _benchmarks(*, lm_eval: bool = False) -> Any:
+    """List the benchmarks: size, metric, source, and whether a published figure has been reproduced.
+
+    Args:
+        lm_eval: Print instead the folder of these benchmarks as tasks of lm-eval, for its --include_path.
+    """
+    if not lm_eval:
+        from lightreasoner.report.tables import benchmark_rows
+
+        return benchmark_rows()
+    if find_spec("lm_eval") is None:
+        raise ConfigError(
+            "lm-eval is not installed here, and its tasks import lightreasoner. Install both in one environment: "
+            "pip install 'lightreasoner[lm-eval]'"
+        )
+    return str(Path(__file__).parent / "evaluation" / "lm_eval_tasks")
 
 
 def _fail_if_unfit(result: Mapping[str, Any]) -> None:
@@ -308,10 +336,11 @@ answers = App(name="answers", help="Import and export evaluation answers.", grou
 bundled = App(name="recipes", help="List, show and copy the bundled recipes.", group=DATA, sort_key=next(_order))
 for sub_app in (samples, answers, bundled):
     app.command(sub_app)
-command("benchmarks", "report.tables:benchmark_rows", group=DATA, lines="report.tables:benchmark_lines")
+command("benchmarks", _benchmarks, group=DATA, lines="report.tables:benchmark_lines")
 command("grade", "evaluation.grade_file:grade_file", group=DATA, show=_say_verdicts, with_json=False)
+command("push", "push:push", group=DATA, positional=["run"], lines="push:push_lines", check=_outline_push)
 command("select", "samples.selecting:select", of=samples, positional=["source", "out"])
-command("import", "samples.jsonl:import_samples", of=samples)
+command("import", "samples.jsonl:import_samples", of=samples, flags={"source_format": "--from"})
 command("export", "samples.jsonl:export_samples", of=samples)
 command("import", "evaluation.toolkit_import:import_toolkit", of=answers)
 command("export", "evaluation.exports:export_answers", of=answers)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from lightreasoner.config_base import IF_SET, Config, Decides, DecidesIfSet, Input, Place, Speed
+from lightreasoner.config_push import HubName, PushSettings
 from lightreasoner.config_sections import (
     LABEL_FREE,
     LABEL_FREE_SETTINGS,
@@ -41,6 +42,7 @@ from lightreasoner.config_sections import (
     Share,
     StopStrings,
     StudySettings,
+    TrackerSettings,
     VocabularyRule,
     WorkerSettings,
     with_temperature,
@@ -62,6 +64,7 @@ class SampleConfig(
     EngineSettings,
     JoinSettings,
     AdapterSettings,
+    TrackerSettings,
     PairConfig,
 ):
     """`lightr sample`."""
@@ -88,7 +91,7 @@ class SelectConfig(SelectSettings):
     """Seed of the random rule, and of the choice between equal scores."""
 
 
-class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
+class FinetuneConfig(FinetuneSettings, MachineSettings, TrackerSettings, ModelSettings):
     """`lightr finetune`."""
 
     data: Input[Path]
@@ -102,7 +105,7 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, ModelSettings):
     """Seed of the LoRA weights, dropout and the order of labels."""
 
 
-class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettings, ModelSettings):
+class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettings, TrackerSettings, ModelSettings):
     """`lightr baseline`."""
 
     kind: Decides[BaselineKind]
@@ -192,7 +195,9 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
 
-class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, AdapterSettings, ModelSettings):
+class EvaluateConfig(
+    EvaluateSettings, EngineSettings, JoinSettings, PromptSettings, AdapterSettings, TrackerSettings, ModelSettings
+):
     """`lightr evaluate`."""
 
     contrast_with: Decides[str | None] = None
@@ -225,6 +230,17 @@ class EvaluateConfig(EvaluateSettings, EngineSettings, JoinSettings, PromptSetti
         return self
 
 
+class PushConfig(PushSettings):
+    """`lightr push`."""
+
+    run: Input[Path]
+    """Run folder; for samples alone, also the folder of a stage in it, such as RUN/sample."""
+    to: Place[HubName]
+    """Repository on the Hub, OWNER/NAME. It is made if there is none, private."""
+    save: Place[Path | None] = None
+    """Write what would be sent into this new folder instead, in a subfolder for each kind; the Hub is not needed."""
+
+
 class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig):
     """`lightr inspect`."""
 
@@ -236,7 +252,9 @@ class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig)
     """Seed of sampling with a temperature."""
 
 
-class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, WorkerSettings, PairConfig):
+class RunConfig(
+    PromptSettings, HintSettings, ProblemSettings, EngineSettings, WorkerSettings, TrackerSettings, PairConfig
+):
     """`lightr run`, and the form of a recipe."""
 
     out: Place[Path] = Path("runs/default")
@@ -249,7 +267,20 @@ class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, W
     finetune: FinetuneSettings = FinetuneSettings()
     merge: MergeSettings = MergeSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    push_to: Place[HubName | None] = None
+    """Send the result to this repository on the Hub, OWNER/NAME, when it is finished; see `lightr push`."""
+    push: Place[PushSettings] = PushSettings()
     study: StudySettings = StudySettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trackers_of_all_stages(cls, values: Any) -> Any:
+        """Take `finetune.report_to`, which recipes before 0.4 have, as `report_to`."""
+        section = values.get("finetune") if isinstance(values, dict) else None
+        if not isinstance(section, dict) or "report_to" not in section:
+            return values
+        rest = {name: value for name, value in section.items() if name != "report_to"}
+        return {"report_to": section["report_to"], **values, "finetune": rest}
 
     @property
     def selects(self) -> bool:
@@ -296,6 +327,10 @@ class RunConfig(PromptSettings, HintSettings, ProblemSettings, EngineSettings, W
         """Stage 4 of this run, for one model; `name` is its folder below `evaluate/`."""
         out = self.out / "evaluate" / name
         return self._for_model(EvaluateConfig, self.evaluate, model=model, model_revision=revision, out=out)
+
+    def for_push(self) -> "PushConfig":
+        """The push of this run; `push_to` is set."""
+        return PushConfig(**self.push.model_dump(), run=self.out, to=self.push_to)
 
     def for_baseline(self, kind: BaselineKind, **changes: Any) -> BaselineConfig:
         """A baseline on the data of this run: its answers may be as long as in an evaluation."""
@@ -391,6 +426,7 @@ class RoundsConfig(RunConfig):
             update={
                 "adapter": self.adapter(number),
                 "max_questions": self.rounds.held_back,
+                "report_to": (),
                 "divergence_beta": None,
                 "temperature": 0.0,
                 "top_p": 1.0,
@@ -411,6 +447,7 @@ class RoundsConfig(RunConfig):
         return config.model_copy(
             update={
                 "adapter": self.adapter(number),
+                "report_to": (),
                 "samples_per_problem": self.rounds.answers,
                 "temperature": self.rounds.answer_temperature,
                 "max_answer_tokens": self.sample.max_new_tokens,

@@ -23,6 +23,8 @@ from pydantic.fields import FieldInfo
 from lightreasoner.errors import ConfigError
 
 T = TypeVar("T")
+# Settings that name a model or data set: a name, or a path of this machine.
+NAMING = {"expert", "amateur", "model", "dataset", "contrast_with", "benchmarks", "amateurs"}
 
 
 class Role(Enum):
@@ -109,6 +111,22 @@ class Config(BaseModel, metaclass=_ConfigType):
         values = value if isinstance(value, list) else ["none" if value is None else value]
         return [flag, *map(str, values)]
 
+    def shareable(self) -> Self:
+        """These settings for other people: of every path of this machine the last part, and no place of the work."""
+        changes: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if role_of(field) is Role.PLACE and not field.is_required():
+                changes[name] = field.default
+            elif isinstance(value, Path):
+                changes[name] = Path(shareable_name(os.fspath(value), is_path=True))
+            elif isinstance(value, Config):
+                changes[name] = value.shareable()
+            elif name in NAMING and value:
+                several = isinstance(value, tuple)
+                changes[name] = tuple(map(shareable_name, value)) if several else shareable_name(value)
+        return self.model_copy(update=changes)
+
     @field_validator("*")
     @classmethod
     def _path_without_nul(cls, value: Any) -> Any:
@@ -134,6 +152,21 @@ class Config(BaseModel, metaclass=_ConfigType):
 def role_of(field: FieldInfo) -> Role:
     """The role of a field. A section, or a field without a mark, decides."""
     return next((mark for mark in field.metadata if isinstance(mark, Role)), Role.DECIDES)
+
+
+def shareable_name(name: str, *, is_path: bool = False) -> str:
+    """A name of a model or data set for other people: of a path of this machine its last part, which tells no folder.
+
+    Args:
+        name: a Hub id, a bundled name, a path, or an amateur such as self:checkpoint=PATH.
+        is_path: it is a path, also where it looks like another name.
+    """
+    before, equals, place = name.rpartition("=") if name.startswith("self:") else ("", "", name)
+    path = Path(place).expanduser()
+    is_there = place.count("/") + place.count("\\") > 0 and "\0" not in place and os.path.lexists(path)
+    if is_path or is_there or len(path.parts) > 2 or path.is_absolute() or place.startswith((".", "~")):
+        place = os.path.basename(os.path.abspath(path))
+    return f"{before}{equals}{place.rpartition(chr(92))[2]}"
 
 
 def explain(config: type[BaseModel], error: ValidationError, advice: str = "") -> str:

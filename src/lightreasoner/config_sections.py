@@ -56,6 +56,8 @@ EngineName = Literal["own", "vllm"]  # as in inference.engines
 # time would let it wait for the longest. A batch is also what an interruption can lose.
 BATCH_SIZES: Mapping[EngineName, int] = {"own": 32, "vllm": 256}
 ExportFormat = Literal["lm-eval", "hub"]
+SampleFormat = Literal["jsonl", "axolotl", "distillkit", "trl", "messages"]
+TeacherFormat = Literal["jsonl", "axolotl", "distillkit"]
 
 SELECTION = "select"  # subfolder of a run folder: steps and labels that were selected from the samples beside it
 # The baselines that use no gold answers, with their settings of `BaselineConfig` and the values of their sources; other
@@ -229,6 +231,14 @@ class JoinSettings(WorkerSettings):
     been started with --workers 2 or more, or auto."""
 
 
+class TrackerSettings(Config):
+    """Where figures are sent."""
+
+    report_to: Speed[tuple[str, ...]] = ()
+    """Experiment trackers for the figures of all stages: tensorboard, trackio, wandb, or another of accelerate. Nothing
+    becomes public by itself, and wandb without a login works offline."""
+
+
 class SampleSettings(Config):
     """Stage 1: rollouts, and the steps and labels that are kept."""
 
@@ -266,7 +276,8 @@ class SelectSettings(Config):
     """Rule that scores steps: divergence (D_KL(π_E‖π_A), the paper's), label_surprise (D_KL(v_C‖π_E), how much the
     label would change the expert), top1_flip (the models' top tokens differ), expert_entropy, uncertain_or_contradicted
     (high entropy or high divergence: the Soft-OR of TIP, arXiv 2604.14084), excess_loss (log π_E − log π_A of the token
-    taken, after Rho-1, arXiv 2404.07965), later (place in the rollout, 0 to 1), random, none (every step)."""
+    taken, after Rho-1, arXiv 2404.07965), later (place in the rollout, 0 to 1), random, none (every step), or one that
+    lightreasoner.register_rule added."""
     threshold: Decides[float | None] = None
     """Keep steps with a score above it, in nats; with divergence this is β (paper: 0.4), and in a run its default."""
     keep_share: Decides[PositiveShare | None] = None
@@ -339,8 +350,6 @@ class FinetuneSettings(Config):
     """Checkpoints to keep on disk."""
     logging_steps: Speed[Count] = 10
     """Log every N steps."""
-    report_to: Speed[tuple[str, ...]] = ()
-    """Experiment trackers of accelerate, such as trackio, wandb, tensorboard."""
 
 
 class MergeSettings(Config):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import RunConfig, SampleConfig
@@ -169,7 +169,8 @@ def _hub() -> Finding:
         socket.create_connection((where.hostname or "", port), timeout=hub.TIMEOUT).close()
     except OSError as error:
         return Finding("hub", "warning", f"{constants.ENDPOINT} cannot be reached ({error}); local models only")
-    return Finding("hub", "ok", f"{constants.ENDPOINT} can be reached")
+    login = "a token is there" if get_token() else "no token: enough to read what is public, not for `lightr push`"
+    return Finding("hub", "ok", f"{constants.ENDPOINT} can be reached; {login}")
 
 
 def _model(name: str, revision: str | None) -> list[Finding]:

@@ -43,6 +43,10 @@ class HubUnreachable(ModelError):
     """The model or data set is on the Hub, and the Hub does not answer."""
 
 
+class HubRefused(LightReasonerError):
+    """The Hub does not take what is sent, or not from this user."""
+
+
 class VocabularyMismatch(ModelError):
     """Two models do not share a vocabulary, so their distributions cannot be compared."""
 

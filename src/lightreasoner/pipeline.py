@@ -4,7 +4,7 @@ Only this module knows the order of the stages. Stages do not import one another
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,7 +19,8 @@ from lightreasoner.models.quantising import check_base
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import Side
 from lightreasoner.models.source import is_on_hub
-from lightreasoner.report import write_page
+from lightreasoner.push import check_push, push, push_lines
+from lightreasoner.report import markdown, report, write_page
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
@@ -29,13 +30,14 @@ from lightreasoner.runs.ray_workers import import_ray
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
 from lightreasoner.samples.selecting import rule_of, select
+from lightreasoner.tracking import tracking
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge
 
 
 def run(config: RunConfig) -> dict[str, Any]:
-    """Sample, fine-tune, merge and evaluate in one run folder, resuming what is unfinished.
+    """Sample, fine-tune, merge and evaluate in one run folder, resuming what is unfinished; push if that is asked for.
 
     Returns:
         The results of the stages, their comparison and their times in seconds, as in `summary.json`.
@@ -64,11 +66,24 @@ def run(config: RunConfig) -> dict[str, Any]:
         folders = [config.out / "evaluate" / name for name in ("expert", "merged")]
         summary["comparison"] = compare(*folders, judge=config.evaluate.judge)
         if earlier is not None and {**earlier, "seconds": None} == json.loads(json.dumps({**summary, "seconds": None})):
-            return earlier  # nothing was left to do
-        summary["seconds"] = times(config.out)
-        write_json(config.out / "summary.json", summary)
-        say(f"report: {write_page(config.out)['file']}")
-        return summary
+            summary = earlier  # nothing was left to do
+        else:
+            summary["seconds"] = times(config.out)
+            write_json(config.out / "summary.json", summary)
+            say(f"report: {write_page(config.out)['file']}")
+        track_report(config, summary["comparison"]["benchmarks"])
+    if config.push_to is not None:
+        for line in push_lines(push(config.for_push())):
+            say(line)
+    return summary
+
+
+def track_report(config: RunConfig, compared: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Send the report of a run folder to its trackers, and the rows of a comparison."""
+    if config.report_to:
+        with tracking(config.report_to, config.out) as trackers:
+            trackers.result("comparison", {f"{row['prompt']}/{row['benchmark']}": row for row in compared})
+            trackers.file(config.out / "report.html", markdown(report(config.out)))
 
 
 def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -> None:
@@ -80,8 +95,11 @@ def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -
         evaluates: the benchmarks are needed too.
 
     Raises:
-        LightReasonerError: a tracker, engine, device, benchmark, data set or model is missing or does not fit.
+        LightReasonerError: a tracker, engine, device, benchmark, data set or model is missing or does not fit, or
+            nothing could be pushed.
     """
+    if download:
+        check_push(config)
     merged = config.out / "merged"
     if merged.exists() and not (merged / RESULT).is_file():
         raise DataError(
@@ -136,7 +154,7 @@ def _earlier_summary(config: RunConfig) -> dict[str, Any] | None:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The config as a recipe; a run without a selection has no section of it."""
-    left_out = set() if config.selects else {"select"}
+    """The config as a recipe; a run without a selection has no section of it. To push it is no part of a run."""
+    left_out = {"push", "push_to", *([] if config.selects else ["select"])}
     values = config.model_dump(mode="json", exclude=left_out)
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

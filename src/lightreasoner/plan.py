@@ -67,7 +67,8 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
 
     Returns:
         `models`, `precision`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with
-        their peak or sum, `choices` (memory with other settings), `available`, `assumptions` and `warnings`.
+        their peak or sum, `push` in bytes by what is sent to the Hub, `choices` (memory with other settings),
+        `available`, `assumptions` and `warnings`.
 
     Raises:
         ConfigError: a rate of 0, a negative length or number of rounds.
@@ -101,6 +102,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         memory.stages["sample"] = memory.choices["residency = sequential"]
     peak = max(memory.stages.values())
     disk = _disk(config, expert, prompt_tokens, answers)
+    sent = {what: disk[what] for what in config.push.what} if config.push_to else {}
     if rounds:
         disk = _disk_in_rounds(config, disk, rounds)
     available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free}
@@ -122,6 +124,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         "memory": {**memory.parts, **memory.stages, "peak": peak},
         "choices": memory.choices,
         "disk": {**disk, "sum": sum(disk.values())},
+        "push": sent,
         "available": available,
         "assumptions": {**assumed, **_assumptions(config)},
         "warnings": _warnings(config, available, sum(disk.values()), memory, device),
@@ -402,6 +405,9 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         f"{assumed['kept_share']:.0%} of the steps kept, responses of maximum length for FLOP, memory and disk, and of "
         f"{assumed['length_share']:.0%} of it for the time",
     ]
+    if result["push"]:
+        sent = ", ".join(f"{what} {size(part)}" for what, part in result["push"].items())
+        lines.append(f"to send to the Hub when the run is finished (--push-to): {sent}")
     if assumed["vocabulary"] == "aligned":
         lines.append("assumed: a text has as many tokens to the amateur as to the expert, and every step is aligned")
     return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]

@@ -25,14 +25,16 @@ from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.evaluation.alarms import measure
 from lightreasoner.evaluation.stopping import Decision, decide
 from lightreasoner.models.adapters import ADAPTER
+from lightreasoner.push import push, push_lines
 from lightreasoner.report import write_page
 from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import file_hash, new_folder, write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.records import ADAPTER_FILES, ROUNDS
+from lightreasoner.runs.records import ADAPTER_FILES, ALARMS, ROUNDS
 from lightreasoner.samples.sampling import read_problems, sample
 from lightreasoner.samples.selecting import select
+from lightreasoner.tracking import tracking
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import RESULT, merge
 
@@ -53,10 +55,12 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
         _begin(config)
         series = [measure(config, 0)]
         decision = decide(series, config.rounds)
+        _track(config, 0, series)
         while not decision.ends:
             number = len(series)
             say(f"== round {number}")
             series.append(one_round(config, number))
+            _track(config, number, series)
             decision = decide(series, config.rounds)
             say(decision.why)
             write_json(config.out / ROUNDS, _result(series, decision))
@@ -65,7 +69,19 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
         result = _result(series, decision) | {"merge": merged}
         write_json(config.out / ROUNDS, result)
         say(f"report: {write_page(config.out)['file']}")
-        return result
+        pipeline.track_report(config)
+    if config.push_to is not None and decision.kept:
+        for line in push_lines(push(config.for_push())):
+            say(line)
+    return result
+
+
+def _track(config: RoundsConfig, number: int, series: Sequence[dict[str, Any]]) -> None:
+    """Send the alarms of a round; its sampling and tuning have runs of their own, as they have folders."""
+    figures = {name: value for name, value in series[number].items() if name in ALARMS}
+    if config.report_to and figures:
+        with tracking(config.report_to, config.out) as trackers:
+            trackers.curve("rounds", {f"rounds/{name}": float(value) for name, value in figures.items()}, number)
 
 
 def _result(series: Sequence[dict[str, Any]], decision: Decision) -> dict[str, Any]:

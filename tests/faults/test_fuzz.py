@@ -25,7 +25,7 @@ from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 from lightreasoner.recipes import load_recipe
 from lightreasoner.runs.stage import open_stage
-from lightreasoner.samples.jsonl import open_archive
+from lightreasoner.samples.archives import open_archive
 from lightreasoner.samples.jsonl_lines import LineReader
 
 from .harness import count

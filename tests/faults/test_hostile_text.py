@@ -10,7 +10,7 @@ import pytest
 
 from lightreasoner.errors import SampleFormatError
 from lightreasoner.runs.terminal import visible
-from lightreasoner.samples import jsonl
+from lightreasoner.samples import archives
 from lightreasoner.samples.jsonl import import_samples
 
 from .harness import commits, contents, count, lightr, refused, succeed
@@ -130,7 +130,7 @@ def link(archive: zipfile.ZipFile, lines: bytes) -> None:
 
 
 def many(archive: zipfile.ZipFile, lines: bytes) -> None:
-    for number in range(jsonl.MOST_MEMBERS + 1):
+    for number in range(archives.MOST_MEMBERS + 1):
         archive.writestr(f"{number}.txt", b"")
 
 
@@ -182,7 +182,7 @@ def test_a_torn_archive_or_one_with_false_sizes_is_refused(
         assert "no sound .zip" in refused(
             "samples", "import", tmp_path / "torn.zip", tmp_path / "in", "--expert", "miniature/expert"
         )
-    monkeypatch.setattr(jsonl, "LARGEST", 1000)
+    monkeypatch.setattr(archives, "LARGEST", 1000)
     with pytest.raises(SampleFormatError, match="unpacks to"):
         import_samples(tmp_path / "s.zip", tmp_path / "in", expert=str(random_expert))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zip", "torn.zip"]

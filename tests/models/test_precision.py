@@ -59,7 +59,7 @@ def test_auto_on_a_processor(
 def test_a_gpu_needs_no_trial_and_a_setting_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "trial", lambda: pytest.fail("no trial is needed"))
     for has, name in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has: has)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
         assert precision.precision("auto", torch.device("cuda"), [64]).name == name
     assert precision.precision("auto", torch.device("mps"), [4096]).name == "float32"
     assert precision.precision("float16", CPU, [64]).name == "float16"

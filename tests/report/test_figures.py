@@ -22,7 +22,7 @@ from lightreasoner.report.figures import (
 )
 
 HISTOGRAM = [0.6, *[0.02] * 19, 0.02]
-TAIL = [0.01, 0.005, *[0.0] * 11, 0.001]
+TAIL = [0.01, 0.005, *[0.0] * 11, 0.001, 0.003]
 POINTS = [GapPoint("1.5B", "0.5B", 38.2, 68.1), GapPoint("7B", "1.5B", 50.1, 70.2)]
 FIGURES = {
     "radar": lambda: radar([*"xyz"], {"1.5B": {"SFT": [3952, 4.0, 7.7], "LightReasoner": [1000, 0.5, 11.8]}}),
@@ -58,7 +58,7 @@ def test_a_figure_is_saved_as_svg_and_png_with_its_data_and_always_the_same(name
     [
         ("radar", ["x", "3.95e+03 / 1e+03", "7.7 / 11.8", "SFT", "LightReasoner"]),
         ("pentagon", ["+1.0 / -1.0", "+5.0 / +2.0"]),
-        ("histogram", ["60.0", "2.0+", "β = 0.4", "from 2 to 4.8 nats"]),
+        ("histogram", ["60.0", "2.0+", "β = 0.4", "from 2 nats on, the last bar from 4.8"]),
         ("rollout", ["0.50", "2.98", "b", "↵", "c"]),
         ("bars", ["+28.1", "+25.1", "GSM8K", "tuned"]),
         ("scatter", ["expert 1.5B", "amateur 0.5B", "expert 7B"]),

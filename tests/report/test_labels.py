@@ -44,9 +44,10 @@ def test_label_statistics_are_those_of_the_rows(small_run: Path) -> None:
         inside = (kl >= place / 10) & (kl < (place + 1) / 10)
         assert labels.histogram[place] == pytest.approx((inside | ((kl < 0) & (place == 0))).mean())
     assert labels.histogram[20] == pytest.approx((kl >= 2).mean())
-    assert labels.tail == pytest.approx(
-        [((kl >= 2 + place / 5 - 1e-9) & (kl < 2.2 + place / 5 - 1e-9)).mean() for place in range(14)]
-    )
+    inside = [((kl >= 2 + place / 5 - 1e-9) & (kl < 2.2 + place / 5 - 1e-9)).mean() for place in range(14)]
+    assert labels.tail == pytest.approx([*inside, (kl >= 4.8).mean()])
+    assert sum(labels.tail) == pytest.approx(labels.histogram[-1])
+    assert labels.highest_kl == pytest.approx(kl.max())
     assert labels.kept_at[0] == pytest.approx(np.mean([(row.question_id, 0) in steps for row in rollouts]))
     assert sum(labels.supports) == len(steps)
 

@@ -4,11 +4,9 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from transformers import PreTrainedTokenizerFast
 
+from lightreasoner import show
 from lightreasoner.config import InspectConfig
 from lightreasoner.inspection import inspect
 from lightreasoner.report import report, write_page
@@ -28,12 +26,8 @@ from lightreasoner.report.tokens import find_texts, visible
 from lightreasoner.samples.folder import Label, Rollout
 
 from ..fake_runs import fake_rollout, write_samples
+from .pages import Page, appearance, size
 
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "
-    "--disable-component-update --disable-default-apps --disable-extensions --no-first-run --no-default-browser-check "
-    "--disable-domain-reliability --metrics-recording-only --disable-client-side-phishing-detection"
-)
 HOSTILE = (
     "<script>document.title='hacked'</script>",
     "</script><script>document.title='hacked'</script>",
@@ -44,91 +38,6 @@ HOSTILE = (
     "javascript:document.title='hacked' \" onmouseover='document.title=1' &lt;b&gt;",
 )
 Row = tuple[Rollout, list[Label]]
-
-
-class Page:
-    """A page in the browser, and what a reader does with it."""
-
-    def __init__(self, driver: webdriver.Chrome, file: Path) -> None:
-        self.driver = driver
-        driver.get_log("browser")
-        driver.get_log("performance")
-        driver.get(file.resolve().as_uri())
-        self.until(lambda: driver.execute_script("return document.getElementById('browser-root').dataset.ready"))
-
-    def until(self, holds: Callable[[], Any], seconds: float = 10) -> Any:
-        end = time.monotonic() + seconds
-        while not (value := holds()):
-            assert time.monotonic() < end, self.driver.get_log("browser")
-            time.sleep(0.02)
-        return value
-
-    def one(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def text(self, selector: str) -> str:
-        return str(self.driver.execute_script("return document.querySelector(arguments[0]).textContent", selector))
-
-    def token(self, rollout: int, step: int) -> WebElement:
-        return self.one(f'[data-at="{rollout} {step}"]')
-
-    def card(self, rollout: int, step: int) -> list[list[str]]:
-        """The texts in the card: lines of `option`s as lists of cells."""
-        self.until(lambda: self.one("#card").get_attribute("data-at") == f"{rollout} {step}")
-        script = (
-            "return [...document.querySelectorAll('#card .opt')].map(row => [row.className, row.querySelector('.m')."
-        )
-        script += "textContent, row.querySelector('.x').textContent, row.querySelector('.p').textContent])"
-        found: list[list[str]] = self.driver.execute_script(script)
-        return found
-
-    def set(self, name: str, value: str | bool) -> None:
-        script = "const e = document.getElementById(arguments[0]); "
-        script += "if (e.type === 'checkbox') e.checked = arguments[1]; else e.value = arguments[1];"
-        self.driver.execute_script(script + "e.dispatchEvent(new Event('input', {bubbles: true}))", name, value)
-
-    def shown(self) -> list[int]:
-        script = "return [...document.querySelectorAll('.rollout')].map(e => +e.id.split('-')[1])"
-        found: list[int] = self.driver.execute_script(script)
-        return found
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[webdriver.Chrome]:
-    browser = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-    )
-    manager = shutil.which("chromedriver")
-    if not (browser and manager):
-        pytest.skip("no chromium with its chromedriver on this machine (Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(manager))
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def driver(chrome: webdriver.Chrome) -> webdriver.Chrome:
-    size(chrome, 1280)
-    appearance(chrome, "light")
-    return chrome
-
-
-def size(driver: webdriver.Chrome, width: int) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def appearance(driver: webdriver.Chrome, scheme: str, media: str = "") -> None:
-    features = [
-        {"name": "prefers-color-scheme", "value": scheme},
-        {"name": "prefers-reduced-motion", "value": "reduce"},
-    ]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +83,29 @@ def test_the_page_opens_from_disk_without_requests_or_errors(page: Page, run: Pa
     assert "default-src 'none'" in text
     assert "unsafe" not in text.split("<style>")[0]
     assert "http" not in text.split('<script type="application/json"')[0].replace("http-equiv", "")
+
+
+def test_the_page_works_in_the_frame_of_a_notebook(driver: webdriver.Chrome, run: Path, tmp_path: Path) -> None:
+    cell = tmp_path / "cell.html"
+    cell.write_text(f"<!doctype html><meta charset='utf-8'><title>a notebook</title>{show(run)._repr_html_()}", "utf-8")
+    driver.get_log("browser")
+    driver.get(cell.as_uri())
+    frame = driver.find_element(By.TAG_NAME, "iframe")
+    driver.switch_to.frame(frame)
+    try:
+        framed = Page.__new__(Page)
+        framed.driver = driver
+        framed.until(lambda: driver.execute_script("return document.getElementById('browser-root').dataset.ready"))
+        assert framed.shown() == list(range(10))
+        for link in ("nav a[href='#labels']", "#rollouts h3 a"):  # links within the page stay in it
+            driver.execute_script("document.querySelector(arguments[0]).click()", link)
+            assert framed.until(lambda: framed.one("#browser-root").get_attribute("data-ready")) == "yes"
+        framed.until(lambda: framed.one("#card").get_attribute("data-at") == "0 0")
+        assert driver.get_log("browser") == []
+        driver.execute_script("try { parent.document.title = 'hacked' } catch {}")
+    finally:
+        driver.switch_to.default_content()
+    assert driver.title == "a notebook"
 
 
 def percent(logprob: float) -> str:
@@ -338,6 +270,16 @@ def test_nothing_overflows_in_light_dark_and_print(page: Page, width: int) -> No
     assert page.driver.execute_script("return getComputedStyle(document.body).color") == "rgb(27, 26, 23)"  # on white
     assert not page.one("#filters").is_displayed()
     assert page.one("#rollouts").is_displayed()
+
+
+def test_on_a_phone_the_card_covers_no_other_section(page: Page) -> None:
+    size(page.driver, 390)
+    page.token(0, 1).click()
+    page.until(lambda: page.one("#card").is_displayed())
+    page.driver.execute_script("document.getElementById('settings').scrollIntoView()")
+    page.until(lambda: not page.one("#card").is_displayed())
+    page.driver.execute_script("document.getElementById('browser').scrollIntoView()")
+    assert page.until(lambda: page.one("#card").is_displayed())
 
 
 CONTRAST = """

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from lightreasoner.config import SampleConfig, SelectConfig
 from lightreasoner.config_sections import SelectSettings
 from lightreasoner.errors import ConfigError, DataError, RunMismatch
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples import selecting
 from lightreasoner.samples.folder import Rollout, Selected
 from lightreasoner.samples.sampling import sample
-from lightreasoner.samples.selecting import RULES, rule_of, select
+from lightreasoner.samples.selecting import RULES, Rule, Steps, register_rule, rule_of, select
 from lightreasoner.training.batches import load_labels
 
 from ..kept import KeptStep, kept_steps
@@ -206,6 +208,87 @@ def test_a_stopped_selection_goes_on(config: SampleConfig, tmp_path: Path) -> No
     ledger = tmp_path / "sample" / "ledger.jsonl"
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:2]))
     assert selected(config, tmp_path, selection="random", keep_share=0.5) == whole
+
+
+# --- Rules from outside of the package ---
+
+
+@pytest.fixture
+def no_rules_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selecting, "_registered", {})
+
+
+def of_entropies(sign: float) -> Rule:
+    return Rule(lambda steps: sign * (steps.of("amateur_entropy") - steps.of("expert_entropy")))
+
+
+@pytest.mark.usefixtures("no_rules_left")
+def test_a_registered_rule_selects_by_its_score(config: SampleConfig, tmp_path: Path) -> None:
+    register_rule("unsure", of_entropies(1))
+    found = selected(config, tmp_path, selection="unsure", threshold=0.5)
+    everything = steps_of(config.out)
+    wanted = {key for key, step in everything.items() if step.amateur_entropy - step.expert_entropy > 0.5}
+    assert 0 < len(wanted) < len(everything)
+    assert found.keys() == wanted
+    made, labels = load_labels(tmp_path, 4096)  # without the rule: the folder says all
+    assert isinstance(made, Selected)
+    assert made.words.startswith("unsure, threshold 0.5; labels")
+    assert len(labels.weights) == len(wanted)
+
+
+@pytest.mark.usefixtures("no_rules_left")
+def test_another_rule_of_the_same_name_is_refused_and_the_same_one_is_not(config: SampleConfig, tmp_path: Path) -> None:
+    settings = {"source": config.out, "out": tmp_path, "selection": "unsure", "keep_labels": 9}
+    register_rule("unsure", of_entropies(1))
+    first = select(SelectConfig(**settings))  # type: ignore[arg-type]
+    register_rule("unsure", Rule(lambda steps: steps.of("amateur_entropy") - steps.of("expert_entropy")))
+    assert select(SelectConfig(**settings)) == first  # type: ignore[arg-type]
+    register_rule("unsure", of_entropies(-1))
+    with pytest.raises(RunMismatch, match="chosen steps: other content now"):
+        select(SelectConfig(**settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_rules_left")
+def test_another_rule_that_weighs_is_refused(config: SampleConfig, tmp_path: Path) -> None:
+    settings = {"source": config.out, "out": tmp_path, "selection": "none", "weigh_by": "unsure"}
+    register_rule("unsure", of_entropies(1))
+    select(SelectConfig(**settings))  # type: ignore[arg-type]
+    register_rule("unsure", Rule(lambda steps: steps.of("kl")))
+    with pytest.raises(RunMismatch, match="chosen steps: other content now"):
+        select(SelectConfig(**settings))  # type: ignore[arg-type]
+
+
+def test_a_rule_of_the_package_is_identified_by_its_name_as_before(config: SampleConfig, tmp_path: Path) -> None:
+    selected(config, tmp_path, selection="later", keep_labels=9)
+    made = load_labels(tmp_path, 4096)[0]
+    assert isinstance(made, Selected)
+    assert made.chosen_steps_sha256 is None
+    assert "chosen_steps_sha256" not in made.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["divergence", "none", "", "two words", "a\x1b[2J"])
+def test_a_name_that_could_mislead_is_no_name_of_a_rule(name: str) -> None:
+    with pytest.raises(ConfigError, match="name"):
+        register_rule(name, of_entropies(1))
+    assert name not in selecting._registered
+
+
+@pytest.mark.usefixtures("no_rules_left")
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda steps: 1.0, "the rule mine gave float for"),
+        (lambda steps: torch.zeros(len(steps) + 1), r"the rule mine gave shape \["),
+        (lambda steps: torch.zeros(len(steps), 2), r"the rule mine gave shape \["),
+        (lambda steps: torch.full((len(steps),), math.nan), "none of the"),
+    ],
+)
+def test_a_rule_without_scores_is_refused(
+    config: SampleConfig, tmp_path: Path, score: Callable[[Steps], torch.Tensor], message: str
+) -> None:
+    register_rule("mine", Rule(score))
+    with pytest.raises(DataError, match=message):
+        selected(config, tmp_path, selection="mine", keep_labels=9)
 
 
 @pytest.mark.parametrize(

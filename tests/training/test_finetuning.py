@@ -190,7 +190,7 @@ def test_tensorboard_gets_the_loss(random_expert: Path, samples: Path, tmp_path:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     finetune(config_for(samples, random_expert, tmp_path, logging_steps=2, report_to=("tensorboard",)))
-    events = EventAccumulator(str(tmp_path / "finetune" / "runs" / "lightreasoner"))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     log = json.loads((tmp_path / "finetune" / "log.json").read_text())
     assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lightreasoner.config import BaselineConfig, FinetuneConfig, MergeConfig, SampleConfig, SelectConfig
+from lightreasoner.config import BaselineConfig, FinetuneConfig, SampleConfig, SelectConfig
 from lightreasoner.config_sections import LABEL_FREE
 from lightreasoner.samples.folder import Baseline, Imported, Made, Sampled, Selected
-from lightreasoner.training.model_card import Tuned, merging_command, model_card, sampling_commands
+from lightreasoner.training.model_card import Model, Tuned, merging_command, model_card, sampling_commands
 
 from ..faults.harness import completed
 
@@ -98,8 +98,8 @@ def test_the_data_of_a_baseline_are_named_as_such(kind: str) -> None:
     found = understood(command)
     wanted = {**settings.identity(inputs=True), "dtype": "float32", "out": "RUN"}
     assert {name: found[name] for name in wanted} == wanted
-    merge = MergeConfig(model="miniature/expert", adapter=Path("RUN"), out=Path("RUN/merged"))
-    card = model_card(merge, {"mean_kl": 0.0, "dtype": "float32"}, TUNED.model_copy(update={"samples": made}))
+    training = TUNED.model_copy(update={"samples": made})
+    card = model_card(Model("RUN/merged", "miniature/expert", training, {"mean_kl": 0.0, "dtype": "float32"}))
     assert f"{kind}, {'no gold' if kind in LABEL_FREE else 'gold'} answers used" in card
 
 

@@ -26,6 +26,7 @@ from lightreasoner.errors import DataError
 from lightreasoner.runs.progress import say
 
 FORMATS = "JSON Lines, JSON, CSV, TSV, Parquet, Arrow or text, the former also compressed"
+ROWS_AT_ONCE = 64  # of a Parquet file; a row of log-probabilities can take megabytes
 # First bytes of compressed files. xz is read by Python, the others by pyarrow.
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 XZ = b"\xfd7zXZ\x00"
@@ -221,7 +222,7 @@ def _text_row(text: str) -> dict[str, str]:
 def _read_parquet(path: Path) -> Iterator[Row]:
     def batches() -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches()
+            yield from file.iter_batches(batch_size=ROWS_AT_ONCE)
 
     return _rows_of_batches(str(path), batches())
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from lightreasoner.config_sections import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
-from lightreasoner.errors import DataError
+from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.judging import judged_by_item, share_correct
 from lightreasoner.evaluation.statistics import ScorePair, compare_overall, compare_pairs, holm
@@ -94,7 +94,45 @@ def compare(before: Path | str, after: Path | str, *, judge: JudgeName | None = 
         RunCorrupted: an evaluation is unfinished or damaged.
     """
     before, after = Path(before), Path(after)
-    sides = _pairs(read_sides(before, judge), read_sides(after, judge))
+    return _compared(before, after, read_sides(before, judge), read_sides(after, judge))
+
+
+def compare_several(folders: Sequence[Path | str], *, judge: JudgeName | None = None) -> list[dict[str, Any]]:
+    """Compare evaluations with the first of them, item by item.
+
+    `p_holm` is corrected over all comparisons together: over the benchmarks of all of them, and apart from these over
+    their means (Holm, as in `compare`).
+
+    Args:
+        folders: --out folders of evaluations; the first is what the others are compared with.
+        judge: see `compare`.
+
+    Returns:
+        For each folder but the first, the result of `compare`; rows of `overall` have a `p_holm` too. One that cannot
+        be compared has no rows, and the reason among its `warnings`.
+
+    Raises:
+        DataError, RunCorrupted: the first evaluation cannot be read, see `compare`.
+    """
+    first, *others = map(Path, folders)
+    of_first = read_sides(first, judge)
+    found: list[dict[str, Any]] = []
+    for other in others:
+        try:
+            found.append(_compared(first, other, of_first, read_sides(other, judge)))
+        except LightReasonerError as error:
+            nothing: dict[str, Any] = {"benchmarks": [], "overall": [], "warnings": [str(error)]}
+            found.append({"before": str(first), "after": str(other), **nothing})
+    for kind in ("benchmarks", "overall"):
+        rows = [row for result in found for row in result[kind]]
+        for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+            row["p_holm"] = p_value
+    return found
+
+
+def _compared(before: Path, after: Path, of_before: Sequence[Side], of_after: Sequence[Side]) -> dict[str, Any]:
+    """See `compare`."""
+    sides = _pairs(of_before, of_after)
     if not sides:
         raise DataError(
             f"{before} and {after} have no benchmark in common, so there is nothing to compare. Evaluate both on one"

@@ -37,6 +37,7 @@ from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.records import ChoiceProblem, Problem
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
+from lightreasoner.tracking import check_trackers, track_result
 
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
 
@@ -50,7 +51,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; committed answers are kept.
     """
-    return run_shared(config, "evaluation.evaluate:evaluate", _evaluate, partial(_devices, config))
+    check_trackers(config.report_to)
+    result = run_shared(config, "evaluation.evaluate:evaluate", _evaluate, partial(_devices, config))
+    track_result(config, config.out, "evaluate", result)
+    return result
 
 
 def _evaluate(config: EvaluateConfig, sharing: Sharing) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from lightreasoner.config_base import shareable_name
 from lightreasoner.config_sections import ExportFormat
 from lightreasoner.data.benchmarks import HubSource
 from lightreasoner.errors import DataError
@@ -60,8 +61,13 @@ def export_answers(evaluation: Path, out: Path, *, to: ExportFormat) -> dict[str
     return {"benchmarks": len(tasks), "items": sum(task.figures["total"] for task in tasks), "files": files}
 
 
-def hub_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file, the model index first."""
+def hub_files(tasks: Sequence[Evaluated], name: str | None = None) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file, the model index first.
+
+    Args:
+        tasks: of one model.
+        name: of the model. Default: that of the evaluation, without the folders of a path.
+    """
     # Imported here because it is slow.
     from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.repocard_data import eval_results_to_model_index
@@ -80,7 +86,10 @@ def hub_files(tasks: Sequence[Evaluated]) -> Iterator[tuple[str, bytes]]:
         )
         for task in tasks
     ]
-    yield "model-index.yaml", _yaml({"model-index": eval_results_to_model_index(tasks[0].model, results)})
+    yield (
+        "model-index.yaml",
+        _yaml({"model-index": eval_results_to_model_index(name or shareable_name(tasks[0].model), results)}),
+    )
     for task in tasks:
         if not isinstance(task.benchmark.source, HubSource):
             say(f"{task.label}: {task.benchmark.title} is no data set on the Hub, so it is in model-index.yaml only")

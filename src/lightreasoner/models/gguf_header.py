@@ -81,8 +81,8 @@ class _Reader:
 def gguf_config(path: Path) -> dict[str, Any]:
     """The sizes in the header of a GGUF file, by the names of a config.json.
 
-    Besides, `gguf_parameters` is the number of weights, `gguf_quantisation` the form of most of them, and `gguf_bytes`
-    the size of the file. A size that the header does not give has no key.
+    Besides, `gguf_parameters` is the number of weights, `gguf_quantisation` the form of most of them, `gguf_bytes` the
+    size of the file, and `gguf_licence` the licence, if the header names one. A size that it does not give has no key.
 
     Raises:
         ModelError: the file cannot be read, or is not a GGUF file.
@@ -132,8 +132,10 @@ def _as_config(keys: dict[str, Any], shapes: dict[str, list[int]]) -> dict[str, 
     embedding = shapes.get("token_embd.weight")
     tokens = keys.get(TOKENS)
     vocabulary = embedding[1] if embedding and len(embedding) == 2 else tokens
+    licence = keys.get("general.license")
     return {
         **found,
+        **({"gguf_licence": licence} if isinstance(licence, str) else {}),
         "model_type": architecture,
         "vocab_size": len(vocabulary) if isinstance(vocabulary, list) else vocabulary,
         "tie_word_embeddings": "output.weight" not in shapes,

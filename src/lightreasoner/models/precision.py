@@ -79,7 +79,7 @@ def precision(asked: DType, device: torch.device, hidden: Sequence[int | None]) 
     if asked != "auto":
         chosen = Precision(getattr(torch, asked), "as set by --dtype")
     elif device.type == "cuda":
-        has = torch.cuda.is_bf16_supported()
+        has = torch.cuda.is_bf16_supported(including_emulation=False)  # a T4 emulates it, slower than float32
         reason = "the GPU supports it" if has else "the GPU does not support bfloat16"
         chosen = Precision(torch.bfloat16 if has else torch.float32, reason)
     elif device.type != "cpu":

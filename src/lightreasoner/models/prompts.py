@@ -63,6 +63,17 @@ class Stops:
         return bisect_left(range(len(ids)), True, key=lambda length: len(text_of(length)) >= start)
 
 
+def plain_form(question: str, demonstrations: Sequence[Demonstration] = ()) -> str:
+    """The plain prompt, after its demonstrations."""
+    solved = (f"{PLAIN_TEMPLATE.format(question=shown)} {answer}" for shown, answer in demonstrations)
+    return DEMONSTRATION_GAP.join([*solved, PLAIN_TEMPLATE.format(question=question)])
+
+
+def chat_turn(question: str, demonstrations: Sequence[Demonstration] = ()) -> str:
+    """The user's turn of a chat: the question after its demonstrations."""
+    return "\n\n".join([*(f"{shown}\n{answer}" for shown, answer in demonstrations), question])
+
+
 class PromptTemplate:
     """The prompt format of one tokenizer.
 
@@ -121,11 +132,9 @@ class PromptTemplate:
     def render(self, question: str) -> str:
         """The prompt's text."""
         if self._around is None:
-            solved = (f"{PLAIN_TEMPLATE.format(question=shown)} {answer}" for shown, answer in self._demonstrations)
-            plain = DEMONSTRATION_GAP.join([*solved, PLAIN_TEMPLATE.format(question=question)])
+            plain = plain_form(question, self._demonstrations)
             return plain if self.kind == "plain" else f"{self.cue}\n\n{plain}".lstrip()
-        solved = (f"{shown}\n{answer}" for shown, answer in self._demonstrations)
-        return "\n\n".join([*solved, question]).join(self._around)
+        return chat_turn(question, self._demonstrations).join(self._around)
 
     def encode(self, question: str) -> list[int]:
         """The prompt's token ids.

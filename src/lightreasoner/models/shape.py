@@ -158,9 +158,9 @@ def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        if not hub.is_offline():
-            revision = hub.model_commit(name, revision)
-        return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=hub.is_offline()))
+        if hub.is_offline():
+            return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True))
+        return Path(hub.download(name, revision, lambda commit: hf_hub_download(name, "config.json", revision=commit)))
     except Exception as error:  # each client library raises its own type for "no connection"
         raise HubUnreachable(
             f"cannot download the config.json of {name} from the Hub ({type(error).__name__}). Check the name and the "

@@ -137,10 +137,10 @@ def _download(name: str, revision: str | None) -> ModelSource:
         "ignore_patterns": ["*/*"],
     }
     try:
-        folder = Path(snapshot_download(**wanted, revision=hub.model_commit(name, revision)))
-    except HfHubHTTPError as error:
-        raise ModelError(f"the Hub refuses {name}: {first_line(error)}") from None
+        folder = hub.download(name, revision, lambda commit: Path(snapshot_download(**wanted, revision=commit)))
     except Exception as error:  # every client library has its own idea of "no connection"
+        if isinstance(error, HfHubHTTPError) and error.response.status_code not in hub.TRANSIENT:
+            raise ModelError(f"the Hub refuses {name}: {first_line(error)}") from None
         try:
             folder = Path(snapshot_download(**wanted, revision=revision, local_files_only=True))
         except LocalEntryNotFoundError:

@@ -1,24 +1,64 @@
-"""The rollouts as blocks of data for the token browser of the page.
+"""The rollouts and cases as blocks of data for the browsers of the page.
 
 Each block is a `<script type="application/json">` with one JSON string: Base64 of deflated JSON. A block holds some
-rollouts. The data for filters and sorting are in separate index blocks, which the page reads first. Numbers are
-integers: probabilities in units of 0.01 %, nats in units of 0.001, the digits that the page shows.
+rollouts, or some cases. The data for filters and sorting are in separate index blocks, which the page reads first.
+Numbers are integers: probabilities in units of 0.01 %, nats in units of 0.001, the digits that the page shows.
 """
 
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightreasoner.data.benchmarks import title_of
+from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.samples.folder import Label, ScoredRollout
 
+T = TypeVar("T")
+
 ROLLOUTS_PER_BLOCK = 25
+CASES_PER_BLOCK = 50
 KEPT, AGREES, DISAGREES = 1, 2, 4  # flags of a step
+
+
+class _Blocks(Generic[T]):
+    """Blocks of items: `index` of each goes to one kind of block, `details` to another, `size` items to a block.
+
+    Items beyond `limit` are left out.
+    """
+
+    def __init__(
+        self, sink: BinaryIO, prefix: str, size: int, limit: int, index: Callable[[T], Any], details: Callable[[T], Any]
+    ) -> None:
+        self.sink = sink
+        self._prefix = prefix
+        self._size = size
+        self._limit = limit
+        self._parts = {"index": index, "block": details}
+        self._waiting: list[T] = []
+        self.blocks = 0
+        self.items = 0
+
+    def add(self, item: T) -> None:
+        """Add an item; a full block is written."""
+        if self.items < self._limit:
+            self.items += 1
+            self._waiting.append(item)
+            if len(self._waiting) == self._size:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the items that wait."""
+        if self._waiting:
+            for name, part in self._parts.items():
+                self.sink.write(_block(f"{self._prefix}{name}-{self.blocks}", [part(item) for item in self._waiting]))
+            self.blocks += 1
+            self._waiting = []
 
 
 class BlockWriter:
@@ -32,43 +72,30 @@ class BlockWriter:
     """
 
     def __init__(self, sink: BinaryIO, texts: TokenTexts, alpha: float | None, limit: int) -> None:
-        self._sink = sink
+        self._blocks = _Blocks[ScoredRollout](sink, "", ROLLOUTS_PER_BLOCK, limit, _index, self._details)
         self._texts = texts
         self._alpha = alpha
-        self._limit = limit
-        self._waiting: list[ScoredRollout] = []
         self._ids: set[int] = set()
-        self._blocks = 0
-        self.rollouts = 0
+        self.add = self._blocks.add
 
-    def add(self, rollout: ScoredRollout) -> None:
-        """Add a rollout; a full block is written."""
-        if self.rollouts < self._limit:
-            self.rollouts += 1
-            self._waiting.append(rollout)
-            if len(self._waiting) == ROLLOUTS_PER_BLOCK:
-                self._flush()
+    @property
+    def rollouts(self) -> int:
+        """Rollouts that were written."""
+        return self._blocks.items
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write the last block, then the tokens' texts and these facts, which the page reads first."""
-        self._flush()
+        self._blocks.flush()
         ids = sorted(self._ids)
         content = {
             **facts,
-            "blocks": self._blocks,
+            "blocks": self._blocks.blocks,
             "rollouts": self.rollouts,
             "ids": ids,
             "texts": [self._texts.token(index).text for index in ids],
             "control": [index for index in ids if self._texts.token(index).control],
         }
-        self._sink.write(_block("browser", content))
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._sink.write(_block(f"index-{self._blocks}", [_index(rollout) for rollout in self._waiting]))
-            self._sink.write(_block(f"block-{self._blocks}", [self._details(rollout) for rollout in self._waiting]))
-            self._blocks += 1
-            self._waiting = []
+        self._blocks.sink.write(_block("browser", content))
 
     def _details(self, rollout: ScoredRollout) -> dict[str, Any]:
         tops, scored = rollout.per_top, ~rollout.unaligned
@@ -95,6 +122,54 @@ class BlockWriter:
             return []
         counts: list[int] = (np.exp(logprobs - logprobs[:, :1]) >= self._alpha).sum(1).tolist()
         return counts
+
+
+class CaseWriter:
+    """Writes cases in blocks to `sink`; memory holds one block, and further cases than `limit` are left out."""
+
+    def __init__(self, sink: BinaryIO, limit: int) -> None:
+        self._blocks = _Blocks[Case](sink, "case-", CASES_PER_BLOCK, limit, self._index, _case)
+        self._benchmarks: dict[str, int] = {}
+        self.add = self._blocks.add
+
+    @property
+    def cases(self) -> int:
+        """Cases that were written."""
+        return self._blocks.items
+
+    def finish(self) -> None:
+        """Write the last block, then what the page reads first."""
+        self._blocks.flush()
+        if self.cases:
+            facts = {"blocks": self._blocks.blocks, "benchmarks": list(self._benchmarks)}
+            self._blocks.sink.write(_block("cases", facts))
+
+    def _index(self, case: Case) -> dict[str, Any]:
+        name = f"{title_of(case.benchmark)}, {case.prompt}"
+        return {
+            "b": self._benchmarks.setdefault(name, len(self._benchmarks)),
+            "r": int(case.after.correct),
+            "q": case.question,
+            "g": case.gold,
+            "c": [int(case.before.cut_off), int(case.after.cut_off)],
+        }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    return {"d": case.diverges_at, "a": [_answer(case.before), _answer(case.after)]}
+
+
+def _answer(answer: CaseAnswer) -> dict[str, Any]:
+    return {
+        "s": answer.shared,
+        "m": answer.diverging,
+        "r": answer.rest,
+        "x": answer.extracted,
+        "o": int(answer.correct),
+        "c": answer.cut,
+        "n": answer.tokens,
+        "l": int(answer.cut_off),
+    }
 
 
 def _block(name: str, content: Any) -> bytes:

@@ -1,7 +1,10 @@
 """Items whose verdict changed, with both answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lightreasoner.config_sections import JudgeName
 from lightreasoner.evaluation.folder import Evaluated
@@ -10,7 +13,8 @@ from lightreasoner.report.tokens import TokenTexts, visible
 from lightreasoner.runs.records import Answer, JudgedAnswer
 from lightreasoner.runs.stage import StageFolder
 
-CASES = 6  # shown in each direction
+CASES = 6  # kept in each direction, for Markdown and JSON
+PART = 128  # cases in memory at a time
 LONGEST = 600  # tokens shown of an answer
 
 
@@ -22,7 +26,9 @@ class CaseAnswer:
         shared: text before the first token that differs.
         diverging: that token; empty where this answer ended there.
         extracted: the answer that the judge found in the text.
-        cut: number of tokens cut at the end.
+        cut: number of tokens that are not shown, at the end.
+        tokens: in the whole answer; None where that is not known.
+        cut_off: the answer reached the length limit.
     """
 
     shared: str
@@ -31,6 +37,8 @@ class CaseAnswer:
     extracted: str | None
     correct: bool
     cut: int
+    tokens: int | None
+    cut_off: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Case:
     """
 
     benchmark: str
+    prompt: str
     question: str
     gold: str
     diverges_at: int | None
@@ -59,11 +68,21 @@ class Cases:
 
 
 def find_cases(
-    before: Sequence[Evaluated], after: Sequence[Evaluated], judge: JudgeName | None, texts: TokenTexts
+    before: Sequence[Evaluated],
+    after: Sequence[Evaluated],
+    judge: JudgeName | None,
+    texts: TokenTexts,
+    visit: Callable[[Case], None] = lambda case: None,
 ) -> Cases:
     """Cases of all benchmarks that both evaluations judged under the same prompt; first samples only.
 
-    Memory holds the verdicts of one benchmark, and the answers of the cases.
+    Memory holds the verdicts of one benchmark, its answers to the items that changed as Arrow tables, and `PART` cases.
+
+    Args:
+        before, after: the two evaluations.
+        judge: whose verdicts count.
+        texts: the expert's tokens.
+        visit: called with every case, by benchmark and in its order.
     """
     shown: dict[bool, list[Case]] = {True: [], False: []}  # by the verdict after
     counts = {True: 0, False: 0}
@@ -73,20 +92,21 @@ def find_cases(
         if other is None or not (first.judged and other.judged):
             continue
         old, new = _verdicts(first, judge), _verdicts(other, judge)
-        for right, cases in shown.items():
-            changed = [
-                item
-                for item, verdict in old.items()
-                if item in new and (verdict.verdict == "correct", new[item].verdict == "correct") == (not right, right)
-            ]
-            counts[right] += len(changed)
-            chosen = changed[: max(CASES - len(cases), 0)]
-            answers = _answers(first, chosen), _answers(other, chosen)
-            cases += [
-                _case(answers[0][item], answers[1][item], (old[item], new[item]), texts)
-                for item in chosen
-                if item in answers[0] and item in answers[1]
-            ]
+        changed = [
+            item
+            for item, verdict in old.items()
+            if item in new and (verdict.verdict == "correct") != (new[item].verdict == "correct")
+        ]
+        for item in changed:
+            counts[new[item].verdict == "correct"] += 1
+        for one, two in zip(_answers(first, changed), _answers(other, changed), strict=True):
+            if one is None or two is None:
+                continue
+            item = one.question_id
+            case = _case(one, two, (old[item], new[item]), texts, first.prompt)
+            visit(case)
+            if len(kept := shown[case.after.correct]) < CASES:
+                kept.append(case)
     return Cases(tuple(shown[True]), tuple(shown[False]), counts[True], counts[False])
 
 
@@ -99,18 +119,32 @@ def _verdicts(evaluated: Evaluated, judge: JudgeName | None) -> dict[str, Judged
     return {row.question_id: row for row in read_judged(verdicts_of(evaluated, judge)) if row.sample == 0}
 
 
-def _answers(evaluated: Evaluated, wanted: Sequence[str]) -> Mapping[str, Answer]:
-    names = set(wanted)
-    rows: Iterator[Answer] = (row for table in evaluated.stage.tables("answers") for row in Answer.rows(table))
-    return {row.question_id: row for row in rows if row.question_id in names and row.sample == 0} if names else {}
+def _answers(evaluated: Evaluated, wanted: Sequence[str]) -> Iterator[Answer | None]:
+    """The first answers to these items, in their order; None where there is none."""
+    if not wanted:
+        return
+    names = pa.array(wanted)
+    tables = [
+        table.filter(pc.and_(pc.is_in(table["question_id"], names), pc.equal(table["sample"], 0)))
+        for table in evaluated.stage.tables("answers")
+    ]
+    found = pa.concat_tables(tables)
+    places = pc.index_in(names, found["question_id"].combine_chunks()).to_pylist()
+    for start in range(0, len(places), PART):
+        part = places[start : start + PART]
+        rows = Answer.rows(found.take([place for place in part if place is not None]))
+        yield from (None if place is None else next(rows) for place in part)
 
 
-def _case(before: Answer, after: Answer, verdicts: tuple[JudgedAnswer, JudgedAnswer], texts: TokenTexts) -> Case:
+def _case(
+    before: Answer, after: Answer, verdicts: tuple[JudgedAnswer, JudgedAnswer], texts: TokenTexts, prompt: str
+) -> Case:
     ids = before.output_ids, after.output_ids
     known = texts.known and all(ids)
     at = next((place for place, (one, other) in enumerate(zip(*ids, strict=False)) if one != other), min(map(len, ids)))
     return Case(
         benchmark=before.benchmark,
+        prompt=prompt,
         question=visible(before.question),
         gold=visible(before.gold),
         diverges_at=at if known else None,
@@ -121,10 +155,11 @@ def _case(before: Answer, after: Answer, verdicts: tuple[JudgedAnswer, JudgedAns
 
 def _case_answer(answer: Answer, verdict: JudgedAnswer, at: int | None, texts: TokenTexts) -> CaseAnswer:
     extracted = None if verdict.extracted is None else visible(verdict.extracted)
-    correct = verdict.verdict == "correct"
-    if at is None:
-        return CaseAnswer("", "", visible(answer.output), extracted, correct, 0)
+    correct, cut_off = verdict.verdict == "correct", answer.finish == "length"
     ids = answer.output_ids
+    tokens = len(ids) if answer.finish != "unknown" else None
+    if at is None:
+        return CaseAnswer("", "", visible(answer.output), extracted, correct, 0, tokens, cut_off)
     start = max(0, at - LONGEST // 2)
     stop = start + LONGEST
     return CaseAnswer(
@@ -134,4 +169,6 @@ def _case_answer(answer: Answer, verdict: JudgedAnswer, at: int | None, texts: T
         extracted=extracted,
         correct=correct,
         cut=max(0, len(ids) - stop),
+        tokens=tokens,
+        cut_off=cut_off,
     )

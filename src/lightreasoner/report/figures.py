@@ -111,7 +111,8 @@ def kl_histogram(shares: Sequence[float], tail: Sequence[float], beta: float | N
     if any(tail):
         inset = plot.inset_axes((0.44, 0.4, 0.54, 0.5))
         _histogram(inset, TAIL_BINS, tail, VERMILION)
-        inset.set_title(f"from {TAIL_BINS[0].start:g} to {TAIL_BINS[-1].end:.1f} nats", fontsize=8)
+        first, last = TAIL_BINS[0].start, TAIL_BINS[-1].start
+        inset.set_title(f"from {first:g} nats on, the last bar from {last:g}", fontsize=8)
         inset.tick_params(labelsize=7)
     return figure
 

@@ -64,6 +64,7 @@ class LabelStatistics:
         agree_above_beta: share of these steps that were kept.
         histogram: shares in `samples.statistics.HEAD_BINS`; empty if no step was scored.
         tail: shares in `samples.statistics.TAIL_BINS`.
+        highest_kl: of all steps.
         single_token: share of labels with one token.
         mean_support: tokens in a label.
         supports: labels with 1, 2 … tokens; the last entry counts all larger ones.
@@ -85,6 +86,7 @@ class LabelStatistics:
     agree_above_beta: float | None
     histogram: tuple[float, ...]
     tail: tuple[float, ...]
+    highest_kl: float | None
     single_token: float | None
     mean_support: float | None
     supports: tuple[int, ...]
@@ -157,6 +159,7 @@ class LabelCounter:
             agree_above_beta=_share(counts["agree_kept"], self._kl[True].count),
             histogram=tuple(head),
             tail=tuple(tail),
+            highest_kl=self._histogram.highest if steps else None,
             single_token=_share(self._support[1], kept),
             mean_support=_share(sum(size * count for size, count in self._support.items()), kept),
             supports=(

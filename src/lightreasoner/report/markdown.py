@@ -3,11 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lightreasoner.evaluation.comparison import Prompts
 from lightreasoner.report.cases import Case, CaseAnswer
 from lightreasoner.report.labels import LabelStatistics
-from lightreasoner.report.model import PAPER_COSTS, Report, Sides
+from lightreasoner.report.made import Sides
+from lightreasoner.report.model import PAPER_COSTS, Report
+from lightreasoner.report.several import Several
 from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, round_rows, score, share, table, whole
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, AlignedShares
+
+CHOSEN = ("steps kept by", "labels")  # choices that a selection's words say together
 
 
 def markdown(report: Report) -> str:
@@ -21,8 +26,9 @@ def markdown(report: Report) -> str:
         [f"- warning: {_text(text)}" for text in report.sample_warnings],
         _accuracy(report),
         _cost(report),
-        _sides(report.sides) if report.sides else [],
-        _labels(report.labels, report.selection, report.aligned) if report.labels else [],
+        _sides(report.sides, report.aligned) if report.sides else [],
+        _labels(report) if report.labels else [],
+        _lengths(report),
         _training(report),
         _rounds(report),
         [*_cases("Became right", report.cases.became_right, report.cases.gained)],
@@ -72,22 +78,33 @@ def _cost(report: Report) -> list[str]:
     return lines
 
 
-def _sides(sides: Sides) -> list[str]:
-    both = [["model", sides.expert, sides.amateur], ["hint", sides.expert_hint or "–", sides.amateur_hint or "–"]]
-    lines = ["## Which side reads what", "", *_rows(["", "expert", "amateur"], both), ""]
+def _sides(sides: Sides, aligned: AlignedShares | None) -> list[str]:
+    rows = [*map(list, sides.rows), ["vocabulary", sides.vocabulary, str(aligned or "")]]
+    lines = ["## Which side reads what", "", *_rows(["", "expert", "amateur"], rows), ""]
     if not sides.differ:
-        return [*lines, "Both read the same prompt:", "", *_indented(sides.expert_prompt)]
-    lines += ["The expert reads, for example:", "", *_indented(sides.expert_prompt)]
-    return [*lines, "", "The amateur reads:", "", *_indented(sides.amateur_prompt)]
+        return [*lines, "Both read the same prompt:", "", *_indented(sides.expert.prompt)]
+    lines += ["The expert reads, for example:", "", *_indented(sides.expert.prompt)]
+    return [*lines, "", "The amateur reads:", "", *_indented(sides.amateur.prompt)]
 
 
 def _indented(text: str) -> list[str]:
     return [f"    {line}" for line in text.splitlines()]
 
 
-def _labels(labels: LabelStatistics, selection: str | None, aligned: AlignedShares | None) -> list[str]:
+def _labels(report: Report) -> list[str]:
+    labels, weights = report.labels, report.weights
+    assert labels is not None
     figures = [
-        *([["selected by", _text(selection)]] if selection else []),
+        *([["selected by", _text(report.selection)]] if report.selection else []),
+        *([name, text] for name, text in report.choices.items() if not (report.selection and name in CHOSEN)),
+        *(
+            [
+                ["weights of the labels", f"{fixed(weights.smallest)} to {fixed(weights.largest)}, mean 1"],
+                ["as effective as this share with equal weights", share(weights.effective)],
+            ]
+            if weights
+            else []
+        ),
         ["rollouts", whole(labels.rollouts)],
         ["ended with a stop token", whole(labels.finished)],
         ["steps scored", whole(labels.steps)],
@@ -105,8 +122,21 @@ def _labels(labels: LabelStatistics, selection: str | None, aligned: AlignedShar
         ["format tokens in the responses", share(labels.format_responses)],
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
-    if aligned is not None:
-        lines += ["", f"The amateur has another tokenizer: {aligned}."]
+    if report.aligned is not None:
+        lines += ["", f"The amateur has another tokenizer: {report.aligned}."]
+    if labels.kept or labels.histogram:
+        lines += _label_tables(labels)
+    lines += [
+        f"\nWarning: {warning.count:,} {warning.text}, first at "
+        + ", ".join(f"{place.rollout}/{place.position}" for place in warning.places[:5])
+        for warning in labels.warnings
+    ]
+    return lines  # fmt: skip
+
+
+def _label_tables(labels: LabelStatistics) -> list[str]:
+    """Divergence, sizes, positions, and the tokens that labels move."""
+    lines: list[str] = []
     if labels.histogram:
         parts = ("KL, nats", HEAD_BINS, labels.histogram), ("of the tail, nats", TAIL_BINS, labels.tail)
         for title, bins, shares in parts:
@@ -123,18 +153,27 @@ def _labels(labels: LabelStatistics, selection: str | None, aligned: AlignedShar
         if tokens:
             cells = [[f"`{_cell(repr(one.text)[1:-1])}`", f"{one.mass:+.1f}", whole(one.labels)] for one in tokens]
             lines += ["", *_rows([f"most {title}", "Σ (v − π_E)", "labels"], cells)]
-    lines += [
-        f"\nWarning: {warning.count:,} {warning.text}, first at "
-        + ", ".join(f"{place.rollout}/{place.position}" for place in warning.places[:5])
-        for warning in labels.warnings
-    ]
-    return lines  # fmt: skip
+    return lines
+
+
+def _lengths(report: Report) -> list[str]:
+    if not report.lengths:
+        return []
+    header = ["what", "side", "n", "mean", "median", "10 to 90 %", "longest", "limit", "cut off", "empty"]
+    rows = [
+        [row.of, row.side or "–", whole(row.total), f"{row.mean:.1f}", f"{row.median:g}",
+         f"{row.low:g} to {row.high:g}", whole(row.longest), whole(row.limit), share(row.cut_off), share(row.empty)]
+        for row in report.lengths
+    ]  # fmt: skip
+    return ["## Lengths and truncation, in tokens", "", *_rows(header, rows)]
 
 
 def _training(report: Report) -> list[str]:
     if not report.training:
         return []
-    columns = [name for name in ("step", "loss", "kl_to_target", "learning_rate") if name in report.training[0]]
+    columns = [
+        name for name in ("step", "loss", "kl_to_target", "grad_norm", "learning_rate") if name in report.training[0]
+    ]
     shown = report.training[:: max(1, len(report.training) // 10)]
     cells = [[f"{row[name]:g}" if name in row else "" for name in columns] for row in shown]
     return ["## Training", "", *_rows(columns, cells)]
@@ -163,11 +202,40 @@ def _answer(answer: CaseAnswer) -> str:
 
 
 def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return table(header, [[_cell(cell) for cell in row] for row in rows])
+    return table([_cell(cell) for cell in header], [[_cell(cell) for cell in row] for row in rows])
 
 
 def _cell(text: str) -> str:
     return _text(text).replace("|", "\\|")
+
+
+def several_markdown(several: Several) -> str:
+    """The comparison of several runs in the order of its page, without the curves."""
+    names = several.names
+    facts = [
+        [name, one.expert or "–", one.amateur or "–", whole(one.cost.problems), whole(one.cost.tuned_tokens),
+         duration(one.cost.sampling_and_tuning), gain(one.main_test) if one.main_test else "–"]
+        for name, one in zip(names, several.reports, strict=True)
+    ]  # fmt: skip
+    header = ["run", "expert", "amateur", "problems", "tuned tokens", "sampling + tuning", "gain over its expert"]
+    settings = [[name, *("none" if value is None else str(value) for value in row)]
+                for name, row in several.settings.items()]  # fmt: skip
+    tests = [
+        [names[place], title, str(Prompts(*row["prompts"])), whole(row["total"]), f"{100 * row['before']:.1f}",
+         f"{100 * row['after']:.1f}", *_tested(row), p_value(row["p_holm"])]
+        for place, title, row in several.rows
+    ]  # fmt: skip
+    columns = ["run", "benchmark", "prompt", "n", names[0], "this run", "difference (95 %)", "better / worse items"]
+    blocks = [
+        [f"# {_text(several.verdict)}"],
+        [f"- {_text(text)}" for text in several.sentences],
+        [f"- not in this comparison: {_text(text)}" for text in several.missing],
+        ["## Runs", "", *_rows(header, facts)],
+        ["## Settings that differ", "", *_rows(["setting", *names], settings)],
+        [f"## Differences from {_text(names[0])}", "", *_rows([*columns, "p", "p (Holm)"], tests)] if tests else [],
+        [f"- warning: {_text(text)}" for text in several.warnings],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
 def _text(text: str) -> str:

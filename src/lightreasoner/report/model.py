@@ -11,6 +11,8 @@ from lightreasoner.evaluation.comparison import Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases
 from lightreasoner.report.labels import LabelStatistics
+from lightreasoner.report.lengths import Lengths
+from lightreasoner.report.made import Sides, Weights
 from lightreasoner.samples.statistics import AlignedShares
 
 
@@ -54,27 +56,6 @@ class Cost:
     gain: float | None
 
 
-@dataclass(frozen=True)
-class Sides:
-    """Which side read what while the samples were made.
-
-    Attributes:
-        expert: the model in words.
-        amateur: the model in words, or what is left of the expert.
-        expert_hint: field of the problem's row that it read; None without one.
-        differ: the prompts of the two sides differ.
-        expert_prompt: an example; both are for one question.
-    """
-
-    expert: str
-    amateur: str
-    expert_hint: str | None
-    amateur_hint: str | None
-    differ: bool
-    expert_prompt: str
-    amateur_prompt: str
-
-
 # Rows of the paper's Table 2: model, hours, problems, tuned_tokens, gain.
 PAPER_COSTS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("paper_costs.yaml").read_bytes())
 
@@ -97,8 +78,12 @@ class Report:
         beta: β of Eq 3; None if every step was kept, or unknown.
         alpha: α of Eq 4.
         selection: the rule and the labels in words; None if they are the paper's.
+        choices: how steps and labels were chosen, by name.
+        weights: of the labels' losses; None where all weigh the same.
         sides: which side read what; None where no amateur took part, or it is not known.
+        lengths: of rollouts and answers.
         training: rows of the training log.
+        tuning: result of fine-tuning: steps, labels, labels trained on and skipped; empty without it.
         settings: by dotted name.
         commands: commands that reproduce the run.
         missing: parts that the folder lacks, one sentence each.
@@ -120,9 +105,13 @@ class Report:
     beta: float | None
     alpha: float | None
     selection: str | None
+    choices: Mapping[str, str]
+    weights: Weights | None
     sides: Sides | None
+    lengths: tuple[Lengths, ...]
     labels: LabelStatistics | None
     training: tuple[Mapping[str, float], ...]
+    tuning: Mapping[str, Any]
     cases: Cases
     settings: Mapping[str, Any]
     environment: Mapping[str, str]

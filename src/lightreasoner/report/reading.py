@@ -20,13 +20,15 @@ from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.models.sides import amateur_words
-from lightreasoner.report.cases import Cases, find_cases, verdicts_of
+from lightreasoner.report.cases import Case, Cases, find_cases, verdicts_of
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
-from lightreasoner.report.model import Accuracy, Cost, Report, Sides
+from lightreasoner.report.lengths import Lengths, answer_lengths
+from lightreasoner.report.made import Weights, choices_of, sides_of
+from lightreasoner.report.model import Accuracy, Cost, Report
 from lightreasoner.report.tables import length_warnings
-from lightreasoner.report.tokens import TokenTexts, find_texts, visible
+from lightreasoner.report.tokens import TokenTexts, find_texts
 from lightreasoner.report.verdict import verdict_of
-from lightreasoner.runs.records import ROUNDS
+from lightreasoner.runs.records import PUSHED, ROUNDS
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples.calibration import OTHER_LABELS, unlike_measured
 from lightreasoner.samples.folder import (
@@ -44,6 +46,7 @@ from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
 
 T = TypeVar("T")
 Visit = Callable[[ScoredRollout], None]
+VisitCase = Callable[[Case], None]
 BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/
 
 
@@ -77,6 +80,11 @@ class RunFolder:
         if self.tuned:
             places.append((self.tuned[0].settings.model, self.tuned[0].settings.model_revision))
         return find_texts(places)
+
+    @property
+    def after_folder(self) -> Path | None:
+        """Folder of the evaluation of the fine-tuned model."""
+        return evaluations(self.path)[1]
 
     @property
     def judge(self) -> JudgeName | None:
@@ -129,18 +137,25 @@ def open_run(path: Path) -> RunFolder:
     return run
 
 
-def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: None) -> Report:
+def read_run(
+    run: RunFolder,
+    texts: TokenTexts,
+    visit: Visit = lambda rollout: None,
+    visit_case: VisitCase = lambda case: None,
+) -> Report:
     """The report of a run folder.
 
     Args:
         run: result of `open_run`.
         texts: the expert's tokens.
         visit: called with every rollout, in order; the rollouts are not kept.
+        visit_case: called with every item whose verdict changed; the cases are not kept but for the first ones.
     """
     if not texts.known:
         run.missing.append("token texts: no tokenizer of the expert is on this machine, so token ids stand for them")
     made = run.sampled[0] if run.sampled else None
-    labels, tokens = _samples(run, texts, visit)
+    read = _samples(run, texts, visit)
+    labels, tokens = read.labels, (read.generated, read.scored)
     log = run.of_json("finetune/log.json")
     found = Report(
         run=str(run.path),
@@ -148,7 +163,7 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         amateur=amateur_words(made.amateur) if made and made.amateur else None,
         dataset=made.dataset if made else None,
         verdict="",
-        accuracies=_accuracies(run),
+        accuracies=accuracies(run),
         overall=tuple(run.comparison.get("overall", ())),
         warnings=tuple(run.comparison.get("warnings", _cut_off(run))),
         sample_warnings=_sample_warnings(run, labels),
@@ -157,18 +172,32 @@ def read_run(run: RunFolder, texts: TokenTexts, visit: Visit = lambda rollout: N
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
         selection=made.words if isinstance(made, Selected) else None,
-        sides=_sides(made, run) if made else None,
+        choices=choices_of(made) if made else {},
+        weights=read.weights,
+        sides=sides_of(made, run.sampled[1]) if made and run.sampled else None,
+        lengths=(*read.lengths, *_answer_lengths(run)),
         labels=labels,
         training=tuple(row for row in log if isinstance(row, dict) and "loss" in row and "step" in row),
-        cases=find_cases(run.before, run.after, run.judge, texts) if run.comparison else Cases((), (), 0, 0),
+        tuning=(run.tuned[1].result if run.tuned else None) or {},
+        cases=_cases(run, texts, visit_case),
         settings=run.settings,
-        environment=run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {}),
+        environment={
+            **(run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {})),
+            **_pushed(run),
+        },
         commands=_commands(run),
         missing=tuple(run.missing),
         completing=_completing(run),
         rounds=run.of_json(ROUNDS),
     )
     return replace(found, verdict=verdict_of(found))
+
+
+def _pushed(run: RunFolder) -> dict[str, str]:
+    """Where parts of the run were sent."""
+    entries = run.of_json(PUSHED) or []
+    sent = [f"{one['what']}: {one['url']} ({'private' if one['private'] else 'public'})" for one in entries]
+    return {"on the Hub": "; ".join(sent)} if sent else {}
 
 
 def _attempt(run: RunFolder, what: str, folder: Path | None, read: Callable[[Path], T]) -> T | None:
@@ -208,46 +237,51 @@ def evaluations(run: Path) -> tuple[Path | None, Path | None]:
     return before, after
 
 
-def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> tuple[LabelStatistics | None, tuple[int, int]]:
-    """Statistics of the samples, and their numbers of generated tokens and of tokens scored by each model."""
+@dataclass(frozen=True)
+class _Samples:
+    """What is read of the samples: statistics, numbers of tokens generated and scored by each model."""
+
+    labels: LabelStatistics | None = None
+    weights: Weights | None = None
+    lengths: tuple[Lengths, ...] = ()
+    generated: int = 0
+    scored: int = 0
+
+
+def _samples(run: RunFolder, texts: TokenTexts, visit: Visit) -> _Samples:
     if not run.sampled:
-        return None, (0, 0)
-    _, stage = run.sampled
+        return _Samples()
+    made, stage = run.sampled
     first = next(iter(stage.tables("rollouts")), None)
     prompts = first.column("prompt_ids").to_pylist() if first else []
     # The common prefix of all prompts: the cue and the chat template.
     head = commonprefix(prompts) if len(prompts) > 1 else []  # noqa: RUF071 - of lists, not of paths
     counter = LabelCounter(texts, list(head))
-    generated = scored = 0
-    for rollout in chain.from_iterable(map(scored_rollouts, read_shards(stage))):
-        counter.add(rollout)
-        visit(rollout)
-        generated += len(rollout.response_ids)
-        scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # the last token predicts nothing
-    return counter.result(), (generated, scored)
-
-
-def _sides(made: Provenance, run: RunFolder) -> Sides | None:
-    """Which side read what."""
+    factors, lengths, scored = [], [], 0
+    for shard in read_shards(stage):
+        factors.append(shard.factors)
+        for rollout in scored_rollouts(shard):
+            counter.add(rollout)
+            visit(rollout)
+            lengths.append(len(rollout.response_ids))
+            scored += len(rollout.prompt_ids) + len(rollout.response_ids) - 1  # the last token predicts nothing
+    labels = counter.result()
     sampled = made.source if isinstance(made, Selected) else made
-    if not isinstance(sampled, Sampled) or run.sampled is None:
-        return None
-    example = sampled.example
-    if example is None:  # both read the same
-        table = next(iter(run.sampled[1].tables("rollouts", ["question"])), None)
-        question = table["question"][0].as_py() if table else "{question}"
-        prompt = str(sampled.asked.get("prompt_text", "")).replace("{question}", question)
-        example = {"expert": prompt, "amateur": prompt}
-    adapter = " with an adapter" if sampled.adapter_files else ""
-    return Sides(
-        expert=f"{sampled.expert}{adapter}",
-        amateur=amateur_words(sampled.amateur or "unknown"),
-        expert_hint=sampled.settings.expert_hint,
-        amateur_hint=sampled.settings.amateur_hint,
-        differ=example["expert"] != example["amateur"],
-        expert_prompt=visible(example["expert"]),
-        amateur_prompt=visible(example["amateur"]),
-    )
+    limit = getattr(getattr(sampled, "settings", None), "max_new_tokens", None)
+    of_rollouts = Lengths.measured("rollouts", "", lengths, labels.rollouts - labels.finished, limit)
+    found = (of_rollouts,) if of_rollouts else ()
+    return _Samples(labels, Weights.of(factors), found, sum(lengths), scored)
+
+
+def _answer_lengths(run: RunFolder) -> list[Lengths]:
+    """Lengths of the answers, before and after beside one another."""
+    found = [*answer_lengths(run.before, "before"), *answer_lengths(run.after, "after")]
+    order = list(dict.fromkeys(one.of for one in found))
+    return sorted(found, key=lambda one: order.index(one.of))
+
+
+def _cases(run: RunFolder, texts: TokenTexts, visit: VisitCase) -> Cases:
+    return find_cases(run.before, run.after, run.judge, texts, visit) if run.comparison else Cases((), (), 0, 0)
 
 
 def _sample_warnings(run: RunFolder, labels: LabelStatistics | None) -> tuple[str, ...]:
@@ -273,7 +307,8 @@ def _aligned(run: RunFolder) -> AlignedShares | None:
     return AlignedShares.of_result(run.sampled[1].result or {}) if run.sampled else None
 
 
-def _accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
+def accuracies(run: RunFolder) -> tuple[Accuracy, ...]:
+    """The accuracies before and after, one row for each benchmark and kind of prompt."""
     tests = {(row["prompts"], row["benchmark"]): row for row in run.comparison.get("benchmarks", ())}
     before, after = ({(one.prompt, one.benchmark.name): one for one in side} for side in (run.before, run.after))
     compared = {(prompt, name) for prompts, name in tests for prompt in prompts}

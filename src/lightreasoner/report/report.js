@@ -1,26 +1,18 @@
-"use strict";
-// The token browser. All text is set as text, never as markup. Blocks of data are unpacked on demand.
+// The token browser.
 (async () => {
-  const PER_PAGE = 10, CACHED = 12;
+  const PER_PAGE = 10;
   const KEPT = 1, AGREES = 2, DISAGREES = 4;
   const CLASSES = [100, 200, 400, 800, 1200, 1600, 2000, 3000];  // milli-nats; as in charts.py
   const root = document.getElementById("browser-root");
   if (!root) return;
-  const find = (id) => document.getElementById(id);
   const status = find("count"), list = find("rollouts"), card = find("card");
 
-  async function unpack(id) {
-    const bytes = Uint8Array.from(atob(JSON.parse(find(`data-${id}`).textContent)), (letter) => letter.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
-  }
   if (!("DecompressionStream" in window)) {
     status.textContent = "This browser cannot unpack the rollouts; one from 2023 or later can.";
     return;
   }
   const facts = await unpack("browser");
-  const parts = await Promise.all(Array.from({ length: facts.blocks }, (_, number) => unpack(`index-${number}`)));
-  const index = parts.flat();
-  const perBlock = parts.length ? parts[0].length : 1;
+  const { index, details } = await blocks("index", "block", facts.blocks);
   const texts = new Map(facts.ids.map((id, place) => [id, facts.texts[place]]));
   const control = new Set(facts.control);
   for (const entry of index) {
@@ -29,16 +21,6 @@
     entry.mean = known.length ? known.reduce((sum, kl) => sum + kl, 0) / known.length : -1;
     entry.kept = [...entry.f].filter((flag) => flag & KEPT).length;
     entry.lower = entry.q.toLowerCase();
-  }
-
-  const cache = new Map();  // block number → promise of its rollouts, least recently used first
-  function details(number) {
-    const block = Math.floor(number / perBlock);
-    const found = cache.get(block) || unpack(`block-${block}`);
-    cache.delete(block);
-    cache.set(block, found);
-    if (cache.size > CACHED) cache.delete(cache.keys().next().value);
-    return found.then((rollouts) => rollouts[number % perBlock]);
   }
 
   // --- filters and pages ---
@@ -74,8 +56,7 @@
     });
     const key = { max: (entry) => -entry.max, mean: (entry) => -entry.mean, kept: (entry) => -entry.kept }[filter.sort];
     if (key) order.sort((one, other) => key(index[one]) - key(index[other]) || one - other);
-    const count = (value, noun) => `${value.toLocaleString("en")} ${noun}${value === 1 ? "" : "s"}`;
-    status.textContent = `${count(tokens, "token")} in ${count(order.length, "rollout")}`;
+    status.textContent = `${counted(tokens, "token")} in ${counted(order.length, "rollout")}`;
     page = 0;
     return draw();
   }
@@ -84,14 +65,6 @@
   const percent = (share) => share === null || share === undefined ? "–" : share === 0 ? "<0.01 %" : `${(share / 100).toFixed(2)} %`;
   const level = (kl) => kl === null ? 0 : CLASSES.filter((end) => kl >= end).length;
   const textOf = (id) => texts.has(id) ? texts.get(id) : `⟨${id}⟩`;
-  const seen = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "→").replace(/^ +| +$/g, (blanks) => "␣".repeat(blanks.length));
-
-  function element(tag, name, text) {
-    const made = document.createElement(tag);
-    if (name) made.className = name;
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
 
   async function draw() {
     const mine = ++drawing;
@@ -102,9 +75,7 @@
     if (mine !== drawing) return false;  // a newer call has started
     list.replaceChildren(...numbers.map((number, place) => article(number, rollouts[place])));
     if (!numbers.length) list.append(element("p", "note", "Nothing matches. Widen the KL range or clear the search."));
-    find("page").textContent = `page ${page + 1} of ${pages}`;
-    find("back").disabled = page === 0;
-    find("on").disabled = page === pages - 1;
+    setPager(find("back"), find("on"), find("page"), page, pages);
     root.dataset.ready = "yes";
     return true;
   }
@@ -191,6 +162,9 @@
     });
     return [head, ...rows, note];
   }
+
+  // On a phone the card lies over the page: only while the tokens are in sight.
+  new IntersectionObserver(([entry]) => card.classList.toggle("away", !entry.isIntersecting)).observe(find("browser"));
 
   const spanOf = (number, step) => list.querySelector(`[data-at="${number} ${step}"]`);
   const placeOf = (node) => node?.dataset?.at?.split(" ").map(Number);
@@ -304,3 +278,11 @@
   await apply();
   follow();
 })();
+
+// In the frame of a notebook (srcdoc), a browser would look for the target of such a link in the notebook's own page.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (!link || location.protocol !== "about:") return;
+  event.preventDefault();
+  location.hash = link.getAttribute("href");
+});

@@ -14,6 +14,7 @@ import pyarrow as pa
 SCHEMA_VERSION = 5
 # Files of an adapter, by the name of their hash in the result of fine-tuning.
 ADAPTER_FILES = {"adapter_sha256": "adapter_model.safetensors", "adapter_config_sha256": "adapter_config.json"}
+PUSHED = "pushed.json"  # in a run folder: what was sent to the Hub, when and where to
 ROUNDS = "rounds.json"  # in the folder of `lightr rounds`: the alarms of each round, and the one that is kept
 # The alarms of `evaluation.alarms`, and their titles as curves over the rounds.
 ALARMS = {

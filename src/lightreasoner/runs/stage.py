@@ -158,7 +158,7 @@ class StageFolder:
             if delivery is not None and self._is_new(delivery):
                 self._settle(delivery["ids"], files, delivery["counts"], delivery["place"])
                 taken.append(delivery["ids"])
-            for name in files.keys() - self._committed_files:
+            for name in files.keys() - self.files:
                 (self.path / name).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         return taken
@@ -181,7 +181,8 @@ class StageFolder:
         return 1 + max((entry["shard"] for entry in self._entries), default=-1)
 
     @property
-    def _committed_files(self) -> set[str]:
+    def files(self) -> set[str]:
+        """Names of the committed files."""
         return {name for entry in self._entries for name in entry["files"]}
 
     def _write(self, tables: Mapping[str, pa.Table], name: str) -> dict[str, dict[str, Any]]:
@@ -239,7 +240,7 @@ class StageFolder:
         for folder in (LEASES, DELIVERIES):
             shutil.rmtree(self.path / folder, ignore_errors=True)
         left = {*self.path.glob("*-*-*.parquet"), *self.path.glob(".*-*-*.parquet.tmp")}  # by workers that were killed
-        for path in left - {self.path / name for name in self._committed_files}:
+        for path in left - {self.path / name for name in self.files}:
             path.unlink(missing_ok=True)
         self.keep_time()
         self._finished = {"commits": len(self._entries), "result": content}
@@ -290,7 +291,7 @@ class StageFolder:
     def repair(self) -> None:
         """Make the folder hold exactly the sound commits: damaged and uncommitted files are set aside."""
         write_atomically(self._ledger, "".join(json.dumps(entry) + "\n" for entry in self._entries).encode())
-        kept = self._committed_files | delivered_files(self.path, self.settings_sha256).keys()
+        kept = self.files | delivered_files(self.path, self.settings_sha256).keys()
         for path in self.path.glob("*.parquet"):
             if path.name not in kept:
                 path.replace(path.with_name(f"{path.name}.quarantined"))

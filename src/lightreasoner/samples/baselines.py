@@ -31,8 +31,9 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.sharing import Sharing
-from lightreasoner.runs.stage import StageFolder, open_stage, settle
+from lightreasoner.runs.stage import StageFolder, settle
 from lightreasoner.samples.answers import OwnRightAnswers, Solved, WrittenSolutions, answer_kind
+from lightreasoner.samples.card import open_samples
 from lightreasoner.samples.folder import Baseline
 from lightreasoner.samples.label_free import (
     Disagreements,
@@ -43,6 +44,7 @@ from lightreasoner.samples.label_free import (
     remove_votes,
     voted,
 )
+from lightreasoner.tracking import check_trackers, track_result
 
 SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
@@ -62,7 +64,10 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     def devices() -> list[str]:
         return worker_devices(config, config, loading.weight_bytes([source], config))
 
-    return run_shared(config, "samples.baselines:baseline", partial(_baseline, source), devices)
+    check_trackers(config.report_to)
+    result = run_shared(config, "samples.baselines:baseline", partial(_baseline, source), devices)
+    track_result(config, config.out, "baseline", result)
+    return result
 
 
 def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> dict[str, Any]:
@@ -88,8 +93,7 @@ def _baseline(source: ModelSource, config: BaselineConfig, sharing: Sharing) -> 
         dtype=loading.dtype_name(config, source),
         engine_version=served.identity().get("engine_version"),
     )
-    record = made.model_dump(mode="json")
-    with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
+    with open_samples(config.out, "sample", made, say, asked_at, sharing) as stage:
         if stage.result is not None:
             if not sharing.joins:
                 remove_votes(config.out)  # a stop after `finish` leaves them

@@ -1,4 +1,9 @@
-"""One line of a sample file: write it, check it, read it. `SampleLine` says what the fields mean."""
+"""One line of a sample file: write it, check it, read it. `SampleLine` says what the fields mean.
+
+Token ids: `prompt_ids` and `response_ids` are used as they are. Without `prompt_ids`, the expert's chat template asks
+the question under a cue. Without `response_ids`, the `prefix` is tokenised again, and its ids decide the position, as
+in the authors' training: where tokens merge or split, that is not `step`.
+"""
 
 import json
 import math

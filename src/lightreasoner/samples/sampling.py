@@ -26,10 +26,11 @@ from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
-from lightreasoner.runs.stage import StageFolder, open_stage, settle
+from lightreasoner.runs.stage import StageFolder, settle
 from lightreasoner.samples import folder
 from lightreasoner.samples.aligning import PoorAlignment, check_alignment
 from lightreasoner.samples.calibration import unlike_measured
+from lightreasoner.samples.card import open_samples
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Ragged
 from lightreasoner.samples.format_tokens import FormatShare, is_format
@@ -47,6 +48,7 @@ from lightreasoner.samples.responses import (
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
 from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of
 from lightreasoner.samples.warnings import sample_warnings
+from lightreasoner.tracking import check_trackers, track_result
 
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 
@@ -83,7 +85,10 @@ def sample(config: SampleConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; everything that was committed before stays.
     """
-    return run_shared(config, "samples.sampling:sample", _sample, partial(_devices, config))
+    check_trackers(config.report_to)
+    result = run_shared(config, "samples.sampling:sample", _sample, partial(_devices, config))
+    track_result(config, config.out, "sample", result)
+    return result
 
 
 def _devices(config: SampleConfig) -> list[str]:
@@ -109,8 +114,7 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     prompted = [contexts.prompted(problem) for problem in problems.problems]
     refuse_same_prompts(found, prompted)
     made = _how(config, found, contexts, problems, template.identity(stops), served.identity())
-    record = made.model_dump(mode="json")
-    with open_stage(config.out, "sample", made.fingerprint(), say, record, asked_at, sharing) as stage:
+    with open_samples(config.out, "sample", made, say, asked_at, sharing) as stage:
         if stage.result is not None:
             if not sharing.joins:
                 remove_states(config.out)  # a stop after `finish` leaves them

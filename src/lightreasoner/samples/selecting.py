@@ -5,10 +5,14 @@ its plausible tokens. Every selection rule and every kind of label follows from 
 rollouts, and sampling is paid for once.
 
 Reads `SOURCE/sample/`, writes `OUT/sample/`, or `OUT/select/` where OUT is SOURCE; see `samples.folder`.
+
+`register_rule` adds a rule from outside of this package; `examples/own_rule.py` shows it.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,9 @@ from lightreasoner.config_base import nearest
 from lightreasoner.config_sections import SELECTION, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.stage import StageFolder, open_stage
+from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples import folder
+from lightreasoner.samples.card import open_samples
 from lightreasoner.samples.folder import Made, Ragged, Selected, Shard
 
 
@@ -57,13 +62,21 @@ COUNTS = ("keep_share", "keep_labels")
 
 @dataclass(frozen=True)
 class Rule:
-    """A selection rule. The steps with the highest scores are kept, those with −∞ never."""
+    """A selection rule. The steps with the highest scores are kept, those with −∞ or NaN never.
 
-    score: Callable[[Steps], Tensor]  # [N], or [N, C] for `combine`
-    cuts: tuple[str, ...] = ("threshold", *COUNTS)  # settings that may say where to cut
+    Attributes:
+        score: the scores of the steps of one shard, [N]; or [N, C] for `combine`.
+        cuts: settings of `SelectSettings` that may say where to cut: threshold, keep_share, keep_labels.
+        needs_cut: one of them must.
+        combine: makes scores of what `score` gave for all S steps of the folder together, [S, C] → [S].
+        weighs: the scores can weigh labels (`weigh_by`).
+    """
+
+    score: Callable[[Steps], Tensor]
+    cuts: tuple[str, ...] = ("threshold", *COUNTS)
     needs_cut: bool = True
-    combine: Callable[[Tensor], Tensor] | None = None  # of all steps of the folder together, [S, C] → [S]
-    weighs: bool = True  # whether the scores can weigh labels
+    combine: Callable[[Tensor], Tensor] | None = None
+    weighs: bool = True
 
 
 # A rule is one entry here.
@@ -85,6 +98,32 @@ RULES: Mapping[str, Rule] = {
     "random": Rule(lambda steps: torch.zeros(len(steps)), COUNTS, weighs=False),
     "none": Rule(lambda steps: torch.zeros(len(steps)), (), needs_cut=False, weighs=False),
 }
+_registered: dict[str, Rule] = {}
+
+
+def register_rule(name: str, rule: Rule) -> None:
+    """Add a selection rule of your own, for `selection` and `weigh_by` in this process.
+
+    A name cannot say what a rule of yours computes. Its selections are therefore identified by the steps that it keeps
+    and their factors: another rule under the same name is refused in the same folder.
+
+    Args:
+        name: letters, digits and underscores; a later rule of the same name takes its place.
+        rule: its scores.
+
+    Raises:
+        ConfigError: the name is that of a rule of this package, or no name.
+    """
+    if name in RULES:
+        raise ConfigError(f"{name} is a rule of this package, and folders name it; give yours another name")
+    if not name.isidentifier():
+        raise ConfigError(f"{name!r} is no name of a rule; use letters, digits and underscores")
+    _registered[name] = rule
+
+
+def known_rules() -> Mapping[str, Rule]:
+    """The rules of this package and the registered ones, by name."""
+    return MappingProxyType({**RULES, **_registered})
 
 
 def select(config: SelectConfig) -> dict[str, Any]:
@@ -98,18 +137,20 @@ def select(config: SelectConfig) -> dict[str, Any]:
     rule = rule_of(config)
     sampled, source = folder.read_samples(config.source)
     made = _selection(config, sampled, source)
+    chosen: _Chosen | None = None
+    if {config.selection, config.weigh_by} & _registered.keys():
+        chosen = _Chosen.by(rule, source, config)
+        made = made.model_copy(update={"chosen_steps_sha256": chosen.sha256})
     is_beside = config.out.resolve() == source.path.resolve().parent
-    with open_stage(
-        config.out, SELECTION if is_beside else "sample", made.fingerprint(), say, made.model_dump(mode="json")
-    ) as stage:
+    with open_samples(config.out, SELECTION if is_beside else "sample", made) as stage:
         if stage.result is not None:
             return stage.result
-        kept = _cut(scores := _scores(rule, source, config), config)
+        chosen = chosen or _Chosen.by(rule, source, config)
+        kept = chosen.kept
         say(f"{int(kept.sum())} of {len(kept)} steps kept in {stage.path}: {made.words}")
-        if not kept.any():
-            raise DataError(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
-        _write(stage, source, config, kept, _factors(source, config, kept))
-        return stage.finish({**stage.counts, "selection": config.selection, "lowest_score": float(scores[kept].min())})
+        _write(stage, source, config, kept, chosen.factors)
+        lowest = float(chosen.scores[kept].min())
+        return stage.finish({**stage.counts, "selection": config.selection, "lowest_score": lowest})
 
 
 def rule_of(settings: SelectSettings) -> Rule:
@@ -118,9 +159,11 @@ def rule_of(settings: SelectSettings) -> Rule:
     Raises:
         ConfigError: there is no such rule, or the settings cut it in a way that means nothing.
     """
-    name, rule = settings.selection, RULES.get(settings.selection)
+    known = known_rules()
+    name, rule = settings.selection, known.get(settings.selection)
     if rule is None:
-        raise ConfigError(f"no selection {name}: {nearest(name, RULES, 'rules')}")
+        own = "lightreasoner.register_rule adds one of your own, in Python"
+        raise ConfigError(f"no selection {name}: {nearest(name, known, 'rules')} ({own})")
     cuts = [cut for cut in ("threshold", *COUNTS) if getattr(settings, cut) is not None]
     if rule.needs_cut and not cuts:
         raise ConfigError(f"selection = {name} needs {', '.join(rule.cuts[:-1])} or {rule.cuts[-1]}")
@@ -130,7 +173,7 @@ def rule_of(settings: SelectSettings) -> Rule:
         raise ConfigError(f"selection = {name} has no score that a threshold could cut")
     if set(COUNTS) <= set(cuts):
         raise ConfigError("keep_share and keep_labels both say how many; give one")
-    weighing = {name: rule for name, rule in RULES.items() if rule.weighs}
+    weighing = {name: rule for name, rule in known.items() if rule.weighs}
     if settings.weigh_by is not None and settings.weigh_by not in weighing:
         raise ConfigError(f"weigh_by = {settings.weigh_by}: {nearest(settings.weigh_by, weighing, 'rules that weigh')}")
     return rule
@@ -162,6 +205,34 @@ def _selection(config: SelectConfig, sampled: Made, source: StageFolder) -> Sele
     )
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What a rule chose among the S steps of a folder."""
+
+    scores: Tensor  # [S]
+    kept: Tensor  # bool [S]
+    factors: Tensor | None  # see `_factors`, [S]
+
+    @classmethod
+    def by(cls, rule: Rule, source: StageFolder, config: SelectConfig) -> "_Chosen":
+        """The choice of this rule.
+
+        Raises:
+            DataError: no step is kept, or see `_scores` and `_factors`.
+        """
+        scores = _scores(config.selection, rule, source, config)
+        kept = _cut(scores, config)
+        if not kept.any():
+            raise DataError(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
+        return cls(scores, kept, _factors(source, config, kept))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the kept steps and their factors: of all that the rule decides in the folder."""
+        parts = [self.kept] if self.factors is None else [self.kept, self.factors]
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
+
+
 def _cut(scores: Tensor, config: SelectConfig) -> Tensor:
     """Which steps are kept, bool [N]."""
     if config.threshold is not None:
@@ -172,10 +243,29 @@ def _cut(scores: Tensor, config: SelectConfig) -> Tensor:
     return contrast.select_highest(scores, count, torch.Generator().manual_seed(config.seed))
 
 
-def _scores(rule: Rule, source: StageFolder, config: SelectConfig) -> Tensor:
-    """The scores of all steps, [S]."""
-    scores = torch.cat([rule.score(steps) for steps in _steps(source, config)])
-    return scores if rule.combine is None else rule.combine(scores)
+def _scores(name: str, rule: Rule, source: StageFolder, config: SelectConfig) -> Tensor:
+    """The scores of all steps, [S].
+
+    Raises:
+        DataError: the rule does not give one number for each step.
+    """
+    parts, steps = [], 0
+    for shard in _steps(source, config):
+        part = rule.score(shard)
+        _refuse_other_than_scores(name, part, len(shard), [1] if rule.combine is None else [1, 2])
+        parts.append(part)
+        steps += len(shard)
+    scores = torch.cat(parts)
+    if rule.combine is not None:
+        scores = rule.combine(scores)
+        _refuse_other_than_scores(name, scores, steps, [1])
+    return scores
+
+
+def _refuse_other_than_scores(name: str, scores: object, steps: int, dimensions: list[int]) -> None:
+    if not isinstance(scores, Tensor) or scores.ndim not in dimensions or len(scores) != steps:
+        found = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise DataError(f"the rule {name} gave {found} for {steps} steps; it must give a tensor with a score for each")
 
 
 def _factors(source: StageFolder, config: SelectConfig, kept: Tensor) -> Tensor | None:
@@ -186,7 +276,7 @@ def _factors(source: StageFolder, config: SelectConfig, kept: Tensor) -> Tensor 
     """
     if config.weigh_by is None:
         return None
-    scores = _scores(RULES[config.weigh_by], source, config)
+    scores = _scores(config.weigh_by, known_rules()[config.weigh_by], source, config)
     factors = torch.zeros(len(scores))
     factors[kept] = contrast.label_factors(scores[kept])
     if not bool(factors.isfinite().all()):

@@ -33,16 +33,18 @@ class Bin(NamedTuple):
 # Exact tenths, so that 0.3 is the lower end of its bin.
 HEAD_BINS = (*(Bin(tenth / 10, (tenth + 1) / 10) for tenth in range(20)), Bin(2.0, None))
 PAPER_BIN = 4  # the first of them above `PAPER_BETA`
-TAIL_BINS = tuple(Bin(tenth / 10, (tenth + 2) / 10) for tenth in range(20, 48, 2))  # the inset
+# The paper's inset ends at 4.8 nats; the last bin holds the rest.
+TAIL_BINS = (*(Bin(tenth / 10, (tenth + 2) / 10) for tenth in range(20, 48, 2)), Bin(4.8, None))
 
 
 @dataclass
 class KlHistogram:
     """Tokens counted by KL divergence, in the bins of the paper's Figure 2. Rounding below 0 counts as 0."""
 
-    # Counts in `HEAD_BINS`; and in `TAIL_BINS`, with one more bin above them.
+    # Counts in `HEAD_BINS` and in `TAIL_BINS`; the highest divergence, nats.
     head: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(HEAD_BINS), dtype=np.int64))
-    tail: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(TAIL_BINS) + 1, dtype=np.int64))
+    tail: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(TAIL_BINS), dtype=np.int64))
+    highest: float = 0.0
 
     def add(self, kl: NDArray[np.float64]) -> None:
         """Count these divergences, except NaN and infinity."""
@@ -50,6 +52,7 @@ class KlHistogram:
         self.head += _counted(values, [place.start for place in HEAD_BINS[1:]])
         tail = values[values >= TAIL_BINS[0].start]
         self.tail += _counted(tail, [place.end for place in TAIL_BINS if place.end is not None])
+        self.highest = max(self.highest, float(values.max(initial=0.0)))
 
     @property
     def total(self) -> int:
@@ -57,9 +60,9 @@ class KlHistogram:
         return int(self.head.sum())
 
     def shares(self) -> tuple[list[float], list[float]]:
-        """Head and tail as shares of all tokens, the tail without its open end."""
+        """Head and tail as shares of all tokens."""
         total = max(self.total, 1)
-        return (self.head / total).tolist(), (self.tail[:-1] / total).tolist()
+        return (self.head / total).tolist(), (self.tail / total).tolist()
 
 
 def _counted(values: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:

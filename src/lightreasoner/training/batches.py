@@ -212,14 +212,10 @@ class Collator:
             rows = layout.rows(text_of, positions)
         else:
             layout = None
-            width = max(lengths)
-            padded = {
-                "input_ids": torch.tensor([text + [0] * (width - len(text)) for text in texts]),
-                "attention_mask": (torch.arange(width) < torch.tensor(lengths)[:, None]).long(),
-            }
-            rows = text_of * width + positions
+            padded = pad_texts(texts)
+            rows = text_of * max(lengths) + positions
         factors = None if self.labels.factors is None else torch.from_numpy(self.labels.factors[labels])
-        return MicroBatch(layout, padded, rows, _padded(ids), _padded(weights), factors)
+        return MicroBatch(layout, padded, rows, pad_rows(ids), pad_rows(weights), factors)
 
 
 def share_of_step(labels_per_step: int, processes: int) -> int:
@@ -236,7 +232,18 @@ def share_of_step(labels_per_step: int, processes: int) -> int:
     return labels_per_step // processes
 
 
-def _padded(values: Sequence[NDArray[Any]]) -> Tensor:
+def pad_texts(texts: Sequence[Sequence[int]], pad_id: int = 0) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` of right-padded texts, [B, T]."""
+    lengths = torch.tensor([len(text) for text in texts])
+    width = int(lengths.max())
+    return {
+        "input_ids": torch.tensor([[*text, *[pad_id] * (width - len(text))] for text in texts]),
+        "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
+    }
+
+
+def pad_rows(values: Sequence[NDArray[Any]]) -> Tensor:
+    """Rows of unequal length as one tensor, right-padded with 0."""
     return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(value) for value in values], batch_first=True)
 
 

@@ -4,6 +4,7 @@ Writes `RUN/finetune/`: `adapter/` (a PEFT adapter), `checkpoint-*/`, `log.json`
 """
 
 import gc
+import hashlib
 import json
 import math
 import os
@@ -20,8 +21,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType, patch_environment
+from accelerate.utils import patch_environment
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from torch import nn
@@ -30,7 +30,6 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
 
 from lightreasoner.config import FinetuneConfig
-from lightreasoner.config_base import nearest
 from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, TrainingDiverged
 from lightreasoner.inference.packing import checkpoint_contexts, packs
 from lightreasoner.models import loading
@@ -44,6 +43,7 @@ from lightreasoner.runs.progress import count_tokens, progress, say, warn
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
+from lightreasoner.tracking import Tracking, check_trackers, tracking
 from lightreasoner.training import checkpoints
 from lightreasoner.training.adapters import attach_lora as attach_lora
 from lightreasoner.training.adapters import check_continued
@@ -102,6 +102,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
         if stage.result is not None:
             check_adapter(stage.path / ADAPTER, stage.result)
+            with tracking(config.report_to, config.out) as trackers:  # to a tracker that is new
+                _send(trackers, stage.path, json.loads((stage.path / "log.json").read_text(encoding="utf-8")))
             return stage.result
         try:
             result = _train(resolved, continued, labels, stage.path, stage.keep_time)
@@ -129,7 +131,7 @@ def _train(
 
     The adapter of `source`, if it has one, is continued. `saved` is called after each checkpoint.
     """
-    accelerator = _accelerator(config, loading.pick_dtype(config, source), folder)
+    accelerator = _accelerator(config, loading.pick_dtype(config, source))
     processes = accelerator.num_processes
     share = share_of_step(config.labels_per_step, processes)
     tokenizer = loading.load_tokenizer(source, config)
@@ -160,13 +162,11 @@ def _train(
     batches = iter(DataLoader(order, sampler=items, collate_fn=collator))
     if checkpoint:
         checkpoints.resume(state, checkpoint)
-    project = os.environ.get("WANDB_PROJECT", "lightreasoner")
-    _start_trackers(accelerator, project, config)
-    try:
-        _run_steps(config, state, model, objective, batches, folder, saved)
-    finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
+    with tracking(config.report_to if accelerator.is_main_process else (), config.out) as trackers:
+        trackers.start()
+        trackers.settings("finetune", config.model_dump(mode="json"))
+        _send(trackers, folder, state.log)  # of earlier sittings, to a tracker that is new
+        _run_steps(config, state, model, objective, batches, folder, saved, trackers)
     weights = checkpoints.adapter_weights(adapted)
     if not accelerator.is_main_process:
         return {}
@@ -209,6 +209,7 @@ def _run_steps(
     batches: Iterable[list[MicroBatch]],
     folder: Path,
     saved: Callable[[], None],
+    trackers: Tracking,
 ) -> None:
     """Forward, backward, clip, step; then log, save a checkpoint, or stop on request.
 
@@ -235,7 +236,7 @@ def _run_steps(
             if state.step % every == 0 or state.step == config.steps:
                 speed = round(pace.since_last(state.step) * config.labels_per_step, 2)
                 entry = {**objective.flush(), "labels_per_second": speed, "epoch": state.step / config.steps}
-                _log(state, folder, {**entry, "grad_norm": norm, "learning_rate": learning_rate})
+                _log(state, folder, {**entry, "grad_norm": norm, "learning_rate": learning_rate}, trackers)
                 note = f"loss {entry['loss']:.4f}"
             advance(1, note)
             stopping = stop.signal_number is not None
@@ -309,16 +310,29 @@ def _clipped_norm(accelerator: Accelerator, model: nn.Module, objective: LabelOb
     return norm
 
 
-def _log(state: checkpoints.TrainingState, folder: Path, entry: Mapping[str, float]) -> None:
+def _log(state: checkpoints.TrainingState, folder: Path, entry: Mapping[str, float], trackers: Tracking) -> None:
     """Add an entry to `log.json` and send it to the trackers."""
     state.log.append({**entry, "step": state.step})
     if state.accelerator.is_main_process:
         write_json(folder / "log.json", state.log)
-    state.accelerator.log({f"train/{name}": value for name, value in entry.items()}, step=state.step)
+        _send(trackers, folder, state.log[-1:])
 
 
-def _accelerator(config: FinetuneConfig, dtype: torch.dtype, folder: Path) -> Accelerator:
-    """The device, precision, processes and trackers of this training.
+def _send(trackers: Tracking, folder: Path, log: Iterable[Mapping[str, float]]) -> None:
+    """Send entries of the log to the trackers; those that were sent before are left out."""
+    for entry in log if trackers.names else ():
+        figures = {f"train/{name}": value for name, value in entry.items() if name != "step"}
+        trackers.curve(_training_key(folder), figures, int(entry["step"]))
+
+
+def _training_key(folder: Path) -> str:
+    """Names a training by what decides it: another one in this folder has curves of its own."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return f"train-{hashlib.sha256(json.dumps(manifest['fingerprint'], sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def _accelerator(config: FinetuneConfig, dtype: torch.dtype) -> Accelerator:
+    """The device, precision and processes of this training.
 
     Raises:
         LightReasonerError: see `check_machine`.
@@ -334,19 +348,9 @@ def _accelerator(config: FinetuneConfig, dtype: torch.dtype, folder: Path) -> Ac
         return Accelerator(
             mixed_precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "no"),
             cpu=device.type == "cpu",
-            log_with=list(config.report_to) or None,
-            project_dir=folder / "runs",
             # In a mixture-of-experts model, the LoRA on parts that no token was routed to gets no gradient.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-
-
-def _start_trackers(accelerator: Accelerator, project: str, config: FinetuneConfig) -> None:
-    try:
-        accelerator.init_trackers(project, {name: str(value) for name, value in config.model_dump().items()})
-    except Exception as error:  # each tracker raises its own types, for a missing login or network
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"--report-to {' '.join(config.report_to)}: cannot start ({reason})") from error
 
 
 def check_machine(config: FinetuneConfig) -> None:
@@ -375,27 +379,6 @@ def _check_sharding(config: FinetuneConfig) -> None:
         raise ConfigError("--fsdp has no loss scaling, which float16 needs; use --dtype bfloat16 or float32")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         say("--fsdp: one process has nobody to share the base with; start several: torchrun --nproc-per-node N")
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Find the experiment trackers of these names.
-
-    Raises:
-        ConfigError: one is unknown or not installed.
-    """
-    known = {*LoggerType.list(), *LOGGER_TYPE_TO_CLASS}
-    missing = known - {
-        "all",
-        *map(str, get_available_trackers()),
-        *(set(LOGGER_TYPE_TO_CLASS) - set(LoggerType.list())),
-    }
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"--report-to {name}: {nearest(name, known, 'trackers')}")
-        if name in missing:
-            raise ConfigError(
-                f"--report-to {name}: not installed here. Install it (`pip install {name}`) or leave it out"
-            )
 
 
 def tokens_per_micro_batch(device: torch.device) -> int:

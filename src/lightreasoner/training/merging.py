@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
 from lightreasoner.config import MergeConfig
+from lightreasoner.config_base import shareable_name
 from lightreasoner.config_sections import DEFAULT_CUE
 from lightreasoner.errors import DataError, MergeMismatch, ModelError
 from lightreasoner.models.adapters import (
@@ -30,7 +31,7 @@ from lightreasoner.models.generation_config import agreeing, generation_settings
 from lightreasoner.models.loading import empty_model, load_model, load_tokenizer, weights_dtype
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.quantising import check_4bit, load_in_4bit
-from lightreasoner.models.source import ModelSource, content_hash, find_model
+from lightreasoner.models.source import ModelSource, content_hash, find_model, is_on_hub
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.models.weights import weights_in_files
 from lightreasoner.runs.differences import differences
@@ -39,7 +40,7 @@ from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.stage import read_stage
-from lightreasoner.training.model_card import Tuned, model_card, tuned
+from lightreasoner.training.model_card import Model, Tuned, model_card, tuned
 from lightreasoner.training.precision import in_float32, merge_parts
 
 RESULT = "lightreasoner.json"  # within the merged folder
@@ -102,9 +103,18 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             del logs
             seconds = round(time.perf_counter() - started, 1)
             result = {**request, **found, "created": now(), "seconds": seconds}
-            (folder / "README.md").write_text(model_card(config, result, training), encoding="utf-8")
+            card = model_card(_described(config, result, training))
+            (folder / "README.md").write_text(card, encoding="utf-8")
             write_json(folder / RESULT, result)
         return result
+
+
+def _described(config: MergeConfig, result: Mapping[str, Any], training: Tuned | None) -> Model:
+    """The merged model, for its card."""
+    base = shareable_name(config.model)
+    title = f"{config.out.resolve().parent.name}/{config.out.name}"
+    of_hub = config.model if is_on_hub(config.model) else None
+    return Model(title, base, training.shareable() if training else None, result, of_hub)
 
 
 def _find_adapter(path: Path) -> tuple[Path, Tuned | None]:

@@ -1,19 +1,22 @@
 """How an adapter was trained: its record, the commands that train it again, and the README of a merged model."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lightreasoner.config import FinetuneConfig, MergeConfig
+from lightreasoner.config import FinetuneConfig
 from lightreasoner.config_base import Config
 from lightreasoner.config_sections import LABEL_FREE
+from lightreasoner.data.cards import PAPER, TAG, Licence, card, escaped, fenced, licence_lines, rows
 from lightreasoner.errors import RunCorrupted
 from lightreasoner.miniature import is_bundled
 from lightreasoner.models.sides import amateur_words
 from lightreasoner.runs.stage import StageFolder
+from lightreasoner.samples.card import data_set_of
 from lightreasoner.samples.folder import Baseline, Made, Provenance, Sampled, Selected
 
 
@@ -40,6 +43,10 @@ class Tuned(BaseModel):
         """Everything that decides the adapter."""
         facts = self.model_dump(include={"expert_files", "adapter_files", "dtype", "labels_sha256"}, exclude_none=True)
         return {**self.settings.identity(), **facts, "samples": self.samples.fingerprint()}
+
+    def shareable(self) -> "Tuned":
+        """For other people: no path of this machine."""
+        return self.model_copy(update={"settings": self.settings.shareable(), "samples": self.samples.shareable()})
 
     def commands(self, data: str, out: str) -> list[str]:
         """The command that trains this adapter again, on training data that are there."""
@@ -75,46 +82,106 @@ def merging_command(model: str, adapter: str, out: str) -> str:
     return shlex.join(["lightr", "merge", "--model", model, "--adapter", adapter, "--out", out])
 
 
-def model_card(config: MergeConfig, result: Mapping[str, Any], training: Tuned | None) -> str:
-    """README of the merged folder: what it is, how it was made, and how to make it again.
+@dataclass(frozen=True)
+class Model:
+    """What the card of a model describes.
+
+    Attributes:
+        title: of the card.
+        base: name of the base (expert).
+        training: how the adapter was trained; None where that is not known.
+        merged: figures of the merge; None for an adapter.
+        base_model: Hub id of the base; None where it is not on the Hub.
+    """
+
+    title: str
+    base: str
+    training: Tuned | None
+    merged: Mapping[str, Any] | None = None
+    base_model: str | None = None
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands that make it again."""
+        made = self.training
+        commands = [*sampling_commands(made.samples, "RUN"), *made.commands("RUN", "RUN")] if made else []
+        return [*commands, *([merging_command(self.base, "RUN", "merged")] if self.merged is not None else [])]
+
+
+def model_card(
+    model: Model,
+    *,
+    licences: Sequence[Licence] = (),
+    metadata: Mapping[str, Any] | None = None,
+    evaluation: Sequence[str] = (),
+    address: str = "OWNER/NAME",
+) -> str:
+    """README of an adapter or a merged model: what it is, how it was made, and how to make it again.
 
     Args:
-        config: the merge.
-        result: its figures.
-        training: how the adapter was trained; None where that is not known.
+        model: what it is about, with shareable names (`Tuned.shareable`) if others will read it.
+        licences: the first is that of the model itself; without any, the card says nothing of them.
+        metadata: more fields, such as the figures.
+        evaluation: the section of that name.
+        address: name on the Hub, for the example.
     """
-    is_hub_id = not Path(config.model).exists() and not is_bundled(config.model)
-    how = "with [LightReasoner](https://arxiv.org/abs/2510.07962) on contrastive labels from an expert and an amateur"
-    if training and isinstance(training.samples, Baseline):
-        how = "on whole answers, as a baseline for [LightReasoner](https://arxiv.org/abs/2510.07962)"
-    rows = {
-        "Base (expert)": config.model,
-        **(_training_rows(training) if training else {"Training": "unknown"}),
-        "Mean KL to base + adapter": f"{result['mean_kl']:.2e} nats ({result['dtype']})",
+    training, merged = model.training, model.merged
+    data = data_set_of(training.samples) if training else None
+    fields = {
+        "library_name": "peft" if merged is None else "transformers",
+        "pipeline_tag": "text-generation",
+        **(licences[0].metadata() if licences else {}),
+        "base_model": model.base_model,
+        "base_model_relation": model.base_model and ("adapter" if merged is None else "finetune"),
+        "datasets": [data] if data else [],
+        "tags": [TAG, "lora", "self-distillation"],
+        **(metadata or {}),
     }
-    commands = [*sampling_commands(training.samples, "RUN"), *training.commands("RUN", "RUN")] if training else []
-    return "\n".join(
-        [
-            *["---", "library_name: transformers", "tags:", "- lightreasoner"],
-            *([f"base_model: {config.model}"] if is_hub_id else []),
-            "---",
-            f"# {config.out.resolve().parent.name}/{config.out.name}",
-            "",
-            f"Fine-tuned {how}, then merged.",
-            "",
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {_cell(value)} |" for name, value in rows.items()),
-            "",
-            "Made by these commands:",
-            "",
-            "```",
-            *commands,
-            merging_command(config.model, "RUN", config.out.name),
-            "```",
-            "",
+    how = f"with LightReasoner ({PAPER}) on contrastive labels from an expert and an amateur"
+    if training and isinstance(training.samples, Baseline):
+        how = f"on whole answers, as a baseline for LightReasoner ({PAPER})"
+    table = {
+        "Base (expert)": model.base,
+        **(_training_rows(training) if training else {"Training": "unknown"}),
+        **({"Mean KL to base + adapter": f"{merged['mean_kl']:.2e} nats ({merged['dtype']})"} if merged else {}),
+    }
+    lines = [
+        f"# {escaped(model.title)}",
+        "",
+        f"Fine-tuned {how}{', then merged' if merged is not None else '. A LoRA adapter'}.",
+        "",
+        *rows(["", ""], table.items()),
+        "",
+        *(["## Evaluation", "", *evaluation, ""] if evaluation else []),
+        *(["## Use", "", *fenced(_use(model, address), "python"), ""] if licences else []),
+        *licence_lines(licences),
+        *["## Made by these commands", "", *fenced(model.commands)],
+    ]
+    return card(fields, lines)
+
+
+def _use(model: Model, address: str) -> list[str]:
+    """How the model is loaded."""
+    loaded = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    if model.merged is not None:
+        name = json.dumps(address)
+        return [
+            *loaded,
+            f"tokenizer = AutoTokenizer.from_pretrained({name})",
+            f"model = AutoModelForCausalLM.from_pretrained({name})",
         ]
-    )
+    base = json.dumps(model.base_model or model.base)
+    is_own = model.base_model is None and is_bundled(model.base)
+    if is_own:
+        base = f"model_path({base})"
+    return [
+        *(["from lightreasoner.miniature import model_path"] if is_own else []),
+        "from peft import PeftModel",
+        *loaded,
+        f"tokenizer = AutoTokenizer.from_pretrained({base})",
+        f"base = AutoModelForCausalLM.from_pretrained({base})",
+        f"model = PeftModel.from_pretrained(base, {json.dumps(address)})",
+    ]
 
 
 def _command(words: Sequence[str], settings: Config, out: str | None, *left_out: str, **changes: Any) -> str:
@@ -126,7 +193,7 @@ def _command(words: Sequence[str], settings: Config, out: str | None, *left_out:
 def _training_rows(training: Tuned) -> dict[str, Any]:
     tuning = training.settings
     return {
-        **_data_rows(training.samples),
+        **data_rows(training.samples),
         "Cue": training.samples.cue,
         "Steps × labels": f"{tuning.steps} × {tuning.labels_per_step}",
         "Learning rate": tuning.learning_rate,
@@ -134,7 +201,8 @@ def _training_rows(training: Tuned) -> dict[str, Any]:
     }
 
 
-def _data_rows(made: Made) -> dict[str, Any]:
+def data_rows(made: Made) -> dict[str, Any]:
+    """How training data were made, for the table of a card."""
     problems = f"{made.questions or 'unknown'} of {made.dataset or 'unknown'}"
     if isinstance(made, Baseline):
         gold = "no gold answers used" if made.settings.kind in LABEL_FREE else "gold answers used"
@@ -150,7 +218,3 @@ def _data_rows(made: Made) -> dict[str, Any]:
         rule = made.settings.identity()
         rows["Selected by"] = ", ".join(f"{name} {value}" for name, value in rule.items() if value is not None)
     return rows
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -19,6 +19,23 @@ from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.training.batches import MicroBatch
 
 
+def label_cross_entropy(
+    logits: Tensor, label_ids: Tensor, label_weights: Tensor, vocabulary: SharedVocabulary | None = None
+) -> Tensor:
+    """L̃ = −Σ_a v_C(a) · log π_θ(a) at each row (Eq 8), from logits: [N, width], [N, K], [N, K] → [N], nats.
+
+    Args:
+        logits: of the trained model at the labelled positions, any float type; computed in float32.
+        label_ids: tokens of each label, right-padded with any id.
+        label_weights: their probabilities v_C, right-padded with 0.
+        vocabulary: the real tokens, over which π_θ is normalised, see `vocabulary_of`; None: all columns.
+    """
+    if vocabulary is None:
+        vocabulary = SharedVocabulary(torch.arange(logits.shape[-1]))
+    log_labelled = vocabulary.log_softmax(logits).gather(1, vocabulary.column_of(label_ids))
+    return contrast.label_cross_entropy(label_weights, log_labelled)
+
+
 @dataclass
 class LabelObjective:
     """The loss at the labelled positions of a micro-batch, and its sums for the log.
@@ -57,12 +74,10 @@ class LabelObjective:
         attending = attention_by(self.model, batch.layout.attend) if batch.layout else nullcontext()
         with head_rows(head, batch.rows), attending:
             logits = forward(**batch.inputs, use_cache=False).logits[0]
-        log_expert = self.vocabulary.log_softmax(logits)
         if self.kind == "entropy":
-            losses = contrast.entropy(log_expert)
+            losses = contrast.entropy(self.vocabulary.log_softmax(logits))
         else:
-            log_labelled = log_expert.gather(1, self.vocabulary.column_of(batch.label_ids))
-            losses = contrast.label_cross_entropy(batch.label_weights, log_labelled)
+            losses = label_cross_entropy(logits, batch.label_ids, batch.label_weights, self.vocabulary)
         entropies = contrast.entropy(batch.label_weights.log())
         if batch.factors is not None:
             # Their mean over all labels is 1, so a step is divided by its number of labels still. A division by the sum
