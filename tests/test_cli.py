@@ -222,7 +222,7 @@ def test_help_shows_the_commands_in_their_groups_and_order() -> None:
         "Check and plan": ["doctor", "plan", "advise"],
         "Look at results": ["report", "inspect", "compare"],
         "Baselines and studies": ["baseline", "rounds", "study"],
-        "Data": ["samples", "answers", "recipes", "benchmarks", "grade"],
+        "Data": ["samples", "answers", "recipes", "benchmarks", "grade", "push"],
         "Options": ["--help", "--install-completion", "--version"],
     }
 

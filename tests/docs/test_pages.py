@@ -45,6 +45,8 @@ PAST = {"CHANGELOG.md"}
 OTHERS = {
     "--nproc-per-node": "torchrun", "--index-url": "pip", "--no-deps": "pip", "--constraint": "pip",
     "--signal": "sbatch", "--requeue": "sbatch", "--strict": "zensical",
+    **dict.fromkeys(("--apply_chat_template", "--limit", "--system_instruction", "--num_fewshot"), "lm_eval"),
+    **dict.fromkeys(("--metadata", "--gen_kwargs", "--include_path", "--log_samples", "--model_args"), "lm_eval"),
 }  # fmt: skip
 
 

@@ -57,6 +57,8 @@ class Comparison:
 
 def equal_expressions(answer: str, gold: str) -> bool:
     """Whether two answers are equal, by the first comparison that can decide."""
+    if answer.strip() == gold.strip():
+        return True
     if closing(answer := answer.strip(), "{}") == len(answer) - 1 and answer[:1] == "{":
         answer = answer[1:-1]  # a group of LaTeX, not a set, which is \\{…\\}
     answer = _FULL_STOP_INSIDE.sub(r"\1", answer)
