@@ -299,6 +299,8 @@ EVERYTHING: dict[str, Any] = {
         "prompts": "both",
         "judge": "toolkit",
         "max_items": 31,
+        "skip_items": 40,
+        "items_seed": 41,
         "max_answer_tokens": 32,
         "stop_strings": ["Stop!"],
         "samples_per_problem": 34,
@@ -522,10 +524,11 @@ FOR_SMALL_CARDS = {"qwen2.5-math-1.5b-16gb": "qwen2.5-math-1.5b", "qwen2.5-math-
 
 MINIATURES = ("miniature", "miniature-instruct", "miniature2", "miniature2-instruct")
 BEYOND_MATHEMATICS = ("any-domain", "code-prediction")
+REAL_PAIR = "qwen2.5-coder-1.5b-instruct"
 
 
-def test_the_bundled_recipes_are_the_miniatures_the_papers_pairs_and_two_beyond_mathematics() -> None:
-    assert set(recipe_names()) == {*MINIATURES, *PAPERS_EXPERTS, *FOR_SMALL_CARDS, *BEYOND_MATHEMATICS}
+def test_the_bundled_recipes_are_the_miniatures_the_papers_pairs_two_beyond_mathematics_and_a_real_pair() -> None:
+    assert set(recipe_names()) == {*MINIATURES, *PAPERS_EXPERTS, *FOR_SMALL_CARDS, *BEYOND_MATHEMATICS, REAL_PAIR}
 
 
 @pytest.mark.parametrize(("name", "of_paper"), FOR_SMALL_CARDS.items())

@@ -359,7 +359,7 @@ class RoundsSettings(Config):
     """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
     problems: Decides[Literal["fresh", "same"]] = "fresh"
     """fresh: each round takes the next --sample.max-questions problems. same: all rounds take the same ones."""
-    held_back: Decides[Annotated[int, Field(ge=8)]] = 64
+    held_back: Decides[Annotated[int, Field(ge=8)]] = 256
     """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
     answers: Decides[Annotated[int, Field(ge=2)]] = 8
     """Answers to each of these prompts, of which the share of the majority is taken (a signal without labels in TTRL,

@@ -379,6 +379,16 @@ class QuestionSettings(Config):
     models). both: each of them, to compare models under the same prompt."""
     max_items: Input[Count | None] = None
     """Use only the first N items of each benchmark. Default: all."""
+    skip_items: Input[Annotated[int, Field(ge=0)]] = 0
+    """Leave out the first N items of each benchmark, such as those that chose the settings."""
+    items_seed: Input[int | None] = None
+    """Draw --max-items at random by this seed, instead of the first ones."""
+
+    @model_validator(mode="after")
+    def _seed_draws_some(self) -> Self:
+        if self.items_seed is not None and self.max_items is None:
+            raise ValueError("items_seed draws max_items of the items, and max_items is not given")
+        return self
 
 
 class AnswerSettings(Config):

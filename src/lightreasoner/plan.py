@@ -230,7 +230,7 @@ def _disk_in_rounds(config: RunConfig, disk: Mapping[str, int], rounds: int) -> 
 
 def _items(config: RunConfig) -> int:
     """Number of questions of an evaluation, over all benchmarks and prompt kinds."""
-    sizes = [benchmark.size for benchmark in chosen_benchmarks(config.evaluate)]
+    sizes = [max(0, benchmark.size - config.evaluate.skip_items) for benchmark in chosen_benchmarks(config.evaluate)]
     limit = config.evaluate.max_items
     return sum(min(size, limit or size) for size in sizes) * (2 if config.evaluate.prompts == "both" else 1)
 

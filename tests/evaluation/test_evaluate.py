@@ -43,6 +43,32 @@ def test_unknown_items_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "the items of gsm8k are not those that others report figures on (1 read)" in capsys.readouterr().err
 
 
+def asked_of(out: Path, **settings: Any) -> list[int]:
+    """Places in the benchmark of the items that were answered."""
+    figures = evaluate(config_for(out, max_answer_tokens=1, **settings))
+    places = sorted(int(item.partition("-")[0]) for item, _ in answers(out))
+    assert figures["chat/arithmetic"]["total"] == len(places)
+    return places
+
+
+def test_items_are_skipped_and_keep_their_places(tmp_path: Path) -> None:
+    assert asked_of(tmp_path / "some", skip_items=5, max_items=3) == [5, 6, 7]
+    assert asked_of(tmp_path / "rest", skip_items=1996, max_items=None) == [1996, 1997, 1998, 1999]
+    with pytest.raises(ConfigError, match="arithmetic has 2000 items, and --skip-items 2000 leaves out all"):
+        evaluate(config_for(tmp_path / "none", skip_items=2000, max_items=None))
+
+
+def test_items_are_drawn_by_their_seed_from_those_not_skipped(tmp_path: Path) -> None:
+    drawn = asked_of(tmp_path / "1", skip_items=1000, max_items=40, items_seed=1)
+    assert len(set(drawn)) == 40
+    assert 1000 <= drawn[0] < 1200  # a chance of 1e-4 that all 40 lie above
+    assert 1800 < drawn[-1] < 2000
+    assert asked_of(tmp_path / "again", skip_items=1000, max_items=40, items_seed=1) == drawn
+    assert asked_of(tmp_path / "2", skip_items=1000, max_items=40, items_seed=2) != drawn
+    with pytest.raises(ConfigError, match="items_seed draws max_items of the items, and max_items is not given"):
+        EvaluateConfig.checked({"model": "m", "out": tmp_path, "items_seed": 1})
+
+
 def test_a_finished_evaluation_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate(config_for(tmp_path, max_items=8))
     monkeypatch.setattr(engines, "load_model", None)
@@ -54,6 +80,8 @@ def test_a_finished_evaluation_loads_no_model(tmp_path: Path, monkeypatch: pytes
     ("changed", "named"),
     [
         ({"max_items": 9}, "items: 8 there, 9 now"),
+        ({"skip_items": 1}, "skip_items: "),
+        ({"items_seed": 0}, "items_seed: "),
         ({"max_answer_tokens": 32}, "max_answer_tokens: 64 there, 32 now"),
         ({"stop_strings": ("x",)}, "stop_strings: "),
         ({"temperature": 0.5}, "temperature: 0.0 there, 0.5 now"),

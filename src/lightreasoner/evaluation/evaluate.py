@@ -19,6 +19,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.config_sections import BATCH_SIZES, AnswerSettings, PromptKind
 from lightreasoner.data.benchmarks import Benchmark, ChoiceBenchmark, items_hash
@@ -112,7 +114,20 @@ def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark
     choices = [benchmark.name for benchmark in benchmarks if isinstance(benchmark, ChoiceBenchmark)]
     if choices and config.contrast_with is not None:
         raise ConfigError(f"{choices[0]} is answered by likelihood, not by decoding; contrast_with means nothing there")
-    return [(benchmark, benchmark.items(config.max_items, config.data_dir)) for benchmark in benchmarks]
+    return [(benchmark, _chosen_items(config, benchmark)) for benchmark in benchmarks]
+
+
+def _chosen_items(config: EvaluateConfig, benchmark: Benchmark | ChoiceBenchmark) -> list[Any]:
+    """The items of a benchmark to answer, in its order; ids keep their place in the benchmark."""
+    skipped, limit, seed = config.skip_items, config.max_items, config.items_seed
+    items = benchmark.items(None if limit is None or seed is not None else skipped + limit, config.data_dir)
+    left = items[skipped:]
+    if not left:
+        raise ConfigError(f"{benchmark.name} has {len(items)} items, and --skip-items {skipped} leaves out all of them")
+    if seed is None:
+        return left
+    drawn = np.random.default_rng(seed).permutation(len(left))[:limit]
+    return [left[place] for place in sorted(drawn)]
 
 
 @dataclass(frozen=True)
@@ -254,6 +269,8 @@ class _Evaluator:
     ) -> dict[str, Any]:
         """Model and items, and under `how` all settings that decide the rows."""
         asked = {"benchmark": name, "items": len(items), "items_sha256": items_hash(items)}
+        part = {"skip_items": self._config.skip_items or None, "items_seed": self._config.items_seed}
+        asked |= {key: value for key, value in part.items() if value is not None}
         return {**self._model, **asked, "how": {**how, "precision": {"dtype": self._dtype}}}
 
     def _contrast(self) -> dict[str, Any]:
@@ -275,7 +292,7 @@ class _Evaluator:
     ) -> bool | None:
         """Whether these are exactly the items of the published benchmark; None if that cannot be decided."""
         expected = benchmark.items_sha256
-        if expected is None or self._config.max_items is not None:
+        if expected is None or self._config.max_items is not None or self._config.skip_items:
             return None
         known = items_hash(items) == expected
         if not known:

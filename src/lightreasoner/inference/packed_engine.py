@@ -18,6 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lightreasoner.inference.attention import causal_attention
 from lightreasoner.inference.generation import (
     Decoding,
     Engine,
@@ -28,7 +29,7 @@ from lightreasoner.inference.generation import (
     stream_seed,
     until_stop,
 )
-from lightreasoner.inference.packing import Layout, attention_by, causal_attention, cut_by_tokens, lay_out, packs
+from lightreasoner.inference.packing import Layout, attention_by, cut_by_tokens, lay_out, packs
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.inference.scoring import Head, ResponseStates, head_rows, tokens_per_pass
 from lightreasoner.runs.progress import count_step, count_tokens

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from lightreasoner.inference.attention import causal_attention
+
 ATTENTION = "lightreasoner_packed"
 TOLERANCE = 1e-3  # relative difference between packed and unpacked logits of a text
 
@@ -84,13 +86,6 @@ def moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     flat = torch.cat([tensor.flatten() for tensor in tensors]).to(device)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-    """Causal attention of right-padded texts, [B, H, T, D]; several query heads may share a key head."""
-    return nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
-    )
 
 
 def lay_out(texts: Sequence[list[int]], device: torch.device, *, share: bool = True) -> Layout:

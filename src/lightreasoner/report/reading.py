@@ -442,6 +442,7 @@ def _asked(run: RunFolder, made: Provenance) -> dict[str, Any]:
         return {"benchmarks": (made.dataset,)} if made.dataset in BENCHMARKS else {}
     known = {name: value for one in there for name, value in one.settings.items() if value is not None}
     names = set(AnswerSettings.model_fields) - {"stop_strings", "answer_batch_size"} | {"cue", "seed", "dtype"}
+    names |= {"skip_items", "items_seed"}
     parts = [one.settings["items"] for one in there if one.settings["items"] < (one.benchmark.size or 0)]
     return {
         **{name: known[name] for name in names & set(known)},

@@ -9,7 +9,7 @@ from lightreasoner.studies.jobs import Rounds
 from lightreasoner.studies.outcomes import Group
 from lightreasoner.studies.reports import Report, Row, at_most
 
-FIRST_SEED = 1  # the rule was developed with seed 0
+FIRST_SEED = 6  # the rule was developed with seed 0, and judged with 64 prompts held back on seeds 1 to 3
 LIMIT = 3
 ROUND: Mapping[str, Mapping[str, int]] = {"sample": {"max_questions": 500}, "finetune": {"steps": 100}}
 TOLERANCE = 2.0  # points
