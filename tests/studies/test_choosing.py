@@ -11,7 +11,7 @@ from lightreasoner.recipes import load_recipe
 from lightreasoner.studies import choosing
 from lightreasoner.studies.grids import Scope
 from lightreasoner.studies.outcomes import Group
-from lightreasoner.studies.stopping import kept_round
+from lightreasoner.studies.stopping import kept_round, mean_over_seeds, rounds, stopping
 
 SETTINGS = 72 + 10
 
@@ -78,6 +78,38 @@ def alarms(share: float, **changes: float) -> dict[str, Any]:
 )
 def test_the_kept_round_is_that_of_a_loop_which_the_rule_ends(series: list[dict[str, Any]], kept: int) -> None:
     assert kept_round(series, RoundsSettings(limit=4)) == kept
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    assert mean_over_seeds([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    assert mean_over_seeds([0.5, 0.5]) == (0.5, 0.5)
+    assert str(mean_over_seeds([1.0])) == "(nan, nan)"
+
+
+def alarms(*shares: float) -> list[dict[str, Any]]:
+    """Series in which only the majority's share changes, on ten prompts."""
+    guards = {"finished": 1.0, "repeated": 0.0, "format_mass": 0.0, "junk_mass": 0.0}
+    return [guards | {"per_prompt": {"majority_share": {str(n): share for n in range(10)}}} for share in shares]
+
+
+def test_the_report_of_the_stop_rule_counts_lost_points(scope: Scope) -> None:
+    jobs = rounds(scope, 3)["miniature/expert"]
+    assert [cast("Any", job).config.seed for job in jobs] == [6, 7, 8]
+    found = [  # kept and best: 1, 1; 0, 1; 0, 0
+        {"series": alarms(0.5, 0.6, 0.6, 0.6), "accuracies": [0.2, 0.4, 0.3, 0.3]},
+        {"series": alarms(0.5, 0.5, 0.6, 0.6), "accuracies": [0.2, 0.23, 0.1, 0.1]},
+        {"series": alarms(0.5, 0.4, 0.6, 0.6), "accuracies": [0.2, 0.1, 0.1, 0.1]},
+    ]
+    made = Group(jobs)
+    made.__dict__["result"] = lambda stage: found
+    report = stopping(scope, {"miniature/expert": made})
+    assert [(row["kept"], row["best"]) for row in report.rows] == [(1, 1), (0, 1), (0, 0)]
+    assert [row["below the best"] for row in report.rows] == pytest.approx([0, 3, 0])
+    assert [row["against round 0"] for row in report.rows] == pytest.approx([20, 0, 0])
+    worse, costs = report.claims
+    assert (worse.verdict, worse.evidence) == ("does not hold", "0.333, at most 0.05")
+    # Mean 6.67, standard deviation 11.55: ± 28.7 points.
+    assert (costs.verdict, costs.evidence) == ("does not hold", "+6.7 (-22.0 to +35.4) points over 3 seeds")
 
 
 def test_settings_of_a_study_name_known_fields(scope: Scope) -> None:
