@@ -9,7 +9,7 @@ from typing import Any
 import models
 import torch
 
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.packing import cut_by_tokens, shared_prefix

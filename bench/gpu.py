@@ -35,7 +35,7 @@ import torch
 from speed import LABELS_PER_STEP, gemm_rate, timed
 
 from lightreasoner.config import FinetuneConfig, PairConfig, SampleConfig
-from lightreasoner.config_sections import FinetuneSettings
+from lightreasoner.config.sections import FinetuneSettings
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models import loading

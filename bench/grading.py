@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.config_sections import BenchmarkName, JudgeName
+from lightreasoner.config.sections import BenchmarkName, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import Case

@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightreasoner.config_sections import BenchmarkName, JudgeName
+from lightreasoner.config.sections import BenchmarkName, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import AnswerKind, Case

@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from lightreasoner.config import PairConfig
-from lightreasoner.config_sections import DEFAULT_CUE, MachineSettings
+from lightreasoner.config.sections import DEFAULT_CUE, MachineSettings
 from lightreasoner.data.problems import load_problems
 from lightreasoner.models.loading import Pair, load_model, load_pair, load_tokenizer, pick_dtype
 from lightreasoner.models.prompts import PromptTemplate

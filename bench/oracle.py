@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.samples.folder import Label, Rollout, Sampled, read_samples

@@ -32,7 +32,7 @@ from gemm import gemm_rate, linear_weights, timed, tokens_computed
 from memory import peak_resident
 
 from lightreasoner.config import FinetuneConfig, SampleConfig
-from lightreasoner.config_sections import FinetuneSettings
+from lightreasoner.config.sections import FinetuneSettings
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.packing import packs

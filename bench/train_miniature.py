@@ -26,7 +26,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from lightreasoner.config_sections import DEFAULT_CUE
+from lightreasoner.config.sections import DEFAULT_CUE
 from lightreasoner.miniature import model_path
 from lightreasoner.miniature.word_problems import (
     LARGEST_VALUE,

@@ -107,7 +107,7 @@ def qwen_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_amateur(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
     """The same model without its last four layers, as a weaker model of the same family."""
-    from lightreasoner.config_sections import MachineSettings
+    from lightreasoner.config.sections import MachineSettings
     from lightreasoner.models.loading import load_model, load_tokenizer
     from lightreasoner.models.source import find_model
 

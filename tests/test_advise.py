@@ -8,7 +8,7 @@ import pytest
 
 from lightreasoner.advise import advice_lines, advise
 from lightreasoner.config import AdviseConfig
-from lightreasoner.config_sections import SelectSettings
+from lightreasoner.config.sections import SelectSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import LightReasonerError, ModelError, RunMismatch
 from lightreasoner.report import report

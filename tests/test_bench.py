@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lightreasoner.config_sections import FinetuneSettings
+from lightreasoner.config.sections import FinetuneSettings
 
 DEFAULT = f"m={FinetuneSettings().labels_per_forward}"
 Measure = Callable[..., dict[str, Any]]

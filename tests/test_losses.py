@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.losses import LabelCollator, label_cross_entropy, label_dataset, logit_width, vocabulary_of
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage

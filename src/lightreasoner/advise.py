@@ -25,7 +25,7 @@ import torch
 
 from lightreasoner import contrast
 from lightreasoner.config import AdviseConfig, RunConfig, SampleConfig, SelectConfig
-from lightreasoner.config_sections import SELECTION
+from lightreasoner.config.sections import SELECTION
 from lightreasoner.errors import DataError, ModelError
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.source import find_model

@@ -29,8 +29,8 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 from pydantic import PlainValidator, create_model
 
 from lightreasoner import config as cfg
-from lightreasoner import config_sections
-from lightreasoner.config_base import Config, meant
+from lightreasoner.config import sections, stages
+from lightreasoner.config.base import Config, meant
 from lightreasoner.errors import INTERRUPTED, STOP_SIGNALS, ConfigError, LightReasonerError
 from lightreasoner.recipes import copy_recipe, has_section, recipe_names, recipe_text, resolve
 from lightreasoner.runs.environment import version_lines
@@ -177,7 +177,7 @@ def _declaration(target: str) -> Callable[..., Any]:
     (function,) = ast.parse(start + rest.partition("\n\n\n")[0]).body  # the whole file would take longer
     assert isinstance(function, ast.FunctionDef)
     function.body, function.returns = function.body[:1], None  # the docstring stays
-    namespace: dict[str, Any] = {**vars(config_sections), **vars(cfg), "Sequence": Sequence}
+    namespace: dict[str, Any] = {**vars(sections), **vars(stages), **vars(cfg), "Sequence": Sequence}
     exec(compile(ast.Module([function], []), path, "exec"), namespace)  # noqa: S102 - our own source
     declared: Callable[..., Any] = namespace[name]
     return declared

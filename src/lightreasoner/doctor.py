@@ -15,7 +15,7 @@ from huggingface_hub import constants, get_token
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import RunConfig, SampleConfig
-from lightreasoner.config_sections import EngineName, MachineSettings, PairSettings, VocabularyRule
+from lightreasoner.config.sections import EngineName, MachineSettings, PairSettings, VocabularyRule
 from lightreasoner.data import hub
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError, LightReasonerError, ModelError, VocabularyMismatch

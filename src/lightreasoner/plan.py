@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lightreasoner.config import RoundsSettings, RunConfig
-from lightreasoner.config_sections import BATCH_SIZES
+from lightreasoner.config.sections import BATCH_SIZES
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import ConfigError, ModelError
 from lightreasoner.inference.footprint import BATCH, TRAINED, TRAINED_ON_ACCELERATORS, Memory, footprint, setting

@@ -20,7 +20,7 @@ from typing import Any
 
 from lightreasoner import pipeline
 from lightreasoner.config import RoundsConfig
-from lightreasoner.config_sections import SELECTION
+from lightreasoner.config.sections import SELECTION
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.evaluation.alarms import measure
 from lightreasoner.evaluation.stopping import Decision, decide

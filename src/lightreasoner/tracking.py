@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from lightreasoner.config_base import nearest
-from lightreasoner.config_sections import TrackerSettings
+from lightreasoner.config.base import nearest
+from lightreasoner.config.sections import TrackerSettings
 from lightreasoner.errors import ConfigError
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import write_json

@@ -17,7 +17,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, MambaConfig, MistralConfig, PreTrainedConfig
 
 from lightreasoner.config import EvaluateConfig, FinetuneConfig, MergeConfig, PairConfig, SampleConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import Interrupted
 from lightreasoner.evaluation.evaluate import evaluate

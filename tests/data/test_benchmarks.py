@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from lightreasoner.config_sections import BenchmarkName
+from lightreasoner.config.sections import BenchmarkName
 from lightreasoner.data.benchmarks import (
     BENCHMARKS,
     PAPER_SET,

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.config_sections import AnswerKind, QuestionSettings
+from lightreasoner.config.sections import AnswerKind, QuestionSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, DataError

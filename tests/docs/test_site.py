@@ -21,8 +21,9 @@ from urllib.parse import unquote
 import pytest
 
 import lightreasoner
-from lightreasoner import config_sections, contrast, errors
-from lightreasoner.config_base import Config
+from lightreasoner import contrast, errors
+from lightreasoner.config import sections
+from lightreasoner.config.base import Config
 
 from .pages import DOCS, ROOT, name, site_pages, tokens
 
@@ -137,14 +138,14 @@ def test_every_public_name_and_setting_is_in_the_api_reference(read: Site) -> No
     configs = [getattr(lightreasoner, name) for name in lightreasoner.__all__ if name.endswith("Config")]
     names |= {f"lightreasoner.{config.__name__}.{field}" for config in configs for field in config.model_fields}
     names |= {*public(contrast), *public(errors)}
-    for kind in vars(config_sections).values():
+    for kind in vars(sections).values():
         used = (
             inspect.isclass(kind)
             and issubclass(kind, Config)
-            and f"lightreasoner.config_sections.{kind.__name__}" in ids
+            and f"lightreasoner.config.sections.{kind.__name__}" in ids
         )
         names |= (
-            {f"lightreasoner.config_sections.{kind.__name__}.{field}" for field in kind.model_fields} if used else set()
+            {f"lightreasoner.config.sections.{kind.__name__}.{field}" for field in kind.model_fields} if used else set()
         )
     assert names - ids == set()
     assert len(names) > 100

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 import lightreasoner
 from lightreasoner.cli import app
-from lightreasoner.config_sections import DEFAULT_CUE
+from lightreasoner.config.sections import DEFAULT_CUE
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, load_benchmark
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.errors import ConfigError
@@ -224,7 +224,7 @@ def test_the_command_line_prints_the_folder(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.slow
 def test_a_real_model_on_fifty_items_of_gsm8k(tmp_path: Path, data_dir: Path, smollm2_gguf: Path) -> None:
     """The documented command against `lightr evaluate`."""
-    from lightreasoner.config_sections import MachineSettings
+    from lightreasoner.config.sections import MachineSettings
     from lightreasoner.models.loading import load_model, load_tokenizer
     from lightreasoner.models.source import find_model
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightreasoner.config import RunConfig
-from lightreasoner.config_sections import QuestionSettings
+from lightreasoner.config.sections import QuestionSettings
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import LightReasonerError

@@ -158,7 +158,7 @@ def test_model_code_runs_only_with_the_flag(
 
 
 def test_hub_code_needs_a_pinned_commit(tmp_path: Path) -> None:
-    from lightreasoner.config_sections import MachineSettings
+    from lightreasoner.config.sections import MachineSettings
     from lightreasoner.errors import ModelError
     from lightreasoner.models.loading import load_tokenizer
     from lightreasoner.models.source import ModelSource

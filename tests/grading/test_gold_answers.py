@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner.config_sections import BenchmarkName, JudgeName
+from lightreasoner.config.sections import BenchmarkName, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from lightreasoner.grading.mathematical import judge
 from lightreasoner.grading.numbers import parse_quantity

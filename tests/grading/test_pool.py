@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lightreasoner.config_sections import JudgeName
+from lightreasoner.config.sections import JudgeName
 from lightreasoner.errors import ConfigError, LightReasonerError
 from lightreasoner.grading import mathematical
 from lightreasoner.grading import qwen_toolkit as toolkit

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lightreasoner.config import BaselineConfig, EvaluateConfig, RunConfig, SampleConfig
-from lightreasoner.config_sections import EngineSettings
+from lightreasoner.config.sections import EngineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, ModelError, RunCorrupted, RunMismatch
 from lightreasoner.evaluation.evaluate import evaluate

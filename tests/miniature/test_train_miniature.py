@@ -12,7 +12,7 @@ import torch
 from train_miniature import AMATEUR_CORPUS, EXPERT_CORPUS, SETS, batches, initial_model
 from transformers import PreTrainedTokenizerFast
 
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import ModelError
 from lightreasoner.miniature import BUNDLED, MODELS, model_path
 from lightreasoner.miniature.word_problems import word_problems

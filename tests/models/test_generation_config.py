@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import ModelError
 from lightreasoner.models.generation_config import generation_settings
 from lightreasoner.models.loading import load_model

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lightreasoner.config import PairConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
 from lightreasoner.models.loading import load_model, load_pair, load_tokenizer, pick_device
 from lightreasoner.models.source import find_model

@@ -10,7 +10,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from lightreasoner.config_sections import DEFAULT_CUE
+from lightreasoner.config.sections import DEFAULT_CUE
 from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError
 from lightreasoner.models import chat_templates

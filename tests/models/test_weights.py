@@ -13,7 +13,7 @@ from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ModelError
 from lightreasoner.models.loading import check_weights, load_model

@@ -18,7 +18,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lightreasoner.cli import app
 from lightreasoner.config import EvaluateConfig, SampleConfig, SelectConfig
-from lightreasoner.config_sections import DEFAULT_CUE, MachineSettings
+from lightreasoner.config.sections import DEFAULT_CUE, MachineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, VocabularyMismatch
 from lightreasoner.models.loading import load_model, load_tokenizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightreasoner.config import BaselineConfig, FinetuneConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed

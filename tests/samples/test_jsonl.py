@@ -16,7 +16,7 @@ from train_miniature import SETS, TURN_END, VOCABULARY_SIZE, initial_model, trai
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.config_sections import DEFAULT_CUE
+from lightreasoner.config.sections import DEFAULT_CUE
 from lightreasoner.errors import DataError, RunCorrupted, SampleFormatError
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.prompts import PromptTemplate

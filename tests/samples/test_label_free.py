@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightreasoner.config import BaselineConfig, FinetuneConfig
-from lightreasoner.config_sections import LABEL_FREE, MachineSettings
+from lightreasoner.config.sections import LABEL_FREE, MachineSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.inference.generation import Decoding, Generation
 from lightreasoner.inference.packed_engine import PackedEngine

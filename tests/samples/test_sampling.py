@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
 from lightreasoner.inference.generation import Decoding, Generation, until_stop
 from lightreasoner.inference.memory import in_halves

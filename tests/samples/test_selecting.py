@@ -12,7 +12,7 @@ import torch
 
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig, SelectConfig
-from lightreasoner.config_sections import SelectSettings
+from lightreasoner.config.sections import SelectSettings
 from lightreasoner.errors import ConfigError, DataError, RunMismatch
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import selecting

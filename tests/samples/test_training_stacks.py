@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lightreasoner import contrast
 from lightreasoner.config import SampleConfig, SelectConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import DataError, LightReasonerError, SampleFormatError
 from lightreasoner.losses import LabelCollator, label_cross_entropy, label_dataset
 from lightreasoner.miniature import model_path

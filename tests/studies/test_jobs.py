@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from lightreasoner.config import FinetuneConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import ConfigError, DataError, LightReasonerError, ModelError
 from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import load_model

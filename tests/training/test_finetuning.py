@@ -14,7 +14,7 @@ import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from peft import PeftModel
 
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import ConfigError, DataError, ModelError, RunMismatch, TrainingDiverged
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lightreasoner.config import BaselineConfig, FinetuneConfig, SampleConfig, SelectConfig
-from lightreasoner.config_sections import LABEL_FREE
+from lightreasoner.config.sections import LABEL_FREE
 from lightreasoner.samples.folder import Baseline, Imported, Made, Sampled, Selected
 from lightreasoner.training.model_card import Model, Tuned, merging_command, model_card, sampling_commands
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightreasoner import contrast
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import TrainingDiverged
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from lightreasoner.config_sections import BenchmarkName
+from lightreasoner.config.sections import BenchmarkName
 from lightreasoner.data import rows
 from lightreasoner.data.fields import text_of
 from lightreasoner.data.files import read_file, split_file

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.config_sections import QuestionSettings
+from lightreasoner.config.sections import QuestionSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, ChoiceBenchmark, items_hash, numbered
 from lightreasoner.data.fields import question_of
 from lightreasoner.data.files import read_path, stem_of

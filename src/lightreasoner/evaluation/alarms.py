@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import RoundsConfig, SampleConfig
-from lightreasoner.config_sections import SELECTION, AnswerKind, AnswerSettings
+from lightreasoner.config.sections import SELECTION, AnswerKind, AnswerSettings
 from lightreasoner.data.benchmarks import Benchmark
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import DataError, LightReasonerError

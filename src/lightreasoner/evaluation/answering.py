@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import EvaluateConfig, PairConfig
-from lightreasoner.config_sections import BATCH_SIZES, MachineSettings
+from lightreasoner.config.sections import BATCH_SIZES, MachineSettings
 from lightreasoner.errors import ConfigError
 from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.engines import served_by

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from lightreasoner.config_sections import JudgeName
+from lightreasoner.config.sections import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation

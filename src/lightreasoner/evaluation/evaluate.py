@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.config_sections import BATCH_SIZES, AnswerSettings, PromptKind
+from lightreasoner.config.sections import BATCH_SIZES, AnswerSettings, PromptKind
 from lightreasoner.data.benchmarks import Benchmark, ChoiceBenchmark, items_hash
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, RunMismatch

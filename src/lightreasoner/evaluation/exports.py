@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from lightreasoner.config_base import shareable_name
-from lightreasoner.config_sections import ExportFormat
+from lightreasoner.config.base import shareable_name
+from lightreasoner.config.sections import ExportFormat
 from lightreasoner.data.benchmarks import HubSource
 from lightreasoner.errors import DataError
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from lightreasoner.config_sections import JudgeName
+from lightreasoner.config.sections import JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, ChoiceBenchmark, HubSource
 from lightreasoner.data.own import recorded_benchmark
 from lightreasoner.errors import DataError, RunCorrupted

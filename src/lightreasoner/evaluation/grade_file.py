@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from lightreasoner.config_sections import AnswerKind, JudgeName
+from lightreasoner.config.sections import AnswerKind, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.data.files import read_file
 from lightreasoner.data.golds import checked_gold, marked_gold

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-from lightreasoner.config_sections import JudgeName, JudgeSettings
+from lightreasoner.config.sections import JudgeName, JudgeSettings
 from lightreasoner.data.benchmarks import Benchmark
 from lightreasoner.data.own import OwnBenchmark
 from lightreasoner.evaluation.statistics import mean_interval, pass_at_k, wilson_interval

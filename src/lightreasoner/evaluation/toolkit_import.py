@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lightreasoner.config_sections import BenchmarkName, PromptKind
+from lightreasoner.config.sections import BenchmarkName, PromptKind
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, items_hash
 from lightreasoner.data.files import READERS, read_file
 from lightreasoner.data.lines import Line, Text, expected

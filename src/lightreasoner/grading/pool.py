@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Self
 
-from lightreasoner.config_sections import JudgeName
+from lightreasoner.config.sections import JudgeName
 from lightreasoner.errors import ConfigError
 from lightreasoner.grading.verdicts import Case, Judgement
 from lightreasoner.runs.workers import Worker, WorkerEnded, WorkerPool, cores

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightreasoner.config_sections import EngineName, EngineSettings
+from lightreasoner.config.sections import EngineName, EngineSettings
 from lightreasoner.errors import EngineError
 from lightreasoner.inference.generation import Engine
 from lightreasoner.inference.packed_engine import engine_for

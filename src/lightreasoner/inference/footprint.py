@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightreasoner.config import RunConfig
-from lightreasoner.config_sections import BATCH_SIZES
+from lightreasoner.config.sections import BATCH_SIZES
 from lightreasoner.models.pair_memory import FOUR_BITS
 from lightreasoner.models.shape import Shape
 from lightreasoner.models.sides import Side

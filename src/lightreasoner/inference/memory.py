@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 
-from lightreasoner.config_sections import MachineSettings, WorkerSettings
+from lightreasoner.config.sections import MachineSettings, WorkerSettings
 from lightreasoner.errors import ModelError
 from lightreasoner.models.loading import pick_device
 from lightreasoner.runs.progress import say

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightreasoner.config_sections import Residency
+from lightreasoner.config.sections import Residency
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.scoring import Head
 from lightreasoner.models.alignment import Alignment

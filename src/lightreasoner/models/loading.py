@@ -30,7 +30,7 @@ from transformers.utils.logging import disable_progress_bar
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lightreasoner.config import PairConfig
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import LightReasonerError, ModelError
 from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.generation_config import generation_settings, quiet

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from lightreasoner.config_sections import DType
+from lightreasoner.config.sections import DType
 from lightreasoner.runs.environment import note
 
 # A model with a smaller hidden size spends its time outside of products: the bundled miniature's whole job is only 1.2

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from lightreasoner.config_sections import DEFAULT_CUE, PromptKind
+from lightreasoner.config.sections import DEFAULT_CUE, PromptKind
 from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.models.chat_templates import Conversation, render

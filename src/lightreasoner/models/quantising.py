@@ -20,7 +20,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
-from lightreasoner.config_sections import MachineSettings
+from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import ModelError
 from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import empty_model, load_model, pick_device, pick_dtype

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from lightreasoner.config import PairConfig
-from lightreasoner.config_base import nearest
+from lightreasoner.config.base import nearest
 from lightreasoner.errors import ConfigError
 
 OWN = "self"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightreasoner.config_sections import VocabularyRule
+from lightreasoner.config.sections import VocabularyRule
 from lightreasoner.errors import VocabularyMismatch
 
 

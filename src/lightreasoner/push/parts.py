@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import PushConfig
-from lightreasoner.config_base import shareable_name
-from lightreasoner.config_push import PushKind
-from lightreasoner.config_sections import SELECTION
+from lightreasoner.config.base import shareable_name
+from lightreasoner.config.push import PushKind
+from lightreasoner.config.sections import SELECTION
 from lightreasoner.data.cards import Licence
 from lightreasoner.data.hub import Kind
 from lightreasoner.errors import DataError, RunCorrupted

@@ -9,7 +9,7 @@ import yaml
 
 from lightreasoner import config as cfg
 from lightreasoner.config import AdviseConfig, RunConfig
-from lightreasoner.config_base import Config, nearest
+from lightreasoner.config.base import Config, nearest
 from lightreasoner.errors import ConfigError
 
 C = TypeVar("C", bound=Config)

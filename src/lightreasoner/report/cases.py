@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightreasoner.config_sections import JudgeName
+from lightreasoner.config.sections import JudgeName
 from lightreasoner.evaluation.folder import Evaluated
 from lightreasoner.evaluation.judging import read_judged
 from lightreasoner.report.tokens import TokenTexts, visible

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from lightreasoner.config import EvaluateConfig
-from lightreasoner.config_sections import SELECTION, AnswerSettings, JudgeName
+from lightreasoner.config.sections import SELECTION, AnswerSettings, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lightreasoner.config import RoundsConfig
-from lightreasoner.config_base import Role, role_of
+from lightreasoner.config.base import Role, role_of
 from lightreasoner.data.benchmarks import title_of
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.comparison import Prompts, compare_several

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightreasoner.config import BaselineConfig
-from lightreasoner.config_sections import AnswerKind
+from lightreasoner.config.sections import AnswerKind
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement

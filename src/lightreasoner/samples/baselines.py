@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lightreasoner.config import BaselineConfig
-from lightreasoner.config_sections import BATCH_SIZES, LABEL_FREE, BaselineKind
+from lightreasoner.config.sections import BATCH_SIZES, LABEL_FREE, BaselineKind
 from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold

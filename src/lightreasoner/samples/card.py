@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.config_base import shareable_name
+from lightreasoner.config.base import shareable_name
 from lightreasoner.data import hub
 from lightreasoner.data.cards import PAPER, TAG, Licence, card, escaped, fenced, licence_lines, rows
 from lightreasoner.data.problems import HUB_DATASETS

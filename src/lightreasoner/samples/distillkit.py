@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lightreasoner.config_base import Config
+from lightreasoner.config.base import Config
 from lightreasoner.errors import ConfigError, DataError, SampleFormatError
 
 SETTINGS_FILE = "compression_config.yaml"  # that the capture writes beside its data

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lightreasoner.config import BaselineConfig, SampleConfig, SelectConfig
-from lightreasoner.config_base import Config, shareable_name
-from lightreasoner.config_sections import Objective
+from lightreasoner.config.base import Config, shareable_name
+from lightreasoner.config.sections import Objective
 from lightreasoner.errors import DataError
 from lightreasoner.runs.records import Record
 from lightreasoner.runs.stage import StageFolder, read_stage

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config_sections import DEFAULT_CUE, Count, MachineSettings, SampleFormat, TeacherFormat
+from lightreasoner.config.sections import DEFAULT_CUE, Count, MachineSettings, SampleFormat, TeacherFormat
 from lightreasoner.data.fields import question_of
 from lightreasoner.data.files import read_file, read_path
 from lightreasoner.data.lines import short

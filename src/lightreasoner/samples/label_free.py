@@ -1,6 +1,6 @@
 """Baselines that use no gold answer and no verifier: a model's own samples, as they are or after a vote.
 
-`config_sections.LABEL_FREE` has the settings of their sources. Each class names its source, and where it differs.
+`config.sections.LABEL_FREE` has the settings of their sources. Each class names its source, and where it differs.
 """
 
 import shutil
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightreasoner.config import BaselineConfig
-from lightreasoner.config_sections import AnswerKind
+from lightreasoner.config.sections import AnswerKind
 from lightreasoner.grading.verdicts import majority
 from lightreasoner.inference.engines import Served
 from lightreasoner.inference.generation import TokenIds

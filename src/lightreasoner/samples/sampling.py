@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lightreasoner.config import SampleConfig
-from lightreasoner.config_sections import BATCH_SIZES
+from lightreasoner.config.sections import BATCH_SIZES
 from lightreasoner.data.problems import ProblemSet, load_problems
 from lightreasoner.errors import DataError
 from lightreasoner.inference.engines import served_by

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from lightreasoner import contrast
 from lightreasoner.config import SelectConfig
-from lightreasoner.config_base import nearest
-from lightreasoner.config_sections import SELECTION, SelectSettings
+from lightreasoner.config.base import nearest
+from lightreasoner.config.sections import SELECTION, SelectSettings
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import StageFolder

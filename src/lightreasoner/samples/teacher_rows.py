@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config_sections import TeacherFormat
+from lightreasoner.config.sections import TeacherFormat
 from lightreasoner.data.fields import last_turn, named, turns_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.data.problems import make_problem

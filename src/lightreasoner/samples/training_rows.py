@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config_sections import SampleFormat
+from lightreasoner.config.sections import SampleFormat
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples import folder
 from lightreasoner.samples.folder import Label, Ragged, ScoredRollout

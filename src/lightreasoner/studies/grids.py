@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import RunConfig
-from lightreasoner.config_sections import BaselineKind, SelectSettings, StudySettings
+from lightreasoner.config.sections import BaselineKind, SelectSettings, StudySettings
 from lightreasoner.miniature import is_bundled
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.studies.job import Job

@@ -14,7 +14,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from lightreasoner.config_base import Config, Place
+from lightreasoner.config.base import Config, Place
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.report.reading import times
 from lightreasoner.runs.environment import now

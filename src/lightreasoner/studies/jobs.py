@@ -13,8 +13,8 @@ from typing import Any, Self
 import torch
 
 from lightreasoner import config as cfg
-from lightreasoner.config_base import DecidesIfSet
-from lightreasoner.config_sections import BaselineKind, BenchmarkName, MachineSettings, SelectSettings
+from lightreasoner.config.base import DecidesIfSet
+from lightreasoner.config.sections import BaselineKind, BenchmarkName, MachineSettings, SelectSettings
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.errors import RunError
 from lightreasoner.evaluation.alarms import measure

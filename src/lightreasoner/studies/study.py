@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import RunConfig
-from lightreasoner.config_base import nearest
+from lightreasoner.config.base import nearest
 from lightreasoner.errors import ConfigError, RunError
 from lightreasoner.models.loading import pick_device
 from lightreasoner.recipes import load_recipe

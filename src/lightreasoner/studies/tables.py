@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import numpy as np
 from scipy.stats import permutation_test, rankdata
 
-from lightreasoner.config_sections import LABEL_FREE
+from lightreasoner.config.sections import LABEL_FREE
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.report import figures
 from lightreasoner.studies import grids

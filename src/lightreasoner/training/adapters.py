@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
 from lightreasoner.config import FinetuneConfig
-from lightreasoner.config_base import nearest
+from lightreasoner.config.base import nearest
 from lightreasoner.errors import ConfigError, DataError, ModelError
 from lightreasoner.models.adapters import ADAPTER_SETTINGS, ADAPTER_WEIGHTS, weight_difference, without_warnings
 from lightreasoner.models.loading import empty_model

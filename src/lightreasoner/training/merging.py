@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner import contrast
 from lightreasoner.config import MergeConfig
-from lightreasoner.config_base import shareable_name
-from lightreasoner.config_sections import DEFAULT_CUE
+from lightreasoner.config.base import shareable_name
+from lightreasoner.config.sections import DEFAULT_CUE
 from lightreasoner.errors import DataError, MergeMismatch, ModelError
 from lightreasoner.models.adapters import (
     ADAPTER_WEIGHTS,

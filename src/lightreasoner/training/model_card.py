@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lightreasoner.config import FinetuneConfig
-from lightreasoner.config_base import Config
-from lightreasoner.config_sections import LABEL_FREE
+from lightreasoner.config.base import Config
+from lightreasoner.config.sections import LABEL_FREE
 from lightreasoner.data.cards import PAPER, TAG, Licence, card, escaped, fenced, licence_lines, rows
 from lightreasoner.errors import RunCorrupted
 from lightreasoner.miniature import is_bundled

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightreasoner import contrast
-from lightreasoner.config_sections import Objective
+from lightreasoner.config.sections import Objective
 from lightreasoner.errors import TrainingDiverged
 from lightreasoner.inference.packing import attention_by
 from lightreasoner.inference.scoring import head_rows

@@ -16,7 +16,7 @@ from datasets import Dataset
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-from lightreasoner.config_sections import DEFAULT_CUE, JudgeName
+from lightreasoner.config.sections import DEFAULT_CUE, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.errors import ConfigError
 from lightreasoner.grading.pool import GradingPool

@@ -8,8 +8,8 @@ import yaml
 
 from lightreasoner import pipeline
 from lightreasoner.config import BaselineConfig, EvaluateConfig, FinetuneConfig, MergeConfig, RunConfig, SampleConfig
-from lightreasoner.config_base import Config, shareable_name
-from lightreasoner.config_sections import (
+from lightreasoner.config.base import Config, shareable_name
+from lightreasoner.config.sections import (
     EngineSettings,
     EvaluateSettings,
     FinetuneSettings,

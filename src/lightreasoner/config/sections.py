@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_ar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lightreasoner.config_base import Config, Decides, DecidesIfSet, Input, InputIfSet, Place, Speed, nearest
+from lightreasoner.config.base import Config, Decides, DecidesIfSet, Input, InputIfSet, Place, Speed, nearest
 
 C = TypeVar("C", bound=Config)
 
@@ -21,7 +21,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 # The keys of the benchmarks' file, read as text: parsing YAML would slow every command down.
-_BENCHMARKS = (Path(__file__).parent / "data/benchmarks.yaml").read_text(encoding="utf-8")
+_BENCHMARKS = (Path(__file__).parents[1] / "data/benchmarks.yaml").read_text(encoding="utf-8")
 if TYPE_CHECKING:
     BenchmarkName = str
 else:

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from lightreasoner import config as configs
 from lightreasoner.config import EvaluateConfig, FinetuneConfig, RunConfig, SampleConfig
-from lightreasoner.config_base import Config, Decides, Input, Place, Role, Speed, role_of
-from lightreasoner.config_sections import DEFAULT_CUE, AnswerSettings, JudgeSettings
+from lightreasoner.config.base import Config, Decides, Input, Place, Role, Speed, role_of
+from lightreasoner.config.sections import DEFAULT_CUE, AnswerSettings, JudgeSettings
 from lightreasoner.errors import ConfigError
 
 CLASSES = [kind for kind in vars(configs).values() if isinstance(kind, type) and issubclass(kind, Config)]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lightreasoner.config_base import Config, Place
+from lightreasoner.config.base import Config, Place
 
 PushKind = Literal["adapter", "merged", "samples"]
 # OWNER/NAME on the Hub; `data.hub` asks the client library for the finer rules.
