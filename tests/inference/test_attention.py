@@ -39,11 +39,32 @@ def results(attend: Any, inputs: list[Tensor], scale: float | None) -> list[Tens
 @pytest.mark.parametrize("shared", [1, 3], ids=["own keys", "shared keys"])
 @pytest.mark.parametrize(("texts", "length"), [(1, 1), (3, 23)])
 @pytest.mark.parametrize("scale", [None, 0.3])
-def test_bfloat16_gradients_equal_those_of_float64(shared: int, texts: int, length: int, scale: float | None) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_gradients_equal_those_of_float64(
+    shared: int, texts: int, length: int, scale: float | None, autocast: bool
+) -> None:
     inputs = [heads(texts, count, length, 16, seed) for seed, count in enumerate((6, 6 // shared, 6 // shared))]
     expected = results(exact, [part.double() for part in inputs], scale or 0.25)
-    for found, right in zip(results(causal_attention, inputs, scale), expected, strict=True):
-        assert (found - right).norm() <= 6e-3 * right.norm()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = results(causal_attention, inputs, scale)
+    for ours, right in zip(found, expected, strict=True):
+        assert (ours - right).norm() <= 6e-3 * right.norm()
+
+
+def test_scores_of_a_thousand_are_as_exact_as_in_the_fused_kernel() -> None:
+    """Keys with a large bias, as those of Qwen2.5: the bias moves all scores of a query and changes no weight."""
+    query, key, value = (heads(2, 4, 30, 16, seed) for seed in range(3))
+    query, key = query + 20, key + 60  # scores around 20 · 60 · 16 / 4 = 4800
+    expected = results(exact, [part.double() for part in (query, key, value)], 0.25)
+    fused = results(
+        lambda *parts: nn.functional.scaled_dot_product_attention(*parts[:3], is_causal=True, scale=parts[3]),
+        [query, key, value],
+        0.25,
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        found = results(causal_attention, [query, key, value], 0.25)
+    for ours, theirs, right in zip(found, fused, expected, strict=True):
+        assert (ours - right).norm() <= 1.2 * (theirs - right).norm() + 6e-3 * right.norm()
 
 
 def test_it_takes_the_gradient_of_short_texts_in_bfloat16_alone(monkeypatch: pytest.MonkeyPatch) -> None:

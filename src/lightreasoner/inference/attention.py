@@ -17,9 +17,13 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | N
     slow: plain products take half of the time of both passes (docs/speed.md), and a few MB for the weights.
     """
     trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    if trained and query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= LONGEST:
+    in_bfloat16 = {query.dtype, key.dtype, value.dtype} == {torch.bfloat16}
+    if trained and query.device.type == "cpu" and in_bfloat16 and query.shape[2] <= LONGEST:
         scale = query.shape[-1] ** -0.5 if scale is None else scale
-        found: Tensor = _Products.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
+        # Autocast, which training runs under, would round the scores to bfloat16: to multiples of 4 where they are
+        # 1000, as in Qwen2.5.
+        with torch.autocast("cpu", enabled=False):
+            found: Tensor = _Products.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
         return found
     return nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
