@@ -54,8 +54,10 @@ def asked_of(out: Path, **settings: Any) -> list[int]:
 def test_items_are_skipped_and_keep_their_places(tmp_path: Path) -> None:
     assert asked_of(tmp_path / "some", skip_items=5, max_items=3) == [5, 6, 7]
     assert asked_of(tmp_path / "rest", skip_items=1996, max_items=None) == [1996, 1997, 1998, 1999]
-    with pytest.raises(ConfigError, match="arithmetic has 2000 items, and --skip-items 2000 leaves out all"):
-        evaluate(config_for(tmp_path / "none", skip_items=2000, max_items=None))
+    assert asked_of(tmp_path / "few", skip_items=1998, max_items=10) == [1998, 1999]
+    for skipped, limit in ((2000, None), (2500, 10)):
+        with pytest.raises(ConfigError, match=f"arithmetic has 2000 items, and --skip-items {skipped} leaves out all"):
+            evaluate(config_for(tmp_path / "none", skip_items=skipped, max_items=limit))
 
 
 def test_items_are_drawn_by_their_seed_from_those_not_skipped(tmp_path: Path) -> None:
@@ -67,6 +69,8 @@ def test_items_are_drawn_by_their_seed_from_those_not_skipped(tmp_path: Path) ->
     assert asked_of(tmp_path / "2", skip_items=1000, max_items=40, items_seed=2) != drawn
     with pytest.raises(ConfigError, match="items_seed draws max_items of the items, and max_items is not given"):
         EvaluateConfig.checked({"model": "m", "out": tmp_path, "items_seed": 1})
+    with pytest.raises(ConfigError, match="items_seed = -1"):
+        EvaluateConfig.checked({"model": "m", "out": tmp_path, "max_items": 3, "items_seed": -1})
 
 
 def test_a_finished_evaluation_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

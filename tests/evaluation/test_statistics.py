@@ -435,12 +435,25 @@ def test_comparing_different_numbers_of_scores_is_refused(before: list[float], a
 
 
 def test_the_overall_gain_counts_benchmarks_alike_and_the_p_value_items() -> None:
-    small, large = answers(both=0, gained=2, lost=0, neither=2), answers(both=10, gained=10, lost=30, neither=50)
+    small, large = answers(both=0, gained=2, lost=0, neither=2), answers(both=10, gained=30, lost=10, neither=50)
     found = compare_overall([small, large])
-    assert (found.before, found.after) == pytest.approx((0.2, 0.35))  # (0 + 40 %)/2 and (50 % + 20 %)/2
-    assert found.gain.value == pytest.approx(0.15)  # pooled, it would be −18/104
-    assert (found.gained, found.lost, found.total) == (12, 30, 104)
-    assert found.p_value == pytest.approx(binomtest(12, 42).pvalue, abs=1e-12)
+    assert (found.before, found.after) == pytest.approx((0.1, 0.45))  # (0 + 20 %)/2 and (50 % + 40 %)/2
+    assert found.gain.value == pytest.approx(0.35)  # pooled, it would be 22/104
+    assert (found.gained, found.lost, found.total) == (32, 10, 104)
+    assert found.p_value == pytest.approx(binomtest(10, 42).pvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("score", [1.0, 0.5], ids=["McNemar", "sign flips"])
+def test_items_that_point_another_way_than_the_mean_decide_nothing(sign: int, score: float) -> None:
+    """The mean of benchmarks gains a point while the items lose: p of that loss must not stand beside the gain."""
+    pairs = [answers(0, 40, 100, 1860), answers(0, 5, 0, 95)]
+    pairs = [([score * x for x in before], [score * x for x in after]) for before, after in pairs]
+    found = compare_overall([pair[::sign] for pair in pairs])
+    assert sign * found.gain.value == pytest.approx(score * 0.01)
+    assert sorted([found.gained, found.lost]) == [45, 100]
+    assert found.p_value == 1
+    assert compare_overall([pairs[0]]).p_value < 1e-3
 
 
 def test_the_overall_interval_squares_and_adds_those_of_the_benchmarks() -> None:

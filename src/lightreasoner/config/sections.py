@@ -381,7 +381,7 @@ class QuestionSettings(Config):
     """Use only the first N items of each benchmark. Default: all."""
     skip_items: Input[Annotated[int, Field(ge=0)]] = 0
     """Leave out the first N items of each benchmark, such as those that chose the settings."""
-    items_seed: Input[int | None] = None
+    items_seed: Input[Annotated[int, Field(ge=0)] | None] = None
     """Draw --max-items at random by this seed, instead of the first ones."""
 
     @model_validator(mode="after")

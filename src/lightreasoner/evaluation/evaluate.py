@@ -120,7 +120,11 @@ def read_items(config: EvaluateConfig) -> list[tuple[Benchmark | ChoiceBenchmark
 def _chosen_items(config: EvaluateConfig, benchmark: Benchmark | ChoiceBenchmark) -> list[Any]:
     """The items of a benchmark to answer, in its order; ids keep their place in the benchmark."""
     skipped, limit, seed = config.skip_items, config.max_items, config.items_seed
-    items = benchmark.items(None if limit is None or seed is not None else skipped + limit, config.data_dir)
+    # A generator would go on beyond the benchmark's last item.
+    read = benchmark.size if benchmark.source is None else None
+    if limit is not None and seed is None:
+        read = min(skipped + limit, read or skipped + limit)
+    items = benchmark.items(read, config.data_dir)
     left = items[skipped:]
     if not left:
         raise ConfigError(f"{benchmark.name} has {len(items)} items, and --skip-items {skipped} leaves out all of them")

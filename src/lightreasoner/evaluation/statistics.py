@@ -92,7 +92,8 @@ class Comparison:
     Attributes:
         gained: items that the second system answers better; of 0/1 scores, those that it alone answers correctly.
         lost: items that the first system answers better.
-        p_value: two-sided; the chance of a split at least this uneven if both are equally good.
+        p_value: two-sided; the chance of a split at least this uneven if both are equally good. 1 if the items of
+            several benchmarks together point another way than `gain`: the test then supports no direction of it.
         before: mean score of the first system, 0 … 1; over several benchmarks, the unweighted mean of their means.
         after: the same of the second.
         gain: `after` − `before`, with its 95 % interval, see `compare_overall`.
@@ -148,10 +149,10 @@ def compare_overall(pairs: Sequence[ScorePair], samples: int = 1, resamples: int
     Anal. 53, 2009, p. 1080). Both have a width where no item changed: the fewer items, the wider.
 
     The p-value pools the items, so large benchmarks weigh more in it than in the gain. If benchmarks disagree, the
-    two may point in different directions. The test is McNemar's exact one if all scores are 0 or 1: the items on
-    which the systems differ split like fair coins if both are equally good. Otherwise it is a paired permutation
-    test that flips the sign of each item's difference: all sign patterns if they are no more than `resamples`,
-    otherwise random ones, and then p is at least 2/(resamples + 1).
+    two may point in different directions, and p is 1. The test is McNemar's exact one if all scores are 0 or 1: the
+    items on which the systems differ split like fair coins if both are equally good. Otherwise it is a paired
+    permutation test that flips the sign of each item's difference: all sign patterns if they are no more than
+    `resamples`, otherwise random ones, and then p is at least 2/(resamples + 1).
 
     Args:
         pairs: per benchmark, the first and the second system's scores of the same items, in one order, 0 … 1.
@@ -179,6 +180,8 @@ def compare_overall(pairs: Sequence[ScorePair], samples: int = 1, resamples: int
         p_value = _sign_flip_test(pooled, resamples, np.random.default_rng(seed))
     else:
         p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    if np.sign(pooled.sum().round(12)) != np.sign(gain.value):
+        p_value = 1.0
     before, after = np.mean([(before.mean(), after.mean()) for before, after in scores], axis=0).tolist()
     return Comparison(gained, lost, len(pooled), p_value, before, after, gain)
 

@@ -14,8 +14,9 @@ import yaml
 
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.config.sections import SELECTION, AnswerSettings, JudgeName
-from lightreasoner.data.benchmarks import BENCHMARKS
-from lightreasoner.errors import DataError, LightReasonerError
+from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, ChoiceBenchmark
+from lightreasoner.data.own import OwnBenchmark
+from lightreasoner.errors import ConfigError, DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.statistics import Interval
@@ -429,7 +430,10 @@ def _completing(run: RunFolder) -> tuple[str, ...]:
         (run.after, AFTER[0], {"model": str(run.path / "merged")}),
     ):
         if not found:
-            config = EvaluateConfig(**model, **asked, out=run.path / "evaluate" / name)
+            try:
+                config = EvaluateConfig(**model, **asked, out=run.path / "evaluate" / name)
+            except ConfigError:  # a file of problems that is not here
+                continue
             usual = (key for key, field in EvaluateConfig.model_fields.items() if getattr(config, key) == field.default)
             commands.append(shlex.join(["lightr", "evaluate", *config.flags(*usual), "--out", str(config.out)]))
     return tuple(commands)
@@ -443,13 +447,23 @@ def _asked(run: RunFolder, made: Provenance) -> dict[str, Any]:
     known = {name: value for one in there for name, value in one.settings.items() if value is not None}
     names = set(AnswerSettings.model_fields) - {"stop_strings", "answer_batch_size"} | {"cue", "seed", "dtype"}
     names |= {"skip_items", "items_seed"}
-    parts = [one.settings["items"] for one in there if one.settings["items"] < (one.benchmark.size or 0)]
+    # A seed is a setting of the folder even where it drew all items, and it needs a number of them.
+    parts = [
+        one.settings["items"]
+        for one in there
+        if one.settings["items"] < (one.benchmark.size or 0) or one.settings.get("items_seed") is not None
+    ]
     return {
         **{name: known[name] for name in names & set(known)},
-        "benchmarks": tuple(dict.fromkeys(one.benchmark.name for one in there)),
+        "benchmarks": tuple(dict.fromkeys(_file_or_name(one.benchmark) for one in there)),
         "prompts": "both" if {"chat", "plain"} <= {one.prompt for one in there} else known.get("prompt", "chat"),
         "max_items": max(parts, default=None),
     }
+
+
+def _file_or_name(benchmark: Benchmark | ChoiceBenchmark) -> str:
+    """What --benchmarks calls it."""
+    return benchmark.source if isinstance(benchmark, OwnBenchmark) else benchmark.name
 
 
 def _words(command: str, **flags: Any) -> str:
