@@ -1,4 +1,4 @@
-"""The whole job with its workers on a Ray cluster; `pip install 'lightreasoner[ray]'`.
+"""The whole job with its workers on a Ray cluster; needs `pip install '.[ray]'` in the clone.
 
     python examples/ray_job.py local runs/ray                       # on this machine alone
     ray job submit --address http://HEAD:8265 --working-dir . -- python examples/ray_job.py auto /shared/runs/ray

@@ -169,7 +169,7 @@ def test_the_version_tells_what_a_problem_may_depend_on() -> None:
 
 def test_the_folder_of_the_lm_eval_tasks_needs_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"lm-eval is not installed.* pip install 'lightreasoner\[lm-eval\]'"):
+    with pytest.raises(ConfigError, match=r"lm-eval is not installed.* pip install '\.\[lm-eval\]' in the clone"):
         cli.app(["benchmarks", "--lm-eval"], exit_on_error=False, print_error=False)
 
 

@@ -104,6 +104,22 @@ def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp
     assert words in str(write([config.out], as_markdown=True))
 
 
+def test_a_run_takes_the_selection_that_its_recipe_made_by_hand(tmp_path: Path) -> None:
+    """`sample`, `samples select` and `finetune` with a recipe make the folders that `run` makes with it."""
+    sizes = {"sample": {"max_questions": 12}, "finetune": {"steps": 2}, "evaluate": {"max_items": 4}}
+    recipe = {name: {**values, **sizes.get(name, {})} if name in sizes else values for name, values in RECIPE.items()}
+    out, file = tmp_path / "run", tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**recipe, "select": {"keep_share": 0.2}, "out": str(out)}))
+    for words in (["sample"], ["samples", "select", out, out], ["finetune"]):
+        ended = lightr(*words, "--config", file)
+        assert ended.returncode == 0, ended.stderr
+    made = {path: path.read_bytes() for path in out.glob("*/manifest.json")}
+    assert {path.parent.name for path in made} == {"sample", "select", "finetune"}
+    whole = lightr("run", "--config", file)
+    assert whole.returncode == 0, whole.stderr
+    assert {path: path.read_bytes() for path in made} == made
+
+
 def test_the_stages_one_by_one_give_the_same_as_run(made: Made, tmp_path: Path) -> None:
     whole, hand = made[0], tmp_path / "hand"
     settings = load_recipe("miniature")

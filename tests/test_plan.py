@@ -270,9 +270,30 @@ def test_free_memory_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (700, 900))
     assert free_memory(torch.device("cuda")) == 700
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True, raising=False)
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 2000)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 500)
     assert free_memory(torch.device("mps")) == 1500
+
+
+def test_a_plan_for_a_device_that_is_not_here_names_no_free_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the main memory counts as the card's, nor another card of this machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 3000}))
+    with pytest.raises(ModelError, match="the free memory of cuda is unknown"):
+        free_memory(torch.device("cuda"))
+    for device in ("cuda", "cuda:1", "mps"):
+        result = plan(config_for(tmp_path, device=device), flops=1e12)
+        kind = device.partition(":")[0]
+        assert (result["available"]["memory"], result["warnings"]) == (None, [])
+        (line,) = [line for line in plan_lines(result) if line.startswith("memory")]
+        assert line.endswith(f"), no {kind} here")
+        with pytest.raises(ModelError, match=f"device {device} is not usable here"):
+            plan(config_for(tmp_path, device=device))
+    assert "of cpu" in "".join(plan_lines(plan(config_for(tmp_path, device="cpu"), flops=1e12)))
 
 
 def test_the_doctor_says_which_precision_and_why_and_whether_the_pair_fits(monkeypatch: pytest.MonkeyPatch) -> None:

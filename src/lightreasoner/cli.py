@@ -282,7 +282,7 @@ def _benchmarks(*, lm_eval: bool = False) -> Any:
     if find_spec("lm_eval") is None:
         raise ConfigError(
             "lm-eval is not installed here, and its tasks import lightreasoner. Install both in one environment: "
-            "pip install 'lightreasoner[lm-eval]'"
+            "pip install '.[lm-eval]' in the clone of lightreasoner"
         )
     return str(Path(__file__).parent / "evaluation" / "lm_eval_tasks")
 

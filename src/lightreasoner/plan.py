@@ -68,7 +68,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     Returns:
         `models`, `precision`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with
         their peak or sum, `push` in bytes by what is sent to the Hub, `choices` (memory with other settings),
-        `available`, `assumptions` and `warnings`.
+        `available` (its memory is None for a device that is not there), `assumptions` and `warnings`.
 
     Raises:
         ConfigError: a rate of 0, a negative length or number of rounds.
@@ -83,7 +83,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)
     if side.kind == "layers":
         amateur = replace(expert, layers=side.layers)
-    device = _device(config, flops)
+    device, is_here = _device(config, flops)
     pair, own = _precision(config, device, flops, expert, amateur), _precision(config, device, flops, expert)
     answers = _items(config) * config.evaluate.samples_per_problem
     work = _work(config, expert, amateur, prompt_tokens, answers)
@@ -97,15 +97,15 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         work, seconds = _in_rounds(config, work, seconds, rounds)
     width = {"sample": BYTES[pair.name], "finetune": BYTES[own.name]}
     memory = footprint(config, expert, amateur, prompt_tokens, width, device.type)
-    free = free_memory(device)
-    if setting(config, "residency", "") == "auto" and memory.stages["sample"] > free:
+    free = free_memory(device) if is_here else None
+    if free is not None and setting(config, "residency", "") == "auto" and memory.stages["sample"] > free:
         memory.stages["sample"] = memory.choices["residency = sequential"]
     peak = max(memory.stages.values())
     disk = _disk(config, expert, prompt_tokens, answers)
     sent = {what: disk[what] for what in config.push.what} if config.push_to else {}
     if rounds:
         disk = _disk_in_rounds(config, disk, rounds)
-    available = {"disk": shutil.disk_usage(nearest_folder(config.out)).free, "memory": free}
+    free_disk = shutil.disk_usage(nearest_folder(config.out)).free
     assumed = {"flop_per_second": flops, "device": device.type, "prompt_tokens": prompt_tokens, "dtype": pair.name}
     return {
         "models": {
@@ -125,9 +125,9 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         "choices": memory.choices,
         "disk": {**disk, "sum": sum(disk.values())},
         "push": sent,
-        "available": available,
+        "available": {"disk": free_disk, "memory": free},
         "assumptions": {**assumed, **_assumptions(config)},
-        "warnings": _warnings(config, available, sum(disk.values()), memory, device),
+        "warnings": _disk_warnings(free_disk, sum(disk.values())) + _memory_warnings(config, free, memory, device),
     }
 
 
@@ -154,14 +154,14 @@ def _configs(config: RunConfig) -> tuple[Side, list[dict[str, Any]]]:
     return side, [expert, read_config(side.value, None) if side.has_own_files else expert]
 
 
-def _device(config: RunConfig, flops: float | None) -> torch.device:
-    """The device that a run would use; of another machine, whose rate is given, the one that is named."""
+def _device(config: RunConfig, flops: float | None) -> tuple[torch.device, bool]:
+    """The device that a run would use, and whether it is here; the rate of another machine is given where it is not."""
     try:
-        return pick_device(config.device)
+        return pick_device(config.device), True
     except ModelError:
         if flops is None:
             raise
-        return torch.device(config.device.partition(":")[0])
+        return torch.device(config.device.partition(":")[0]), False
 
 
 def _precision(config: RunConfig, device: torch.device, flops: float | None, *shapes: Shape) -> Precision:
@@ -323,14 +323,15 @@ def _disk(config: RunConfig, expert: Shape, prompt: int, answers: int) -> dict[s
     }
 
 
-def _warnings(
-    config: RunConfig, available: Mapping[str, int], disk: int, memory: Memory, device: torch.device
-) -> list[str]:
+def _disk_warnings(free: int, needed: int) -> list[str]:
+    return [f"disk: needs about {size(needed)}, {size(free)} are free"] if needed > free else []
+
+
+def _memory_warnings(config: RunConfig, free: int | None, memory: Memory, device: torch.device) -> list[str]:
+    """The stages that need more than the free memory, where it is known."""
     found = []
-    if disk > available["disk"]:
-        found.append(f"disk: needs about {size(disk)}, {size(available['disk'])} are free")
     for stage, needed in memory.stages.items():
-        if needed > (free := available["memory"]):
+        if free is not None and needed > free:
             where = "main memory" if device.type == "cpu" else f"the memory of {device.type}"
             advice = _advice(config, stage, memory, free)
             found.append(f"memory: {stage} needs about {size(needed)}, {size(free)} of {where} are free. {advice}")
@@ -383,7 +384,7 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
     memory = ", ".join(f"{name} {size(result['memory'][name])}" for name in STAGES)
     disk = ", ".join(f"{name} {size(part)}" for name, part in result["disk"].items() if name != "sum")
     files = [f"{who}: {models[f'{who}_file']}" for who in ("expert", "amateur") if models[f"{who}_file"]]
-    rate = assumed["flop_per_second"]
+    rate, free = assumed["flop_per_second"], result["available"]["memory"]
     timed = f"{rate:.3g} FLOP per second (--flops)" if rate else f"measured on this machine ({assumed['device']})"
     lines = [
         f"expert {models['expert_parameters'] / 1e6:.1f} M parameters, "
@@ -399,7 +400,7 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         f"merge: {stages['merge']['seconds']:,.0f} s",
         f"all stages: {result['seconds']:,.0f} s, {timed}",
         f"memory at the peak: {size(result['memory']['peak'])} ({memory}), "
-        f"free: {size(result['available']['memory'])} of {assumed['device']}",
+        + (f"no {assumed['device']} here" if free is None else f"free: {size(free)} of {assumed['device']}"),
         f"disk: {size(result['disk']['sum'])} ({disk}), free: {size(result['available']['disk'])}",
         f"assumed: {assumed['questions']} questions with prompts of {assumed['prompt_tokens']} tokens, "
         f"{assumed['kept_share']:.0%} of the steps kept, responses of maximum length for FLOP, memory and disk, and of "

@@ -7,7 +7,15 @@ import pytest
 import yaml
 
 from lightreasoner import pipeline
-from lightreasoner.config import BaselineConfig, EvaluateConfig, FinetuneConfig, MergeConfig, RunConfig, SampleConfig
+from lightreasoner.config import (
+    BaselineConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    MergeConfig,
+    RunConfig,
+    SampleConfig,
+    SelectConfig,
+)
 from lightreasoner.config.base import Config, shareable_name
 from lightreasoner.config.sections import (
     EngineSettings,
@@ -22,7 +30,7 @@ from lightreasoner.config.sections import (
 )
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
-from lightreasoner.recipes import LARGEST_RECIPE, load_recipe, recipe_names, recipe_text
+from lightreasoner.recipes import LARGEST_RECIPE, load_recipe, recipe_names, recipe_text, resolve
 
 REQUIRED = {"expert": "the/expert", "amateur": "the/amateur", "dataset": "gsm8k"}
 
@@ -383,6 +391,25 @@ def test_a_run_with_a_selection_samples_what_its_rule_may_keep(
         selecting.model_dump().items() >= {name: value for name, value in select.items() if name != "selection"}.items()
     )
     assert config.for_finetune().data == config.out / "select"
+
+
+def test_a_selection_by_hand_has_the_rule_of_a_run_with_the_same_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+
+    def selected(select: dict[str, Any], **flags: Any) -> dict[str, Any]:
+        sample = {"divergence_beta": 0.3, "plausibility_alpha": 0.1}
+        file.write_text(yaml.safe_dump({**REQUIRED, "sample": sample, "select": select}))
+        config = resolve(SelectConfig, {"source": "s", "out": "o", **flags}, str(file))
+        return config.model_dump(exclude_defaults=True, exclude={"source", "out"})
+
+    share, shared = {"keep_share": 0.2}, {"keep_share": 0.2, "plausibility_alpha": 0.1}
+    assert selected(share) == selected({}, **share) == selected({"keep_share": 0.5}, **share) == shared
+    own_token = {"contrast": "own_token", "threshold": 0.3, "plausibility_alpha": 0.1}
+    assert selected({"contrast": "own_token"}) == own_token
+    assert selected({}, selection="random", keep_labels=7)["plausibility_alpha"] == 0.1
+    assert "threshold" not in selected({}, selection="random", keep_labels=7)
+    assert selected(share, plausibility_alpha=0.2, seed=3) == {**share, "plausibility_alpha": 0.2, "seed": 3}
+    assert selected(share, plausibility_alpha="none") == share  # that of the samples
 
 
 def test_a_run_without_a_selection_is_what_it_was_before_there_were_any() -> None:

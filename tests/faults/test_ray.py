@@ -118,7 +118,7 @@ def without(module: str) -> None:
 def test_without_ray(sampling: tuple[object, ...], tmp_path: Path) -> None:
     ended = lightr(*sampling, tmp_path / "out", "--ray", "local", patch=partial(without, "ray"))
     assert ended.code == 2
-    assert "--ray needs Ray: pip install 'lightreasoner[ray]'" in ended.error
+    assert "--ray needs Ray: pip install '.[ray]' in the clone of lightreasoner" in ended.error
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_without_bitsandbytes_nothing_starts(
     random_expert: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantising, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install 'lightreasoner\[quant\]'"):
+    with pytest.raises(ModelError, match=r"pip install '\.\[quant\]' in the clone"):
         check_machine(config_for(samples, random_expert, tmp_path, load_in_4bit=True))
 
 

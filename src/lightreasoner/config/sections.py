@@ -296,7 +296,7 @@ class SelectSettings(Config):
     amateur_power: DecidesIfSet[float] = 1.0
     """Power b of the same label (paper: 1). 0: without the amateur. Below 0: towards it."""
     plausibility_alpha: Decides[Share | None] = None
-    """α of Eq 4, at least that of the samples. Default: theirs."""
+    """α of Eq 4, at least that of the samples. Default: theirs; with a recipe, that of its section sample."""
     label_temperature: Decides[Positive] = 1.0
     """Divides the log-ratio of Eq 5 before the softmax; below 1, labels are sharper (paper: 1)."""
 

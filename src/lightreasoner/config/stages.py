@@ -105,7 +105,8 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     with a sample of the majority as a hint), entropy-minimisation (EM-FT, 2505.15134: samples to tune with --objective
     entropy)."""
     solution_field: Input[str | None] = None
-    """Field with the written solution and its final answer. Default: the first of solution, answer."""
+    """Field with the written solution and its final answer. Default: the first of solution, answer, response, output,
+    completion, messages, conversations."""
     max_questions: Input[Count | None] = None
     """Use the first N problems in file order. Default: all (paper: all of GSM8K train)."""
     max_new_tokens: Decides[Count] = 2048

@@ -61,12 +61,20 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
 
 
 def free_memory(device: torch.device) -> int:
-    """Free bytes of the device's memory; of the main memory on a CPU, and for devices that do not tell."""
+    """Free bytes of the device's memory; of the main memory on a CPU, and for devices that do not tell.
+
+    Raises:
+        ModelError: the device is not there.
+    """
+    module: Any = torch.get_device_module(device)
+    if not getattr(module, "is_available", lambda: True)():
+        raise ModelError(
+            f"the free memory of {device} is unknown: PyTorch {torch.__version__} finds no such device here"
+        )
     if device.type == "mps":  # shares the main memory, up to a limit
         used = torch.mps.driver_allocated_memory()
         return min(torch.mps.recommended_max_memory() - used, psutil.virtual_memory().available)
-    module: Any = torch.get_device_module(device)
-    if hasattr(module, "mem_get_info") and getattr(module, "is_available", lambda: True)():
+    if hasattr(module, "mem_get_info"):
         return int(module.mem_get_info(device)[0])
     return psutil.virtual_memory().available
 

@@ -127,7 +127,7 @@ def check_4bit(machine: MachineSettings, flag: str = QLORA) -> None:
         ModelError: it is not, or does not.
     """
     if not can_quantise():
-        raise ModelError(f"{flag} needs bitsandbytes: pip install 'lightreasoner[quant]'")
+        raise ModelError(f"{flag} needs bitsandbytes: pip install '.[quant]' in the clone of lightreasoner")
     device, dtype = pick_device(machine.device), pick_dtype(machine)
     try:
         layers: Any = import_module("bitsandbytes.nn")

@@ -10,6 +10,7 @@ import yaml
 from lightreasoner import config as cfg
 from lightreasoner.config import AdviseConfig, RunConfig
 from lightreasoner.config.base import Config, nearest
+from lightreasoner.config.sections import SelectSettings
 from lightreasoner.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -19,9 +20,7 @@ LARGEST_RECIPE = 1 << 20  # bytes; a recipe is a page of text
 # How the config of one stage is read from a recipe.
 STAGES: Mapping[type[Config], Callable[[RunConfig], Config]] = {
     cfg.SampleConfig: RunConfig.for_sample,
-    cfg.SelectConfig: lambda run: cfg.SelectConfig(
-        **run.select.model_dump(), source=run.out, out=run.out, seed=run.seed
-    ),
+    cfg.SelectConfig: RunConfig.for_select,
     cfg.FinetuneConfig: RunConfig.for_finetune,
     cfg.MergeConfig: RunConfig.for_merge,
     cfg.EvaluateConfig: lambda run: run.for_evaluate(run.expert, run.expert_revision, "expert"),
@@ -120,7 +119,11 @@ def resolve(kind: type[C], flags: Mapping[str, Any], recipe: str | None) -> C:
         sections = [key for key in below.keys() & flags.keys() if isinstance(flags[key], dict)]
         merged = {key: {**below[key], **flags[key]} for key in sections if isinstance(below[key], dict)}
         return kind.checked({**below, **flags, **merged})
-    run = RunConfig.checked({**below, **{key: flags[key] for key in COMPLETING & flags.keys()}})
+    below |= {key: flags[key] for key in COMPLETING & flags.keys()}
+    if kind is cfg.SelectConfig and isinstance(section := below.get("select", {}), dict):
+        # What β and α of `sample` stand for depends on the whole rule: see `RunConfig.rule`.
+        below["select"] = {**section, **{key: flags[key] for key in SelectSettings.model_fields.keys() & flags.keys()}}
+    run = RunConfig.checked(below)
     stage = STAGES[kind](run).model_dump(include=set(kind.model_fields))
     return kind.checked({**stage, **flags})
 

@@ -127,7 +127,7 @@ def import_ray() -> Any:
     try:
         return import_module("ray")
     except ImportError:
-        raise ConfigError("--ray needs Ray: pip install 'lightreasoner[ray]'") from None
+        raise ConfigError("--ray needs Ray: pip install '.[ray]' in the clone of lightreasoner") from None
 
 
 @contextmanager
