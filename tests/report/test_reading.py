@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightreasoner.config import SelectConfig
+from lightreasoner.config import EvaluateConfig, SelectConfig
 from lightreasoner.errors import DataError
+from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.report import markdown, report, write_page
 from lightreasoner.samples.selecting import select
 
@@ -95,6 +96,20 @@ def test_a_part_of_a_run_names_the_command_that_continues_it(small_run: Path, tm
     write_page(part)
     assert report(part).completing[0] in (part / "report.html").read_text()
     assert report(small_run).completing == ()
+
+
+def test_a_report_of_an_own_benchmark_names_its_file(small_run: Path, tmp_path: Path) -> None:
+    """The samples and one evaluation of a file whose items were all drawn by a seed."""
+    run, file = copy_of(small_run, tmp_path, "sample"), tmp_path / "exam.jsonl"
+    file.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(3)))
+    settings = {"benchmarks": [str(file)], "max_items": 3, "items_seed": 1, "max_answer_tokens": 2}
+    evaluate(EvaluateConfig.checked({**settings, "model": "miniature/expert", "out": run / "evaluate" / "expert"}))
+    (command,) = (line for line in report(run).completing if line.startswith("lightr evaluate"))
+    assert f"--benchmarks {file}" in command
+    assert "--max-items 3" in command
+    assert "--items-seed 1" in command
+    file.unlink()
+    assert command in report(run).completing
 
 
 def test_an_evaluation_directly_in_its_folder_is_that_of_the_merged_model(small_run: Path, tmp_path: Path) -> None:
