@@ -1,5 +1,6 @@
 """Gold answers: the right value, or a refusal with file and line; never a solution in their place."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -89,6 +90,39 @@ def test_a_value_that_is_no_answer_is_refused_with_its_line(value: object, messa
         gold_of(row(answer=value))
     assert str(caught.value).startswith("rows.jsonl, line 3: ")
     assert message in str(caught.value)
+
+
+def chat(*turns: str, roles: tuple[str, str] = ("user", "assistant")) -> list[dict[str, str]]:
+    """Turns of user and assistant by turns, after a system message."""
+    said = [{"role": roles[place % 2], "content": text} for place, text in enumerate(turns)]
+    return [{"role": "system", "content": "Be brief."}, *said]
+
+
+@pytest.mark.parametrize(
+    ("turns", "last", "answer"),
+    [
+        (chat("What is 2+3?", "5", "And times 4?"), "And times 4?", "5"),
+        (chat("What is 2*4?", "\\boxed{8}", "Thanks!"), "Thanks!", "\\\\boxed{8}"),
+        (chat("1?", "1", "2?", "2", "3?", roles=("human", "gpt")), "3?", "2"),
+        ([*chat("1?", "#### 1", "2?"), {"role": "tool", "content": "ok"}], "2?", "#### 1"),
+    ],
+)
+def test_an_answer_before_the_last_question_is_not_its_answer(
+    turns: list[dict[str, str]], last: str, answer: str
+) -> None:
+    for fields in ({"messages": turns}, {"question": "?", "response": turns}, {"messages": json.dumps(turns)}):
+        with pytest.raises(DataError) as caught:
+            gold_of(row(**fields))
+        assert str(caught.value).startswith(f"rows.jsonl, line 3: the chat in {list(fields)[-1]} ends with '{last}' of")
+        assert f"its last answer, '{answer}', is to an earlier question" in str(caught.value)
+        assert gold_of(row(**fields, answer=20)) == "20", "a field of its own has the answer to the last question"
+
+
+def test_the_answer_of_a_chat_may_have_several_turns() -> None:
+    turns = chat("1?", "#### 1", "2?", "Let me see.")
+    turns += [{"role": "tool", "content": "2"}, {"role": "assistant", "content": "2"}]
+    assert gold_of(row(messages=turns)) == "2"
+    assert gold_of(row(prompt=chat("1?", "1", "2?"), completion=[{"role": "assistant", "content": "2"}])) == "2"
 
 
 def test_a_row_without_an_answer_is_refused_with_the_flag_that_names_one() -> None:

@@ -68,6 +68,13 @@ def test_a_solution_without_a_mark_is_refused_with_its_line(tmp_path: Path) -> N
         own(write(tmp_path / "my.jsonl", *rows))
 
 
+def test_a_chat_that_ends_with_a_question_is_refused_with_its_line(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "What is 2+3?"}, {"role": "assistant", "content": "5"}]
+    file = write(tmp_path / "my.jsonl", {"messages": turns}, {"messages": [*turns, {"role": "user", "content": "*4?"}]})
+    with pytest.raises(DataError, match=r"my.jsonl, line 2: the chat in messages ends with '\*4\?' of the user"):
+        own(file)
+
+
 def test_fields_of_the_file_can_be_named(tmp_path: Path) -> None:
     file = write(tmp_path / "my.jsonl", {"q": {"text": "One?"}, "key": {"value": 7}, "answer": "no", "question": "no"})
     (item,) = own(file, question_field="q.text", answer_field="key.value").items(None, None)

@@ -139,6 +139,24 @@ def last_turn(row: Row, name: str, turns: Sequence[Turn], role: str) -> str:
     return text
 
 
+def last_answer(row: Row, name: str, turns: Sequence[Turn]) -> str:
+    """The text of the last turn of the assistant, which answers what `question_of` finds in the same chat.
+
+    Raises:
+        DataError: there is none, or the user speaks after it.
+    """
+    answer = last_turn(row, name, turns, "assistant")
+    speakers = [turn.role for turn in turns if turn.role in ("user", "assistant")]
+    if speakers[-1] == "user":
+        last = next(turn.text for turn in reversed(turns) if turn.role == "user")
+        raise DataError(
+            f"{row[0]}: the chat in {name} ends with {short(last)} of the user, and its last answer, {short(answer)}, "
+            "is to an earlier question, so question and answer do not belong together. Remove what follows the "
+            "answer, or give the right answer in a field of its own"
+        )
+    return answer
+
+
 def _turn(where: str, name: str, turn: Mapping[str, Any]) -> Turn:
     role = turn.get("role", turn.get("from"))
     content = turn.get("content", turn.get("value"))

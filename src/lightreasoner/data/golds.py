@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from lightreasoner.data.fields import checked_text, last_turn, named, turns_of
+from lightreasoner.data.fields import checked_text, last_answer, named, turns_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
 from lightreasoner.grading.boxes import closing
@@ -41,12 +41,13 @@ def gold_of(row: Row, field: str | None = None) -> str:
         field: field with the answer; dots lead into nested fields. Default: the first of `ANSWER_FIELDS`.
 
     Raises:
-        DataError: the field is missing or holds no answer, or the mark has nothing behind it.
+        DataError: the field is missing or holds no answer, the mark has nothing behind it, or a chat ends with a
+            question.
     """
     name, value = named(row, field, ANSWER_FIELDS, "name the field with the right answer in --answer-field")
     turns = turns_of(row, name, value)
     if turns is not None:
-        value = last_turn(row, name, turns, "assistant")
+        value = last_answer(row, name, turns)
     return as_gold(row, name, value)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightreasoner.config import BaselineConfig
 from lightreasoner.config.sections import BATCH_SIZES, LABEL_FREE, BaselineKind
-from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
+from lightreasoner.data.fields import checked_text, last_answer, named, question_of, turns_of
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
@@ -226,7 +226,7 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
     name, value = named(row, field, SOLUTION_FIELDS, advice)
     turns = turns_of(row, name, value)
     if turns is not None:
-        value = last_turn(row, name, turns, "assistant")
+        value = last_answer(row, name, turns)
     text = as_gold(row, name, value) if isinstance(value, int | float) else checked_text(row, name, value).strip()
     gold = marked_gold(row, name, text)
     if gold is None and name != "answer" and "answer" in fields:
