@@ -13,6 +13,7 @@ from lightreasoner.evaluation.statistics import wilson_interval
 from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
+from lightreasoner.models.prompts import opening_ids
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.eta import Load
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
@@ -116,7 +117,7 @@ def summarise_choices(name: str, stage: StageFolder) -> dict[str, Any]:
 
 
 def _split(tokenizer: PreTrainedTokenizerBase, context: str, choice: str) -> tuple[list[int], list[int]]:
-    """Token ids of the context and of the choice after it."""
-    length = len(tokenizer(context)["input_ids"])
-    both = list(tokenizer(context + DELIMITER + choice)["input_ids"])
+    """Token ids of the context and of the choice after it; without an EOS, which some tokenizers add to each text."""
+    length = len(opening_ids(tokenizer, context))
+    both = opening_ids(tokenizer, context + DELIMITER + choice)
     return both[:length], both[length:]

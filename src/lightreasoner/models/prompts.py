@@ -244,15 +244,18 @@ class PromptTemplate:
 
         A chat template writes its own BOS; the plain form takes the tokenizer's, and no EOS, which would end the text.
         """
-        ids = self._ids(text)
-        if self._around:
-            return ids
-        opened = list(self.tokenizer(text)["input_ids"])
-        starts = (start for start in range(len(opened)) if opened[start : start + len(ids)] == ids)
-        return opened[: next(starts, len(opened)) + len(ids)]
+        return self._ids(text) if self._around else opening_ids(self.tokenizer, text)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def opening_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that goes on: with the tokenizer's BOS, if it adds one, and without its EOS."""
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    opened = list(tokenizer(text)["input_ids"])
+    starts = (start for start in range(len(opened)) if opened[start : start + len(ids)] == ids)
+    return opened[: next(starts, len(opened)) + len(ids)]
 
 
 def _template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
