@@ -1,6 +1,7 @@
 """Likelihoods of given choices."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lightreasoner.errors import ModelError
 from lightreasoner.evaluation.choices import score_choices
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
@@ -75,6 +77,30 @@ def test_a_token_that_the_tokenizer_adds_at_the_end_is_not_scored(random_expert:
                 logprobs = model(text).logits[0].double().log_softmax(-1)
             expected = sum(float(logprobs[at - 1, text[0, at]]) for at in range(start, text.shape[1]))
             assert logprob == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_whose_choices_are_all_nan_is_refused(random_expert: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(random_expert, dtype=torch.float32)
+    model.model.norm.weight.data[:] = 3e38  # finite, as the loader asks; the hidden states are not
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(random_expert).save_pretrained(tmp_path / "model")
+    settings: dict[str, Any] = {"benchmarks": ("arc_challenge", "commonsense_qa"), "data_dir": write_choices(tmp_path)}
+    with pytest.raises(ModelError, match="all choices of 9 of 9 items are NaN or infinite.*Try --dtype float32"):
+        evaluate(config_for(tmp_path / "out", str(tmp_path / "model"), **settings))
+    assert not (tmp_path / "out/likelihood/arc_challenge/choices/result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "broken", [[math.nan] * 3, [math.nan, -1.0, -2.0], [-2.0, -1.0, math.nan], [-1.0, math.nan, -2.0]]
+)
+@pytest.mark.parametrize("gold", [0, 1, 2])
+@pytest.mark.parametrize("metric", ["acc", "acc_norm"])
+def test_no_choice_is_right_beside_nan(broken: list[float], gold: int, metric: str) -> None:
+    assert not ScoredChoices("q", "c", ["a", "b", "c"], gold, broken).is_right(metric)
+
+
+def test_an_impossible_choice_is_only_the_least_likely() -> None:
+    assert ScoredChoices("q", "c", ["a", "b"], 1, [-math.inf, -9.0]).is_right("acc")
 
 
 def test_the_likeliest_choice_counts_as_it_is_or_per_character() -> None:

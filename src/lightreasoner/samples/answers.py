@@ -119,7 +119,7 @@ class OwnAnswers(WrittenSolutions):
         )
         count = config.samples_per_problem or 1
         prompts = [self._prompt(item) for item in batch for _ in range(count)]
-        responses = self._served.engine.generate(prompts, decoding).responses
+        responses = self._served.engine.generate(prompts, decoding).finite_responses()
         return [responses[first : first + count] for first in range(0, len(responses), count)]
 
     def group(self, item: Solved) -> int:
