@@ -8,7 +8,8 @@ import pytest
 
 from lightreasoner.data.golds import checked_gold, gold_of, kind_of
 from lightreasoner.errors import DataError
-from lightreasoner.grading.verdicts import AnswerKind
+from lightreasoner.grading.pool import GradingPool
+from lightreasoner.grading.verdicts import AnswerKind, Case
 
 SOLUTION = (
     "Natalia sold 48/2 = 24 clips in May, which is half of what she had sold in April to her friends. Natalia sold "
@@ -36,7 +37,15 @@ def row(**fields: Any) -> tuple[str, dict[str, Any]]:
         ([72.0], "72"),
         (f"{SOLUTION}\n#### 72", "72"),
         ("#### is a mark\n#### 1,234", "1,234"),
-        (r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"1, \frac{1}{2}"),
+        (r"First \boxed{1}. Then we halve it: \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"So $x=\boxed{2}$ or $x=\boxed{-2}$.", "2, -2"),
+        ("#### \\boxed{3}, \\boxed{4}", "3, 4"),
+        (r"It is -\boxed{5}.", "-5"),
+        (r"It is \boxed{5}\%.", r"5\%"),
+        (r"Both ways: \boxed{5} and \boxed{5}.", "5"),
+        (r"so \boxed x^2.", "x^2"),
+        (r"\boxed{your answer} is \boxed{?}", "?"),
         ("#### Step 1\nWe add.\n\\boxed{5}", "5"),
         ("A box \\boxed{4}, then\n#### 5", "5"),
         (r"so $\boxed 7$.", "7"),
@@ -90,6 +99,27 @@ def test_a_value_that_is_no_answer_is_refused_with_its_line(value: object, messa
         gold_of(row(answer=value))
     assert str(caught.value).startswith("rows.jsonl, line 3: ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("solution", "half"),
+    [
+        (r"So $x=\boxed{2}$ or $x=\boxed{-2}$.", r"\boxed{-2}"),
+        (r"The pair is \boxed{3} and \boxed{4}.", r"\boxed{4}"),
+        (r"It is $-\boxed{5}$.", r"\boxed{5}"),
+    ],
+)
+def test_a_solution_is_right_against_itself_and_half_of_it_is_wrong(solution: str, half: str) -> None:
+    gold = gold_of(row(answer=solution))
+    cases = [Case(text, checked_gold("here", gold, "expression"), "expression") for text in (solution, half)]
+    with GradingPool(workers=1) as pool:
+        assert [found.verdict for found in pool.judge(cases)] == ["correct", "wrong"]
+
+
+def test_a_sign_outside_of_a_box_keeps_the_kind_of_a_file() -> None:
+    golds = [gold_of(row(answer=solution)) for solution in (r"so $-\boxed{5}$.", r"so \boxed{5}\%.", r"\boxed{1,234}")]
+    assert kind_of("my.csv", golds) == ("number", None)
+    assert [checked_gold("here", gold, "number") for gold in golds] == golds
 
 
 def chat(*turns: str, roles: tuple[str, str] = ("user", "assistant")) -> list[dict[str, str]]:
