@@ -166,7 +166,7 @@ class Answering(ModelWork[Asked, Answer]):
         )
 
     def _answer(self, asked: Asked, output_ids: list[int], finish: str | None = None) -> Answer:
-        text = str(self._under_test.tokenizer.decode(output_ids, skip_special_tokens=True))
+        text = self._stops.text_of(output_ids, self._under_test.tokenizer)
         start = self._stops.start_in(text)
         stopped = start is not None or (bool(output_ids) and output_ids[-1] in self._stops.ids)
         assert asked.item.answer is not None

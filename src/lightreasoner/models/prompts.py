@@ -43,6 +43,11 @@ class Stops:
     ids: tuple[int, ...]
     strings: tuple[str, ...]
 
+    def text_of(self, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+        """The text of a response without its stop token, which is text to some tokenizers, with digits in it too."""
+        end = len(ids) - 1 if ids and ids[-1] in self.ids else len(ids)
+        return str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True))
+
     def start_in(self, text: str) -> int | None:
         """Where the first stop text begins; None if there is none. An empty line may hold spaces."""
         patterns = (re.escape(stop).replace("\\\n\\\n", r"\n\s*\n") for stop in self.strings)
