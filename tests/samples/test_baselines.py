@@ -177,6 +177,21 @@ def test_a_stopped_baseline_goes_on_to_the_same_labels(tmp_path: Path) -> None:
     assert answers_of(tmp_path) == before
 
 
+def test_choices_that_the_question_does_not_list_have_no_solution(tmp_path: Path) -> None:
+    row = {"question": "Which is a mammal?", "choices": ["trout", "whale"], "answer": "whale"}
+    file = tmp_path / "problems.jsonl"
+    file.write_text(
+        "".join(json.dumps({**row, "question": f"{row['question']}{end}"}) + "\n" for end in (" trout whale", ""))
+    )
+    solved = solved_problems(config_for(tmp_path / "run", dataset=str(file)))
+    assert next(solved).solution == "whale"
+    with pytest.raises(
+        DataError, match="problems.jsonl, line 2: the question does not list the choice 'trout' of choices"
+    ):
+        next(solved)
+    assert len(load_problems(str(file)).problems) == 2
+
+
 @pytest.mark.parametrize("kind", ["ground-truth", "rejection-sft"])
 def test_a_chat_that_ends_with_the_user_has_no_solution_to_its_last_question(kind: str, tmp_path: Path) -> None:
     turns = [("user", "What is 2*4?"), ("assistant", r"\boxed{8}"), ("user", "Thanks!")]
