@@ -1,5 +1,6 @@
 """Gold answers: the right value, or a refusal with file and line; never a solution in their place."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 
 from lightreasoner.data.golds import checked_gold, gold_of, kind_of
 from lightreasoner.errors import DataError
-from lightreasoner.grading.verdicts import AnswerKind
+from lightreasoner.grading.pool import GradingPool
+from lightreasoner.grading.verdicts import AnswerKind, Case
 
 SOLUTION = (
     "Natalia sold 48/2 = 24 clips in May, which is half of what she had sold in April to her friends. Natalia sold "
@@ -35,7 +37,15 @@ def row(**fields: Any) -> tuple[str, dict[str, Any]]:
         ([72.0], "72"),
         (f"{SOLUTION}\n#### 72", "72"),
         ("#### is a mark\n#### 1,234", "1,234"),
-        (r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"1, \frac{1}{2}"),
+        (r"First \boxed{1}. Then we halve it: \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"So $x=\boxed{2}$ or $x=\boxed{-2}$.", "2, -2"),
+        ("#### \\boxed{3}, \\boxed{4}", "3, 4"),
+        (r"It is -\boxed{5}.", "-5"),
+        (r"It is \boxed{5}\%.", r"5\%"),
+        (r"Both ways: \boxed{5} and \boxed{5}.", "5"),
+        (r"so \boxed x^2.", "x^2"),
+        (r"\boxed{your answer} is \boxed{?}", "?"),
         ("#### Step 1\nWe add.\n\\boxed{5}", "5"),
         ("A box \\boxed{4}, then\n#### 5", "5"),
         (r"so $\boxed 7$.", "7"),
@@ -89,6 +99,60 @@ def test_a_value_that_is_no_answer_is_refused_with_its_line(value: object, messa
         gold_of(row(answer=value))
     assert str(caught.value).startswith("rows.jsonl, line 3: ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("solution", "half"),
+    [
+        (r"So $x=\boxed{2}$ or $x=\boxed{-2}$.", r"\boxed{-2}"),
+        (r"The pair is \boxed{3} and \boxed{4}.", r"\boxed{4}"),
+        (r"It is $-\boxed{5}$.", r"\boxed{5}"),
+    ],
+)
+def test_a_solution_is_right_against_itself_and_half_of_it_is_wrong(solution: str, half: str) -> None:
+    gold = gold_of(row(answer=solution))
+    cases = [Case(text, checked_gold("here", gold, "expression"), "expression") for text in (solution, half)]
+    with GradingPool(workers=1) as pool:
+        assert [found.verdict for found in pool.judge(cases)] == ["correct", "wrong"]
+
+
+def test_a_sign_outside_of_a_box_keeps_the_kind_of_a_file() -> None:
+    golds = [gold_of(row(answer=solution)) for solution in (r"so $-\boxed{5}$.", r"so \boxed{5}\%.", r"\boxed{1,234}")]
+    assert kind_of("my.csv", golds) == ("number", None)
+    assert [checked_gold("here", gold, "number") for gold in golds] == golds
+
+
+def chat(*turns: str, roles: tuple[str, str] = ("user", "assistant")) -> list[dict[str, str]]:
+    """Turns of user and assistant by turns, after a system message."""
+    said = [{"role": roles[place % 2], "content": text} for place, text in enumerate(turns)]
+    return [{"role": "system", "content": "Be brief."}, *said]
+
+
+@pytest.mark.parametrize(
+    ("turns", "last", "answer"),
+    [
+        (chat("What is 2+3?", "5", "And times 4?"), "And times 4?", "5"),
+        (chat("What is 2*4?", "\\boxed{8}", "Thanks!"), "Thanks!", "\\\\boxed{8}"),
+        (chat("1?", "1", "2?", "2", "3?", roles=("human", "gpt")), "3?", "2"),
+        ([*chat("1?", "#### 1", "2?"), {"role": "tool", "content": "ok"}], "2?", "#### 1"),
+    ],
+)
+def test_an_answer_before_the_last_question_is_not_its_answer(
+    turns: list[dict[str, str]], last: str, answer: str
+) -> None:
+    for fields in ({"messages": turns}, {"question": "?", "response": turns}, {"messages": json.dumps(turns)}):
+        with pytest.raises(DataError) as caught:
+            gold_of(row(**fields))
+        assert str(caught.value).startswith(f"rows.jsonl, line 3: the chat in {list(fields)[-1]} ends with '{last}' of")
+        assert f"its last answer, '{answer}', is to an earlier question" in str(caught.value)
+        assert gold_of(row(**fields, answer=20)) == "20", "a field of its own has the answer to the last question"
+
+
+def test_the_answer_of_a_chat_may_have_several_turns() -> None:
+    turns = chat("1?", "#### 1", "2?", "Let me see.")
+    turns += [{"role": "tool", "content": "2"}, {"role": "assistant", "content": "2"}]
+    assert gold_of(row(messages=turns)) == "2"
+    assert gold_of(row(prompt=chat("1?", "1", "2?"), completion=[{"role": "assistant", "content": "2"}])) == "2"
 
 
 def test_a_row_without_an_answer_is_refused_with_the_flag_that_names_one() -> None:

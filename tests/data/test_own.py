@@ -68,6 +68,56 @@ def test_a_solution_without_a_mark_is_refused_with_its_line(tmp_path: Path) -> N
         own(write(tmp_path / "my.jsonl", *rows))
 
 
+def test_a_chat_that_ends_with_a_question_is_refused_with_its_line(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "What is 2+3?"}, {"role": "assistant", "content": "5"}]
+    file = write(tmp_path / "my.jsonl", {"messages": turns}, {"messages": [*turns, {"role": "user", "content": "*4?"}]})
+    with pytest.raises(DataError, match=r"my.jsonl, line 2: the chat in messages ends with '\*4\?' of the user"):
+        own(file)
+
+
+MAMMAL = "Which is a mammal?"
+NAMES = ["trout", "whale", "eagle"]
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"choices": NAMES}, "choices"),
+        ({"Options": ["A) trout", "B) whale", "C) eagle"]}, "Options"),
+        ({"options": dict(zip("ABC", NAMES, strict=True))}, "options"),
+        ({"choices": {"label": ["A", "B", "C"], "text": NAMES}}, "choices"),
+        ({"choices": [{"label": "A", "text": "trout"}, {"label": "B", "text": "whale"}]}, "choices"),
+        ({"choices": json.dumps(NAMES)}, "choices"),
+        (dict(zip("ABC", NAMES, strict=True)), "A … C"),
+    ],
+)
+def test_choices_that_the_question_does_not_list_are_refused(more: dict[str, Any], name: str, tmp_path: Path) -> None:
+    listed = [f"{MAMMAL}\nA. Trout B. Whale C. Eagle", f"{MAMMAL} (A) trout, (B) whale; (C) eagle."]
+    rows = [{"question": question, "answer": "B", **more} for question in (*listed, MAMMAL)]
+    assert own(write(tmp_path / "fine.jsonl", *rows[:2])).kind == "choice"
+    with pytest.raises(DataError) as caught:
+        own(write(tmp_path / "my.jsonl", *rows))
+    assert "my.jsonl, line 3: the question does not list the choice '" in str(caught.value)
+    assert f"of {name}, and nothing but the question is asked" in str(caught.value)
+    nested = {"item": {"q": MAMMAL, **more}, "answer": "B"}
+    with pytest.raises(DataError, match="does not list the choice"):
+        own(write(tmp_path / "nested.jsonl", nested), question_field="item.q")
+
+
+@pytest.mark.parametrize("choices", [["4", "5", "6"], [2, 3, 25], ["2+3", "-2"]])
+def test_a_choice_is_found_as_a_word_of_its_own(choices: list[Any], tmp_path: Path) -> None:
+    row = {"question": "What is 12+13, if 45 is 2+3?", "choices": choices, "answer": 1}
+    with pytest.raises(DataError, match="line 1: the question does not list the choice"):
+        own(write(tmp_path / "my.jsonl", row))
+
+
+@pytest.mark.parametrize(
+    "more", [{"choices": None}, {"options": []}, {"options": "many"}, {"A": "a"}, {"a": 1, "b": 2}]
+)
+def test_other_fields_are_no_choices(more: dict[str, Any], tmp_path: Path) -> None:
+    assert own(write(tmp_path / "my.jsonl", {"question": "What is 3+4?", "answer": 7, **more})).kind == "number"
+
+
 def test_fields_of_the_file_can_be_named(tmp_path: Path) -> None:
     file = write(tmp_path / "my.jsonl", {"q": {"text": "One?"}, "key": {"value": 7}, "answer": "no", "question": "no"})
     (item,) = own(file, question_field="q.text", answer_field="key.value").items(None, None)

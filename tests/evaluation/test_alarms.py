@@ -1,6 +1,8 @@
 """Alarms by hand and on tiny models, without a right answer."""
 
+import json
 import math
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,32 @@ def test_the_drift_is_the_divergence_from_the_untouched_expert(first_round: Roun
         expected = contrast.kl_divergence(*logs).mean().item()
     assert found["drift"] == pytest.approx(expected, rel=1e-4)
     assert found["drift"] > 1e-5
+
+
+def test_a_date_in_the_prompt_stays_when_it_is_measured_on_another_day(
+    config: RoundsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = tmp_path / "dated.jinja"
+    template.write_text("{{ strftime_now('%Y-%m-%d') }} {{ messages[-1]['content'] }}")
+    dated = config.model_copy(update={"chat_template": template, "out": tmp_path / "rounds"})
+    found = []
+    for day in (3, 4):
+
+        class Clock(datetime):
+            today = day
+
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                return datetime(2026, 3, cls.today, 12, tzinfo=tz)
+
+        for module in ("runs.manifest", "models.prompts"):
+            monkeypatch.setattr(f"lightreasoner.{module}.datetime", Clock)
+        found.append(measure(dated, 0))
+        for stage in ("sample", "answers"):
+            manifest = json.loads((dated.folder(0) / "held-back" / stage / "manifest.json").read_text())
+            assert manifest["asked_at"].startswith("2026-03-03")
+            assert "2026-03-03 " in json.dumps(manifest["fingerprint"]["asked"])
+    assert found[0] == found[1]
 
 
 def test_right_answers_stay_out(first_round: RoundsConfig) -> None:

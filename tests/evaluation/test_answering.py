@@ -10,7 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from lightreasoner.data.benchmarks import load_benchmark
+from lightreasoner.errors import ModelError
 from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.inference import engines
 from lightreasoner.inference.generation import Decoding, Generation, until_stop
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
@@ -99,6 +101,21 @@ def test_an_invented_next_question_of_a_model_without_a_chat_template_is_not_jud
         assert result[key]["correct"] == 3
         assert {row.finish for row in answers(tmp_path / "out", key).values()} == {"stop"}
         assert not any("Question" in row.output for row in answers(tmp_path / "out", key).values())
+
+
+@pytest.mark.parametrize("engine", [PaddedEngine, PackedEngine])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.8, "samples_per_problem": 2}])
+def test_answers_from_nan_are_an_error_and_not_an_accuracy_of_zero(
+    engine: Any, settings: dict[str, Any], random_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(random_expert, dtype=torch.float32)
+    model.model.norm.weight.data[:] = 3e38  # finite, as the loader asks; the hidden states are not
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(random_expert).save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(engines, "engine_for", engine)
+    with pytest.raises(ModelError, match="answers of a batch have NaN or infinite logits"):
+        evaluate(config_for(tmp_path / "out", str(tmp_path / "model"), max_items=4, max_answer_tokens=8, **settings))
+    assert not (tmp_path / "out/chat/arithmetic/answers/result.json").exists()
 
 
 @pytest.mark.parametrize("kind", [PaddedEngine, PackedEngine])

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from tokenizers.processors import TemplateProcessing
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import AddedToken, GenerationConfig, PreTrainedTokenizerFast
 
 from lightreasoner.config.sections import DEFAULT_CUE
 from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError
 from lightreasoner.models import chat_templates
 from lightreasoner.models.loading import load_tokenizer
-from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import find_model
 
 from ..conftest import rendered_in_this_process
@@ -318,3 +318,18 @@ def test_the_plain_form_takes_no_eos_of_the_tokenizer(tokenizer: PreTrainedToken
         ids = PromptTemplate(changed).encode(question)
         assert ids[0] == 0
         assert 2 not in ids
+
+
+@pytest.mark.parametrize("mark", ["<|reserved_special_token_5|>", "<|end_of_text_2|>"])
+@pytest.mark.parametrize("special", [True, False])
+def test_the_text_of_a_stop_token_is_no_part_of_the_answer(mark: str, special: bool) -> None:
+    tokenizer = load_tokenizer(find_model("miniature/expert"))
+    tokenizer.add_tokens([AddedToken(mark, special=special, normalized=False)], special_tokens=special)
+    stop = tokenizer.convert_tokens_to_ids(mark)
+    text = tokenizer("so it is 3", add_special_tokens=False)["input_ids"]
+    stops = Stops((stop,), ())
+    assert stops.text_of([*text, stop], tokenizer) == "so it is 3"
+    assert stops.text_of(text, tokenizer) == "so it is 3", "cut off: all of it counts"
+    assert stops.text_of([stop], tokenizer) == stops.text_of([], tokenizer) == ""
+    inside = "" if special else mark
+    assert Stops((), ()).text_of([*text, stop], tokenizer) == f"so it is 3{inside}", "not a stop token"

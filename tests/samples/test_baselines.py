@@ -9,7 +9,7 @@ import torch
 
 from lightreasoner.config import BaselineConfig, FinetuneConfig
 from lightreasoner.config.sections import MachineSettings
-from lightreasoner.data.problems import make_problem
+from lightreasoner.data.problems import load_problems, make_problem
 from lightreasoner.errors import DataError
 from lightreasoner.grading.extraction import last_boxed
 from lightreasoner.inference.generation import Decoding, Generation
@@ -175,6 +175,36 @@ def test_a_stopped_baseline_goes_on_to_the_same_labels(tmp_path: Path) -> None:
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:1]))
     assert baseline(config_for(tmp_path)) == whole
     assert answers_of(tmp_path) == before
+
+
+def test_choices_that_the_question_does_not_list_have_no_solution(tmp_path: Path) -> None:
+    row = {"question": "Which is a mammal?", "choices": ["trout", "whale"], "answer": "whale"}
+    file = tmp_path / "problems.jsonl"
+    file.write_text(
+        "".join(json.dumps({**row, "question": f"{row['question']}{end}"}) + "\n" for end in (" trout whale", ""))
+    )
+    solved = solved_problems(config_for(tmp_path / "run", dataset=str(file)))
+    assert next(solved).solution == "whale"
+    with pytest.raises(
+        DataError, match="problems.jsonl, line 2: the question does not list the choice 'trout' of choices"
+    ):
+        next(solved)
+    assert len(load_problems(str(file)).problems) == 2
+
+
+@pytest.mark.parametrize("kind", ["ground-truth", "rejection-sft"])
+def test_a_chat_that_ends_with_the_user_has_no_solution_to_its_last_question(kind: str, tmp_path: Path) -> None:
+    turns = [("user", "What is 2*4?"), ("assistant", r"\boxed{8}"), ("user", "Thanks!")]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in (turns[:2], turns)]
+    file = tmp_path / "chats.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    solved = solved_problems(config_for(tmp_path / "run", kind, dataset=str(file)))
+    first = next(solved)
+    assert (first.problem.question, first.problem.answer) == ("What is 2*4?", "8")
+    with pytest.raises(DataError, match="chats.jsonl, line 2: the chat in messages ends with 'Thanks!' of the user"):
+        next(solved)
+    asked = load_problems(str(file)).problems
+    assert [problem.question for problem in asked] == ["What is 2*4?", "Thanks!"], "sampling needs no answer"
 
 
 def test_problems_without_solutions_and_models_without_right_answers_are_refused(

@@ -2,7 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import takewhile
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from lightreasoner.data.lines import Row, short
@@ -11,6 +14,8 @@ from lightreasoner.errors import DataError
 CHAT_FIELDS = ("messages", "conversations")
 QUESTION_FIELDS = ("question", "problem", "prompt", "query", *CHAT_FIELDS)
 _CHAT_AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:")
+CHOICE_FIELDS = ("choices", "options")
+_LABEL = re.compile(r"\s*\(?[A-Za-z0-9]\s*[).:]\s*(?=\S)")  # "A) trout"
 MISSING = object()
 ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 
@@ -71,6 +76,74 @@ def question_of(row: Row, field: str | None = None) -> str:
     name, value = named(row, field, QUESTION_FIELDS, "name the field with the question in --question-field")
     turns = turns_of(row, name, value)
     return checked_text(row, name, value if turns is None else last_turn(row, name, turns, "user"))
+
+
+def check_choices(row: Row, question: str, field: str | None = None) -> None:
+    """Refuse a row with choices that its question does not list, since a model is asked the question only.
+
+    Choices are a list or a mapping in a field choices or options, or columns A, B, …, beside the question.
+
+    Args:
+        row: the row.
+        question: its question.
+        field: see `question_of`.
+
+    Raises:
+        DataError: a choice is missing in the question.
+    """
+    where, fields = row
+    name, _ = named(row, field, QUESTION_FIELDS, "name the field with the question in --question-field")
+    outer = find(fields, name.rpartition(".")[0])
+    asked = _plain(question)
+    for place in (fields, outer):
+        for key, choices in _choices_in(place):
+            if missing := [choice for choice in choices if not _lists(asked, choice)]:
+                raise DataError(
+                    f"{where}: the question does not list the choice {short(missing[0])} of {key}, and nothing but the "
+                    "question is asked, so the answer would be a guess. Write the choices into the question, such as "
+                    f"(A) {choices[0][:40]} (B) …; or remove {key} if the question needs no choices"
+                )
+
+
+def _choices_in(fields: Any) -> Iterator[tuple[str, list[str]]]:
+    """Names and texts of choices in fields."""
+    if not isinstance(fields, Mapping):
+        return
+    for name, value in fields.items():
+        if str(name).casefold() in CHOICE_FIELDS:
+            if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):  # in CSV
+                with suppress(ValueError, RecursionError):
+                    value = json.loads(value)
+            if isinstance(value, list | Mapping) and (texts := _choice_texts(value)):
+                yield str(name), texts
+    letters = list(takewhile(fields.keys().__contains__, ascii_uppercase))
+    texts = _choice_texts([fields[letter] for letter in letters])
+    if len(texts) > 1:
+        yield f"{letters[0]} … {letters[-1]}", texts
+
+
+def _choice_texts(value: Any) -> list[str]:
+    """The texts in a list or mapping of choices, without their labels."""
+    if isinstance(value, Mapping):
+        names = [name for name in ("text", "content", "value") if name in value]
+        return _choice_texts([value[name] for name in names[:1]] if names else list(value.values()))
+    if isinstance(value, list):
+        return [text for one in value for text in _choice_texts(one)]
+    is_text = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return [str(value)] if is_text and str(value).strip() else []
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _lists(question: str, choice: str) -> bool:
+    """Whether a question, `_plain`, holds a choice, with or without the choice's own label, as words of its own."""
+    for text in (choice, _LABEL.sub("", choice)):
+        words = _plain(text).strip(" .,;:")
+        if re.search(rf"(?<![a-z0-9]){re.escape(words)}(?![a-z0-9])", question):
+            return True
+    return False
 
 
 def hint_of(row: Row, field: str) -> str:
@@ -137,6 +210,24 @@ def last_turn(row: Row, name: str, turns: Sequence[Turn], role: str) -> str:
             f"{row[0]}: the chat in {name} has no turn of the {role}, only of {roles}; remove or fix the row"
         )
     return text
+
+
+def last_answer(row: Row, name: str, turns: Sequence[Turn]) -> str:
+    """The text of the last turn of the assistant, which answers what `question_of` finds in the same chat.
+
+    Raises:
+        DataError: there is none, or the user speaks after it.
+    """
+    answer = last_turn(row, name, turns, "assistant")
+    speakers = [turn.role for turn in turns if turn.role in ("user", "assistant")]
+    if speakers[-1] == "user":
+        last = next(turn.text for turn in reversed(turns) if turn.role == "user")
+        raise DataError(
+            f"{row[0]}: the chat in {name} ends with {short(last)} of the user, and its last answer, {short(answer)}, "
+            "is to an earlier question, so question and answer do not belong together. Remove what follows the "
+            "answer, or give the right answer in a field of its own"
+        )
+    return answer
 
 
 def _turn(where: str, name: str, turn: Mapping[str, Any]) -> Turn:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from lightreasoner.data.fields import checked_text, last_turn, named, turns_of
+from lightreasoner.data.fields import checked_text, last_answer, named, turns_of
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
-from lightreasoner.grading.boxes import closing
+from lightreasoner.grading.boxes import boxed_answer, closing
 from lightreasoner.grading.literals import NOT_A_LITERAL, parsed
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import AnswerKind
@@ -41,12 +41,13 @@ def gold_of(row: Row, field: str | None = None) -> str:
         field: field with the answer; dots lead into nested fields. Default: the first of `ANSWER_FIELDS`.
 
     Raises:
-        DataError: the field is missing or holds no answer, or the mark has nothing behind it.
+        DataError: the field is missing or holds no answer, the mark has nothing behind it, or a chat ends with a
+            question.
     """
     name, value = named(row, field, ANSWER_FIELDS, "name the field with the right answer in --answer-field")
     turns = turns_of(row, name, value)
     if turns is not None:
-        value = last_turn(row, name, turns, "assistant")
+        value = last_answer(row, name, turns)
     return as_gold(row, name, value)
 
 
@@ -65,15 +66,21 @@ def as_gold(row: Row, name: str, value: Any) -> str:
 
 
 def marked_gold(row: Row, name: str, solution: str) -> str | None:
-    r"""What a solution marks as its answer, by `\boxed{}` or the last `####`; None if it has no mark.
+    r"""What a solution marks as its answer, by the last `####` or by `\boxed{}`; None if it has no mark.
+
+    Several boxes of one sentence, such as `\boxed{2} or \boxed{-2}`, are one answer.
 
     Raises:
         DataError: there is nothing in or behind the mark, or the box is not closed.
     """
     _, hashes, end = solution.rpartition("####")
-    boxed = boxed_in(row, name, end if hashes else solution)
-    if boxed is not None or not hashes:
-        return boxed
+    marked = end if hashes else solution
+    boxed = boxed_in(row, name, marked)
+    if boxed is not None:
+        read = boxed_answer(marked)  # as in answers: all boxes of a sentence, with the sign before and behind
+        return read if read and boxed in read else boxed
+    if not hashes:
+        return None
     if not end.strip():
         raise DataError(
             f"{row[0]}: {name} has #### without an answer behind it; every answer would be wrong. Mend the row"

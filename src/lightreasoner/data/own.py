@@ -10,7 +10,7 @@ from typing import Any
 
 from lightreasoner.config.sections import QuestionSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, ChoiceBenchmark, items_hash, numbered
-from lightreasoner.data.fields import question_of
+from lightreasoner.data.fields import check_choices, question_of
 from lightreasoner.data.files import read_path, stem_of
 from lightreasoner.data.golds import checked_gold, gold_of, kind_of
 from lightreasoner.data.lines import Row, short
@@ -74,10 +74,11 @@ def chosen_benchmarks(settings: QuestionSettings) -> list[Benchmark | ChoiceBenc
 
 def own_benchmark(name: str, file: str, settings: QuestionSettings) -> OwnBenchmark:
     """Read a file or folder as a benchmark; see `chosen_benchmarks`."""
-    rows = [
-        (row[0], question_of(row, settings.question_field), gold_of(row, settings.answer_field))
-        for row in read_path(Path(file), "test")
-    ]
+    rows = []
+    for row in read_path(Path(file), "test"):
+        question = question_of(row, settings.question_field)
+        check_choices(row, question, settings.question_field)
+        rows.append((row[0], question, gold_of(row, settings.answer_field)))
     golds = [gold for *_, gold in rows]
     kind, place = (settings.answer_kind, None) if settings.answer_kind else kind_of(file, golds)
     problems = numbered(

@@ -33,6 +33,7 @@ from lightreasoner.grading.verdicts import Case
 from lightreasoner.models.loading import dtype_name, load_generation_config, load_tokenizer, with_adapter
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
+from lightreasoner.runs.manifest import prompts_time
 from lightreasoner.runs.progress import say, without_messages
 from lightreasoner.runs.records import Answer
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, settle
@@ -115,7 +116,8 @@ def _answers(config: RoundsConfig, number: int, greedy: SampleConfig) -> StageFo
     asked = config.held_back_answers(number)
     source = with_adapter(find_model(config.expert, config.expert_revision), asked.adapter)
     tokenizer = load_tokenizer(source, config)
-    template = PromptTemplate(tokenizer, config.cue, config.chat_template)
+    asked_at = prompts_time(asked.out, "answers")
+    template = PromptTemplate(tokenizer, config.cue, config.chat_template, at=asked_at)
     stops = template.stops(load_generation_config(source), asked.stop_strings)
     found = read_problems(greedy)
     under_test = ModelUnderTest(asked, source, tokenizer)
@@ -130,7 +132,7 @@ def _answers(config: RoundsConfig, number: int, greedy: SampleConfig) -> StageFo
             **asked.identity(AnswerSettings),
             **under_test.served.identity(),
         }
-        with open_stage(asked.out, "answers", identity, say) as stage:
+        with open_stage(asked.out, "answers", identity, say, asked_at=asked_at) as stage:
             if stage.result is None:
                 answering = Answering(under_test, asked, "the prompts held back", template, stops)
                 # Right answers, where a data set has them, stay out of the loop.

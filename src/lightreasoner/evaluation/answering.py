@@ -133,12 +133,13 @@ class Answering(ModelWork[Asked, Answer]):
         return Load(len(item.prompt_ids), self.group(item))
 
     def run(self, batch: Sequence[Asked]) -> list[Answer]:
-        """The answers to a batch."""
+        """The answers to a batch; see `Generation.finite_responses`."""
         cap = self.group(batch[0])
         if cap == 0:
             return [self._answer(asked, [], "prompt_too_long") for asked in batch]
         decoding = replace(self._decoding, max_new_tokens=cap, seed=_seed(self._config.seed, batch))
-        outputs = self._under_test.engine.generate([asked.prompt_ids for asked in batch], decoding).responses
+        generation = self._under_test.engine.generate([asked.prompt_ids for asked in batch], decoding)
+        outputs = generation.finite_responses()
         return [self._answer(asked, ids) for asked, ids in zip(batch, outputs, strict=True)]
 
     def commit(self, batch: Sequence[Asked], results: list[Answer]) -> Commit:
@@ -165,7 +166,7 @@ class Answering(ModelWork[Asked, Answer]):
         )
 
     def _answer(self, asked: Asked, output_ids: list[int], finish: str | None = None) -> Answer:
-        text = str(self._under_test.tokenizer.decode(output_ids, skip_special_tokens=True))
+        text = self._stops.text_of(output_ids, self._under_test.tokenizer)
         start = self._stops.start_in(text)
         stopped = start is not None or (bool(output_ids) and output_ids[-1] in self._stops.ids)
         assert asked.item.answer is not None

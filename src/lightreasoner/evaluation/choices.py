@@ -1,5 +1,6 @@
 """Stage 4 for benchmarks of given choices: the likelihood of each choice, as lm-evaluation-harness computes it."""
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +9,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightreasoner.data.benchmarks import BENCHMARKS, ChoiceBenchmark
+from lightreasoner.errors import ModelError
 from lightreasoner.evaluation.answering import ModelUnderTest
 from lightreasoner.evaluation.statistics import wilson_interval
 from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.scoring import response_states, row_chunks
 from lightreasoner.models.loading import context_length
+from lightreasoner.models.prompts import opening_ids
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.eta import Load
 from lightreasoner.runs.records import ChoiceProblem, ScoredChoices
@@ -58,15 +61,24 @@ def score_choices(
     Context and choice are encoded as one text, and all tokens after those of the context alone count as the choice:
     no pair of tokens is scored that the tokenizer would not produce. A text longer than the model's context length is
     cut at its beginning, as in lm-evaluation-harness.
+
+    Raises:
+        ModelError: the log-probabilities of all choices of an item are NaN or infinite.
     """
     texts = [_split(tokenizer, item.context, choice) for item in items for choice in item.choices]
     longest = int(min(context_length(model), sys.maxsize))
     prompts = [context[max(0, len(context) + len(choice) - 1 - longest) :] for context, choice in texts]
     scores = iter(_sums(model, tokenizer, prompts, [choice for _, choice in texts]))
-    return [
+    rows = [
         ScoredChoices(item.id, item.context, item.choices, item.gold, [next(scores) for _ in item.choices])
         for item in items
     ]
+    if broken := [row for row in rows if not any(map(math.isfinite, row.logprobs))]:
+        raise ModelError(
+            f"the log-probabilities of all choices of {len(broken)} of {len(rows)} items are NaN or infinite, so none "
+            "is the likeliest; the model does not work in this precision. Try --dtype float32"
+        )
+    return rows
 
 
 @torch.inference_mode()
@@ -116,7 +128,7 @@ def summarise_choices(name: str, stage: StageFolder) -> dict[str, Any]:
 
 
 def _split(tokenizer: PreTrainedTokenizerBase, context: str, choice: str) -> tuple[list[int], list[int]]:
-    """Token ids of the context and of the choice after it."""
-    length = len(tokenizer(context)["input_ids"])
-    both = list(tokenizer(context + DELIMITER + choice)["input_ids"])
+    """Token ids of the context and of the choice after it; without an EOS, which some tokenizers add to each text."""
+    length = len(opening_ids(tokenizer, context))
+    both = opening_ids(tokenizer, context + DELIMITER + choice)
     return both[:length], both[length:]

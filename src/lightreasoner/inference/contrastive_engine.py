@@ -19,6 +19,7 @@ from lightreasoner.inference.generation import (
     Generation,
     StopCheck,
     TokenIds,
+    count_broken,
     left_padded,
     steps_between_checks,
     until_stop,
@@ -45,38 +46,44 @@ class ContrastiveEngine:
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `inference.generation.Engine.generate`; temperature, top_p and seed are not used."""
         responses: list[TokenIds] = [[] for _ in prompts]
+        nonfinite = 0
         for part in decoded_together(prompts, self.pair.expert, self.pair.amateur):
-            rows = self._decode([prompts[index] for index in part], decoding)
+            rows, broken = self._decode([prompts[index] for index in part], decoding)
             for index, ids in zip(part, rows, strict=True):
                 responses[index] = until_stop(ids, decoding, self.tokenizer)
-        return Generation(responses)
+            nonfinite += count_broken(broken, [responses[index] for index in part])
+        return Generation(responses, nonfinite=nonfinite)
 
-    def _decode(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
+    def _decode(self, prompts: Sequence[TokenIds], decoding: Decoding) -> tuple[list[TokenIds], Tensor]:
+        """The tokens of each row, and which of them were chosen from NaN or infinite logits, bool [B, T]."""
         input_ids, mask = left_padded(prompts, 0, self.pair.expert.device)
         decoders = [_Decoder(model, mask.to(model.device)) for model in (self.pair.expert, self.pair.amateur)]
         tokens = input_ids[:, :0]
+        broken = tokens.bool()
         finished = torch.zeros(len(prompts), dtype=torch.bool, device=mask.device)
         stop_check = StopCheck(decoding, self.tokenizer, mask.device)
         running = len(prompts)  # as far as the host knows
         count_tokens(sum(map(len, prompts)))
         while running and tokens.shape[1] < decoding.max_new_tokens:
-            input_ids = self._next(*(decoder.logits(input_ids).to(mask.device) for decoder in decoders))[:, None]
-            tokens = torch.cat([tokens, input_ids], dim=1)
+            chosen, finite = self._next(*(decoder.logits(input_ids).to(mask.device) for decoder in decoders))
+            input_ids = chosen[:, None]
+            tokens, broken = torch.cat([tokens, input_ids], dim=1), torch.cat([broken, ~finite[:, None]], dim=1)
             count_step(running)
             finished |= stop_check(tokens)
             if tokens.shape[1] % steps_between_checks(mask.device) == 0:
                 running = int((~finished).sum())
         count_step(0)
         rows: list[TokenIds] = tokens.tolist()
-        return rows
+        return rows, broken
 
-    def _next(self, expert_logits: Tensor, amateur_logits: Tensor) -> Tensor:
-        """The next token of each row: logits [B, width] each → [B]."""
+    def _next(self, expert_logits: Tensor, amateur_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The next token of each row, and whether the logits are finite: [B, width] each → [B], bool [B]."""
         vocabulary = self.pair.vocabulary
         log_expert, log_amateur = vocabulary.log_softmax(expert_logits), vocabulary.log_softmax(amateur_logits)
         plausible = contrast.plausible_tokens(log_expert, self.alpha)
         label = contrast.contrastive_labels(log_expert, log_amateur, plausible)
-        return vocabulary.ids_of(label.argmax(-1))
+        finite = log_expert.amax(-1).isfinite() & log_amateur.amax(-1).isfinite()
+        return vocabulary.ids_of(label.argmax(-1)), finite
 
 
 class _Decoder:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StopStringCriteria
 
+from lightreasoner.errors import ModelError
 from lightreasoner.inference.packing import moved
 from lightreasoner.inference.scoring import ResponseStates
 
@@ -45,10 +46,26 @@ class Generation:
     Attributes:
         responses: token ids of each response up to and including its stop token, in the order of the prompts.
         states: hidden states of the responses, which save a scoring pass; None if the engine does not keep them.
+        nonfinite: number of responses with a token that was chosen from NaN or infinite logits; 0 from an engine that
+            does not show its logits.
     """
 
     responses: list[TokenIds]
     states: ResponseStates | None = None
+    nonfinite: int = 0
+
+    def finite_responses(self) -> list[TokenIds]:
+        """The responses, for judges. Scoring has a check of its own; see `samples.sampler.check_finite`.
+
+        Raises:
+            ModelError: one of them was chosen from NaN or infinite logits.
+        """
+        if self.nonfinite:
+            raise ModelError(
+                f"{self.nonfinite} of {len(self.responses)} answers of a batch have NaN or infinite logits, so they "
+                "mean nothing; the model does not work in this precision. Try --dtype float32"
+            )
+        return self.responses
 
 
 class Engine(Protocol):
@@ -114,6 +131,13 @@ def contains_stop(ids: TokenIds, strings: Sequence[str], tokenizer: PreTrainedTo
     """Whether the text of these tokens contains a stop string."""
     text = str(tokenizer.decode(ids, skip_special_tokens=True))
     return any(stop in text for stop in strings)
+
+
+def count_broken(broken: Tensor, responses: Sequence[TokenIds]) -> int:
+    """Number of responses with a broken token: bool [B, T] says it of each, those after the end too."""
+    lengths = torch.tensor([len(response) for response in responses])
+    counted = torch.arange(broken.shape[1]) < lengths[:, None]
+    return int((broken.cpu() & counted).any(1).sum())
 
 
 def left_padded(prompts: Sequence[TokenIds], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from lightreasoner.inference.generation import (
     Generation,
     StopCheck,
     TokenIds,
+    count_broken,
     steps_between_checks,
     stream_seed,
     until_stop,
@@ -159,6 +160,7 @@ class _Batch:
         self._longest = max(map(len, prompts))
         self._cache = SlotCache(len(prompts), self._longest + min(decoding.max_new_tokens, 128))
         self._tokens = torch.full((len(prompts), decoding.max_new_tokens), -1, device=device)
+        self._broken = torch.zeros_like(self._tokens, dtype=torch.bool)  # chosen from logits that are not finite
         self._states: list[tuple[Tensor, Tensor]] | None = [] if engine.keep_states else None
         self._running = torch.arange(len(prompts), device=device)
         self._finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
@@ -214,7 +216,9 @@ class _Batch:
 
     def _append(self, logits: Tensor) -> None:
         """Choose the next tokens, and remove finished rows from the batch if there are many."""
-        self._tokens[self._running, self._length] = self._next_token(logits)
+        chosen, finite = self._next_token(logits)
+        self._tokens[self._running, self._length] = chosen
+        self._broken[self._running, self._length] = ~finite
         count_step(self._known_running)
         self._length += 1
         self._finished |= self._stop_check(self._tokens[self._running, : self._length])
@@ -230,7 +234,8 @@ class _Batch:
         """The responses and their states, in the order of the prompts."""
         raw = ([token for token in row if token >= 0] for row in self._tokens.tolist())
         responses = [until_stop(row, self._decoding, self._tokenizer) for row in raw]
-        return Generation(responses, self._response_states(responses) if self._states is not None else None)
+        states = self._response_states(responses) if self._states is not None else None
+        return Generation(responses, states, count_broken(self._broken, responses))
 
     def _response_states(self, responses: Sequence[TokenIds]) -> ResponseStates:
         """States in the order of `ResponseStates`: response by response."""
@@ -247,7 +252,7 @@ class _Batch:
 
 
 class _NextToken:
-    """Chooses the next token of each row: logits [B, V] → [B]."""
+    """Chooses the next token of each row, and says whether its logits are finite: [B, V] → [B], bool [B]."""
 
     def __init__(self, prompts: Sequence[TokenIds], decoding: Decoding, device: torch.device) -> None:
         self._generator: torch.Generator | None = None
@@ -258,11 +263,11 @@ class _NextToken:
             if decoding.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(decoding.top_p))
 
-    def __call__(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         if self._generator is None:
-            return logits.max(
-                -1
-            ).indices  # the first of equal logits, as `argmax`, which takes 4 times as long in bfloat16
+            # The first of equal logits, as `argmax`, which takes 4 times as long in bfloat16. NaN is the largest.
+            largest, chosen = logits.max(-1)
+            return chosen, largest.isfinite()
         warped: Tensor = self._warpers(torch.empty(0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
         probabilities = warped.softmax(-1)
         # A row with NaN gets a random token: scoring drops and counts its steps later.
@@ -270,7 +275,7 @@ class _NextToken:
         probabilities = torch.where(finite, probabilities, 1 / probabilities.shape[-1])
         # As `torch.multinomial` draws one token, without its checks, for which the host waits twice.
         exponential = torch.empty_like(probabilities).exponential_(generator=self._generator)
-        return (probabilities / exponential).argmax(-1)
+        return (probabilities / exponential).argmax(-1), finite[:, 0]
 
 
 def engine_for(

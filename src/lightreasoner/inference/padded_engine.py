@@ -6,12 +6,20 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
 
 from lightreasoner.inference.generation import (
     Decoding,
     Generation,
     TokenIds,
+    count_broken,
     left_padded,
     stream_seed,
     text_check,
@@ -35,13 +43,16 @@ class PaddedEngine:
     def generate(self, prompts: Sequence[TokenIds], decoding: Decoding) -> Generation:
         """See `Engine.generate`."""
         responses: list[TokenIds] = [[] for _ in prompts]
+        nonfinite = 0
         for part in decoded_together(prompts, self.model):
-            rows = self._decode([prompts[index] for index in part], decoding)
+            rows, broken = self._decode([prompts[index] for index in part], decoding)
             for index, ids in zip(part, rows, strict=True):
                 responses[index] = until_stop(ids, decoding, self.tokenizer)
-        return Generation(responses)
+            nonfinite += count_broken(broken, [responses[index] for index in part])
+        return Generation(responses, nonfinite=nonfinite)
 
-    def _decode(self, prompts: Sequence[TokenIds], decoding: Decoding) -> list[TokenIds]:
+    def _decode(self, prompts: Sequence[TokenIds], decoding: Decoding) -> tuple[list[TokenIds], torch.Tensor]:
+        """The tokens of each row, and which of them were chosen from NaN or infinite logits, bool [B, T]."""
         pad = decoding.stop_ids[0] if decoding.stop_ids else 0
         input_ids, mask = left_padded(prompts, pad, self.model.device)
         sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
@@ -59,10 +70,18 @@ class PaddedEngine:
             torch.manual_seed(stream_seed(decoding.seed, prompts))
             criteria = self._stopping(decoding, input_ids.shape[1])
             count_tokens(sum(map(len, prompts)))
-            output: torch.Tensor = _generate(self.model, input_ids, mask, settings, stopping_criteria=criteria)
+            check = _FiniteCheck()
+            output: torch.Tensor = _generate(
+                self.model,
+                input_ids,
+                mask,
+                settings,
+                stopping_criteria=criteria,
+                logits_processor=LogitsProcessorList([check]),
+            )
         count_step(0)
         rows: list[TokenIds] = output[:, input_ids.shape[1] :].tolist()
-        return rows
+        return rows, torch.stack(check.broken, dim=1)
 
     def _stopping(self, decoding: Decoding, prompt: int) -> StoppingCriteriaList:
         """Stop texts in the responses, which begin at token `prompt`; and a count of the steps, which stops nothing."""
@@ -72,6 +91,21 @@ class PaddedEngine:
         assert self.tokenizer is not None
         check = text_check(decoding.stop_strings, self.tokenizer)
         return StoppingCriteriaList([count, lambda tokens, scores, **_: check(tokens[:, prompt:], scores)])
+
+
+class _FiniteCheck(LogitsProcessor):
+    """Notes at each step which rows have NaN or infinite logits, without waiting for the device.
+
+    Such a row gets equal logits: drawing from NaN is an error of the device, after which no other row can be read.
+    """
+
+    def __init__(self) -> None:
+        self.broken: list[torch.Tensor] = []  # of each step, bool [B]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The logits of the other rows as they are: [B, V] → [B, V]."""
+        self.broken.append(~scores.amax(-1).isfinite())
+        return scores.masked_fill(self.broken[-1][:, None], 0.0)
 
 
 class _StepCount:

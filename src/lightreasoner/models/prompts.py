@@ -43,6 +43,11 @@ class Stops:
     ids: tuple[int, ...]
     strings: tuple[str, ...]
 
+    def text_of(self, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+        """The text of a response without its stop token, which is text to some tokenizers, with digits in it too."""
+        end = len(ids) - 1 if ids and ids[-1] in self.ids else len(ids)
+        return str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True))
+
     def start_in(self, text: str) -> int | None:
         """Where the first stop text begins; None if there is none. An empty line may hold spaces."""
         patterns = (re.escape(stop).replace("\\\n\\\n", r"\n\s*\n") for stop in self.strings)
@@ -244,15 +249,18 @@ class PromptTemplate:
 
         A chat template writes its own BOS; the plain form takes the tokenizer's, and no EOS, which would end the text.
         """
-        ids = self._ids(text)
-        if self._around:
-            return ids
-        opened = list(self.tokenizer(text)["input_ids"])
-        starts = (start for start in range(len(opened)) if opened[start : start + len(ids)] == ids)
-        return opened[: next(starts, len(opened)) + len(ids)]
+        return self._ids(text) if self._around else opening_ids(self.tokenizer, text)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def opening_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that goes on: with the tokenizer's BOS, if it adds one, and without its EOS."""
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    opened = list(tokenizer(text)["input_ids"])
+    starts = (start for start in range(len(opened)) if opened[start : start + len(ids)] == ids)
+    return opened[: next(starts, len(opened)) + len(ids)]
 
 
 def _template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:

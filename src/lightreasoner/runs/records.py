@@ -4,6 +4,7 @@ A record is a frozen dataclass; its Arrow schema follows from its annotations. `
 column changes its name, type or meaning.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from types import NoneType
@@ -156,8 +157,10 @@ class ScoredChoices(Record):
     def is_right(self, metric: str) -> bool:
         """Whether the right choice is the likeliest: as it is (`acc`) or per character (`acc_norm`).
 
-        Of equally likely choices the first counts.
+        Of equally likely choices the first counts. A NaN among them says nothing about the likeliest.
         """
+        if any(map(math.isnan, self.logprobs)):
+            return False
         scores = [
             logprob / (len(choice) if metric == "acc_norm" else 1)
             for logprob, choice in zip(self.logprobs, self.choices, strict=True)

@@ -119,7 +119,7 @@ class OwnAnswers(WrittenSolutions):
         )
         count = config.samples_per_problem or 1
         prompts = [self._prompt(item) for item in batch for _ in range(count)]
-        responses = self._served.engine.generate(prompts, decoding).responses
+        responses = self._served.engine.generate(prompts, decoding).finite_responses()
         return [responses[first : first + count] for first in range(0, len(responses), count)]
 
     def group(self, item: Solved) -> int:
@@ -137,7 +137,7 @@ class OwnAnswers(WrittenSolutions):
 
     def read(self, ids: TokenIds) -> Read:
         """The text of an answer."""
-        text = str(self._template.tokenizer.decode(ids, skip_special_tokens=True))
+        text = self._stops.text_of(ids, self._template.tokenizer)
         end = self._stops.start_in(text)
         return Read(text[:end], end is not None or (bool(ids) and ids[-1] in self._stops.ids))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightreasoner.config import BaselineConfig
 from lightreasoner.config.sections import BATCH_SIZES, LABEL_FREE, BaselineKind
-from lightreasoner.data.fields import checked_text, last_turn, named, question_of, turns_of
+from lightreasoner.data.fields import check_choices, checked_text, last_answer, named, question_of, turns_of
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.golds import as_gold, checked_gold, is_prose, marked_gold
 from lightreasoner.data.lines import Row, short
@@ -216,7 +216,9 @@ def solved_problems(config: BaselineConfig) -> Iterator[Solved]:
         if config.dataset == "gsm8k" and config.solution_field is None:
             gold = gsm8k_gold(row)
         gold = checked_gold(row[0], gold, answer_kind(config))
-        yield Solved(make_problem(question_of(row, config.question_field), gold), solution)
+        question = question_of(row, config.question_field)
+        check_choices(row, question, config.question_field)
+        yield Solved(make_problem(question, gold), solution)
 
 
 def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
@@ -226,7 +228,7 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
     name, value = named(row, field, SOLUTION_FIELDS, advice)
     turns = turns_of(row, name, value)
     if turns is not None:
-        value = last_turn(row, name, turns, "assistant")
+        value = last_answer(row, name, turns)
     text = as_gold(row, name, value) if isinstance(value, int | float) else checked_text(row, name, value).strip()
     gold = marked_gold(row, name, text)
     if gold is None and name != "answer" and "answer" in fields:
