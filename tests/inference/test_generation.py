@@ -89,6 +89,14 @@ def test_only_answers_with_a_token_from_broken_logits_count(
     assert generated(PROMPTS[1][2]).nonfinite >= 1, "in a prompt"
 
 
+def test_single_broken_answers_are_kept_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    half = Generation([[1], [2], [3], [4]], nonfinite=2)
+    assert half.finite_responses() == half.responses
+    assert "2 of 4 answers of a batch have NaN or infinite logits" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="3 of 4 answers"):
+        Generation(half.responses, nonfinite=3).finite_responses()
+
+
 def words() -> PreTrainedTokenizerFast:
     """A tokenizer that joins words with spaces, which `StopStringCriteria` cannot read."""
     vocabulary = {word: index for index, word in enumerate(["?", "the", "answer", "stop", "here"])}

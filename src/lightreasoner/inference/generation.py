@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase, StopStringCriteria
 from lightreasoner.errors import ModelError
 from lightreasoner.inference.packing import moved
 from lightreasoner.inference.scoring import ResponseStates
+from lightreasoner.runs.progress import warn
 
 TokenIds = list[int]
 CHECK_EVERY = 8  # on an accelerator
@@ -55,16 +56,21 @@ class Generation:
     nonfinite: int = 0
 
     def finite_responses(self) -> list[TokenIds]:
-        """The responses, for judges. Scoring has a check of its own; see `samples.sampler.check_finite`.
+        """The responses, for judges; a warning says how many were chosen from NaN or infinite logits.
+
+        Scoring has a check of its own; see `samples.sampler.check_finite`.
 
         Raises:
-            ModelError: one of them was chosen from NaN or infinite logits.
+            ModelError: most of them were.
         """
         if self.nonfinite:
-            raise ModelError(
+            found = (
                 f"{self.nonfinite} of {len(self.responses)} answers of a batch have NaN or infinite logits, so they "
-                "mean nothing; the model does not work in this precision. Try --dtype float32"
+                "mean nothing"
             )
+            if self.nonfinite > len(self.responses) / 2:
+                raise ModelError(f"{found}; the model does not work in this precision. Try --dtype float32")
+            warn(f"{found}; they will hardly be right. Try --dtype float32")
         return self.responses
 
 
