@@ -1,27 +1,23 @@
 """Read a run folder into a `Report`. An unfinished stage is listed as missing and contributes no figures."""
 
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from lightreasoner.config import EvaluateConfig
-from lightreasoner.config.sections import SELECTION, AnswerSettings, JudgeName
-from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark, ChoiceBenchmark
-from lightreasoner.data.own import OwnBenchmark
-from lightreasoner.errors import ConfigError, DataError, LightReasonerError
+from lightreasoner.config.sections import SELECTION, JudgeName
+from lightreasoner.errors import DataError, LightReasonerError
 from lightreasoner.evaluation.comparison import Prompts, compare
 from lightreasoner.evaluation.folder import Evaluated, read_evaluation
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.models.sides import amateur_words
 from lightreasoner.report.cases import Case, Cases, find_cases, verdicts_of
+from lightreasoner.report.commands import AFTER, BEFORE, completing, repeating
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.lengths import Lengths, answer_lengths
 from lightreasoner.report.made import Weights, choices_of, sides_of
@@ -43,12 +39,11 @@ from lightreasoner.samples.folder import (
 )
 from lightreasoner.samples.statistics import JUDGED, AlignedShares, figures_of
 from lightreasoner.samples.warnings import sample_warnings
-from lightreasoner.training.model_card import Tuned, sampling_commands, tuned
+from lightreasoner.training.model_card import Tuned, tuned
 
 T = TypeVar("T")
 Visit = Callable[[ScoredRollout], None]
 VisitCase = Callable[[Case], None]
-BEFORE, AFTER = ("expert", "before"), ("merged", "after")  # names of evaluations below evaluate/
 
 
 @dataclass
@@ -186,9 +181,9 @@ def read_run(
             **(run.of_json("environment.json") or run.of_json("sample/manifest.json").get("environment", {})),
             **_pushed(run),
         },
-        commands=_commands(run),
+        commands=repeating(run),
         missing=tuple(run.missing),
-        completing=_completing(run),
+        completing=completing(run),
         rounds=run.of_json(ROUNDS),
     )
     return replace(found, verdict=verdict_of(found))
@@ -397,76 +392,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
     return flat
-
-
-def _commands(run: RunFolder) -> tuple[str, ...]:
-    """Commands that reproduce the run in another folder."""
-    again = f"{run.path}-again"
-    if (run.path / "config.yaml").exists():
-        command = "rounds" if run.of_json(ROUNDS) else "run"
-        return (shlex.join(["lightr", command, "--config", str(run.path / "config.yaml"), "--out", again]),)
-    sampling = sampling_commands(run.sampled[0], again) if run.sampled else []
-    return (*sampling, *(run.tuned[0].commands(again, again) if run.tuned else []))
-
-
-def _completing(run: RunFolder) -> tuple[str, ...]:
-    """Commands that make the missing stages in this folder; none where it does not say which models are meant."""
-    if (run.tuned and run.before and run.after) or not (run.sampled or run.tuned):
-        return ()
-    if (run.path / "config.yaml").exists() and not run.of_json(ROUNDS):
-        return (_words("run", config=run.path / "config.yaml", out=run.path),)
-    made = run.sampled[0] if run.sampled else run.tuned[0].samples if run.tuned else None
-    assert made is not None
-    expert = {"model": made.expert, "model_revision": made.expert_revision}
-    commands = []
-    if not run.tuned:
-        data = run.path / SELECTION if (run.path / SELECTION).is_dir() else run.path
-        commands.append(_words("finetune", **expert, data=data, out=run.path))
-    if not (run.path / "merged").is_dir():
-        commands.append(_words("merge", **expert, adapter=run.path, out=run.path / "merged"))
-    asked = _asked(run, made)
-    for found, name, model in (
-        (run.before, BEFORE[0], expert),
-        (run.after, AFTER[0], {"model": str(run.path / "merged")}),
-    ):
-        if not found:
-            try:
-                config = EvaluateConfig(**model, **asked, out=run.path / "evaluate" / name)
-            except ConfigError:  # a file of problems that is not here
-                continue
-            usual = (key for key, field in EvaluateConfig.model_fields.items() if getattr(config, key) == field.default)
-            commands.append(shlex.join(["lightr", "evaluate", *config.flags(*usual), "--out", str(config.out)]))
-    return tuple(commands)
-
-
-def _asked(run: RunFolder, made: Provenance) -> dict[str, Any]:
-    """The settings of the evaluation that is there; without one, the benchmark of the questions if there is one."""
-    there = [one for one in (run.before or run.after) if not one.is_imported]
-    if not there:
-        return {"benchmarks": (made.dataset,)} if made.dataset in BENCHMARKS else {}
-    known = {name: value for one in there for name, value in one.settings.items() if value is not None}
-    names = set(AnswerSettings.model_fields) - {"stop_strings", "answer_batch_size"} | {"cue", "seed", "dtype"}
-    names |= {"skip_items", "items_seed"}
-    # A seed is a setting of the folder even where it drew all items, and it needs a number of them.
-    parts = [
-        one.settings["items"]
-        for one in there
-        if one.settings["items"] < (one.benchmark.size or 0) or one.settings.get("items_seed") is not None
-    ]
-    return {
-        **{name: known[name] for name in names & set(known)},
-        "benchmarks": tuple(dict.fromkeys(_file_or_name(one.benchmark) for one in there)),
-        "prompts": "both" if {"chat", "plain"} <= {one.prompt for one in there} else known.get("prompt", "chat"),
-        "max_items": max(parts, default=None),
-    }
-
-
-def _file_or_name(benchmark: Benchmark | ChoiceBenchmark) -> str:
-    """What --benchmarks calls it."""
-    return benchmark.source if isinstance(benchmark, OwnBenchmark) else benchmark.name
-
-
-def _words(command: str, **flags: Any) -> str:
-    """A `lightr` command with these flags."""
-    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in flags.items() if value is not None)
-    return shlex.join(["lightr", command, *chain.from_iterable(pairs)])
