@@ -109,7 +109,11 @@ def test_the_report_of_the_stop_rule_counts_lost_points(scope: Scope) -> None:
     worse, costs = report.claims
     assert (worse.verdict, worse.evidence) == ("does not hold", "0.333, at most 0.05")
     # Mean 6.67, standard deviation 11.55: ± 28.7 points.
-    assert (costs.verdict, costs.evidence) == ("does not hold", "+6.7 (-22.0 to +35.4) points over 3 seeds")
+    assert (costs.verdict, costs.evidence) == ("does not hold", "+6.7 points, -22.0 to +35.4; 3 seeds")
+    made = Group(jobs[:1])
+    made.__dict__["result"] = lambda stage: found[:1]
+    (one,) = stopping(scope, {"miniature/expert": made}).claims[1:]
+    assert (one.verdict, one.evidence) == ("not decided", "+20.0 points, one seed")
 
 
 def test_settings_of_a_study_name_known_fields(scope: Scope) -> None:

@@ -62,7 +62,8 @@ def stopping(scope: Scope, groups: Mapping[str, Group]) -> Report:
 def _costs_little(expert: str, gains: list[float]) -> Claim:
     """Claim that the rule keeps an expert from losing; `gains` are points of the kept round over round 0, by seed."""
     low, high = mean_over_seeds(gains)
-    evidence = f"{fmean(gains):+.1f} ({low:+.1f} to {high:+.1f}) points over {len(gains)} seeds"
+    ends = "one seed" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}; {len(gains)} seeds"
+    evidence = f"{fmean(gains):+.1f} points, {ends}"
     verdict = "not decided" if math.isnan(low) else "holds" if low >= -MOST_LOST else "does not hold"
     return Claim(f"{expert}: the kept round costs at most {MOST_LOST:g} point (lower end)", verdict, evidence)
 
