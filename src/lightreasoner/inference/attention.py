@@ -14,7 +14,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | N
     """Attention of [B, Hq, T, D] to [B, Hkv, T, D]; several query heads may share a key head.
 
     PyTorch's fused kernel, except for the gradient of short texts in bfloat16 on a CPU, where its backward pass is
-    slow: plain products take half of the time of both passes (docs/speed.md), and a few MB for the weights.
+    slow: plain products make a whole step of tuning faster (docs/speed.md), and take a few MB for the weights.
     """
     trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     in_bfloat16 = {query.dtype, key.dtype, value.dtype} == {torch.bfloat16}
