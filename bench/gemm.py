@@ -20,7 +20,7 @@ from lightreasoner.models.loading import pick_dtype
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", choices=models.QWEN, default="qwen2.5-math-1.5b", help="of the part decoding")
     parser.add_argument("--layers", type=int, help="layers of that shape; by default all")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens a row in the part decoding")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens a row in the parts decoding and throughput")
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

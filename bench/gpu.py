@@ -30,9 +30,10 @@ from unittest import mock
 
 import models
 import naive
-import speed
 import torch
-from speed import LABELS_PER_STEP, gemm_rate, timed
+from gemm import gemm_rate, linear_weights, timed, tokens_computed
+from ours import ALPHA, LABELS_PER_STEP, Ours, OurTraining, half_precision, labels_of
+from speed import naive_steps
 
 from lightreasoner.config import FinetuneConfig, PairConfig, SampleConfig
 from lightreasoner.config.sections import FinetuneSettings
@@ -154,10 +155,10 @@ class Bench:
         pair, facts = measured.pair, {"gemm_large_tflops": large_gemm(self._device) / 1e12}
         longest = max(map(len, measured.prompts)) + self._plan.tokens
         prompts = sorted(measured.prompts, key=len)[: fitting_rows(pair.expert, longest)]
-        ours = speed.Ours(measured, self.beta)
+        ours = Ours(measured, self.beta)
         ours(prompts[:2])
-        body, head = speed.linear_weights(pair.expert)
-        small_body, small_head = speed.linear_weights(pair.amateur)
+        body, head = linear_weights(pair.expert)
+        small_body, small_head = linear_weights(pair.amateur)
 
         def share(seconds: float, flop: float, gemm: float) -> dict[str, float]:
             return {
@@ -171,9 +172,9 @@ class Bench:
 
         reset_device_peak()
         seconds, generation = timed(lambda: ours.engine.generate(prompts, ours.decoding))
-        made, read = sum(map(len, generation.responses)), speed.tokens_computed(prompts, pair.expert)
+        made, read = sum(map(len, generation.responses)), tokens_computed(prompts, pair.expert)
         texts = [prompt + response[:-1] for prompt, response in zip(prompts, generation.responses, strict=True)]
-        scored, rows = speed.tokens_computed(texts, pair.amateur), len(prompts)
+        scored, rows = tokens_computed(texts, pair.amateur), len(prompts)
         flop = 2 * body * (read + made - rows) + 2 * head * made
         facts["decoding"] = {"questions": rows, **share(seconds, flop, gemm_rate(pair.expert, rows, rows))}
         reset_device_peak()
@@ -185,12 +186,12 @@ class Bench:
         flop = 2 * small_body * scored + 2 * (head + small_head) * made
         facts["scoring and contrast"] = {"questions": rows, **share(seconds, flop, gemm)}
         save(facts)
-        labels = speed.labels_of([ours(prompts[:64])])
+        labels = labels_of([ours(prompts[:64])])
         with_lora, optimizer = self._trainable(pair)
         tokens = training.tokens_per_micro_batch(pair.expert.device)
         gemm = gemm_rate(pair.expert, min(tokens, LABELS_PER_STEP * 160), 0, backward=True)
         for block in BLOCKS:
-            steps = speed.OurTraining(pair.expert, pair.vocabulary, labels, block)
+            steps = OurTraining(pair.expert, pair.vocabulary, labels, block)
             steps(with_lora, optimizer)
             steps.tokens = 0
             reset_device_peak()
@@ -206,21 +207,21 @@ class Bench:
         question = [
             timed(
                 lambda prompt=prompt: naive.sample_question(
-                    pair.expert, pair.amateur, prompt, plan.tokens, (), self.beta, speed.ALPHA
+                    pair.expert, pair.amateur, prompt, plan.tokens, (), self.beta, ALPHA
                 )
             )[0]
             for prompt in measured.prompts[: plan.naive_questions + 1]
         ][1:]  # the first warms up
         peak = {"sampling_device_peak_gib": device_peak()}
-        labels = speed.labels_of([speed.Ours(measured, self.beta)(measured.prompts[:16])])
+        labels = labels_of([Ours(measured, self.beta)(measured.prompts[:16])])
         with_lora, optimizer = self._trainable(pair)
         width = pair.expert.get_output_embeddings().weight.shape[0]
         generator = torch.Generator().manual_seed(0)
 
         def step() -> None:
             chosen = torch.randint(len(labels), (LABELS_PER_STEP,), generator=generator).tolist()
-            with speed.half_precision(pair.expert):
-                naive.train_step(with_lora, optimizer, speed.naive_steps(labels, chosen, width))
+            with half_precision(pair.expert):
+                naive.train_step(with_lora, optimizer, naive_steps(labels, chosen, width))
 
         step()
         reset_device_peak()

@@ -1,5 +1,6 @@
 """Model pairs and questions for the benchmarks."""
 
+import argparse
 import importlib.util
 import json
 import tempfile
@@ -52,12 +53,27 @@ PAIRS = {
 GSM8K_PROMPT_DECILES = (43, 68, 73, 78, 82, 87, 92, 99, 107, 121, 254)
 
 
+def pair_name(value: str) -> str:
+    """A value of --pair: a name, or two model folders or GGUF files with a comma between them."""
+    if value in PAIRS or len(value.split(",")) == 2:
+        return value
+    raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(PAIRS)}, and no EXPERT,AMATEUR")
+
+
+def sources(name: str) -> tuple[str, str]:
+    """Names, folders or files of expert and amateur."""
+    if name == "smollm2":
+        return smollm2_folders()
+    expert, amateur = PAIRS.get(name) or name.split(",")
+    return expert, amateur
+
+
 @dataclass(frozen=True)
 class Measured:
     """A loaded pair with prompts.
 
     Attributes:
-        name: key of `PAIRS`.
+        name: value of --pair.
         pair: both models.
         prompts: token ids.
         stop_ids: tokens that end a rollout; none for random models, whose rollouts all run to the cap.
@@ -78,8 +94,7 @@ def ready(name: str, questions: int, data_dir: Path | None, dtype: str, device: 
         expert, amateur = (random_qwen(part, precision, device) for part in PAIRS[name])
         pair = Pair(expert, amateur, SharedVocabulary(torch.arange(QWEN_TOKENS)))
         return Measured(name, pair, random_prompts(questions), (), 128)
-    sources = smollm2_folders() if name == "smollm2" else PAIRS[name]
-    expert, amateur = map(str, sources)
+    expert, amateur = sources(name)
     pair = load_pair(PairConfig(expert=expert, amateur=amateur, dtype=dtype, device=device))  # type: ignore[arg-type]
     template = PromptTemplate(load_tokenizer(find_model(expert)), DEFAULT_CUE, None)
     dataset = "arithmetic" if name == "miniature" else "gsm8k"

@@ -174,8 +174,7 @@ def pair_of(options: argparse.Namespace) -> tuple[str, str]:
     """Names or folders of expert and amateur; random shapes have none."""
     if options.pair.startswith("qwen"):
         raise SystemExit(f"--pair {options.pair} exists in memory only; give --pair smollm2 or miniature")
-    expert, amateur = models.smollm2_folders() if options.pair == "smollm2" else models.PAIRS[options.pair]
-    return expert, amateur
+    return models.sources(options.pair)
 
 
 def sampling_of(options: argparse.Namespace) -> list[str]:

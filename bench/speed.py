@@ -3,7 +3,8 @@
     python bench/speed.py --pair smollm2 --data-dir DIR --dtype auto
     python bench/speed.py --parts decoding workers residency --dtype auto --data-dir DIR
 
-The part `job` compares with the naive way, in turns; ratios are of medians. Other parts: `gemm.py`, `processes.py`.
+The part `job` compares with the naive way, in turns; ratios are of medians. Other parts: `gemm.py`, `processes.py`,
+`throughput.py`.
 "Of GEMM" is the share of the speed of the model's own linear layers on as many rows, measured in the same run;
 attention, norms, Python and the rest take the remaining time. FLOPs count linear layers only: 2 per weight and token
 forward, and 2 more for the gradient of the input.
@@ -26,59 +27,18 @@ import models
 import naive
 import numpy as np
 import processes
-import pyarrow as pa
+import throughput
 import torch
-from gemm import gemm_rate, linear_weights, timed, tokens_computed
+from gemm import gemm_rate, linear_weights, timed
 from memory import peak_resident
+from ours import ALPHA, BETA, LABELS_PER_STEP, Ours, OurTraining, labels_of, with_optimizer
+from throughput import time_stages
 
-from lightreasoner.config import FinetuneConfig, SampleConfig
 from lightreasoner.config.sections import FinetuneSettings
-from lightreasoner.inference.generation import Decoding
-from lightreasoner.inference.packed_engine import engine_for
-from lightreasoner.inference.packing import packs
-from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models.vocabulary import logit_width
-from lightreasoner.runs.records import Problem
 from lightreasoner.samples.folder import Ragged, Shard
-from lightreasoner.samples.responses import Generated, Prompted
-from lightreasoner.samples.sampler import Sampler
-from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, flatten
-from lightreasoner.training.finetuning import attach_lora, tokens_per_micro_batch
-from lightreasoner.training.objective import LabelObjective
-
-BETA, ALPHA, LABELS_PER_STEP = 0.4, 0.2, 16
-
-
-class Ours:
-    """Our sampling stage for a loaded pair."""
-
-    def __init__(self, measured: models.Measured, beta: float | None = BETA) -> None:
-        self.measured = measured
-        config = SampleConfig(expert="e", amateur="a", dataset="d", out=Path("unused"), divergence_beta=beta)
-        decoding = Decoding(measured.max_new_tokens, measured.stop_ids)
-        engine = engine_for(measured.pair.expert, keep_states=True)
-        self.sampler = Sampler(measured.pair, Generated(engine, decoding), config)
-        self.decoding = decoding
-        self.engine = engine
-
-    def __call__(self, prompts: Sequence[list[int]]) -> Shard:
-        (shard,) = self.sampler.run([Prompted(Problem(str(i), ""), ids) for i, ids in enumerate(prompts)])
-        return shard
-
-
-def labels_of(shards: Sequence[Shard]) -> LabelSet:
-    """Sampled rows as training labels, without files; each shard gets question ids of its own."""
-    rollouts, labels = [], []
-    for number, shard in enumerate(shards):
-        for tables, table in ((rollouts, shard.rollouts), (labels, shard.labels)):
-            ids = [f"{number}-{question}" for question in table["question_id"].to_pylist()]
-            tables.append(table.set_column(0, "question_id", pa.array(ids, pa.string())))
-    return flatten(Shard(pa.concat_tables(rollouts), pa.concat_tables(labels)), max_length=4096)
-
-
-def half_precision(model: Any) -> torch.autocast:
-    """Autocast as in fine-tuning, for weights that are not float32."""
-    return torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
+from lightreasoner.training.batches import LabelSet
+from lightreasoner.training.finetuning import tokens_per_micro_batch
 
 
 def naive_steps(labels: LabelSet, chosen: Sequence[int], width: int) -> list[naive.NaiveStep]:
@@ -93,43 +53,13 @@ def naive_steps(labels: LabelSet, chosen: Sequence[int], width: int) -> list[nai
     return steps
 
 
-class OurTraining:
-    """Optimiser steps of fine-tuning, without its logging and checkpoints."""
-
-    def __init__(self, model: Any, vocabulary: Any, labels: LabelSet, labels_per_forward: int) -> None:
-        self.collator = Collator(labels, packs(model), tokens_per_micro_batch(model.device))
-        self.schedule = LabelSchedule(labels, LABELS_PER_STEP, 10**6, labels_per_forward, seed=0)
-        self.objective = LabelObjective(model, vocabulary, LABELS_PER_STEP)
-        self.next = 0
-        self.tokens = 0
-
-    def __call__(self, with_lora: Any, optimizer: torch.optim.Optimizer) -> float:
-        batches = self.collator([self.schedule[self.next]])
-        self.next += 1
-        optimizer.zero_grad()
-        total = 0.0
-        for batch in batches:
-            batch = batch.to(with_lora.device)
-            with half_precision(self.objective.model):
-                loss = self.objective(with_lora, batch)
-            loss.backward()
-            self.tokens += batch.inputs["input_ids"].numel()
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_([p for p in with_lora.parameters() if p.requires_grad], 1.0)
-        optimizer.step()
-        return total
-
-
 def measure_sampling(
     measured: models.Measured, plain: models.Measured, options: argparse.Namespace
 ) -> tuple[dict[str, Any], list[Any]]:
-    pair, batch = measured.pair, options.batch
-    ours = Ours(measured)
+    batch, ours = options.batch, Ours(measured)
     ordered = sorted(measured.prompts, key=len)
     batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)][: options.runs]
     ours(batches[0][:2])
-    body, head = linear_weights(pair.expert)
-    amateur_body, _ = linear_weights(pair.amateur)
     plain_seconds, our_seconds, shards = [], [], []
     parts: dict[str, list[float]] = {
         name: [] for name in ("decoding", "scoring", "contrast", "decoding_of_gemm", "scoring_of_gemm")
@@ -165,22 +95,10 @@ def measure_sampling(
             difference = max(difference, *(abs(a - b) for a, b in same))
             flips += sum((a > BETA) != (b > BETA) for a, b in same)
             compared += len(same)
-        decoding, generation = timed(lambda prompts=prompts: ours.engine.generate(prompts, ours.decoding))
-        responses = generation.responses
-        scoring, _ = timed(lambda prompts=prompts, r=responses: response_states(pair.amateur, prompts, r))
-        both, _ = timed(lambda prompts=prompts, g=generation: ours.sampler.score(prompts, g))
-        read, new = tokens_computed(prompts, pair.expert), sum(map(len, responses)) - len(prompts)
-        texts = [prompt + response[:-1] for prompt, response in zip(prompts, responses, strict=True)]
-        scored = tokens_computed(texts, pair.amateur)
-        response_tokens += new + len(prompts)
-        # Time of the linear layers alone on as many rows, measured now, over the time of the whole.
-        prefill = 2 * body * read / gemm_rate(pair.expert, tokens_per_pass(pair.expert), 0)
-        decode = 2 * (body + head) * new / gemm_rate(pair.expert, len(prompts), len(prompts))
-        scoring_alone = 2 * amateur_body * scored / gemm_rate(pair.amateur, tokens_per_pass(pair.amateur), 0)
-        parts["decoding_of_gemm"].append((prefill + decode) / decoding)
-        parts["scoring_of_gemm"].append(scoring_alone / scoring)
-        for name, value in (("decoding", decoding), ("scoring", scoring), ("contrast", both - scoring)):
-            parts[name].append(value / len(prompts))
+        found, _ = time_stages(measured, ours, prompts)
+        response_tokens += found["response_tokens"]
+        for name, values in parts.items():
+            values.append(found[name] / (1 if name.endswith("of_gemm") else len(prompts)))
     row = {
         "naive_seconds_per_question": plain_seconds,
         "our_seconds_per_question": our_seconds,
@@ -196,14 +114,6 @@ def measure_sampling(
         "naive_steps": naive_steps_made,
     }
     return row, shards
-
-
-def with_optimizer(expert: Any) -> tuple[Any, torch.optim.Optimizer]:
-    """The expert with LoRA, ready to train."""
-    config = FinetuneConfig(model="e", data=Path("unused"), out=Path("unused"))
-    with_lora = attach_lora(expert, config)
-    with_lora.train()
-    return with_lora, torch.optim.AdamW([p for p in with_lora.parameters() if p.requires_grad], config.learning_rate)
 
 
 def measure_training(
@@ -320,7 +230,7 @@ def measure_job(options: argparse.Namespace, arguments: list[str]) -> dict[str, 
     whole = {"naive": 1000 * (sampled["naive"] + statistics.median(training["naive_seconds_per_step"]))}
     whole |= {name: 1000 * (sampled["our"] + statistics.median(seconds)) for name, seconds in steps.items()}
     return {
-        "pair": models.PAIRS[options.pair],
+        "pair": models.sources(options.pair),
         "dtype": dtype,
         "sampling": sampling,
         "finetuning": training,
@@ -333,6 +243,7 @@ def measure_job(options: argparse.Namespace, arguments: list[str]) -> dict[str, 
 PARTS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
     "job": measure_job,
     "decoding": gemm.measure_decoding,
+    "throughput": throughput.measure_throughput,
     "workers": processes.measure_workers,
     "residency": processes.measure_residency,
     "peer": processes.measure_peer,
@@ -342,7 +253,13 @@ PARTS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["job"], help="what to measure")
-    parser.add_argument("--pair", choices=models.PAIRS, default="smollm2")
+    parser.add_argument(
+        "--pair",
+        type=models.pair_name,
+        default="smollm2",
+        metavar="NAME|EXPERT,AMATEUR",
+        help=f"{', '.join(models.PAIRS)}, or two model folders or GGUF files",
+    )
     parser.add_argument("--dtype", default="float32", help="our precision (float32, bfloat16 or auto); naive: float32")
     parser.add_argument("--data-dir", type=Path, help="folder with gsm8k/train.jsonl")
     parser.add_argument("--runs", type=int, default=3, help="turns of each implementation")
@@ -421,6 +338,7 @@ def show_job(report: dict[str, Any], options: argparse.Namespace) -> None:
 SHOWN: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
     "job": show_job,
     "decoding": gemm.show,
+    "throughput": throughput.show,
     "workers": processes.show,
     "residency": processes.show,
     "peer": processes.show,

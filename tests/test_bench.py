@@ -98,6 +98,18 @@ def test_another_precision_of_ours_is_held_against_float32(measure: Measure) -> 
     assert 0 < report["sampling"]["largest_kl_difference"] < 0.2
 
 
+def test_the_throughput_of_a_pair_of_ones_own_is_measured_without_the_naive_way(
+    measure: Measure, random_expert: Path, random_amateur: Path, data_dir: Path
+) -> None:
+    options = f"--parts throughput --pair {random_expert},{random_amateur} --data-dir {data_dir} --tokens 8"
+    found = measure("speed", f"{options} --runs 2 --batch 4 --steps 1 --threads 1")["throughput"]
+    assert found["pair"] == [str(random_expert), str(random_amateur)]
+    assert [row["response_tokens"] for row in found["stages"]] == [32, 32]
+    assert all(row["scored_tokens"] > 32 and row["decoding"] > 0 and row["scoring"] > 0 for row in found["stages"])
+    assert found["labels"] > 0
+    assert len(found["seconds_per_step"]) == 1
+
+
 def test_decoding_is_held_against_the_layers_alone(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = {**importlib.import_module("gpu").TINY, "num_hidden_layers": 4}
     monkeypatch.setitem(importlib.import_module("models").QWEN, "tiny", shape)

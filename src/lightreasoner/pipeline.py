@@ -27,10 +27,10 @@ from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.ray_workers import import_ray
+from lightreasoner.runs.tracking import tracking
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
 from lightreasoner.samples.selecting import rule_of, select
-from lightreasoner.tracking import tracking
 from lightreasoner.training.adapters import check_targets
 from lightreasoner.training.finetuning import check_machine, finetune
 from lightreasoner.training.merging import RESULT, check_saving, merge

@@ -32,9 +32,9 @@ from lightreasoner.runs.files import file_hash, new_folder, write_atomically, wr
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.records import ADAPTER_FILES, ALARMS, ROUNDS
+from lightreasoner.runs.tracking import tracking
 from lightreasoner.samples.sampling import read_problems, sample
 from lightreasoner.samples.selecting import select
-from lightreasoner.tracking import tracking
 from lightreasoner.training.finetuning import finetune
 from lightreasoner.training.merging import RESULT, merge
 

@@ -39,7 +39,7 @@ from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.records import ChoiceProblem, Problem
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, open_stage, settle
-from lightreasoner.tracking import check_trackers, track_result
+from lightreasoner.runs.tracking import check_trackers, track_result
 
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
 

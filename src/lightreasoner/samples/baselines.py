@@ -32,6 +32,7 @@ from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, settle
+from lightreasoner.runs.tracking import check_trackers, track_result
 from lightreasoner.samples.answers import OwnRightAnswers, Solved, WrittenSolutions, answer_kind
 from lightreasoner.samples.card import open_samples
 from lightreasoner.samples.folder import Baseline
@@ -44,7 +45,6 @@ from lightreasoner.samples.label_free import (
     remove_votes,
     voted,
 )
-from lightreasoner.tracking import check_trackers, track_result
 
 SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "messages", "conversations")
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4

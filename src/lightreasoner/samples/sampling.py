@@ -27,6 +27,7 @@ from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
 from lightreasoner.runs.stage import StageFolder, settle
+from lightreasoner.runs.tracking import check_trackers, track_result
 from lightreasoner.samples import folder
 from lightreasoner.samples.aligning import PoorAlignment, check_alignment
 from lightreasoner.samples.calibration import unlike_measured
@@ -48,7 +49,6 @@ from lightreasoner.samples.responses import (
 from lightreasoner.samples.sampler import Sampler, TooManyNonfinite, check_finite
 from lightreasoner.samples.statistics import JUDGED, AlignedShares, SampleFigures, figures_of
 from lightreasoner.samples.warnings import sample_warnings
-from lightreasoner.tracking import check_trackers, track_result
 
 SAME_MODEL = 1e-6  # nats; the rounding of float32 stays below it
 

@@ -43,7 +43,7 @@ from lightreasoner.runs.progress import count_tokens, progress, say, warn
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
-from lightreasoner.tracking import Tracking, check_trackers, tracking
+from lightreasoner.runs.tracking import Tracking, check_trackers, tracking
 from lightreasoner.training import checkpoints
 from lightreasoner.training.adapters import attach_lora as attach_lora
 from lightreasoner.training.adapters import check_continued

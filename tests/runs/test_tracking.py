@@ -13,8 +13,8 @@ from lightreasoner import pipeline, rounds
 from lightreasoner.config import EvaluateConfig, FinetuneConfig, RoundsConfig, RunConfig, SampleConfig
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.runs.tracking import OWN, STATE, Tracker, _say_offline, check_trackers, home, track_result, tracking
 from lightreasoner.samples.sampling import sample
-from lightreasoner.tracking import OWN, STATE, Tracker, _say_offline, check_trackers, home, track_result, tracking
 from lightreasoner.training.finetuning import finetune
 
 needs_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
