@@ -1,5 +1,6 @@
 """Shared fixtures: tiny random models, the miniature's tokenizer, and a real small model for slow tests."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -18,6 +19,12 @@ from lightreasoner.runs.progress import printed_messages
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # machines are noisy
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """Leave the libraries and the list of tests out of garbage collection: every loading of a model collects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return run
 
 
+@pytest.mark.slow
 def test_growth_is_fitted_to_what_was_measured(measure: Measure) -> None:
     report = measure("growth", "--smoke --runs 2")
     curve = report["curves"]["problems"]
@@ -48,6 +49,7 @@ def test_growth_is_fitted_to_what_was_measured(measure: Measure) -> None:
     assert middle == pytest.approx(sum(measured) / len(measured))
 
 
+@pytest.mark.slow
 def test_the_job_on_a_gpu_adds_up(measure: Measure) -> None:
     report = measure("gpu", "--smoke")
     found = report["pairs"]["tiny"]

@@ -128,6 +128,7 @@ def test_the_slurm_job_is_warned_in_time_and_may_be_requeued() -> None:
     assert {"requeue", "open-mode"} <= options.keys()
 
 
+@pytest.mark.slow
 def test_the_slurm_job_is_requeued_after_the_warning_and_goes_on_to_its_end(slurm: Path, tmp_path: Path) -> None:
     program(slurm, "lightr", f'exec {sys.executable} -m lightreasoner.cli "$@"')
     out, go = tmp_path / "run", tmp_path / "go"

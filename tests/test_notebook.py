@@ -51,6 +51,7 @@ def small(file: Path) -> Any:
     return book
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_in_a_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = pytest.importorskip("nbclient", reason="needs the extra dev")
     pytest.importorskip("ipykernel", reason="needs the extra dev")

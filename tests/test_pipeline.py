@@ -232,6 +232,7 @@ def test_a_dry_run_of_models_on_the_hub_reads_their_configuration_alone(
     assert read == ["owner/big", config.amateur]
 
 
+@pytest.mark.slow
 def test_a_stage_started_by_torchrun_works_in_one_process(tmp_path: Path) -> None:
     """Its processes would hold one folder, and all but the first be refused."""
     stage = ("sample", "--config", "miniature", "--max-questions", 4, "--max-new-tokens", 8, "--out", tmp_path / "run")

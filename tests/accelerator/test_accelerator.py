@@ -17,6 +17,7 @@ from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import ScoredRollout, read_samples, read_shards, scored_rollouts
 from tests.kept import kept_steps
 
+pytestmark = pytest.mark.slow  # it is compiled, and runs all stages
 DEVICES = ("cpu", "pretend")
 
 

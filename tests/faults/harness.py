@@ -6,6 +6,7 @@ Unless a command has to start cold, it is forked from a server that has imported
 import atexit
 import faulthandler
 import functools
+import gc
 import importlib
 import json
 import math
@@ -145,6 +146,7 @@ def _run(
     words: list[str], environment: dict[str, str], patch: Callable[[], None] | None, cwd: str, out: str, error: str
 ) -> None:
     """Run the command line in the forked process."""
+    gc.freeze()  # loading a model collects garbage, which takes half a second in all that the server imported
     os.environ.update(environment)
     os.chdir(cwd)
     for descriptor, path in ((1, out), (2, error)):

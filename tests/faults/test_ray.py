@@ -67,7 +67,8 @@ def sample_and_kill(sampling: tuple[object, ...], out: Path, kills: int, seed: i
     return len(killed), errors
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 5])
 def test_a_lost_actor_loses_and_doubles_no_row(
     kills: int, sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_twenty_killed_workers_lose_and_double_no_row(sampling: tuple[object, ..
     kill_workers(arguments, tmp_path / "run", tmp_path / "whole", kills=20)
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_killed_owner_end_and_what_they_delivered_counts(
     evaluating: tuple[object, ...], evaluated: Path, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_process_joins_with_equal_settings_only_and_does_its_share(
     assert len(rows(out / "sample", "rollouts")) == 48
 
 
+@pytest.mark.slow
 def test_an_error_of_the_workers_is_reported_once(
     sampling: tuple[object, ...], random_expert: Path, tmp_path: Path
 ) -> None:

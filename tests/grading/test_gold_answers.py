@@ -45,6 +45,7 @@ SAME_AS_NEXT: dict[JudgeName, dict[str, str]] = {
         "00385-7aca100db80fefb9": "a formula ends at a comma: 1/3,1,9 is 1/3",
     },
 }
+EVERY = (6, pytest.param(1, marks=pytest.mark.slow))  # which items: all of them take minutes
 Form = Callable[[str, Fraction], str | None]
 
 
@@ -95,11 +96,12 @@ def equal_to_the_toolkit(answer: str, gold: str) -> bool:
     return any(abs(left - target) <= abs(target) / 10_000 for target in (right, right / 100, right * 100))
 
 
+@pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gold_answer_in_a_box_is_correct(
-    name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path
+    name: BenchmarkName, every: int, judge: JudgeName, pool: GradingPool, data_dir: Path
 ) -> None:
-    problems = load_benchmark(name, limit=None, data_dir=data_dir)
+    problems = load_benchmark(name, limit=None, data_dir=data_dir)[::every]
     found = judged(pool, [case_of(name, boxed(gold_of(problem)), gold_of(problem)) for problem in problems])
     not_correct = [problem.id for problem, one in zip(problems, found, strict=True) if one.verdict != "correct"]
     assert set(not_correct) <= set(NOT_ITSELF[judge])
@@ -107,40 +109,28 @@ def test_a_gold_answer_in_a_box_is_correct(
         assert len(not_correct) <= len(problems) / 1000
 
 
-def wrongly_accepted(
-    name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path, every: int = 1
-) -> list[str]:
-    """Items that accept the different gold answer of the next item, known exceptions aside."""
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gold_answer_of_another_item_is_not_correct(
+    name: BenchmarkName, every: int, judge: JudgeName, pool: GradingPool, data_dir: Path
+) -> None:
+    """No item accepts the different gold answer of the next item, known exceptions aside."""
     problems = load_benchmark(name, limit=None, data_dir=data_dir)
     pairs = [
         (problem, gold_of(following))
         for problem, following in zip(problems, problems[1:] + problems[:1], strict=True)
         if gold_of(problem) != gold_of(following)
     ][::every]
-    assert len(pairs) >= 80
+    assert len(pairs) >= 200 / every
     found = judged(pool, [case_of(name, boxed(other), gold_of(problem)) for problem, other in pairs])
-    return [
+    wrongly_accepted = [
         problem.id
         for (problem, other), one in zip(pairs, found, strict=True)
         if one.verdict == "correct"
         and problem.id not in SAME_AS_NEXT[judge]
         and not (judge == "toolkit" and equal_to_the_toolkit(other, gold_of(problem)))
     ]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_gold_answer_of_another_item_is_not_correct(
-    name: BenchmarkName, judge: JudgeName, pool: GradingPool, data_dir: Path
-) -> None:
-    # The toolkit simplifies every formula, which takes half a minute for all of Minerva.
-    every = 3 if (judge, name) == ("toolkit", "minerva_math") else 1
-    assert wrongly_accepted(name, judge, pool, data_dir, every) == []
-
-
-@pytest.mark.slow
-def test_the_toolkit_accepts_no_gold_answer_of_another_minerva_item(data_dir: Path) -> None:
-    with GradingPool("toolkit", workers=2) as pool:
-        assert wrongly_accepted("minerva_math", "toolkit", pool, data_dir) == []
+    assert wrongly_accepted == []
 
 
 # --- Other forms, for the main judge ---

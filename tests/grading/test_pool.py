@@ -493,8 +493,16 @@ def test_no_text_is_run_as_a_program(judge: JudgeName, tmp_path: Path, monkeypat
 
 
 # The toolkit judge reads more of them as formulas, which takes longer.
-@pytest.mark.parametrize(("judge", "count"), [("math-verify", 5000), ("toolkit", 1500)])
-def test_thousands_of_hostile_texts_get_verdicts(
+@pytest.mark.parametrize(
+    ("judge", "count"),
+    [
+        ("math-verify", 500),
+        ("toolkit", 150),
+        pytest.param("math-verify", 5000, marks=pytest.mark.slow),
+        pytest.param("toolkit", 1500, marks=pytest.mark.slow),
+    ],
+)
+def test_hostile_texts_get_verdicts(
     judge: JudgeName, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

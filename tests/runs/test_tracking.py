@@ -171,6 +171,7 @@ def test_a_worker_and_a_command_without_trackers_send_nothing(tmp_path: Path, re
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_workers_do_not_double_figures(sampled: SampleConfig, tmp_path: Path, recorded: list[tuple[Any, ...]]) -> None:
     result = sample(sampled.model_copy(update={"out": tmp_path / "run", "workers": 2, "batch_size": 2}))
     assert curves(recorded)["sample/kept_steps"] == [(0, result["kept_steps"])]

@@ -63,6 +63,7 @@ def test_an_expert_with_an_adapter_samples_as_both_merged(config: SampleConfig, 
         assert one.expert_entropy == pytest.approx(other.expert_entropy, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_adapter_gives_the_same_bits_one_after_the_other_and_with_workers(config: SampleConfig) -> None:
     sample(config)
     digests = [read_stage(config.out / "sample")[1].digest]

@@ -1,8 +1,6 @@
 """Sides with contexts of their own: prompts, hints, fingerprints, and the samples that they give."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Sampled, read_samples
 from lightreasoner.samples.sampling import sample
 
+from ..faults.harness import completed
 from ..kept import kept_steps
 
 QUESTIONS = ["What is 2 + 3?", "Tom has 4 pens and buys 5. How many?", "What is 7 - 2?", "Ann eats 3 of 9 plums. Left?"]
@@ -222,11 +221,6 @@ def test_the_report_shows_both_prompts_and_the_share_of_format_tokens(config: Sa
 # --- Command line ---
 
 
-def lightr(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightreasoner.cli", *words]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=900, check=False)
-
-
 MINIATURE = [
     "--expert",
     "miniature/expert",
@@ -247,7 +241,7 @@ def test_a_run_from_end_to_end(amateur: list[str], tmp_path: Path) -> None:
     small += ["--evaluate.max-items", "4", "--evaluate.max-answer-tokens", "8", "--evaluate.benchmarks", "arithmetic"]
     small += ["--sample.divergence-beta", "none"]
     pair = ["--config", "miniature", "--amateur", *amateur, "--out", str(tmp_path / "run"), "--json"]
-    ended = lightr("run", *pair, *small)
+    ended = completed("run", *pair, *small)
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
     assert summary["amateur"] == amateur[0]
@@ -256,7 +250,7 @@ def test_a_run_from_end_to_end(amateur: list[str], tmp_path: Path) -> None:
 
 
 def test_a_wrong_specification_ends_a_command_with_code_2(tmp_path: Path) -> None:
-    ended = lightr("sample", *MINIATURE, "--amateur", "self:layer=2", "--out", str(tmp_path / "run"))
+    ended = completed("sample", *MINIATURE, "--amateur", "self:layer=2", "--out", str(tmp_path / "run"))
     assert ended.returncode == 2
     assert "did you mean layers?" in ended.stderr
     assert not (tmp_path / "run").exists()

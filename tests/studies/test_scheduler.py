@@ -72,6 +72,7 @@ def test_jobs_that_fail_for_one_reason_are_told_together(tmp_path: Path, monkeyp
     assert "and 2 more" in message
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_and_continue_after_a_failed_job(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     themes = sorted(THEMES)
