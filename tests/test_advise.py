@@ -90,6 +90,7 @@ def test_an_architecture_that_has_no_plan_still_gets_advice(monkeypatch: pytest.
     assert not any(line.startswith("cost") for line in advice_lines(result))
 
 
+@pytest.mark.slow
 def test_a_pair_like_those_that_lost_is_named_by_sampling_advice_report_and_doctor(tmp_path: Path) -> None:
     """The middle of the bundled expert and instruct, which lost 39 points against instruct."""
     folder = tmp_path / "half"

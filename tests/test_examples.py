@@ -273,6 +273,7 @@ def test_the_stages_of_the_readme_give_a_complete_report(tmp_path: Path, monkeyp
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_report_names_the_commands_that_complete_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From samples alone, the named commands lead to a complete report; each is named until it is done."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

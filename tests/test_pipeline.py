@@ -104,6 +104,7 @@ def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp
     assert words in str(write([config.out], as_markdown=True))
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_selection_that_its_recipe_made_by_hand(tmp_path: Path) -> None:
     """`sample`, `samples select` and `finetune` with a recipe make the folders that `run` makes with it."""
     sizes = {"sample": {"max_questions": 12}, "finetune": {"steps": 2}, "evaluate": {"max_items": 4}}

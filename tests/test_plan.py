@@ -71,6 +71,7 @@ def test_the_number_of_parameters_of_a_known_model() -> None:
     assert shape.cache(1, 2) == 28 * 2 * 2 * 128 * 2
 
 
+@pytest.mark.slow
 def test_disk_matches_a_real_run_within_a_factor_of_two(tmp_path: Path) -> None:
     """The responses are so short that nearly all reach the limit, as a plan assumes."""
     config = config_for(tmp_path / "run")

@@ -119,6 +119,7 @@ def test_a_finished_loop_is_read_and_an_interrupted_one_continues(
     assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*.safetensors")} == stamps
 
 
+@pytest.mark.slow
 def test_another_decision_replaces_what_was_kept(config: RoundsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "decide", keeping(0, 1))
     rounds(config)
@@ -135,6 +136,7 @@ def test_another_decision_replaces_what_was_kept(config: RoundsConfig, monkeypat
     assert report(config.out).expert == config.expert
 
 
+@pytest.mark.slow
 def test_labels_that_run_out_end_the_loop(config: RoundsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = module.sample
 
@@ -163,6 +165,7 @@ def test_the_amateur_may_be_the_expert_before_the_last_round(config: RoundsConfi
     assert previous.held_back_sample(2).amateur == config.amateur, "alarms keep one measure"
 
 
+@pytest.mark.slow
 def test_the_expert_before_the_last_round_scores_its_rollouts(
     config: RoundsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +180,7 @@ def test_the_expert_before_the_last_round_scores_its_rollouts(
     assert max(kl) > 1e-4, "the adapter of round 1 changes what the expert predicts"
 
 
+@pytest.mark.slow
 def test_a_rule_selects_in_every_round(config: RoundsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"selection": "label_surprise", "keep_share": 0.5, "expert_power": 2.0, "plausibility_alpha": 0.05}
     config = RoundsConfig.checked({**config.model_dump(mode="json"), "select": settings})
@@ -200,6 +204,7 @@ def test_the_same_problems_are_taken_again_where_asked_for(config: RoundsConfig)
     assert [config.sample_of(number).skip_questions for number in (1, 2, 3)] == [8, 16, 24]
 
 
+@pytest.mark.slow
 def test_the_base_labels_what_the_current_expert_writes(config: RoundsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "decide", keeping(0, 1))
     rounds(config)

@@ -85,7 +85,7 @@ def compared(
     return different
 
 
-@pytest.mark.parametrize("kind", ["chat", "plain"])
+@pytest.mark.parametrize("kind", ["chat", pytest.param("plain", marks=pytest.mark.slow)])
 def test_lm_eval_asks_and_judges_as_we_do(kind: str, problems: Path, tmp_path: Path) -> None:
     folder = model_path("expert")
     found = asked_by_lm_eval(folder, problems, apply_chat_template=kind == "chat")

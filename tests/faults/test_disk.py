@@ -104,7 +104,7 @@ def test_a_full_disk_in_the_ledger_leaves_no_torn_line(
     assert_same_samples(out, sampled)
 
 
-@pytest.mark.parametrize("point", ["in-folder", "before-name"])
+@pytest.mark.parametrize("point", [pytest.param("in-folder", marks=pytest.mark.slow), "before-name"])
 def test_a_full_disk_in_a_merge_leaves_nothing(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
     full_disk_bytes((*merging, tmp_path / "merged"), fail=f"{point}:enospc")
     assert [path.name for path in tmp_path.iterdir() if path.name not in (".lock", ".holder")] == []

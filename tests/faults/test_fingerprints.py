@@ -125,6 +125,7 @@ def test_an_evaluation_with_other_settings_is_refused(evaluating: tuple[object, 
     assert contents(evaluated) == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(
     sampling: tuple[object, ...], evaluating: tuple[object, ...], evaluated: Path, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_silent_hub_times_out_within_ten_seconds(
     assert "does not answer" in ended.last_line
 
 
+@pytest.mark.slow
 def test_a_run_with_local_models_does_not_ask_the_hub(silent_hub: tuple[str, Asked], tmp_path: Path) -> None:
     endpoint, asked = silent_hub
     found = succeed(

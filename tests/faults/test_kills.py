@@ -207,7 +207,7 @@ def test_the_only_kept_checkpoint_stays_until_the_next_is_complete(
     assert_same_adapter(out, tuned)
 
 
-@pytest.mark.parametrize("point", ["in-folder", "before-name"])
+@pytest.mark.parametrize("point", [pytest.param("in-folder", marks=pytest.mark.slow), "before-name"])
 def test_a_kill_in_a_merge_leaves_no_output_folder(point: str, merging: tuple[object, ...], tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "merged"
     assert lightr(*merging, out, fail=f"{point}:kill").code == -signal.SIGKILL

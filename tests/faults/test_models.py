@@ -54,7 +54,7 @@ def test_a_tokenizer_with_two_ids_swapped_is_refused(
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("embed_tokens", "q_proj"), ("lm_head",)])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_tied_and_resized_embeddings_merge_exactly_or_are_refused(
     targets: tuple[str, ...], tied: bool, random_amateur: Path, sampling: tuple[object, ...], tmp_path: Path
 ) -> None:

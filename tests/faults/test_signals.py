@@ -24,7 +24,7 @@ from .harness import (
 )
 from .test_kills import assert_same_adapter
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+SIGNALS = [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGUSR1))]
 LONGEST = 25.0  # seconds
 
 

@@ -131,6 +131,7 @@ def test_a_signal_lets_the_workers_deliver_their_batches(
     count(survived=1)
 
 
+@pytest.mark.slow
 def test_a_process_joins_with_equal_settings_only_and_does_its_share(
     sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:

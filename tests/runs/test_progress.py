@@ -100,6 +100,7 @@ def test_every_command_can_be_quiet() -> None:
         assert any("--quiet" in argument.names for argument in command.assemble_argument_collection()), command.name
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_result_and_nothing_else(tmp_path: Path) -> None:
     done = lightr(*SAMPLE, "--out", "r", "--quiet", "--json", cwd=tmp_path, cold=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -133,7 +133,9 @@ def test_the_longest_sample_against_the_majority_is_corrected_with_its_shortest(
         np.testing.assert_allclose(label.weights, top.values.softmax(0)[order].numpy(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", list(LABEL_FREE))
+@pytest.mark.parametrize(
+    "kind", ["sept", *(pytest.param(kind, marks=pytest.mark.slow) for kind in LABEL_FREE if kind != "sept")]
+)
 def test_a_stopped_baseline_goes_on_to_the_same_labels_from_problems_without_answers(kind: str, tmp_path: Path) -> None:
     config = config_for(tmp_path, kind, **({"samples_per_problem": 3} if kind in VOTERS else {}), consensus=None)
     whole = baseline(config)

@@ -60,6 +60,7 @@ def test_a_job_reaches_another_process_unchanged(name: str) -> None:
         assert (again, again.folder) == (job, job.folder)
 
 
+@pytest.mark.slow
 def test_a_shared_training_has_the_checkpoints_that_a_study_reads(tiny: Path, tmp_path: Path) -> None:
     other = json.loads(tiny.read_text())
     other["finetune"] |= {"save_steps": 3, "keep_checkpoints": 1, "logging_steps": 2}
@@ -90,6 +91,7 @@ def test_checkpoints_are_at_equal_distances_and_at_the_end(steps: int, expected:
     assert checkpoint_steps(steps) == expected
 
 
+@pytest.mark.slow
 def test_held_out_loss_is_that_of_the_base_and_of_the_adapter(finished: Path) -> None:
     (losses,) = (finished / "losses").glob("*/done.json")
     curve = json.loads(losses.read_text())["results"]["losses"]

@@ -66,6 +66,7 @@ def test_transfer_evaluates_the_expert_that_was_trained_before(tiny: Path, finis
     assert "the method helps on another subject" in "\n".join(found["table8"]["lines"])
 
 
+@pytest.mark.slow
 def test_a_training_of_few_steps_has_a_loss_curve(tiny: Path, tmp_path: Path) -> None:
     study("figure9", recipes=[str(tiny)], out=tmp_path, seeds=1, workers=1)
     rows = json.loads((tmp_path / "reports" / "figure9.table.json").read_text())["rows"]

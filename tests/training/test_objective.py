@@ -78,7 +78,7 @@ def test_every_path_gives_the_same_gradients(random_expert: Path, samples: Path,
     assert_equal(reference, gradients(random_expert, samples, shared, labels, packed=True))
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_size_of_micro_batches_does_not_change_the_gradient(
     random_expert: Path, samples: Path, labels: LabelSet, packed: bool
 ) -> None:

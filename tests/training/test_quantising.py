@@ -108,6 +108,7 @@ def test_a_model_of_unsuitable_widths_alone_is_refused_before_the_run(random_exp
         )
 
 
+@pytest.mark.slow
 @needs_bitsandbytes
 def test_training_in_four_bits_resumes_and_is_merged_into_the_unquantised_base(
     expert: Path, random_amateur: Path, tmp_path: Path
