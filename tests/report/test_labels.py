@@ -1,6 +1,8 @@
 """Statistics of the labels, and signs of junk."""
 
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lightreasoner.report import report, write_page
+from lightreasoner.report import markdown, report, write_page
 from lightreasoner.report.tokens import find_texts
+from lightreasoner.samples.format_tokens import token_kind
 
 from ..fake_runs import fake_rollout, write_samples
 from .helpers import rows_of
@@ -50,6 +53,33 @@ def test_label_statistics_are_those_of_the_rows(small_run: Path) -> None:
     assert labels.highest_kl == pytest.approx(kl.max())
     assert labels.kept_at[0] == pytest.approx(np.mean([(row.question_id, 0) in steps for row in rollouts]))
     assert sum(labels.supports) == len(steps)
+
+
+def test_kinds_of_token_share_responses_kept_steps_and_label_mass(small_run: Path) -> None:
+    rollouts, steps = rows_of(small_run)
+    texts = find_texts([("miniature/expert", None)])
+
+    def kind(token: int) -> str:
+        found = texts.token(token)
+        return token_kind(found.text, found.control)
+
+    responses = Counter(kind(token) for row in rollouts for token in row.response_ids)
+    by_id = {row.question_id: row for row in rollouts}
+    kept = Counter(kind(by_id[question].response_ids[position]) for question, position in steps)
+    mass: Counter[str] = Counter()
+    for step in steps.values():
+        for token, weight in zip(step.token_ids, step.weights, strict=True):
+            mass[kind(token)] += weight
+    labels = report(small_run).labels
+    assert labels is not None
+    assert len(responses) >= 3
+    for one in labels.kinds:
+        assert one.responses == pytest.approx(responses[one.kind] / responses.total())
+        assert one.kept == (pytest.approx(kept[one.kind] / count) if (count := responses[one.kind]) else None)
+        assert one.labels == pytest.approx(kept[one.kind] / len(steps))
+        assert one.mass == pytest.approx(mass[one.kind] / sum(mass.values()))
+    assert labels.format_labels == pytest.approx(mass["format"] / sum(mass.values()))
+    assert re.search(r"^\| number +\|", markdown(report(small_run)), re.M)
 
 
 def test_promoted_and_demoted_tokens_add_up_label_minus_expert(small_run: Path) -> None:

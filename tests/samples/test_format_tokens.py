@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightreasoner.samples.format_tokens import FormatShare, is_format
+from lightreasoner.samples.format_tokens import FormatShare, is_format, token_kind
 
 FORMAT = [" ", "\n\n", ",", ".\n", "?", " (", ")", '"', "“", "、", "{", "}", "\\[", "\\]", "\\quad", "\\frac", "boxed"]
 FORMAT += [
@@ -37,6 +37,20 @@ def test_format(text: str) -> None:
 @pytest.mark.parametrize("text", CONTENT)
 def test_content(text: str) -> None:
     assert not is_format(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        ("word", ["a", " the", "x_", "é", "text", ""]),
+        ("number", ["7", " 12", "2,", "1.5", "½", "x2"]),
+        ("operator", ["+", " =", "*", " -", "^", "×", ">="]),
+        ("format", [",", "**", "\\[", "\n\n", " boxed", "---"]),
+    ],
+)
+def test_every_token_has_one_kind(kind: str, texts: list[str]) -> None:
+    assert [token_kind(text) for text in texts] == [kind] * len(texts)
+    assert token_kind("<|im_end|>", control=True) == "format"
 
 
 def test_a_control_token_is_format_whatever_its_text() -> None:

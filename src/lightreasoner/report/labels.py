@@ -9,7 +9,7 @@ import numpy as np
 
 from lightreasoner.report.tokens import TokenTexts
 from lightreasoner.samples.folder import Label, ScoredRollout
-from lightreasoner.samples.format_tokens import FormatShare, is_format
+from lightreasoner.samples.format_tokens import TOKEN_KINDS, TokenKind, token_kind
 from lightreasoner.samples.statistics import KlHistogram, Mean, echoes, is_scattered, label_entropy, pull
 
 MOST_MOVED = 12  # tokens listed as promoted and as demoted
@@ -51,6 +51,25 @@ class MovedToken:
 
 
 @dataclass(frozen=True)
+class KindShare:
+    """One kind of token; shares 0 … 1, and None where there is nothing to share.
+
+    Attributes:
+        kind: see `samples.format_tokens`.
+        responses: its share of the response tokens.
+        kept: share of its response tokens that were kept.
+        labels: its share of the kept tokens of the responses.
+        mass: its share of the label mass Σ v_C.
+    """
+
+    kind: TokenKind
+    responses: float | None
+    kept: float | None
+    labels: float | None
+    mass: float | None
+
+
+@dataclass(frozen=True)
 class LabelStatistics:
     """Statistics of the rollouts and labels of a run. Shares are 0 … 1, KL and entropy in nats; None is unknown.
 
@@ -70,8 +89,7 @@ class LabelStatistics:
         supports: labels with 1, 2 … tokens; the last entry counts all larger ones.
         kept_at: share of the steps at each position that were kept.
         promoted: tokens that the labels push up most.
-        format_labels: share of the label mass on format tokens, see `samples.format_tokens`.
-        format_responses: share of the response tokens that are format tokens.
+        kinds: shares of each kind of token; empty without a tokenizer.
     """
 
     rollouts: int
@@ -95,9 +113,18 @@ class LabelStatistics:
     steps_at: tuple[int, ...]
     promoted: tuple[MovedToken, ...]
     demoted: tuple[MovedToken, ...]
-    format_labels: float | None
-    format_responses: float | None
+    kinds: tuple[KindShare, ...]
     warnings: tuple[JunkWarning, ...]
+
+    @property
+    def format_labels(self) -> float | None:
+        """Share of the label mass on format tokens."""
+        return next((one.mass for one in self.kinds if one.kind == "format"), None)
+
+    @property
+    def format_responses(self) -> float | None:
+        """Share of the response tokens that are format tokens."""
+        return next((one.responses for one in self.kinds if one.kind == "format"), None)
 
 
 class LabelCounter:
@@ -112,7 +139,10 @@ class LabelCounter:
         self._support: Counter[int] = Counter()
         self._mass: dict[bool, dict[int, float]] = {True: {}, False: {}}  # by direction: up, down
         self._moved = {True: Counter[int](), False: Counter[int]()}
-        self._format = FormatShare(self._is_format)
+        self._responses_of: Counter[TokenKind] = Counter()
+        self._kept_of: Counter[TokenKind] = Counter()
+        self._mass_of = dict.fromkeys(TOKEN_KINDS, 0.0)
+        self._kind_of: dict[int, TokenKind] = {}
         self._counts: Counter[str] = Counter()
         self._steps_at: Counter[int] = Counter()
         self._kept_at: Counter[int] = Counter()
@@ -136,7 +166,9 @@ class LabelCounter:
                 scored_kept=int(kept.sum()),
                 agree_kept=int((agrees & kept).sum()),
             )
-        self._format.add_responses(rollout.response_ids)
+        kinds = [self._kind(token) for token in rollout.response_ids.tolist()]
+        self._responses_of.update(kinds)
+        self._kept_of.update(kinds[position] for position in rollout.labels)
         for label in rollout.labels.values():
             self._count_label(rollout, label)
         self._look_for_junk(number, rollout)
@@ -171,15 +203,15 @@ class LabelCounter:
             steps_at=tuple(self._steps_at[place] for place in positions),
             promoted=self._most_moved(up=True),
             demoted=self._most_moved(up=False),
-            format_labels=self._format.of_labels if self._texts.known else None,
-            format_responses=self._format.of_responses if self._texts.known else None,
+            kinds=self._kinds() if self._texts.known else (),
             warnings=tuple(warning for warning in self._warnings.values() if warning.count),
         )
 
     def _count_label(self, rollout: ScoredRollout, step: Label) -> None:
         self._support[len(step.token_ids)] += 1
         self._entropy.add(np.array([label_entropy(step.weights)]))
-        self._format.add_labels(np.array(step.token_ids), np.array(step.weights))
+        for token, weight in zip(step.token_ids, step.weights, strict=True):
+            self._mass_of[self._kind(token)] += weight
         if not step.expert_logprobs:  # an imported label without log-probabilities
             return
         top = (rollout.per_top[name][step.position].tolist() for name in ("expert_top_ids", "expert_top_logprobs"))
@@ -189,9 +221,24 @@ class LabelCounter:
             self._mass[mass > 0][token] = self._mass[mass > 0].get(token, 0.0) + mass
             self._moved[mass > 0][token] += 1
 
-    def _is_format(self, index: int) -> bool:
-        token = self._texts.token(index)
-        return is_format(token.text, token.control)
+    def _kind(self, index: int) -> TokenKind:
+        if (kind := self._kind_of.get(index)) is None:
+            token = self._texts.token(index)
+            kind = self._kind_of[index] = token_kind(token.text, token.control)
+        return kind
+
+    def _kinds(self) -> tuple[KindShare, ...]:
+        tokens, kept, mass = self._responses_of.total(), self._kept_of.total(), sum(self._mass_of.values())
+        return tuple(
+            KindShare(
+                kind,
+                _share(self._responses_of[kind], tokens),
+                _share(self._kept_of[kind], self._responses_of[kind]),
+                _share(self._kept_of[kind], kept),
+                _share(self._mass_of[kind], mass),
+            )
+            for kind in TOKEN_KINDS
+        )
 
     def _look_for_junk(self, number: int, rollout: ScoredRollout) -> None:
         for position, label in rollout.labels.items():
@@ -220,5 +267,5 @@ _WARNINGS = {
 }
 
 
-def _share(count: float, total: int) -> float | None:
+def _share(count: float, total: float) -> float | None:
     return count / total if total else None

@@ -118,8 +118,6 @@ def _labels(report: Report) -> list[str]:
         ["labels of one token", share(labels.single_token)],
         ["tokens in a label, mean", fixed(labels.mean_support)],
         ["label entropy, mean, nats", fixed(labels.mean_entropy)],
-        ["label mass on format tokens", share(labels.format_labels)],
-        ["format tokens in the responses", share(labels.format_responses)],
     ]
     lines = ["## Labels", "", *_rows(["", ""], figures)]
     if report.aligned is not None:
@@ -148,6 +146,9 @@ def _label_tables(labels: LabelStatistics) -> list[str]:
         pairs = zip(labels.steps_at, labels.kept_at, strict=True)
         positions = [[str(at), whole(steps), share(kept)] for at, (steps, kept) in enumerate(pairs)]
         lines += ["", *_rows(["tokens in a label", "labels"], sizes)]
+    if labels.kinds:
+        kinds = [[one.kind, *map(share, (one.responses, one.kept, one.labels, one.mass))] for one in labels.kinds]
+        lines += ["", *_rows(["kind of token", "responses", "of them kept", "kept steps", "label mass"], kinds)]
         lines += ["", *_rows(["position", "steps", "kept"], positions)]
     for title, tokens in (("promoted", labels.promoted), ("demoted", labels.demoted)):
         if tokens:

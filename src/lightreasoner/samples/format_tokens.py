@@ -1,4 +1,4 @@
-r"""Format tokens: what a text looks like, not what it says. The only definition; report and samples use it.
+r"""Kinds of token, above all format: what a text looks like, not what it says. Report and samples use this definition.
 
 A contrast of two prompts, or of a model with itself, can fall on the style of an answer rather than on its content. The
 share of label mass on format tokens shows it, beside the share of such tokens in the responses.
@@ -12,17 +12,20 @@ A token is one of format if it is a control token, or if nothing of its text is 
 - Markdown: `#`, `` ` ``, `_`, `~`, `|`, `>` before a space, and a row of `*`, `-` or `=`.
 
 Letters, digits and operators are content: a single `+ - * / = < > ^ %` stands for arithmetic. So `**` is format and `*`
-is not.
+is not. Content with a digit is a number, operators alone are operators, and the rest is words.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+TokenKind = Literal["word", "number", "operator", "format"]
+TOKEN_KINDS: tuple[TokenKind, ...] = get_args(TokenKind)
 LAYOUT = frozenset("boxed dfrac frac tfrac mathrm mathbf textbf quad qquad displaystyle".split())
 OPERATORS = frozenset("+-*/=<>^%×÷−±≤≥·")
 _MARKUP = re.compile(r"\\[A-Za-z]+|\\[^A-Za-z0-9]|\*{2,}|-{2,}|={2,}|^\s*>\s+$")
@@ -43,6 +46,15 @@ def is_format(text: str, control: bool = False) -> bool:
     if text.strip() in LAYOUT:
         return True
     return all(_is_mark(letter) for letter in _MARKUP.sub("", text))
+
+
+def token_kind(text: str, control: bool = False) -> TokenKind:
+    """The kind of a token; arguments as of `is_format`."""
+    if is_format(text, control):
+        return "format"
+    if any(letter.isnumeric() for letter in text):
+        return "number"
+    return "operator" if text.strip() and OPERATORS.issuperset(text.strip()) else "word"
 
 
 def _is_mark(letter: str) -> bool:
