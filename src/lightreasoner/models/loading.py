@@ -39,6 +39,7 @@ from lightreasoner.models.precision import Precision, hidden_size, precision
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import ANOTHER_MODEL, Side
 from lightreasoner.models.source import ModelSource, find_model, first_line
+from lightreasoner.models.tokenizer_file import as_written
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.models.weights import (
     gguf_bar_on_terminals,
@@ -69,7 +70,7 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
             f"{source.name}: no tokenizer in {source.folder} (tokenizer.json, or the files of an older kind); copy it "
             "from the model that this one was made from"
         )
-    return tokenizer
+    return as_written(tokenizer, source)
 
 
 def load_generation_config(source: ModelSource) -> GenerationConfig | None:
