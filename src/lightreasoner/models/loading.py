@@ -133,7 +133,7 @@ def load_model(
             **({"quantization_config": quantise} if quantise else {}),
         )
     model, loaded = read
-    refuse_wrong_weights(source.name, model, loaded)
+    refuse_wrong_weights(source.name, model, loaded, source.config().get("gguf_parameters"))
     refuse_nonfinite(source.name, model)
     model.eval()
     if source.adapter is not None:
