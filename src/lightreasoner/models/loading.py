@@ -61,16 +61,17 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
     """
     _check_code(source, machine)
     with _loading(f"the tokenizer of {source.name}"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        loaded = AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
         )
+        tokenizer = as_written(loaded, source)
     # transformers makes an empty one if the files are missing.
     if tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
         raise ModelError(
             f"{source.name}: no tokenizer in {source.folder} (tokenizer.json, or the files of an older kind); copy it "
             "from the model that this one was made from"
         )
-    return as_written(tokenizer, source)
+    return tokenizer
 
 
 def load_generation_config(source: ModelSource) -> GenerationConfig | None:

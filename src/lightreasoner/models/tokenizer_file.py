@@ -6,6 +6,9 @@ then have other ids than those that the model was trained on. Of a GGUF file it 
 and takes GPT-2's for all others.
 """
 
+from functools import cache
+from pathlib import Path
+
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -35,10 +38,7 @@ def as_written(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> PreTr
     file, backend = source.folder / "tokenizer.json", getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer) or not file.is_file():
         return tokenizer
-    written = Tokenizer.from_file(str(file))
-    written.no_truncation()
-    written.no_padding()
-    ids = [written.encode(text, add_special_tokens=False).ids for text in PROBES]
+    ids = _written_ids(file, file.stat().st_mtime_ns)
     if _ids(tokenizer) == ids:
         return tokenizer
     exact: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(source.folder)
@@ -63,6 +63,15 @@ def _warn_of_unknown_split(source: ModelSource) -> None:
             f"{source.name}: its tokenizer cuts texts in the way {split}, which transformers does not know, so some "
             "texts get other ids than in training. Use the model's folder with a tokenizer.json"
         )
+
+
+@cache
+def _written_ids(file: Path, modified: int) -> list[list[int]]:
+    """The ids by the file alone, which takes half a second to read; `modified` is the time of its last change."""
+    written = Tokenizer.from_file(str(file))
+    written.no_truncation()
+    written.no_padding()
+    return [written.encode(text, add_special_tokens=False).ids for text in PROBES]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
