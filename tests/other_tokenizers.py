@@ -6,7 +6,7 @@ Their chat template is the miniature's, which is rendered without a process of i
 import json
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from lightreasoner.miniature import model_path
 
@@ -64,7 +64,7 @@ def pair_tokenizer(template: str = BUNDLED) -> PreTrainedTokenizerFast:
 
 
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
-    """BPE as in Llama 2: spaces are ▁, one is put before a text, and unknown characters are bytes."""
+    """BPE as in Llama 2: spaces are ▁, one is put before each part of a text, and unknown characters are bytes."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
@@ -77,3 +77,23 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     parts = json.loads(tokenizer.to_str())
     parts["added_tokens"] = [token for token in parts["added_tokens"] if not token["content"].startswith("<0x")]
     return _wrapped(Tokenizer.from_str(json.dumps(parts)))
+
+
+def llama_tokenizer(legacy: bool) -> PreTrainedTokenizerFast:
+    """The same vocabulary as transformers makes a Llama of it: ▁ before the text, if `legacy` before each part."""
+    made = json.loads(sentencepiece_tokenizer().backend_tokenizer.to_str())["model"]
+    controls = {"<reply>": "<s>", "<eot>": "</s>"}
+    vocab = {controls.get(piece, piece): index for piece, index in made["vocab"].items()}
+    return LlamaTokenizer(vocab=vocab, merges=[tuple(pair) for pair in made["merges"]], legacy=legacy)
+
+
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """Unigram, as SentencePiece trains by default: whole words, ▁ before each part of a text."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=[*CONTROLS, "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator([*CORPUS, TEMPLATE], trainer)
+    return _wrapped(tokenizer)

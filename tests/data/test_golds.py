@@ -48,6 +48,14 @@ def row(**fields: Any) -> tuple[str, dict[str, Any]]:
         (r"\boxed{your answer} is \boxed{?}", "?"),
         ("#### Step 1\nWe add.\n\\boxed{5}", "5"),
         ("A box \\boxed{4}, then\n#### 5", "5"),
+        ("#### 18\nSo she makes 18 dollars.", "18"),
+        ("####\n18 dollars\n\nDone.", "18 dollars"),
+        ("#### $\\frac{1}{2}$\nThis is half of it.", "$\\frac{1}{2}$"),
+        ("#### x = 1\nand y = 2", "x = 1\nand y = 2"),
+        ("#### 1,\n2", "1,\n2"),
+        ("#### (1,\n2) for all of the cases", "(1,\n2) for all of the cases"),
+        ("#### 2. Sum\nSo it is 5 of them.", "2. Sum\nSo it is 5 of them."),
+        ("#### Step 2\nSo it is 5 of them.", "Step 2\nSo it is 5 of them."),
         (r"so $\boxed 7$.", "7"),
         (r"so $\fbox{7}$.", "7"),
         (r"so $\boxed{\text{(A)}}$.", r"\text{(A)}"),
@@ -120,6 +128,11 @@ def test_a_sign_outside_of_a_box_keeps_the_kind_of_a_file() -> None:
     golds = [gold_of(row(answer=solution)) for solution in (r"so $-\boxed{5}$.", r"so \boxed{5}\%.", r"\boxed{1,234}")]
     assert kind_of("my.csv", golds) == ("number", None)
     assert [checked_gold("here", gold, "number") for gold in golds] == golds
+
+
+def test_a_remark_behind_a_marked_answer_keeps_the_kind_of_a_file() -> None:
+    golds = [gold_of(row(answer=solution)) for solution in ("so\n#### 18\nSo she makes 18 dollars.", "so\n#### 5")]
+    assert kind_of("my.jsonl", golds) == ("number", None)
 
 
 def chat(*turns: str, roles: tuple[str, str] = ("user", "assistant")) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from lightreasoner.config.sections import PromptKind
 from lightreasoner.errors import VocabularyMismatch
 from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.loading import load_tokenizer
@@ -121,6 +122,35 @@ def test_ends_of_an_answer_are_one_token_and_other_control_tokens_only_by_name()
     assert reading.places[len(text) + 1 :] == [-1] * len(text), "the amateur has no such token"
     reading = found.read(PROMPT, [*text, 10**6, *text])
     assert reading.places[len(text) + 1 :] == [-1] * len(text), "an id without a token"
+
+
+@pytest.mark.parametrize(
+    ("expert", "amateur", "expert_kind", "amateur_kind", "read", "first"),
+    [
+        ("pairs", "bytes", "plain", "chat", "The", -1),
+        ("pairs", "bytes", "plain", "plain", " The", 0),
+        ("pairs", "bytes", "chat", "plain", " The", 1),
+        ("pairs", "bytes", "chat", "chat", "The", 0),
+        ("sentencepiece", "bytes", "plain", "chat", "The", -1),
+        ("bytes", "sentencepiece", "chat", "plain", " The", -1),
+    ],
+)
+def test_each_model_reads_the_space_that_its_own_prompt_leaves_to_the_response(
+    expert: str, amateur: str, expert_kind: PromptKind, amateur_kind: PromptKind, read: str, first: int
+) -> None:
+    ours, theirs = (
+        PromptTemplate(tokenizer_of(expert), kind=expert_kind),
+        PromptTemplate(tokenizer_of(amateur), kind=amateur_kind),
+    )
+    ids = ours.encode_answer("The total cost is 12")
+    reading = Alignment(ours, theirs).read(PROMPT, ids)
+    assert b"".join(bytes_of(amateur, reading.response_ids[:-2])) == f"{read} total cost is 12".encode()
+    assert reading.places[0] == first
+    assert reading.places[-1] == len(reading.response_ids) - 2
+    before = [b"".join(bytes_of(expert, ids[:step])).strip() for step in range(len(ids))]
+    for step, place in enumerate(reading.places):
+        if place >= 0:
+            assert b"".join(bytes_of(amateur, reading.response_ids[:place])).strip() == before[step]
 
 
 def test_the_text_of_a_control_token_is_text() -> None:

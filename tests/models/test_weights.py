@@ -16,8 +16,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForC
 from lightreasoner.config.sections import MachineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ModelError
-from lightreasoner.models.loading import check_weights, load_model
+from lightreasoner.models.loading import check_weights, empty_model, load_model
 from lightreasoner.models.source import find_model
+from lightreasoner.models.weights import refuse_wrong_weights
 
 Weights = dict[str, torch.Tensor]
 ON_CPU = MachineSettings(dtype="float32", device="cpu")
@@ -300,3 +301,18 @@ def test_a_gguf_file_without_a_weight_is_refused(smollm2_gguf: Path, tmp_path: P
     writer.close()
     with pytest.raises(ModelError, match="lacks 1 of .* weights .model.layers.3.self_attn.q_proj.weight"):
         load_model(find_model(str(tmp_path / "model.gguf")), ON_CPU)
+
+
+@pytest.mark.parametrize("more", [None, 0, 64])
+def test_weights_that_transformers_drops_from_a_gguf_file_are_said(
+    more: int | None, random_expert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr("lightreasoner.models.weights.warn_once", warned.append)
+    model = empty_model(find_model(str(random_expert)))
+    count = sum(weight.numel() for weight in model.parameters())
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    refuse_wrong_weights("a.gguf", model, dict.fromkeys(kinds, ()), None if more is None else count + more)
+    assert [line.partition(" in its weights")[0] for line in warned] == (
+        [f"a.gguf: 64 of the {count + 64} numbers"] if more else []
+    )

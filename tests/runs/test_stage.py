@@ -477,6 +477,29 @@ def test_prompts_of_a_run_folder_have_one_time(tmp_path: Path) -> None:
     assert prompts_time(tmp_path / "other", "sample").startswith(str(datetime.now().year))
 
 
+def test_prompts_of_all_rounds_have_one_time(tmp_path: Path) -> None:
+    def ask(run: Path, stage: str, time: str) -> None:
+        with open_stage(run, stage, {}, asked_at=time) as opened:
+            opened.commit(["a"], {"rows": rows(1)}, {})
+
+    first, later, year = "2026-01-02T10:00:00+00:00", "2026-01-03T10:00:00+00:00", str(datetime.now().year)
+    rounds = tmp_path / "rounds"
+    assert prompts_time(rounds / "round-0" / "held-back", "sample").startswith(year)
+    ask(rounds / "round-0" / "held-back", "sample", first)
+    for place, stage in (
+        (rounds / "round-0" / "held-back", "answers"),
+        (rounds / "round-1", "sample"),
+        (rounds / "round-1" / "held-back", "sample"),
+        (rounds / "round-1" / "held-back" / "base", "sample"),
+        (rounds / "evaluate" / "merged", "chat/gsm8k/answers"),
+    ):
+        assert prompts_time(place, stage) == first
+    ask(rounds / "round-1", "sample-states", later)
+    assert prompts_time(rounds / "round-1", "sample") == later, "what it has begun counts first"
+    assert prompts_time(rounds / "round-2", "sample") == first
+    assert prompts_time(tmp_path / "runs" / "round-7", "sample").startswith(year), "a name alone makes no round"
+
+
 def test_a_stage_of_another_schema_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(tmp_path)
     monkeypatch.setattr("lightreasoner.runs.manifest.SCHEMA_VERSION", SCHEMA_VERSION + 1)

@@ -127,6 +127,8 @@ PROSE = (
         ({"answer": "72"}, "72"),
         ({"answer": 72.0}, "72"),
         ({"response": "So\n#### 7"}, "7"),
+        ({"response": "So\n#### 7\nThat is all of it."}, "7"),
+        ({"solution": "#### Step 1\nAdd.\n#### Step 2\nSo it is 7 in all.", "answer": 7}, "7"),
         ({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": r"\boxed{7}"}]}, "7"),
     ],
 )
@@ -137,6 +139,25 @@ def test_the_gold_answer_comes_from_the_solution_or_its_own_field(
     file.write_text(json.dumps({"question": "How many?", **row}))
     (solved,) = solved_problems(config_for(tmp_path / "run", dataset=str(file)))
     assert solved.problem.answer == gold
+
+
+@pytest.mark.parametrize(
+    ("row", "solution"),
+    [
+        ({"solution": "2+5\n#### 7\nThat is all of it."}, "2+5\n\\boxed{7}\nThat is all of it."),
+        ({"solution": "#### Step 1: add\n2+5\n#### 7"}, "#### Step 1: add\n2+5\n\\boxed{7}"),
+        ({"solution": "#### Step 1\nAdd.\n#### Step 2\nSo it is 7 in all.", "answer": 7}, None),
+        ({"solution": "#### 8 of them\n2+5 = \\boxed{7}"}, None),
+    ],
+)
+def test_only_the_marked_answer_of_a_solution_becomes_a_box(
+    row: dict[str, Any], solution: str | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text(json.dumps({"question": "How many?", **row}))
+    (solved,) = solved_problems(config_for(tmp_path / "run", dataset=str(file)))
+    assert solved.solution == (solution or row["solution"])
+    assert solved.problem.answer == "7"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,20 @@ def test_a_difference_is_paired_over_items_and_over_seeds() -> None:
     assert difference(better, better).gain.value == 0
 
 
+def test_one_seed_is_compared_with_every_seed_of_the_other_group_on_both_sides() -> None:
+    base = group({"a": [0.0] * 60})
+    better = group({"a": [1.0] * 30 + [0.0] * 30}, {"a": [1.0] * 32 + [0.0] * 28}, {"a": [1.0] * 31 + [0.0] * 29})
+    gain, loss = difference(base, better), difference(better, base)
+    assert loss.gain.value == pytest.approx(-gain.gain.value)
+    assert (loss.p_items, loss.p_seeds, loss.seeds) == (gain.p_items, pytest.approx(gain.p_seeds), 3)
+
+
+def test_different_numbers_of_several_seeds_are_refused() -> None:
+    two, three = (group(*[{"a": [0.0, 1.0]}] * count) for count in (2, 3))
+    with pytest.raises(ValueError, match="2 and 3 seeds are no pairs"):
+        difference(two, three)
+
+
 def test_arithmetic_problems_have_their_kinds_as_columns() -> None:
     kinds = outcomes._kind_of("arithmetic")
     assert len(kinds) == 2000

@@ -25,11 +25,14 @@ ANSWER_FIELDS = (
 LARGEST_EXACT = 10**15  # from here on, floating-point numbers may not be exact
 MOST_WORDS = 20  # of an answer; more are a solution
 MOST_UNIT_WORDS = 8  # beside a number
+MOST_JOINING_WORDS = 2  # between parts of an answer, such as "and"; more, or words without a number, are a remark
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
 _UNBRACED = re.compile(r"\s*([^\s{}$.,;]+)")
 _LETTER = re.compile(r"\(?([A-E])[).:]?")
 _CAPITAL = re.compile(r"\(?[A-Z][).:]?")
+_DIGIT = re.compile(r"\d")
+_HEADING = re.compile(r"[^\W\d]{2,}|\d+[.):]\s")  # "Step 2", "2. Sum"
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")  # not a LaTeX command, not a variable
 
 
@@ -85,7 +88,17 @@ def marked_gold(row: Row, name: str, solution: str) -> str | None:
         raise DataError(
             f"{row[0]}: {name} has #### without an answer behind it; every answer would be wrong. Mend the row"
         )
-    return end.strip()
+    return _of_its_line(end.strip())
+
+
+def _of_its_line(marked: str) -> str:
+    """What stands behind a mark on its line, if words follow on the next ones; all of it if it goes on there."""
+    line, _, rest = marked.partition("\n")
+    words = len(_WORD.findall(rest))
+    is_remark = words > MOST_JOINING_WORDS or (words and not _DIGIT.search(rest))
+    is_heading = _WORD.search(line) and (parse_quantity(line) is None or _HEADING.match(line))
+    is_closed = all(line.count(first) == line.count(last) for first, last in ("()", "[]", "{}"))
+    return line.strip() if is_remark and is_closed and not is_heading else marked
 
 
 def boxed_in(row: Row, name: str, solution: str) -> str | None:

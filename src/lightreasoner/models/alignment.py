@@ -13,6 +13,9 @@ tokenisation bias of arXiv 2410.09303). Both models are conditioned on their own
 A control token has no text. The same name in both models is the same token, and so are the two ends of an answer (the
 expert's end of turn and the amateur's), whatever their names. At any other control token the amateur stops reading; so
 it does at bytes that are no UTF-8, and where its tokenizer changes the text (such as a normaliser that composes é).
+
+Where one prompt leaves a space to the response and the other does not (`[/INST]` of Llama 2, "Answer:" of the plain
+form), each model reads its own form. A first token with the space in it has no counterpart then and is not scored.
 """
 
 import math
@@ -74,6 +77,8 @@ class Alignment:
 
     def __init__(self, expert: PromptTemplate, amateur: PromptTemplate) -> None:
         self._expert, self._amateur = (_bytes_of(template.tokenizer) for template in (expert, amateur))
+        blanks = expert.before_answer.encode(), amateur.before_answer.encode()
+        self._blanks = blanks if blanks[0] != blanks[1] else (b"", b"")
         self._end = amateur.answer_end()
         self._controls = self._common_controls(expert.answer_end())
         self._same_ids = _have_same_ids(expert.tokenizer, amateur.tokenizer)
@@ -147,8 +152,11 @@ class Alignment:
                 continue
             pieces = [self._expert.texts[index] for index in run]
             text = b"".join(pieces)
+            blanks, others = (b"", b"") if places else self._blanks
+            dropped = len(blanks) if text.startswith(blanks) else 0
+            text = others + text[dropped:]
             inside, starts, read = self._in_amateur(text)
-            begins = accumulate(map(len, pieces[:-1]), initial=0)
+            begins = accumulate(map(len, pieces[:-1]), initial=len(others) - dropped)
             places += [len(ids) + starts[byte] if byte in starts else -1 for byte in begins]
             ids += inside
             if read < len(text):

@@ -35,6 +35,7 @@ SIZES = {
     "ssm.state_size": "state_size",
 }
 TOKENS = "tokenizer.ggml.tokens"
+ROPE_FACTORS = ("rope_freqs.", "rope_factors_")  # tensors: one factor for each angle
 
 
 class _Reader:
@@ -81,8 +82,9 @@ class _Reader:
 def gguf_config(path: Path) -> dict[str, Any]:
     """The sizes in the header of a GGUF file, by the names of a config.json.
 
-    Besides, `gguf_parameters` is the number of weights, `gguf_quantisation` the form of most of them, `gguf_bytes` the
-    size of the file, and `gguf_licence` the licence, if the header names one. A size that it does not give has no key.
+    Besides, `gguf_split` names how a byte-level tokenizer cuts texts before it merges, `gguf_scaling` how the angles of
+    rotary positions are scaled, `gguf_parameters` is the number of weights, `gguf_quantisation` the form of most of
+    them, `gguf_bytes` the size of the file, and `gguf_licence` the licence. What the header does not give has no key.
 
     Raises:
         ModelError: the file cannot be read, or is not a GGUF file.
@@ -133,8 +135,14 @@ def _as_config(keys: dict[str, Any], shapes: dict[str, list[int]]) -> dict[str, 
     tokens = keys.get(TOKENS)
     vocabulary = embedding[1] if embedding and len(embedding) == 2 else tokens
     licence = keys.get("general.license")
+    split = keys.get("tokenizer.ggml.pre") if keys.get("tokenizer.ggml.model") == "gpt2" else None
+    scaling = next((name for name in sorted(shapes) if name.startswith(ROPE_FACTORS)), None)
+    if scaling is None and keys.get(f"{architecture}.rope.scaling.factor", 0) != 1:
+        scaling = keys.get(f"{architecture}.rope.scaling.type")
     return {
         **found,
+        **({"gguf_scaling": scaling} if scaling not in (None, "none") else {}),
+        **({"gguf_split": split} if isinstance(split, str) else {}),
         **({"gguf_licence": licence} if isinstance(licence, str) else {}),
         "model_type": architecture,
         "vocab_size": len(vocabulary) if isinstance(vocabulary, list) else vocabulary,

@@ -39,6 +39,7 @@ from lightreasoner.models.precision import Precision, hidden_size, precision
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import ANOTHER_MODEL, Side
 from lightreasoner.models.source import ModelSource, find_model, first_line
+from lightreasoner.models.tokenizer_file import as_written
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.models.weights import (
     gguf_bar_on_terminals,
@@ -60,9 +61,10 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
     """
     _check_code(source, machine)
     with _loading(f"the tokenizer of {source.name}"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        loaded = AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
         )
+        tokenizer = as_written(loaded, source)
     # transformers makes an empty one if the files are missing.
     if tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
         raise ModelError(
@@ -132,7 +134,7 @@ def load_model(
             **({"quantization_config": quantise} if quantise else {}),
         )
     model, loaded = read
-    refuse_wrong_weights(source.name, model, loaded)
+    refuse_wrong_weights(source.name, model, loaded, source.config().get("gguf_parameters"))
     refuse_nonfinite(source.name, model)
     model.eval()
     if source.adapter is not None:

@@ -19,6 +19,7 @@ from lightreasoner.config.sections import DEFAULT_CUE, PromptKind
 from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.models.chat_templates import Conversation, render
+from lightreasoner.models.pieces import Pieces
 
 # Eq 37, the paper's plain prompt for base models. No space at the end, because tokens begin with one.
 PLAIN_TEMPLATE = "Question: {question}\nAnswer:"
@@ -95,6 +96,9 @@ class PromptTemplate:
         demonstrations: solved examples before every question.
         at: time that a template with a clock shows, ISO 8601; None is now.
 
+    Attributes:
+        before_answer: blanks that come between a prompt and an answer, such as the space behind Llama 2's `[/INST]`.
+
     Raises:
         ConfigError: the file cannot be read, or the template cannot render a question in time.
     """
@@ -114,13 +118,12 @@ class PromptTemplate:
         self.kind = kind
         self._demonstrations = tuple(demonstrations)
         template = _read(chat_template) if chat_template else _template_of(tokenizer)
+        self._pieces = Pieces(tokenizer)
         self._around: tuple[str, str] | None = None  # text of a chat template before and after a question
-        self._after_answer = ""
+        self.before_answer, self._after_answer = " ", ""
         self._dates: dict[str, str] = {}  # that the template wrote, by format
         if template and kind == "chat":
             self._probe(template, at or datetime.now().isoformat())
-        tokens = (token.content for token in tokenizer.added_tokens_decoder.values())
-        self._control_tokens = tuple(token for token in tokens if token.strip())
 
     def identity(self, stops: Stops) -> dict[str, Any]:
         """All that decides what a model is asked and where its response ends, in values that a person can read."""
@@ -150,16 +153,20 @@ class PromptTemplate:
         Raises:
             DataError: the tokenizer cannot encode the question without control tokens.
         """
-        if not any(token in question for token in self._control_tokens):
+        first, *others = self._pieces.cut(question)
+        if not others:
             return self._opening_ids(self.render(question))
-        before, after = self.render(MARK).split(MARK)
-        inside = self._plain_ids(question)
+        inside = [id_ for piece in (first, *others) for id_ in self._pieces.following(piece)]
         if set(inside) & set(self.tokenizer.added_tokens_decoder):
             raise DataError(
                 f"question {question[:60]!r} contains a control token, which this tokenizer cannot encode as text; "
                 "remove the question"
             )
-        return [*self._opening_ids(before), *inside, *self._ids(after)]
+        before, after = self.render(MARK).split(MARK)
+        end = self._pieces.control_at(after)
+        others[-1] += after[:end]
+        text = [id_ for piece in others for id_ in self._pieces.following(piece)]
+        return [*self._opening_ids(before + first), *text, *self._pieces.ids(after[end:])]
 
     def stops(self, generation_config: GenerationConfig | None, more: Sequence[str] = ()) -> Stops:
         """What ends a response: see `stop_ids` and `stop_strings`; `more` are the user's own texts."""
@@ -181,17 +188,32 @@ class PromptTemplate:
 
     def _end_of_turn(self) -> int | None:
         """The control token of the template directly after an assistant's answer."""
-        following = self._ids(self._after_answer.lstrip())
+        following = self._pieces.ids(self._after_answer.lstrip())
         return following[0] if following and following[0] in self.tokenizer.added_tokens_decoder else None
 
     def encode_answer(self, text: str) -> list[int]:
-        """Token ids of a given answer as the model should write it, with the end of its turn.
+        """Token ids of a given answer as the model should write it behind a prompt, with the end of its turn.
 
-        A control token in the text is encoded as plain characters.
+        `before_answer` is part of it. A control token in the text is encoded as plain characters.
         """
-        inside = self._plain_ids(text if self._around else f" {text}")
+        first, *others = self._pieces.cut(self._behind_prompt(text))
+        inside = self._pieces.behind(self.render("?"), first)
+        inside += [id_ for piece in others for id_ in self._pieces.following(piece)]
         end = self.answer_end()
         return inside if end is None else [*inside, end]
+
+    def encode_prefix(self, text: str) -> list[int]:
+        """Token ids of the beginning of a response, from its decoded text; a control token in it stays one.
+
+        A tokenizer that puts a space before texts drops it when it decodes, so `before_answer` is put back.
+        """
+        if not text or not self._pieces.adds_space:
+            return self._pieces.ids(text)
+        return self._pieces.behind(self.render("?"), self._behind_prompt(text))
+
+    def _behind_prompt(self, text: str) -> str:
+        """A response's text with the blanks that the template writes before it."""
+        return text if text.startswith(self.before_answer) else self.before_answer + text
 
     def answer_end(self) -> int | None:
         """The token that ends an answer: the template's end of turn, or the tokenizer's EOS; None without either."""
@@ -202,7 +224,7 @@ class PromptTemplate:
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """Texts that end a response, beside its stop tokens: end marks, and in the plain form the next question."""
-        marks = tuple(mark for mark in END_MARKS if mark not in self._control_tokens)
+        marks = tuple(mark for mark in END_MARKS if mark not in self._pieces.controls)
         return marks if self._around else (*marks, NEXT_QUESTION)
 
     def _probe(self, template: str, at: str) -> None:
@@ -231,28 +253,16 @@ class PromptTemplate:
         if probed.text != before + PROBE + after:
             raise ConfigError("the chat template changes the question; it must copy it. Change the template")
         self._around, self._dates = (before, after), marked.dates
-        self._after_answer = answered.text.rpartition(MARK)[2] if answered.error is None else ""
-
-    def _plain_ids(self, text: str) -> list[int]:
-        """Ids of a text without control tokens: each one is cut after its first character."""
-        if not self._control_tokens:
-            return self._ids(text)
-        pieces = []
-        control_token = re.compile("|".join(map(re.escape, self._control_tokens)))
-        while match := control_token.search(text):
-            pieces.append(text[: match.start() + 1])
-            text = text[match.start() + 1 :]
-        return [id_ for piece in [*pieces, text] for id_ in self._ids(piece)]
+        opening, _, self._after_answer = answered.text.rpartition(MARK)  # all empty where it has an error
+        blanks = opening.removeprefix("?".join(self._around))
+        self.before_answer = "" if blanks.strip() else blanks
 
     def _opening_ids(self, text: str) -> list[int]:
         """Ids of the beginning of a prompt.
 
         A chat template writes its own BOS; the plain form takes the tokenizer's, and no EOS, which would end the text.
         """
-        return self._ids(text) if self._around else opening_ids(self.tokenizer, text)
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._pieces.ids(text) if self._around else opening_ids(self.tokenizer, text)
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

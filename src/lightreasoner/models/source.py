@@ -19,12 +19,13 @@ from lightreasoner.miniature import BUNDLED, is_bundled, model_path
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.weights import refuse_pointers
 from lightreasoner.runs.files import file_hash
-from lightreasoner.runs.progress import busy
+from lightreasoner.runs.progress import busy, warn_once
 from lightreasoner.runs.records import ADAPTER_FILES
 
 WHOLE_FILE_HASH = 256 << 20  # larger weight files are hashed in windows
 
 HASH_WINDOWS, HASH_WINDOW = 1024, 64 << 10
+SCALED_BY_TRANSFORMERS = ("gpt-oss", "gpt_oss")  # architectures of GGUF files whose `rope.scaling` it reads
 
 # Files that decide what a model computes and how texts are split into its tokens.
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "*.py")
@@ -112,13 +113,37 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         if not path.is_file():
             raise ModelError(f"no file {path}; check the path")
         refuse_pointers(name, [path])
-        return ModelSource(name, path.parent, gguf_file=path.name)
+        source = ModelSource(name, path.parent, gguf_file=path.name)
+        _refuse_scaled_positions(source)
+        return source
     if path.is_dir():
         _check_files(name, path)
         return ModelSource(name, path)
     if not is_on_hub(name):
         raise ModelError(f"no folder {name}, and it is not a Hub id (owner/name) either; check the path or the id")
     return _download(name, revision)
+
+
+def _refuse_scaled_positions(source: ModelSource) -> None:
+    """Refuse a GGUF file whose rotary positions are scaled: transformers leaves that out without a word.
+
+    YaRN is meant for long texts, and is left out with a warning.
+    """
+    try:
+        config = source.config()
+    except ModelError:  # whoever reads its weights says more
+        return
+    scaling = config.get("gguf_scaling")
+    if scaling is None or config["model_type"] in SCALED_BY_TRANSFORMERS:
+        return
+    what = f"{source.name}: the file scales the angles of rotary positions ({scaling})"
+    if scaling == "yarn":
+        warn_once(f"{what}, which transformers leaves out of GGUF files; long texts are read otherwise than intended")
+        return
+    raise ModelError(
+        f"{what}, as Llama 3.1 and later models need, and transformers leaves that out of GGUF files, so the model "
+        "would compute something else. Give the folder of the original model"
+    )
 
 
 def is_on_hub(name: str) -> bool:

@@ -51,7 +51,7 @@ class TokenBytes:
         pieces = tokenizer.get_vocab(with_added_tokens=False).items()
         self.texts |= {index: self._of(piece) for piece, index in pieces if index not in added}
         self._single = {index for piece, index in pieces if self._with_spaces and single_byte(piece)}
-        self._tokenizer = _without_space_before(parts)
+        self._tokenizer = without_space_before(parts)
         self._tokenizer.encode_special_tokens = True  # the text of a control token is text
 
     def _of(self, piece: str) -> bytes:
@@ -72,9 +72,15 @@ class TokenBytes:
         return ids
 
 
-def _without_space_before(parts: dict[str, Any]) -> Tokenizer:
+def without_space_before(parts: dict[str, Any]) -> Tokenizer:
     """The tokenizer without the space that some put before a text."""
-    changed = {**parts, "normalizer": _plain(parts["normalizer"]), "pre_tokenizer": _plain(parts["pre_tokenizer"])}
+    whole = {"truncation": None, "padding": None}
+    changed = {
+        **parts,
+        **whole,
+        "normalizer": _plain(parts["normalizer"]),
+        "pre_tokenizer": _plain(parts["pre_tokenizer"]),
+    }
     return Tokenizer.from_str(json.dumps(changed))
 
 

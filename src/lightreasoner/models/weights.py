@@ -100,10 +100,16 @@ def _empty(header: Any) -> Tensor:
     return torch.empty(header.get_shape(), dtype=types.get(header.get_dtype(), torch.uint8), device="meta")
 
 
-def refuse_wrong_weights(name: str, model: PreTrainedModel, loaded: Loaded) -> None:
+def refuse_wrong_weights(name: str, model: PreTrainedModel, loaded: Loaded, stated: int | None = None) -> None:
     """Compare what the model needs with what was found; says which weights have no place, where that is usual.
 
     Heads for other tasks, vision towers and layers for multi-token prediction are left out of many good models.
+
+    Args:
+        name: of the model.
+        model: the model.
+        loaded: what was found.
+        stated: number of weights in its GGUF file, of which transformers drops what it does not know.
 
     Raises:
         ModelError: weights are missing or have another shape, or trained ones would be left out: a decoder layer, or
@@ -141,6 +147,11 @@ def refuse_wrong_weights(name: str, model: PreTrainedModel, loaded: Loaded) -> N
     if unexpected:
         warn_once(
             f"{name}: {_count(unexpected)} in its files without a place in the model, left out: {_few(unexpected)}"
+        )
+    if stated is not None and (left_out := stated - sum(weight.numel() for weight in model.parameters())) > 0:
+        warn_once(
+            f"{name}: {left_out} of the {stated} numbers in its weights have no place in the model that transformers "
+            "makes of it, and are left out. Compare its answers with those of the original model"
         )
     _say_untied(name, model)
 

@@ -1,6 +1,7 @@
 """What the folder of a stage tells about itself: its manifest, and whether it holds work."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +11,12 @@ from typing import Any
 
 from lightreasoner.errors import RunCorrupted, RunMismatch
 from lightreasoner.runs.records import SCHEMA_VERSION
+
+# Stages with prompts in a run folder, those of its rounds too.
+ASKED = (
+    *("sample", "sample-states", "*/*/answers", "evaluate/*/*/*/answers"),
+    *("round-*/sample", "round-*/sample-states", "round-*/held-back/sample", "round-*/held-back/base/sample"),
+)
 
 
 def with_schema(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +29,7 @@ def prompts_time(run: Path, stage: str, now: datetime | None = None) -> str:
 
     A stage that has begun keeps its own time. A new one takes the earliest of its run folder, so that a model before
     and after training is asked with the same date; without any, it is now. An evaluation in `RUN/evaluate/` belongs to
-    the run folder `RUN`.
+    the run folder `RUN`, and so do the folders of rounds in `RUN/round-0/`, `RUN/round-1/` and so on.
 
     Args:
         run: run folder.
@@ -32,11 +39,16 @@ def prompts_time(run: Path, stage: str, now: datetime | None = None) -> str:
     if (own := _asked_at(run / stage)) is not None:
         return own
     root = run.parent.parent if run.parent.name == "evaluate" else run
-    places = ("sample", "sample-states", "*/*/answers", "evaluate/*/*/*/answers")
-    times = [time for place in places for folder in root.glob(place) if (time := _asked_at(folder)) is not None]
-    if times:
-        return min(times, key=datetime.fromisoformat)
+    whole = next((part.parent for part in (root, *root.parents) if _is_round(part)), root)
+    for place in (root, whole):
+        times = [time for part in ASKED for folder in place.glob(part) if (time := _asked_at(folder)) is not None]
+        if times:
+            return min(times, key=datetime.fromisoformat)
     return (now or datetime.now()).astimezone().isoformat(timespec="seconds")
+
+
+def _is_round(folder: Path) -> bool:
+    return bool(re.fullmatch(r"round-\d+", folder.name)) and (folder.parent / "round-0").is_dir()
 
 
 def _asked_at(folder: Path) -> str | None:

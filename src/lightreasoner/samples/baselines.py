@@ -230,8 +230,9 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
     if turns is not None:
         value = last_answer(row, name, turns)
     text = as_gold(row, name, value) if isinstance(value, int | float) else checked_text(row, name, value).strip()
-    gold = marked_gold(row, name, text)
-    if gold is None and name != "answer" and "answer" in fields:
+    marked = gold = marked_gold(row, name, text)
+    # Several lines behind #### may be a section of the solution under its heading.
+    if (gold is None or "\n" in gold) and name != "answer" and "answer" in fields:
         gold = as_gold(row, "answer", fields["answer"])
     gold = gold or stated_answer(text) or (None if is_prose(text) else text)
     if gold is None:
@@ -241,8 +242,9 @@ def _solution_of(row: Row, field: str | None) -> tuple[str, str]:
         )
     # GSM8K writes <<48/2=24>> for a calculator, and #### before the answer where the cue asks for a box.
     text = re.sub(r"<<[^<>]*>>", "", text)
-    if last_boxed(text) is None:
-        text = re.sub(r"^####\s*(.+?)\s*$", r"\\boxed{\1}", text, flags=re.MULTILINE)
+    before, mark, behind = text.rpartition("####")
+    if mark and marked == gold and last_boxed(text) is None and behind.strip().startswith(gold):
+        text = f"{before}\\boxed{{{marked}}}{behind.strip().removeprefix(marked)}"
     return text, gold
 
 

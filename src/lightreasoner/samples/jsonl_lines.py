@@ -231,7 +231,7 @@ class LineReader:
         prompt_ids = self._ask(problem.question) if line.prompt_ids is None else line.prompt_ids
         prefix_ids = line.response_ids
         if prefix_ids is None:
-            prefix_ids = self.template.tokenizer(line.prefix, add_special_tokens=False)["input_ids"]
+            prefix_ids = self.template.encode_prefix(line.prefix)
         return ImportedStep(line, problem, prompt_ids, prefix_ids, line.label(problem.id, len(prefix_ids)))
 
     def _question(self, line: SampleLine) -> str:

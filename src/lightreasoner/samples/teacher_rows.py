@@ -22,6 +22,7 @@ from lightreasoner.data.lines import Row, short
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import SampleFormatError
 from lightreasoner.models.chat_templates import Conversation, render
+from lightreasoner.models.pieces import Pieces
 from lightreasoner.models.vocabulary import tokens_by_id
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.progress import say, warn
@@ -100,6 +101,7 @@ class TeacherReader:
     ) -> None:
         self._kind, self.expert, self._tokenizer, self._top_k = kind, expert, tokenizer, top_k
         self._compression, self._logprobs_field = compression, logprobs_field
+        self._pieces = Pieces(tokenizer)
         self._known = tokens_by_id(tokenizer).keys()
         self.alignment: dict[str, Any] = {}
 
@@ -193,12 +195,10 @@ class TeacherReader:
                     f"{row[0]}: the chat template of {self.expert} writes the prompt in another way when the answer "
                     "follows, so no token is certain. Give rows with input_ids"
                 )
-            first, rest = (self._ids(text) for text in (prompt.text, whole.text[len(prompt.text) :]))
+            first = self._pieces.ids(prompt.text)
+            rest = self._pieces.behind(prompt.text, whole.text[len(prompt.text) :])
             texts.append(TeacherText(row[0], first + rest, *self._of_chat(row), start=len(first), question=question))
         return texts
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _of_chat(self, row: Row) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and log-probabilities of a chat: two fields, or one of `{"token": "token_id:7", "logprob": -0.1}`."""

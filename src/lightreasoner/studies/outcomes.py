@@ -81,16 +81,24 @@ class Group:
 
 
 def difference(before: Group, after: Group, columns: Sequence[str] = ()) -> Difference:
-    """Compare two groups on the same items; each column (or each of `columns` if any) has the same weight."""
+    """Compare two groups on the same items; each column (or each of `columns` if any) has the same weight.
+
+    A group of one seed, such as the base, is compared with every seed of the other one.
+
+    Raises:
+        ValueError: both have several seeds, and not equally many, so they are no pairs.
+    """
     pairs = []
     for column in columns or before.columns:
         first, second = before.mean_scores(column), after.mean_scores(column)
         pairs.append(([first[item] for item in first], [second[item] for item in first]))
     overall = compare_overall(pairs, samples=max(len(before.scores), len(after.scores)))
     ours, theirs = after.by_seed(columns), before.by_seed(columns)
-    theirs = theirs * len(ours) if len(theirs) == 1 else theirs
-    n = min(len(ours), len(theirs))
-    p_seeds = float(ttest_rel(ours[:n], theirs[:n]).pvalue) if n > 1 else math.nan
+    n = max(len(ours), len(theirs))
+    if not {len(ours), len(theirs)} <= {1, n}:
+        raise ValueError(f"{len(theirs)} and {len(ours)} seeds are no pairs; compare equally many")
+    ours, theirs = (values if len(values) == n else values * n for values in (ours, theirs))
+    p_seeds = float(ttest_rel(ours, theirs).pvalue) if n > 1 else math.nan
     # It is NaN also where all differences are equal.
     return Difference(overall.gain.percent, overall.p_value, None if math.isnan(p_seeds) else p_seeds, n)
 
