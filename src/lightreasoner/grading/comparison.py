@@ -12,17 +12,17 @@ from functools import lru_cache
 from itertools import pairwise
 
 from lightreasoner.grading.boxes import closing
-from lightreasoner.grading.characters import plain_characters
+from lightreasoner.grading.characters import TEXT_COMMANDS, plain_characters
+from lightreasoner.grading.forms import as_tuple, common_form
 from lightreasoner.grading.numbers import parse_quantity, same_number
 
 LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only
 
-TEXT_COMMANDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|boldsymbol|mbox|operatorname)\s*\{([^{}]*)\}")
 _LAYOUT = re.compile(r"(?:\\(?:left|right)(?![A-Za-z])|\\(?:displaystyle|q?quad|[,;!: ])|[$~\s])+")
 # Prose, which needs no mathematics. "no" is the only short answer that is not a product of variables.
 _WORDS = re.compile(r"(?=(?i:no\b)|.*[^\W\d_]{3})[^\W\d_][^\d\\^_={}$+*/<>|()\[\]]*", re.DOTALL)
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
-_AM_PM = re.compile(r"(?<=:\d\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
+_AM_PM = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
 # Spaces without meaning. Between digits a space separates two numbers, unless it separates thousands.
 _LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
 
@@ -61,7 +61,9 @@ def equal_expressions(answer: str, gold: str) -> bool:
         return True
     if closing(answer := answer.strip(), "{}") == len(answer) - 1 and answer[:1] == "{":
         answer = answer[1:-1]  # a group of LaTeX, not a set, which is \\{…\\}
-    answer = _FULL_STOP_INSIDE.sub(r"\1", answer)
+    answer, gold = common_form(_FULL_STOP_INSIDE.sub(r"\1", answer)), common_form(gold)
+    if _TUPLE.match(gold) or _TUPLE.match(answer):
+        answer, gold = as_tuple(answer), as_tuple(gold)
     if answer == gold or plain(answer) == plain(gold):
         return True
     decisions = (comparison.decide(answer, gold) for comparison in COMPARISONS)
@@ -70,6 +72,7 @@ def equal_expressions(answer: str, gold: str) -> bool:
 
 # --- The ways to compare ---
 
+_TUPLE = re.compile(r"[\s$]*(?:\\left)?\(")
 _FULL_STOP_INSIDE = re.compile(r"\.\s*(\$+|\\[)\]])\s*\Z")
 
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq)(?![A-Za-z])|≈")
@@ -82,24 +85,25 @@ def _approximations(answer: str, gold: str) -> bool | None:
     return any(equal_expressions(side, gold) for side in sides)
 
 
-_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)([ap]m)?")
+_CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?([ap]m)?")
 _COLONS = re.compile(r"\d+(?::\d+)+(?:[ap]m)?")
 
 
 def _clock_times(answer: str, gold: str) -> bool | None:
     times = [plain(side) for side in (answer, gold)]
-    if not (_CLOCK.fullmatch(times[1]) and _COLONS.fullmatch(times[0])):
-        return None
     answered, expected = (_CLOCK.fullmatch(time) for time in times)
-    if answered and expected and answered[3] and not expected[3]:  # the answer says more
-        return answered[2] == expected[2] and int(answered[1]) % 12 == int(expected[1]) % 12
+    clear = [_COLONS.fullmatch(time) is not None or time.endswith(("am", "pm")) for time in times]
+    if expected is None or not all(clear):
+        return None
+    if answered and answered[3] and not expected[3]:  # the answer says more
+        return _minutes(answered) % 720 == _minutes(expected) % 720
     return answered is not None and expected is not None and _minutes(answered) == _minutes(expected)
 
 
 def _minutes(time: re.Match[str]) -> int:
     """Minutes since midnight; without a.m. and p.m. the hours count to 24."""
     hour, half = int(time[1]), time[3]
-    return int(time[2]) + 60 * (hour if half is None else hour % 12 + 12 * (half == "pm"))
+    return int(time[2] or 0) + 60 * (hour if half is None else hour % 12 + 12 * (half == "pm"))
 
 
 _RATIO = re.compile(r"\d+(?::\d+)+")
@@ -150,10 +154,36 @@ _DOTS = re.compile(r"\\[lc]?dots[bcmio]?(?![A-Za-z])|\.{3}|…")
 def _sequences_with_dots(answer: str, gold: str) -> bool | None:
     if not _DOTS.search(answer) and not _DOTS.search(gold):
         return None
+    if parse_quantity(answer) is not None:  # 0.333...
+        return None
     left, right = (elements(_DOTS.sub(" DOTS ", side)) for side in (answer, gold))
     if left is None or right is None or left[0] != right[0] or len(left[1]) != len(right[1]):
         return False
     return all(map(equal_expressions, left[1], right[1]))
+
+
+_CASES = re.compile(r"\\begin\{d?cases\}(.*?)\\end\{d?cases\}", re.DOTALL)
+_IF = re.compile(r"\\text\s*\{\s*(?:if|when|for|where)\b([^{}]*)\}|\b(?:if|when|for|where)\b")
+
+
+def _functions_by_cases(answer: str, gold: str) -> bool | None:
+    left, right = (_rows(side) for side in (answer, gold))
+    if left is None and right is None:
+        return None
+    if left is None or right is None or len(left) != len(right):
+        return False
+    return all(
+        any(len(row) == len(other) and all(map(equal_expressions, row, other)) for other in right) for row in left
+    )
+
+
+def _rows(side: str) -> list[list[str]] | None:
+    """The cells of a function by cases, without "if"; None for other answers."""
+    found = _CASES.search(side)
+    if found is None:
+        return None
+    rows = [row for row in found[1].split(r"\\") if row.strip()]
+    return [[_IF.sub(r"\1", cell).strip(" ,;.\n") for cell in row.split("&")] for row in rows]
 
 
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
@@ -182,12 +212,15 @@ def _both_signs(side: str) -> list[str] | None:
 
 
 _VALUE_OF = re.compile(r"^\s*\$?\s*[A-Za-z](?:_\{?\w+\}?)?\s*=\s*")
-_ASSIGNMENT = re.compile(r"\s*\$?\s*([A-Za-z](?:_\{?\w+\}?)?'*)\s*=[^=]*")
+_ASSIGNMENT = re.compile(r"\s*\$?\s*([A-Za-z](?:_\{?\w+\}?)?'*)(\([^()=]*\))?\s*=([^=]*)")
 
 
 def _different_variables(answer: str, gold: str) -> bool | None:
     answered, expected = (_ASSIGNMENT.fullmatch(side) for side in (answer, gold))
-    return False if answered and expected and answered[1] != expected[1] else None
+    if not (answered and expected) or answered[1] == expected[1] or bool(answered[2]) != bool(expected[2]):
+        return None
+    # x = y/2 is the equation y = 2x.
+    return None if answered[1] in expected[3] and expected[1] in answered[3] else False
 
 
 _MONTH = re.compile(
@@ -210,12 +243,16 @@ def _numbers(answer: str, gold: str) -> bool | None:
     return same_number(answer, number, gold, expected)
 
 
+_AND = re.compile(r"\s*(?:,\s*and\b|,|\band\b)\s*")
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:]|\s*$)", re.IGNORECASE)
 
 
 def _words(answer: str, gold: str) -> bool | None:
-    if not _WORDS.fullmatch(gold):
+    if not _WORDS.fullmatch(plain(gold)):
         return None
+    left, right = (_AND.split(plain(side)) for side in (answer, gold))
+    if len(right) > 1:  # of names with commas the order can be the answer
+        return left == right or ("," not in gold and sorted(left) == sorted(right))
     answered, expected = _YES_NO.match(plain(answer)), _YES_NO.fullmatch(plain(gold))
     return answered is not None and expected is not None and answered[1].lower() == expected[1].lower()
 
@@ -225,11 +262,13 @@ def _collections(answer: str, gold: str) -> bool | None:
     if left is None or right is None:
         return None
     (kind, answered), (gold_kind, expected) = left, right
-    if gold_kind == "()" and kind == "{}":
+    if {kind, gold_kind} == {"()", "{}"}:
         return False
     values, gold_values = ([parse_quantity(one) for one in side] for side in (answered, expected))
-    if None in values or None in gold_values or {kind, gold_kind} == {"()", "{}"}:
+    if None in values or None in gold_values:
         return None
+    if kind == gold_kind == "{}":
+        return set(values) == set(gold_values)
     if {kind, gold_kind} <= {"", "{}"}:
         return sorted(values) == sorted(gold_values)  # type: ignore[type-var]
     return values == gold_values if {kind, gold_kind} <= {"", "()"} or kind == gold_kind else None
@@ -237,7 +276,7 @@ def _collections(answer: str, gold: str) -> bool | None:
 
 def elements(text: str) -> tuple[str, list[str]] | None:
     """The brackets of a tuple, interval, set or list (none for a list), and its elements; None for other texts."""
-    text = re.sub(r"\\text\{\s*(?:and|or)\s*\}|(?<=[\s$])(?:and|or)(?=[\s$])", ",", text)
+    text = re.sub(r"\\text\{\s*(?:and|or)\s*\}|\\(?:lor|vee)(?![A-Za-z])|(?<=[\s$])(?:and|or)(?=[\s$])", ",", text)
     text = (
         re.sub(r"\\(?:left|right)(?![A-Za-z])|[$]", "", _angles(plain_characters(text)))
         .replace(r"\{", "{")
@@ -271,6 +310,11 @@ _VARIABLE = re.compile(r"(?<![A-Za-z\\])[abcknopqrtuvwxyzBDGHMPQRSXYZ](?![A-Za-z
 
 
 _PRODUCT = re.compile(r"-?\d+[A-Za-hk-z]")  # a unit would be set off: 3m, but 3 m or 3\text{ m}
+# What makes a number another value: a sign before it, or words beside it.
+_NOT_THE_VALUE = re.compile(
+    r"^[\s$]*(?:[<>]|\\(?:[lg](?:e|eq|eqslant|t)|neq?)(?![A-Za-z]))"
+    r"|\b(?:squared|cubed|not|half|double|twice|(?:more|less|fewer|greater|smaller) than)\b"
+)
 _BOUND = re.compile(r"\\(?:lim|sum|prod|int)(?![A-Za-z])")  # operators whose variable is no variable of the formula
 
 
@@ -283,7 +327,8 @@ def _different_kinds(answer: str, gold: str) -> bool | None:
     if any(is_number):
         other = plain(answer if is_number[1] else gold)
         formula = "=" not in other and (_VARIABLE.search(other) or (is_number[0] and _PRODUCT.fullmatch(gold)))
-        return False if formula or _WORDS.fullmatch(other) or elements(other) else None
+        changed = _NOT_THE_VALUE.search(TEXT_COMMANDS.sub(r" \1 ", answer if is_number[1] else gold))
+        return False if formula or changed or _WORDS.fullmatch(other) or elements(other) else None
     variables = [set(_VARIABLE.findall(TEXT_COMMANDS.sub("", side).lower())) for side in (answer, gold)]
     return False if all(variables) and variables[0].isdisjoint(variables[1]) else None
 
@@ -331,6 +376,12 @@ COMPARISONS: tuple[Comparison, ...] = (
         _sequences_with_dots,
         (r"2, 6, \ldots, 2n", r"2, 4, \ldots, 2n", False),
         "Every term counts; math-verify drops the dots.",
+    ),
+    Comparison(
+        "functions by cases",
+        _functions_by_cases,
+        (r"\begin{cases}x^3 & x>0\\0 & x\le 0\end{cases}", r"\begin{cases}x^2 & x>0\\0 & x\le 0\end{cases}", False),
+        "Every case counts; math-verify reads none of them.",
     ),
     Comparison(
         "different variables", _different_variables, ("x=5", "y=5", False), "Values of other things are other answers."

@@ -11,14 +11,23 @@ from functools import partial
 
 from lightreasoner.grading import boxes
 from lightreasoner.grading.boxes import boxed_answer, last_boxed
-from lightreasoner.grading.number_words import SCALES, SMALL_NUMBERS
+from lightreasoner.grading.endings import LONGEST_LINE, without_ending
+from lightreasoner.grading.final_formulas import (
+    bold_formula,
+    bold_words,
+    formula_in_prose,
+    formulas_of_last_line,
+    inside,
+    last_formula,
+)
+from lightreasoner.grading.number_words import PART, PARTS, SCALES, SMALL_NUMBERS
 from lightreasoner.grading.numbers import AMOUNT
 from lightreasoner.grading.reasoning import visible_answer
-from lightreasoner.grading.statements import CHOICE_ANNOUNCEMENT, FORMULA, is_formula, stated
+from lightreasoner.grading.retractions import after_retraction
+from lightreasoner.grading.statements import CHOICE_ANNOUNCEMENT, stated
 
 __all__ = ["extract_answer", "extract_choice", "extract_literal", "extract_text", "last_boxed", "stated_answer"]
 
-LONGEST_LINE = 1000  # characters; of a longer last line the end is read
 HoldsAnswer = Callable[[str], bool]
 
 
@@ -69,6 +78,16 @@ def _tagged(text: str, holds_answer: HoldsAnswer) -> str | None:
     return _first(MARKED[2:], inside, holds_answer) or inside
 
 
+_FIELD = re.compile(
+    r'"(?:\w+[ _])?answer"\s*:\s*(?:"((?:[^"\\\n]|\\.)+)"|([^\s",{}\[\]]+))\s*(?=[,}\n]|\Z)', re.IGNORECASE
+)
+
+
+def _json_field(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = _FIELD.findall(text) if 'nswer"' in text else []
+    return next(part for part in found[-1] if part) if found else None
+
+
 def _empty_box(text: str, holds_answer: HoldsAnswer) -> str | None:
     found = boxes.find_boxes(text)
     return "" if found and not found[-1].content.strip() else None
@@ -83,6 +102,12 @@ MARKED: tuple[Rule, ...] = (
         "ends.",
     ),
     Rule("a tag", _tagged, ("So 6 * 7.\n<answer> 42 </answer>", "42"), "Models trained with rewards write it."),
+    Rule(
+        "a field of JSON",
+        _json_field,
+        ('{"answer": "42", "steps": 3}', "42"),
+        "Prompts for structured output ask for it.",
+    ),
     Rule(
         "a box",
         lambda text, holds_answer: boxed_answer(text),
@@ -106,7 +131,10 @@ MARKED: tuple[Rule, ...] = (
 # --- Numbers and formulas at the end of a text ---
 
 # A minus sign, also with a space behind a word: "it is - 5 degrees", but not "30 - 5" nor the bullet "- 5 apples".
-_GROUPED = r"\d{1,3}(?:(?:[ \u00a0\u2009\u202f'’_]\d{3})+|(?:\.\d{3}){2,})(?![\d.,]*\d)"
+_GROUPED = (
+    r"\d{1,3}(?:(?:[ \u00a0\u2009\u202f'’_]\d{3})+|(?:\.\d{3})+(?=\.\d{3}|,\d))(?:\.\d{3}|,\d+)?(?![\d.,]*\d)"
+    r"|\d+,\d{1,2}(?![\d.,]*\d)"
+)
 _FRACTION_SIGNS = "[¼½¾⅐-⅞]"
 _MINUS = (
     r"(?:(?<![\w)\]}.,-])[-−–－](?!\s)|(?<=[=(:])[ ]?[-−–]\s|(?<=\b(?:is|to|at|of|be)) (?:[-−–]|minus|negative) "
@@ -115,66 +143,49 @@ _MINUS = (
 _TIMES_TEN_TO = r"\s{0,2}(?:×|\\times|[*x])\s{0,2}10\s?(?:\^\s?\{?[-−]?\d+\}?|[⁰¹²³⁴-⁹⁻]+)"
 _LAST_NUMBER = re.compile(
     rf"{_MINUS}?(?:\\?[$£€]\s?)?"
-    rf"(?:{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])|{AMOUNT}(?:\s\d+/\d+|\s*/\s*\d+|{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
-    rf"(?:{_TIMES_TEN_TO}|\s?[万萬만亿億억]|[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b)?"
+    rf"(?:√\s?\d+(?:\.\d+)?|sqrt\(\d+(?:\.\d+)?\)|{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])"
+    rf"|{AMOUNT}(?:\s(?:and )?\d+/\d+|\s*/\s*\d+|\s?{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
+    rf"(?:{_TIMES_TEN_TO}|\s?[万萬만亿億억]|[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b"
+    rf"|(?<=\d)(?:[MB]|bn)\b|\s(?:and an? (?:{'|'.join(PART)})|{'|'.join(PARTS)})\b)?"
 )
 
 
 _REMARK_AT_END = re.compile(r"\s\([^()\n]*\)[\s.*]*\Z")
 _NUMBER_IN_WORDS = re.compile(
     rf"\b(?:(?:minus|negative)\s)?(?:{'|'.join(SMALL_NUMBERS)}|a (?=hundred|thousand))"
-    rf"(?:[\s-]+(?:and\s)?(?:{'|'.join((*SMALL_NUMBERS, *SCALES))}))*\b",
+    rf"(?:[\s-]+(?:and\s)?(?:{'|'.join((*SMALL_NUMBERS, *SCALES))}))*"
+    rf"(?:\sand\sa)?(?:[\s-](?:{'|'.join((*PART, *PARTS))}))?(?:\s(?:percent|{'|'.join(SCALES)}))?\b",
     re.IGNORECASE,
 )
-_YES_NO = re.compile(r"[\s*]*(yes|no|true|false)\b(?=\s*[,.;:!*]|\s*\Z)", re.IGNORECASE)
-
-
-_UNIT_BEFORE = re.compile(r"(?:[A-Za-z]{2}|(?<![A-Za-z])m)\^\{?\Z")  # the 3 of "12 m^3" is no answer
-_DIGIT = re.compile(r"\d")
-_LAST_REASON = re.compile(
-    r"(?<=\S)[\s,(–—-]+\b(?:because|since)\b(?![^\n]*\b(?:so|thus|therefore|hence|then|means|leaving)\b)"
-    r"(?:[^.!?\n]|\.(?=\d))*[.!?)\s*]*\Z"
+_YES_NO = re.compile(
+    r"[\s*]*(?:(?:so|therefore|thus|hence)\b[\s,:]*)?(yes|no|true|false)\b(?=\s*[,.;:!*]|\s*\Z)", re.IGNORECASE
 )
 
 
-def _without_last_reason(text: str, answer: re.Pattern[str]) -> str:
-    """A text without the reason that ends its last sentence, if an answer stands in the sentence before it."""
-    line = text.rfind("\n", 0, len(text.rstrip())) + 1
-    start = max(line, len(text) - LONGEST_LINE)
-    if text.find("because", start) < 0 and text.find("since", start) < 0:
-        return text
-    reason = _LAST_REASON.search(text, start)
-    if reason is None:
-        return text
-    sentence = re.split(r"[.!?]\s", text[line : reason.start()])[-1]
-    return text[: reason.start()] if answer.search(sentence) else text
-
-
-_BOLD = re.compile(r"\*\*(?=[^\s*])([^*\n:]{1,200})(?<=\S)\*\*(?!\s?:)(?!(?!\s(?:for|where|when|if)\b)[^.!?\n]*\d)")
-
-
-def _bold_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
-    """The last bold words of the last line, if they begin with mathematics, and no number follows in their sentence."""
-    end = len(text.rstrip())
-    found = _BOLD.findall(text, max(text.rfind("\n", 0, end) + 1, end - LONGEST_LINE), end)
-    bold = found[-1].strip() if found else ""
-    return bold if _DIGIT_OR_SIGN.search(bold) and not _PROSE.match(bold) else None
-
-
-_DIGIT_OR_SIGN = re.compile(r"[\d\\^=+*/<>√π²³]")
-_PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{3,}")
+# No answers: the 3 of "12 m^3", the 2 of "Step 2: done", of a second line "2. Done" and of "12 2-liter bottles".
+_UNIT_BEFORE = re.compile(
+    r"(?:[A-Za-z]{2}|(?<![A-Za-z])m)\^\{?\Z|\b(?:step|question|problem|exercise|equation)\s[#(]?\Z", re.IGNORECASE
+)
+_ADJECTIVE = re.compile(r"(?<=\d\s)\d+-[A-Za-z]{2}")
+_NUMBERED = re.compile(r"^[ \t>*-]*(\d{1,2})[.)]\s+(?=[^\d\s])", re.MULTILINE)
+_FEW_WORDS = re.compile(r"[\s*]*([^\W\d_][\w'’-]*(?:\.?\s[\w'’-]+)?)[\s*.!]*")
+_DIGIT = re.compile(r"\d")
 
 
 def _last_number(text: str, holds_answer: HoldsAnswer) -> str | None:
     remark = _REMARK_AT_END.search(text, max(0, len(text) - LONGEST_LINE))
     if remark and re.search(r"\d", text[text.rfind("\n", 0, remark.start()) + 1 : remark.start()]):
         text = text[: remark.start()]
-    text = _without_last_reason(text, _DIGIT)
+    text = without_ending(text, _DIGIT)
+    numbering = {found.start(1) for found in _NUMBERED.finditer(text)}
+    numbering = numbering if len(numbering) > 1 else set()
     end = len(text)
     while end > 0:  # from the last line to the first
         start = text.rfind("\n", 0, end) + 1
         for number in reversed(list(_LAST_NUMBER.finditer(text, start, end))):
-            if not _UNIT_BEFORE.search(text, max(0, number.start() - 4), number.start()):
+            if number.start() in numbering or _ADJECTIVE.match(text, number.start()):
+                continue
+            if not _UNIT_BEFORE.search(text, max(0, number.start() - 12), number.start()):
                 return number[0].strip()
         end = start - 1
     return None
@@ -186,51 +197,15 @@ def _number_in_words(text: str, holds_answer: HoldsAnswer) -> str | None:
 
 
 def _yes_or_no(text: str, holds_answer: HoldsAnswer) -> str | None:
-    found = _YES_NO.match(text)
+    found = _YES_NO.match(text) or _YES_NO.match(text.rstrip().rpartition("\n")[2])
     return found[1] if found else None
 
 
 def _number_in_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
-    formulas = _formulas_of_last_line(text)
+    formulas = formulas_of_last_line(text)
     if not formulas or re.search(r"\d", text[formulas[-1].end() :]) or not re.search(r"\d", formulas[-1][0]):
         return None
-    return _inside(formulas[-1])
-
-
-_ALIGNED = re.compile(
-    r"\\begin\{(?:align|aligned|split|gather|gathered|eqnarray)\*?\}(.*)\\end\{[a-z]+\*?\}", re.DOTALL
-)
-_BETWEEN = re.compile(r"\s*(?:,?\s*(?:and|or)\b|,)\s*", re.IGNORECASE)
-
-
-def _last_formula(text: str, holds_answer: HoldsAnswer) -> str | None:
-    formulas = _formulas_of_last_line(text)
-    if not formulas:
-        return None
-    first = len(formulas) - 1
-    while first and _BETWEEN.fullmatch(text[formulas[first - 1].end() : formulas[first].start()]):
-        first -= 1
-    together = [_inside(formula) for formula in formulas[first:]]
-    return ", ".join(together) if all("=" in formula for formula in together) else together[-1]
-
-
-def _formulas_of_last_line(text: str) -> list[re.Match[str]]:
-    """The formula that ends a text, also over several lines; else the formulas of its last line."""
-    text = _without_last_reason(text, FORMULA)
-    end = len(text.rstrip())
-    line = text.rfind("\n", 0, end) + 1
-    found = [one for one in FORMULA.finditer(text, max(0, end - LONGEST_LINE), end) if is_formula(one)]
-    if found and found[-1].start() < line and not text[found[-1].end() : end].strip(" \n.*"):
-        return found[-1:]
-    return [one for one in found if one.start() >= line]
-
-
-def _inside(formula: re.Match[str]) -> str:
-    inside = next(part for part in formula.groups() if part is not None).strip()
-    if aligned := _ALIGNED.fullmatch(inside):
-        rows = [row for row in aligned[1].split(r"\\") if row.strip()]
-        return rows[-1].replace("&", "").strip() if rows else inside
-    return inside
+    return inside(formulas[-1])
 
 
 NUMBER: tuple[Rule, ...] = (
@@ -249,15 +224,38 @@ NUMBER: tuple[Rule, ...] = (
     ),
 )
 EXPRESSION: tuple[Rule, ...] = (
-    Rule("the bold formula of the last line", _bold_formula, ("It is **2√3**.", "2√3"), "Markdown marks a result so."),
+    Rule(
+        "the bold formula of the last line",
+        lambda text, holds_answer: bold_formula(text),
+        ("It is **2√3**.", "2√3"),
+        "Markdown marks a result so.",
+    ),
     Rule(
         "the last formula",
-        _last_formula,
+        lambda text, holds_answer: last_formula(text),
         ("From $a$ follows $x^2+1$ for all.", "x^2+1"),
         "Solutions end with their result; a formula above the last line is a step.",
     ),
+    Rule(
+        "the last bold words",
+        lambda text, holds_answer: bold_words(text),
+        ("For 3 reasons the function is **even**.", "even"),
+        "Markdown marks a result so.",
+    ),
+    Rule(
+        "the formula in the prose of the last line",
+        lambda text, holds_answer: formula_in_prose(text),
+        ("So the roots are x = 1 or x = 2.", "x = 1 or x = 2"),
+        "Models write mathematics without dollar signs, and several values are more than the last one.",
+    ),
     NUMBER[1],
     Rule("yes or no", _yes_or_no, ("Yes, they do.", "Yes"), "An answer to a question may begin with its short form."),
+    Rule(
+        "a text of a word or two",
+        lambda text, holds_answer: found[1] if (found := _FEW_WORDS.fullmatch(text)) else None,
+        ("Evelyn.", "Evelyn"),
+        "A model that only answers writes no sentence.",
+    ),
 )
 TEXT: tuple[Rule, ...] = (
     Rule(
@@ -303,40 +301,63 @@ LITERAL: tuple[Rule, ...] = (
 
 # --- Choices ---
 
-_LONE_LETTER = re.compile(r"(?<![A-Za-z\\'])\(?([A-E])\)?(?![A-Za-z'])")
+_LONE_LETTER = re.compile(r"(?<![A-Za-z\\'])\(?([A-E])\)?(?![A-Za-z'])|(?<=['\"‘“])([A-E])(?=['\"’”])")
+# "both A and B", "A or C": no choice.
+_SEVERAL_LETTERS = re.compile(
+    r"(?:\W|both\b|either\b|options?\b|choices?\b)*[A-E]\)?(?:\s{0,3}(?:,?\s{0,3}(?:and|or)\b|[,/&])\s{0,3}\(?[A-E]\b)+(?:\W*\Z|\W*are\b)"
+)
 _ENCLOSED_LETTER = re.compile(r"\(([A-E])\)|\\text\{\s*([A-E])\s*\}|\*\*\(?([A-E])(?=\*\*|[).:])")
 _LABEL = re.compile(r"^[ \t*>-]{0,6}([A-E])[).:](?=\s|$)", re.MULTILINE)
+_SMALL_LETTER = re.compile(r"[\s*]*(?:\(([a-e])\)|([a-e])(?:[).:](?=\s|\*|\Z)|(?=[\s*]*\Z)))")
+_IS_RIGHT = r"\s+(?:is|would\sbe|must\sbe)\s+(?:(?:the|most|only|likely)\s+)*(?:correct|right|best|true|answer)\b"
 _CLOSING_LETTER = re.compile(
-    r"(?<![A-Za-z\\'])([B-E])(?![A-Za-z'])|(?<![A-Za-z\\'])(A)(?=\s*(?:[.,;:)]|$))", re.MULTILINE
+    rf"(?<![A-Za-z\\'])([B-E])(?![A-Za-z'])|(?<![A-Za-z\\'])(A)(?=\s*(?:[.,;:)]|$)|{_IS_RIGHT})", re.MULTILINE
+)
+_DENIED_BEFORE = re.compile(
+    r"(?:\bnot|\bneither|\bnor|\brather than|\binstead of|\bunlike)\s+(?:option\s+|choice\s+)?\Z"
+)
+_DENIED_BEHIND = re.compile(
+    r"(?:[\s,*()]|and\b|or\b|nor\b|[A-E]\b){1,60}(?<=[\s)*])(?:is|are|was|were)\s+(?:(?:\w+ly|all|both|also)\s+)*"
+    r"(?:not|wrong|incorrect|false)\b"
 )
 
 
 def _letter_of(answer: str) -> str | None:
-    """The first letter of a marked answer; a small one only if it is the whole answer."""
+    """The first letter of a marked answer; a small one only if it is the whole answer; None for several letters."""
     found = _LONE_LETTER.search(answer) or _LONE_LETTER.fullmatch(answer.upper())
-    return found.group(1) if found else None
+    if found is None or _SEVERAL_LETTERS.match(answer):
+        return None
+    return found[1] or found[2]
 
 
 def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer) -> str | None:
-    text = _without_last_reason(text, letters)
-    found = [match for match in letters.finditer(text) if text[max(0, match.start() - 4) : match.start()] != "not "]
-    return next(group for group in found[-1].groups() if group) if found else None
+    text = without_ending(text, letters)
+    if _SEVERAL_LETTERS.fullmatch(text):
+        return None
+    for found in reversed(list(letters.finditer(text))):
+        before = text[max(0, found.start() - 30) : found.start()]
+        if not _DENIED_BEFORE.search(before) and not _DENIED_BEHIND.match(text, found.end()):
+            return next(group for group in found.groups() if group)
+    return None
 
 
 def _only_label(text: str, holds_answer: HoldsAnswer) -> str | None:
     letters = set(_LABEL.findall(text))
-    return letters.pop() if len(letters) == 1 else None
+    if len(letters) == 1:
+        return letters.pop()
+    small = _SMALL_LETTER.match(text)
+    return (small[1] or small[2]).upper() if small else None
 
 
 CHOICE: tuple[Rule, ...] = (
-    *MARKED[:3],
+    *MARKED[:4],
     Rule(
         "a statement about a choice",
         partial(stated, announcement=CHOICE_ANNOUNCEMENT),
         ("The correct option is B, because (A) is too small.", "B"),
         "As a statement, with the words that questions with choices use.",
     ),
-    *MARKED[4:],
+    *MARKED[5:],
     Rule(
         "the last letter in brackets or bold",
         partial(_last_letter, _ENCLOSED_LETTER),
@@ -369,39 +390,56 @@ def _holds_expression(answer: str) -> bool:
 
 
 def _holds_letter(answer: str) -> bool:
-    return _letter_of(answer) is not None
+    return _LONE_LETTER.search(answer) is not None or _letter_of(answer) is not None
 
 
 def _first(rules: Sequence[Rule], text: str, holds_answer: HoldsAnswer) -> str | None:
     return next((answer for rule in rules if (answer := rule.find(text, holds_answer)) is not None), None)
 
 
+def _answer(
+    rules: Sequence[Rule], text: str, holds_answer: HoldsAnswer, behind: Sequence[Rule] | None = None
+) -> str | None:
+    """The answer behind the last retraction, if there is one; else that of the whole text.
+
+    Args:
+        rules: the rules of the kind of answer.
+        text: a response.
+        holds_answer: whether a text can be an answer of this kind.
+        behind: the rules behind a retraction, where not just any words are an answer; None for the same rules.
+    """
+    text = visible_answer(text)
+    rest = after_retraction(text)
+    corrected = _first(behind or rules, rest, holds_answer) if rest else None
+    return corrected or _first(rules, text, holds_answer)
+
+
 def extract_answer(text: str) -> str | None:
     """The final answer of a text that answers with a number: the answer that it marks, else its last number."""
-    return _first((*MARKED, *NUMBER), visible_answer(text), _holds_number) or None
+    return _answer((*MARKED, *NUMBER), text, _holds_number) or None
 
 
 def extract_expression(text: str) -> str | None:
     """The final answer of a text that answers with mathematics or a few words."""
-    return _first((*MARKED, *EXPRESSION), visible_answer(text), _holds_expression) or None
+    return _answer((*MARKED, *EXPRESSION), text, _holds_expression, (*MARKED, *EXPRESSION[:-2])) or None
 
 
 def extract_text(text: str) -> str | None:
     """The final answer in words: the answer that a text marks, else its last line that is not blank."""
-    return _first((*MARKED, *TEXT), visible_answer(text), bool) or None
+    return _answer((*MARKED, *TEXT), text, bool, MARKED) or None
 
 
 def extract_literal(text: str) -> str | None:
     """The final answer of a text that answers with a Python literal."""
-    return _first((*MARKED, *LITERAL), visible_answer(text), bool) or None
+    return _answer((*MARKED, *LITERAL), text, bool, MARKED) or None
 
 
 def extract_choice(text: str) -> str | None:
     """The final choice A … E of a text; none if it marks an answer without a letter."""
-    answer = _first(CHOICE, visible_answer(text), _holds_letter)
+    answer = _answer(CHOICE, text, _holds_letter)
     return _letter_of(answer) if answer else None
 
 
 def stated_answer(text: str) -> str | None:
     """The answer that a text marks; empty for an empty box; None without a marked answer."""
-    return _first(MARKED, visible_answer(text), bool)
+    return _answer(MARKED, text, bool)

@@ -7,18 +7,20 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from lightreasoner.grading.comparison import TEXT_COMMANDS, equal_expressions, plain
+from lightreasoner.grading.characters import TEXT_COMMANDS
+from lightreasoner.grading.comparison import equal_expressions, plain
 from lightreasoner.grading.extraction import extract_answer as extract_number
 from lightreasoner.grading.extraction import extract_choice, extract_expression, extract_literal, extract_text
 from lightreasoner.grading.literals import normal_form as literal_form
-from lightreasoner.grading.numbers import parse_number, parse_quantity, same_number
+from lightreasoner.grading.numbers import LONGEST_NUMBER, parse_number, parse_quantity, same_number
+from lightreasoner.grading.statements import without_reason
 from lightreasoner.grading.symbolic import prepare
 from lightreasoner.grading.verdicts import AnswerKind, Judgement
 
 __all__ = ["canonical", "equal_expressions", "judge", "prepare", "words_of"]
 
 # A formula that is no plain number, in an answer to a question about a number: \sqrt{16}, 5!
-_FORMULA = re.compile(r"(?=.*(?:\\[A-Za-z]|!|\^))(?:\\[A-Za-z]+|[^A-Za-z])+[A-Za-z]?", re.DOTALL)
+_FORMULA = re.compile(r"(?=.*(?:\\[A-Za-z]|[!^√]|sqrt))(?:\\[A-Za-z]+|sqrt|[^A-Za-z])+[A-Za-z]?", re.DOTALL)
 
 # Answers in words.
 _QUOTES_AND_DASHES = str.maketrans("‘’“”‐‑–—−", "''\"\"-----")
@@ -57,6 +59,8 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
     if expected is None:
         return _judgement(answer, canonical(answer), equal=equal_expressions(answer, gold))
     number = parse_number(answer)
+    if number is None and len(answer) <= LONGEST_NUMBER:  # "42 apples in 3 boxes"
+        number = parse_number(without_reason(TEXT_COMMANDS.sub(r" \1 ", answer)))
     normal_form = plain(answer) if number is None else str(number)
     return _judgement(answer, normal_form, equal=_equals_number(answer, number, gold, expected))
 

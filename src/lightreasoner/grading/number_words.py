@@ -1,4 +1,6 @@
-"""Numbers in English words: "twelve", "two hundred and five", "minus forty-two"."""
+"""Numbers in English words: "twelve", "two hundred and five", "minus forty-two", "two and a half", "two thirds"."""
+
+from fractions import Fraction
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -10,6 +12,10 @@ SMALL_NUMBERS = {word: value for value, word in enumerate(_SMALL)} | {
 }
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 MINUS = ("minus", "negative")
+_PARTS = "third fourth fifth sixth seventh eighth ninth tenth".split()
+PARTS = {f"{word}s": value for value, word in enumerate(_PARTS, start=3)}
+PARTS |= {"halves": 2, "hundredths": 100, "thousandths": 1000}
+PART = {"half": 2, "quarter": 4} | {word.removesuffix("s"): value for word, value in PARTS.items() if value > 2}
 MOST_WORDS = 20
 
 
@@ -26,7 +32,7 @@ def leading_number(words: list[str]) -> tuple[int, int] | None:
         value = SMALL_NUMBERS.get(word)
         if value is not None and (not used or group % 100 == 0 or (group % 100 >= 20 and group % 10 == 0 < value < 10)):
             group += value
-        elif word == "hundred" and 0 < group < 10:
+        elif word == "hundred" and 0 < group < 100 and group % 10:
             group *= 100
         elif word in SCALES and word != "hundred" and group:
             total, group = total + group * SCALES[word], 0
@@ -40,3 +46,17 @@ def leading_number(words: list[str]) -> tuple[int, int] | None:
             break
         used = at + 1
     return (total + group, used) if used else None
+
+
+def leading_quantity(words: list[str]) -> tuple[Fraction, int] | None:
+    """Like `leading_number`, with the fraction behind it: "two and a half", "one third", "two thirds"."""
+    found = leading_number(words)
+    if found is None:
+        return None
+    whole, used = found
+    match words[used:]:
+        case ["and", "a" | "one", part, *_] if part in PART:
+            return whole + Fraction(1 if whole >= 0 else -1, PART[part]), used + 3
+        case [part, *_] if part in PARTS or (part in PART and abs(whole) == 1):
+            return Fraction(whole, PARTS.get(part) or PART[part]), used + 1
+    return Fraction(whole), used

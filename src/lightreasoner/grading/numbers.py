@@ -1,6 +1,7 @@
 r"""Read the number in an answer, exactly.
 
-`parse_number` reads `\$1{,}200`, `10 000 km`, `2.5 million`, `2\frac{1}{2}`, `5²`, `x = 30 - 16 = 14` and "twelve".
+`parse_number` reads `\$1{,}200`, `10 000 km`, `2.5 million`, `2\frac{1}{2}`, `5²`, `x = 30 - 16 = 14`, "twelve",
+"two and a half", `1.234,5` and the full hour `5:00 p.m.`
 """
 
 import ast
@@ -11,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from lightreasoner.grading.characters import plain_characters
-from lightreasoner.grading.number_words import MINUS, SCALES, SMALL_NUMBERS, leading_number
+from lightreasoner.grading.number_words import MINUS, PART, PARTS, SCALES, SMALL_NUMBERS, leading_quantity
 
 LONGEST_NUMBER = 400  # characters; Python refuses longer ones or converts them slowly
 LARGEST_POWER = 20_000  # bits
@@ -30,11 +31,25 @@ _GROUPS = re.compile(
     r"(?<![\w.,/^])\d{1,3}(?:(\\[, ;:]|[ '_~])\d{3})(?:\1\d{3})*(?![\d.]*\d|\s*/)"
 )  # 10 000, 10'000, 10_000
 _DOTTED_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.]*\d)")  # 1.000.000
+# 12,5 and 1.234,567: a comma before one or two digits, or behind thousands that are set off by dots or spaces.
+_DECIMAL_COMMA = re.compile(
+    r"(?<![\w.,/^])(?:(?P<grouped>\d{1,3}(?:[. ]\d{3})+),(?P<decimals>\d+)|(?P<whole>\d+),(?P<few>\d{1,2}))"
+    r"(?![\d,.]*\d|\s*/)"
+)
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)|(\d)\s*\{\s*(\d+)\s*\})")
-_UNIT_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^\d{}]{1,20})\}\s*\{([^\d{}]{1,20})\}")  # \frac{m}{s}
+_NAMES = r"\{[\s{]*([^\d{}]{1,20})[\s}]*\}"
+_UNIT_FRACTION = re.compile(rf"\\[dt]?frac\s*{_NAMES}\s*{_NAMES}")  # \frac{m}{s}
 _TIMES_TEN_TO = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|[*x])\s*10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|\(?([+-]?\d+)\)?)")
 _TEN_TO = re.compile(r"(?<![\w.^{])10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))")
-_RECURRING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
+_RECURRING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|\((\d+)\))")  # 0.1\overline{6}, 0.1(6)
+_RECURRING_WITH_DOTS = re.compile(
+    r"(\d+)\.(\d{0,6}?)(\d{1,6}?)\3+(?:\.{3}|\\l?dots(?![A-Za-z]))"
+)  # 0.333..., 0.1666...
+_ORDINAL = re.compile(r"(?<=\d)\s*\^[\s{]*(?:st|nd|rd|th)\b[\s}]*")  # 21^{\text{st}}
+_PARTS = re.compile(rf"(?<=\d)[\s-]+({'|'.join(PARTS)})\b")  # 3 tenths
+_AND_PART = re.compile(rf"(?<=\d)\s+and\s+(?:(?:an?|one)\s+({'|'.join(PART)})\b|(?=\d+/\d))")  # 2 and a half
+_ADJECTIVE = re.compile(r"(?<=\d)([\s{]+)\d+-(?=[A-Za-z]{2})")  # 12 5-dollar bills
+_FULL_HOUR = re.compile(r"(?<![\d:])(\d{1,2}):00(?![\d:])(?:\s*[ap]\.?m\b\.?|\s*o'clock\b)?", re.IGNORECASE)
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ\b)(?:\s*\{?\s*[CFK]\b\}?)?")
 _APPROXIMATELY = re.compile(
     r"^[\s{]*(?:\\(?:approx|sim|simeq|thickapprox)\b|≈|~|about\b|approx(?:imately|\.)?|ca?\.)\s*"
@@ -44,20 +59,22 @@ _MINUS_IN_WORDS = re.compile(r"^\s*(?:minus|negative)\s+(?=[$£€]?\d)", re.IGN
 _MYRIADS = re.compile("(?<=\\d)[万萬만亿億억]")
 _CURRENCY = r"(?:\\?[$£€¥₹]|\b(?:US|U\.S\.|C|A)\s?\\?\$|\b(?:Rs\.?|USD|EUR|GBP|INR)\b)"
 _SCALE = "|".join(SCALES)
+_SHORT_SCALES = {"k": 10**3, "M": 10**6, "B": 10**9, "bn": 10**9}
 _NUMBER = re.compile(
-    rf"""(?P<sign>(?<![\w)\]}}])[-+]\s*)? (?:{_CURRENCY}\s*)? (?P<inner>-\s*)?
+    rf"""(?P<sign>(?<![\w)\]}}])[-+]\s*)? (?P<currency>{_CURRENCY}\s*)? (?P<inner>-\s*)?
     (?:(?P<whole>\d+)\s+(?P<top>\d+)/(?P<under>\d+)|(?P<amount>{AMOUNT})\.?(?:\s*/\s*(?P<divisor>\d+))?)
     (?:\s*\^\s*(?:\{{\s*(?P<braced>-?\d{{1,4}})\s*\}}|(?P<power>-?\d{{1,4}})))?
-    (?:[\s{{}}-]*(?P<scale>{_SCALE})s?\b|(?P<thousand>[kK])\b)?""",
+    (?:[\s{{}}-]*(?P<scale>{_SCALE})s?\b|(?P<thousand>[kK])\b|(?(currency)\s?(?P<short>M|B|bn)\b))?""",
     re.VERBOSE,
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])[\s}]*\^\s*(?:\{\s*-?\d\s*\}|-?\d)")  # cm^2, m s^{-1}; x^2 is refused for its x
 _BARE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 # What may stand beside a number: words, abbreviations with full stops, punctuation; behind it units of one letter.
 _WORDS_AND_MARKS = (
-    r"""[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}+|[\s.,;:?'"(){}%$£€¥₹#·]|\\[%,#]|\\cdot\s|[-/](?=[\s{]*[^\W\d_])"""
+    r"""[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}+|[\s.,;:?'"(){}%$£€¥₹₩₽¢\[\]#·]|\\[%,#]|\\cdot\s"""
+    r"|\\(?:cent|Omega|mu|pounds|euro)(?![A-Za-z])|[-/](?=[\s{]*[^\W\d_])"
 )
-_UNIT_LETTER = r"[\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]|(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(])"
+_UNIT_LETTER = r"[ΩμµÅ\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]|(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(])"
 _BEFORE = re.compile(rf"(?:{_WORDS_AND_MARKS})*+")
 _BEHIND = re.compile(rf"(?:{_WORDS_AND_MARKS}|{_UNIT_LETTER})*+")
 _PRODUCT = re.compile(r"(?:[xyz]{2,3}|abc?|ac|bc|mn|pq|uv)(?![^\W\d_])")  # 64xy
@@ -69,8 +86,9 @@ _CHANGES_VALUE = re.compile(
     r"|choose|infinity)\b",
     re.IGNORECASE,
 )
+_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller) than\W*\Z", re.IGNORECASE)
 
-_PERCENT = re.compile(r"%|\bper\s?cent\b", re.IGNORECASE)
+_PERCENT = re.compile(r"%|\bper\s?cent\b|¢|\bcents?\b|\\cent\b", re.IGNORECASE)
 _SIDE = re.compile(r"(?<![<>!])=|\\approx\b|≈")
 # An equation of variables, `2x - y + 1 = 0`, is a formula; `x = 5`, `a_1 = 5` and `f(2) = 5` are values.
 _EQUATION = re.compile(
@@ -95,7 +113,7 @@ def parse_quantity(text: str) -> Fraction | None:
 
 
 def same_number(answer: str, answered: Fraction, gold: str, expected: Fraction) -> bool:
-    """Whether two numbers are equal; a percentage also equals its hundredth part."""
+    """Whether two numbers are equal; a percentage, and cents, also equal their hundredth part."""
     answers = {answered, answered / 100} if _PERCENT.search(answer) else {answered}
     golds = {expected, expected / 100} if _PERCENT.search(gold) else {expected}
     return not answers.isdisjoint(golds)
@@ -108,12 +126,16 @@ def _read(text: str, *, glued_units: bool) -> Fraction | None:
     if len(text) > LONGEST_NUMBER:
         return None
     text = plain_characters(text)
-    text = _plain(text if not glued_units and _EQUATION.match(text) else _right_side(text))
+    if glued_units:
+        text = _right_side(_DECIMAL_COMMA.sub(_decimal, text))
+    elif not _EQUATION.match(text):
+        text = _right_side(text)
+    text = _plain(text)
     found = list(_NUMBER.finditer(text))
     if len(found) == 1 and _only_units(text[: found[0].start()], text[found[0].end() :], glued_units=glued_units):
         return _value(found[0])
     if not found and (spelt := _in_words(text)) is not None:
-        return Fraction(spelt)
+        return spelt
     return arithmetic(text)
 
 
@@ -134,18 +156,27 @@ def _plain(text: str) -> str:
     text = _MYRIADS.sub(lambda found: {"万": "e4", "萬": "e4", "만": "e4"}.get(found[0], "e8"), text)
     text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = _DOTTED_GROUPS.sub(lambda found: found[0].replace(".", ""), text)
-    text = _UNIT_FRACTION.sub(r" \1/\2", _FONT.sub(" ", text))
-    text = _UNIT_POWER.sub("", _DEGREES.sub(" ", text))
+    text = _ORDINAL.sub(" ", _DEGREES.sub(" ", _FONT.sub(" ", text)))
+    text = _UNIT_FRACTION.sub(r" \1/\2", _UNIT_POWER.sub("", text))
+    text = _AND_PART.sub(lambda found: f" 1/{PART[found[1]]}" if found[1] else " ", text)
+    text = _PARTS.sub(lambda found: f"/{PARTS[found[1]]}", _ADJECTIVE.sub(r"\1", text))
+    text = _FULL_HOUR.sub(r"\1 ", text)
     text = _FRACTION.sub(lambda found: " {}/{} ".format(*(part for part in found.groups() if part)), text)
-    text = _RECURRING.sub(_recurring, text)
+    text = _RECURRING_WITH_DOTS.sub(_recurring, _RECURRING.sub(_recurring, text))
     text = _TIMES_TEN_TO.sub(lambda found: "e" + (found[1] or found[2]), text)
     text = _TEN_TO.sub(lambda found: "1e" + (found[1] or found[2]), text)
     return _APPROXIMATELY.sub("", text)
 
 
+def _decimal(found: re.Match[str]) -> str:
+    """A number with a decimal comma in English notation."""
+    whole, decimals = found["grouped"] or found["whole"], found["decimals"] or found["few"]
+    return f"{re.sub(r'[. ]', '', whole)}.{decimals}"
+
+
 def _recurring(found: re.Match[str]) -> str:
     r"""The quotient that a recurring decimal stands for: `0.1\overline{6}` is (16 - 1) / 90."""
-    whole, fixed, again = found.groups()
+    whole, fixed, again = (part for part in found.groups() if part is not None)
     numerator = int(whole + fixed + again) - int(whole + fixed or 0)
     return f" {numerator}/{(10 ** len(again) - 1) * 10 ** len(fixed)} "
 
@@ -156,7 +187,7 @@ def _only_units(before: str, after: str, *, glued_units: bool) -> bool:
         return False
     if _PRODUCT.match(after) or (_GLUED_LETTER.match(after) and not glued_units):
         return False
-    return not _CHANGES_VALUE.search(f"{before} {after}")
+    return not (_CHANGES_VALUE.search(f"{before} {after}") or _BOUND.search(before))
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
@@ -175,7 +206,9 @@ def _value(found: re.Match[str]) -> Fraction | None:
         if power is None:
             return None
         value = power
-    value *= SCALES.get(found["scale"] or "", 1) * (1000 if found["thousand"] else 1)
+    value *= SCALES.get(found["scale"] or "", 1) * _SHORT_SCALES.get(
+        found["short"] or (found["thousand"] or "").lower(), 1
+    )
     return -value if "-" in (found["sign"] or "") or found["inner"] else value
 
 
@@ -186,11 +219,11 @@ def _power(base: Fraction, exponent: int) -> Fraction | None:
     return None if not base and exponent < 0 else Fraction(base**exponent)
 
 
-def _in_words(text: str) -> int | None:
+def _in_words(text: str) -> Fraction | None:
     """The number in a text without digits, if it names exactly one: "twelve apples"."""
     words = re.findall(r"[^\W\d_]+|[^\w\s-]", text.lower())
     starts = (at for at, word in enumerate(words) if word in SMALL_NUMBERS or word in MINUS or word == "a")
-    at, found = next(((at, found) for at in starts if (found := leading_number(words[at:]))), (0, None))
+    at, found = next(((at, found) for at in starts if (found := leading_quantity(words[at:]))), (0, None))
     if found is None:
         return None
     beside = words[:at] + words[at + found[1] :]

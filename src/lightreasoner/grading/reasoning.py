@@ -32,6 +32,9 @@ _END = re.compile(
 _WRAPPING = re.compile(
     r"</?(?:output|response|solution|result|final)>|<\|begin_of_solution\|>|<\|start\|>assistant|<\|end\|>"
 )
+_HTML = re.compile(
+    r"</?(?:b|strong|em|i|u|p|div|span|mark|center|h[1-6])(?:\s[^<>]{0,200})?>|<br\s?/?>|&nbsp;", re.IGNORECASE
+)
 _CALCULATION = re.compile(r"<<[^<>\n]{0,100}>>")  # "48 + 24 = <<48+24=72>>72", the calculator notes of GSM8K
 _CLOSING_BOX = re.compile(
     r"\\(?:boxed|fbox)\s*\{[^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*\}[\s.$*]*(?:\\[\])][\s.]*)?\Z"
@@ -53,6 +56,8 @@ _LONGEST_OFFER = 1000  # characters
 def visible_answer(text: str) -> str:
     """The text outside the thinking and calculator notes, up to the first end token, offer or turn of the user."""
     text = _outside_thinking(text)
+    if "</" in text or "<br" in text or "&nbsp;" in text:
+        text = _HTML.sub(" ", text)
     if ("\nHuman:" in text or "\nUser:" in text) and (turn := _NEXT_TURN.search(text)) and text[: turn.start()].strip():
         text = text[: turn.start()]
     for _ in range(_MOST_OFFERS):

@@ -14,7 +14,7 @@ MOST_STATEMENTS = 40  # of more announcements the last ones are read
 
 _IS = r"(?:is|are|equals|should be|must be|would be|will be|comes to|comes out to be|turns out to be)\b(?:\s*[:：])?"
 _ANNOUNCEMENT = re.compile(
-    rf"""\b(?:answer|final\ result|ans)\b(?:[*_]{{1,3}})?(?:[*_\s]{{0,4}}?{_IS}|\s{{0,3}}(?:[:：]|=(?!=)))
+    rf"""\b(?:answer|final\ result|ans)\b(?:[*_]{{1,3}})?(?:[*_\s]{{0,4}}?{_IS}|\s{{0,3}}(?:[:：]|=(?!=)|→|->))
     |\banswers?\b(?:\s{{1,3}}(?:to|in|for|of)\b[^.\n:=?]{{1,60}}?)?\s(?:{_IS})  # the answer to the question is
     |\#{{4}}(?!\#)  # the form of GSM8K's solutions
     |(?:答案|正解|答え|정답)[*_]{{0,3}}(?:是|为|為|は|은|：|:)
@@ -35,14 +35,17 @@ _OTHER_KEYS = {"ntwort": 1, "espuesta": 1, "éponse": 1, "sposta": 2, "твет"
 # "If the answer is 5, …" announces nothing.
 _HYPOTHESIS = re.compile(
     r"\b(?:if|whether|when|suppose|supposing|assume|assuming|unless|maybe|perhaps)\s+(?:that\s+)?"
-    r"(?:(?:the|my|your|our|his|her|its)\s+)?(?:(?:final|correct|right)\s+)*\Z",
+    r"(?:(?:the|my|your|our|his|her|its)\s+)?(?:(?:final|correct|right)\s+)*\Z"
+    r"|\b(?:wrong|incorrect|mistaken|false|first|initial|original|previous|naive)\s+\Z"
+    r"|(?:\btempting\sto|(?<!\bI\s)(?<!\bwe\s)\b(?:might|may|could|would)|\b(?:people|students|some|many))\s+(?:\w+\s+)?"
+    r"(?:say|think|believe|guess|assume|conclude|expect)\s+(?:that\s+)?(?:the|this|its)\s+(?:\w+\s+)?\Z",
     re.IGNORECASE,
 )
 
 _MARKUP = " \t\r\n:：*_#>`"
 _BULLET = re.compile(r"[-•]\s+(?=\S)")
 _FILLER = re.compile(
-    r"(?:(?:approximately|about|simply|just|exactly|indeed|therefore|thus|then|now|clearly|obviously|actually|really"
+    r"(?:(?:->|=>|→|⇒|=)\s*|(?:approximately|about|simply|just|exactly|indeed|therefore|thus|then|now|clearly|obviously|actually|really"
     r"|probably|likely|definitely|equal to|given by|expressed as|written as|found to be|option|choice|letter)\b[\s,:]*"
     r"|(?:also|again)\s+(?=[\d$\\]))+",
     re.IGNORECASE,
@@ -51,7 +54,7 @@ _NOT_BUT = re.compile(r"not\s[^.\n]{1,60}?\bbut(?:\s+rather)?\s+", re.IGNORECASE
 
 # Words that say nothing about the value, where an answer would begin.
 _ANNOUNCES_NOTHING = re.compile(
-    r"""not\b
+    r"""(?:not|neither)\b
     |(?:in|rounded|correct|accurate|given|expressed|measured|to)\s+(?:to\s+)?(?:the\s+)?(?:\w+\s+){0,2}
         (?:decimal|significant|places|digits|nearest|units?)\b
     |(?:correct|right|wrong|incorrect|clear|obvious|evident|known|unknown|verified|confirmed|consistent|reasonable
@@ -66,6 +69,7 @@ _NEXT_LINE = re.compile(r"[^\n]{0,200}:[*_ \t]*\n+(?=\s*\S)")
 
 FORMULA = re.compile(
     r"\$\$(?P<display>(?:[^$\\]|\\.)+)\$\$|\\\[(?P<bracket>.+?)\\\]|\\\((?P<paren>.+?)\\\)"
+    r"|(?P<rows>\\begin\{(?P<name>(?:align|equation|gather)\*?)\}.+?\\end\{(?P=name)\})"
     r"|(?<![\\$])\$(?P<inline>(?!\s*\$)(?:[^$\\\n]|\\[^\n])+)\$(?![\d$])",
     re.DOTALL,
 )
@@ -85,9 +89,9 @@ _PICTURES = re.compile("[\u2600-\u27bf\u2b50\ufe0f\U0001f300-\U0001faff]")  # ti
 
 # Reasons and remarks, behind any answer and behind a quantity.
 _REASON = re.compile(
-    r"""[,\s]\s*\(?(?:because|since|whereas|hence|thus|therefore|rather\ than|instead\ of|i\.e\.|namely
+    r"""[,\s]\s*\(?(?:because|since|whereas|hence|thus|therefore|rather\ than|instead\ of|namely
         |given\ that|due\ to|as\ (?:shown|we|it|there|stated|required|expected|desired)|and\ not)\b
-    |,\s*(?:not|but|which|so|where)\b|;\s|\s[-–—]{1,2}\s(?=[^\W\d_]{3})|—(?=[^\W\d_]{3})""",
+    |,\s*(?:not|but|which|so|where)\b|[,\s]\s*\(?i\.e\.|;\s|\s[-–—]{1,2}\s(?=[^\W\d_]{3})|—(?=[^\W\d_]{3})""",
     re.IGNORECASE | re.VERBOSE,
 )
 _REMARK = re.compile(
@@ -98,6 +102,21 @@ _REMARK = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _YES_NO = re.compile(r"(?:yes|no|true|false)(?=\s*,)", re.IGNORECASE)
+_EQUATION_IN_BRACKETS = re.compile(r"(?<=[\w%)°$}])\s\([^()=]*=[^()]*\)(?=[\s*]*\Z)")  # 42 (= 6 × 7)
+_AMOUNT_FOLLOWS = r"(?:(?:about|approximately|roughly)\s)?(?=-?\\?[$£€]?\d)"
+# "2.5, which rounds to 3" gives 3, and "6 times 7, which is 42" gives 42.
+_ROUNDED = re.compile(
+    r"(?<=\d)[^\d.;]{0,40}\bround(?:s|ed|ing)?(?:\s(?:it|this|that))?(?:\s(?:up|down|off))?\sto\s"
+    rf"(?:the\snearest\s(?:\w+\s){{0,3}}?\w+,?\s(?:which\s)?(?:is|gives|equals|makes|becomes)\s)?{_AMOUNT_FOLLOWS}"
+    r"(?!\d+\s(?:decimal|significant|places|digits|d\.?p))",
+    re.IGNORECASE,
+)
+_RESULT = re.compile(
+    r"\b(?:plus|minus|times|divided|multiplied|sum|product|difference|quotient|half|twice|double|adding|subtracting"
+    r"|multiplying|dividing)\b(?:[^.;=]|\.(?=\d))*?,?\s(?:which\s(?:is|equals|gives|makes|comes\sto)|that\sis,?|equals"
+    rf"|giving(?:\sus)?)\s(?:a\stotal\sof\s|equal\sto\s)?{_AMOUNT_FOLLOWS}",
+    re.IGNORECASE,
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{3,}")
 
 
@@ -110,7 +129,7 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
         announcement: the words before an answer.
     """
     for match in islice(_announcements(text, announcement), MOST_STATEMENTS):
-        if _HYPOTHESIS.search(text, max(0, match.start() - 40), match.start()):
+        if _HYPOTHESIS.search(text, max(0, match.start() - 60), match.start()):
             continue
         rest = text[match.end() : match.end() + LONGEST_STATEMENT]
         for answer in _answers(rest):
@@ -136,7 +155,11 @@ def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Matc
 
 
 def without_reason(text: str) -> str:
-    """An answer in prose without the reason or remark behind it."""
+    """An answer in prose without the reason or remark behind it, and without the calculation before its result."""
+    text = _EQUATION_IN_BRACKETS.sub("", text)
+    for before_result in (_ROUNDED, _RESULT):
+        if found := before_result.search(text):
+            text = text[found.end() :]
     reason = _REASON.search(text)
     if reason and reason.start():
         text = text[: reason.start()]

@@ -23,7 +23,13 @@ _NOTATION = (
     (re.compile(r"(?<![A-Za-z\\])C\(\s*(\d+)\s*,\s*(\d+)\s*\)"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\q?quad(?![A-Za-z])"), r"\\ "),
     (re.compile(r"\\(?:boldsymbol|bm|mathbf)(?![A-Za-z])\s*"), ""),
-    (re.compile(r"(?<![A-Za-z\\])(pi|theta|infty)(?![A-Za-z])"), r"\\\1 "),
+    (
+        re.compile(r"(?<![A-Za-z\\])(pi|alpha|beta|gamma|delta|theta|lambda|mu|rho|sigma|phi|omega|infty)(?![A-Za-z])"),
+        r"\\\1 ",
+    ),
+    (re.compile(r"(?<![A-Za-z\\])((?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|exp|sqrt)(?=\s*[({])"), r"\\\1"),
+    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"\\log\s*_\s*\{?e\}?(?![A-Za-z])"), r"\\ln "),
     (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])"), r"\\infty "),
     (re.compile(r"\^\s*\(\s*(-?\d+(?:/\d+)?)\s*\)"), r"^{\1}"),
 )
@@ -44,7 +50,11 @@ def verified(answer: str, gold: str) -> bool:
         parse(f"\\boxed{{{_latex(side)}}}", parsing_timeout=None, raise_on_error=False) for side in (gold, answer)
     )
     equal = verify(parsed_gold, parsed_answer, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
-    return bool(equal) and _same_values(_expression(parsed_answer), _expression(parsed_gold))
+    if not equal:
+        return False
+    return _same_equations(parsed_answer, parsed_gold) or _same_values(
+        _expression(parsed_answer), _expression(parsed_gold)
+    )
 
 
 def _latex(text: str) -> str:
@@ -52,6 +62,14 @@ def _latex(text: str) -> str:
     for pattern, replacement in _NOTATION:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _same_equations(answer: list[Any], gold: list[Any]) -> bool:
+    """Whether both are equations with other left sides: y = x and x = y have no values to compare."""
+    from sympy import Eq
+
+    left, right = (parsed[0] if parsed else None for parsed in (answer, gold))
+    return isinstance(left, Eq) and isinstance(right, Eq) and left.lhs != right.lhs
 
 
 def _expression(parsed: list[Any]) -> Any:
