@@ -550,7 +550,8 @@ def test_a_minus_sign_before_a_currency_sign_or_a_space_is_kept(text: str) -> No
         (r"2\pi", None),
         ("5!", Fraction(120)),
         ("(3,4)", None),
-        ("1,2", None),
+        ("1,2,3", None),
+        ("1,2", Fraction(6, 5)),  # a decimal comma
     ],
 )
 def test_an_expression_is_never_read_as_another_number(text: str, value: Fraction | None) -> None:

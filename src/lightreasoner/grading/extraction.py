@@ -133,7 +133,7 @@ MARKED: tuple[Rule, ...] = (
 # A minus sign, also with a space behind a word: "it is - 5 degrees", but not "30 - 5" nor the bullet "- 5 apples".
 _GROUPED = (
     r"\d{1,3}(?:(?:[ \u00a0\u2009\u202f'’_]\d{3})+|(?:\.\d{3})+(?=\.\d{3}|,\d))(?:\.\d{3}|,\d+)?(?![\d.,]*\d)"
-    r"|\d+,\d{1,2}(?![\d.,]*\d)"
+    r"|(?<![\d.,])\d+,\d{1,2}(?![.,]?\d)"
 )
 _FRACTION_SIGNS = "[¼½¾⅐-⅞]"
 _MINUS = (
@@ -337,7 +337,7 @@ def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer)
     for found in reversed(list(letters.finditer(text))):
         before = text[max(0, found.start() - 30) : found.start()]
         if not _DENIED_BEFORE.search(before) and not _DENIED_BEHIND.match(text, found.end()):
-            return next(group for group in found.groups() if group)
+            return next(str(group) for group in found.groups() if group)
     return None
 
 

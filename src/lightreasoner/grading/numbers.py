@@ -33,7 +33,7 @@ _GROUPS = re.compile(
 _DOTTED_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.]*\d)")  # 1.000.000
 # 12,5 and 1.234,567: a comma before one or two digits, or behind thousands that are set off by dots or spaces.
 _DECIMAL_COMMA = re.compile(
-    r"(?<![\w.,/^])(?:(?P<grouped>\d{1,3}(?:[. ]\d{3})+),(?P<decimals>\d+)|(?P<whole>\d+),(?P<few>\d{1,2}))"
+    r"(?<![\w.,/^(\[])(?:(?P<grouped>\d{1,3}(?:[. ]\d{3})+),(?P<decimals>\d+)|(?P<whole>\d+),(?P<few>\d{1,2}))"
     r"(?![\d,.]*\d|\s*/)"
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)|(\d)\s*\{\s*(\d+)\s*\})")
