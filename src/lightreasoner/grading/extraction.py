@@ -337,7 +337,7 @@ def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer)
     for found in reversed(list(letters.finditer(text))):
         before = text[max(0, found.start() - 30) : found.start()]
         if not _DENIED_BEFORE.search(before) and not _DENIED_BEHIND.match(text, found.end()):
-            return next(str(group) for group in found.groups() if group)
+            return next(group for group in found.groups() if group)
     return None
 
 
@@ -346,7 +346,7 @@ def _only_label(text: str, holds_answer: HoldsAnswer) -> str | None:
     if len(letters) == 1:
         return letters.pop()
     small = _SMALL_LETTER.match(text)
-    return (small[1] or small[2]).upper() if small else None
+    return str(small[1] or small[2]).upper() if small else None
 
 
 CHOICE: tuple[Rule, ...] = (
