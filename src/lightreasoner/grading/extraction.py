@@ -342,7 +342,7 @@ def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer)
 
 
 def _only_label(text: str, holds_answer: HoldsAnswer) -> str | None:
-    letters = set(_LABEL.findall(text))
+    letters: set[str] = set(_LABEL.findall(text))
     if len(letters) == 1:
         return letters.pop()
     small = _SMALL_LETTER.match(text)

@@ -131,7 +131,7 @@ def _refuse_scaled_positions(source: ModelSource) -> None:
     """
     try:
         config = source.config()
-    except ModelError:  # whoever reads its weights says more
+    except ModelError:  # the loader of its weights says more
         return
     scaling = config.get("gguf_scaling")
     if scaling is None or config["model_type"] in SCALED_BY_TRANSFORMERS:
