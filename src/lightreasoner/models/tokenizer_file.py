@@ -42,13 +42,12 @@ def as_written(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> PreTr
     if _ids(tokenizer) == ids:
         return tokenizer
     exact: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(source.folder)
-    made = (
-        f"{source.name}: transformers makes a {type(tokenizer).__name__} of tokenizer.json that gives texts other ids"
-    )
     if _ids(exact) == ids:
-        warn_once(f"{made}; the file's own tokenizer is used, as the model was trained with it")
         return exact
-    warn_once(f"{made}, so the model may read texts that it does not know. Check the file with its author")
+    warn_once(
+        f"{source.name}: transformers makes a {type(tokenizer).__name__} of tokenizer.json that gives texts other ids, so "
+        "the model may read texts that it does not know. Check the file with its author"
+    )
     return tokenizer
 
 
