@@ -96,7 +96,7 @@ def usage_error(*arguments: str, cwd: Path | None = None) -> str:
 # --- Help ---
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["", "run", *(pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS[2:])])
 def test_help_comes_within_a_second(command: str) -> None:
     # Processor time does not depend on other tests that run at the same time.
     seconds = []

@@ -48,6 +48,7 @@ def run_by(folder: Path, **variables: str) -> dict[str, str]:
     return {**os.environ, **known, **variables}
 
 
+@pytest.mark.slow
 def test_the_whole_method_flat() -> None:
     ended = start(patch=script(ROOT / "examples" / "whole_method_flat.py", 20, 3)).end(LONG)
     assert ended.code == 0, ended.error

@@ -1,9 +1,6 @@
 """`lightr rounds` on tiny models: what each round reads and writes, and what is kept."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,8 @@ from lightreasoner.rounds import rounds
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import read_samples
 from lightreasoner.samples.selecting import select
+
+from .faults.harness import completed
 
 Decide = Callable[[Sequence[dict[str, Any]], RoundsSettings], Decision]
 
@@ -81,6 +80,7 @@ def test_each_round_goes_on_from_the_one_before(config: RoundsConfig, monkeypatc
     assert questions(second / "held-back") == asked[0]
 
 
+@pytest.mark.slow
 def test_the_kept_round_makes_a_normal_run_folder(config: RoundsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "decide", keeping(0, 1, 1))
     result = rounds(config)
@@ -290,9 +290,7 @@ def test_the_command_line(random_expert: Path, random_amateur: Path, tmp_path: P
         "--finetune.steps", 2, "--evaluate.benchmarks", "arithmetic", "--evaluate.grading-workers", 1,
         "--rounds.limit", 1, "--rounds.held-back", 8, "--rounds.answers", 2, "--rounds.evidence", 1000, "--json",
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "lightreasoner.cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = completed(*words)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["kept"] == 0

@@ -81,7 +81,7 @@ def cached(model: Path, home: Path, name: str, commit: str) -> None:
     (repository / "refs" / "main").write_text(commit)
 
 
-@pytest.mark.parametrize("offline", [pytest.param("0", marks=pytest.mark.slow), "1"])
+@pytest.mark.parametrize("offline", [pytest.param(one, marks=pytest.mark.slow) for one in "01"])
 def test_a_cached_copy_is_used_if_the_hub_does_not_answer(
     offline: str, silent_hub: tuple[str, Asked], random_expert: Path, random_amateur: Path, tmp_path: Path
 ) -> None:

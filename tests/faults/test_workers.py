@@ -111,6 +111,7 @@ def test_the_workers_of_a_killed_owner_end_and_what_they_delivered_counts(
     count(survived=1)
 
 
+@pytest.mark.slow
 def test_a_signal_lets_the_workers_deliver_their_batches(
     sampling: tuple[object, ...], sampled: Path, tmp_path: Path
 ) -> None:

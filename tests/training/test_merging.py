@@ -93,7 +93,7 @@ def saved_adapter(model: Path, folder: Path, scale: float, **settings: Any) -> P
     return folder
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "settings",
     [
