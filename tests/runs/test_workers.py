@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
 from lightreasoner.errors import LightReasonerError
+from lightreasoner.runs import workforce
 from lightreasoner.runs.workers import Worker, WorkerEnded, WorkerPool
 
 CHILD = """
@@ -133,3 +135,17 @@ def test_a_terminated_worker_may_finish_its_request(
     pool.close(Worker.terminate)
     assert reply.result() == "stop at a safe point"
     assert children() == []
+
+
+@pytest.mark.parametrize(("threads", "warned"), [("", False), ("1", False), ("2", False), ("3", True)])
+def test_more_threads_than_cores_are_named(
+    threads: str, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(workforce, "cores", lambda: 4)
+    monkeypatch.setattr(workforce, "LocalWorker", Mock())
+    with workforce.LocalLauncher("module:function", ["cpu", "cpu"]):
+        pass
+    shown = capsys.readouterr().err
+    assert ("OMP_NUM_THREADS=3 is set for each of 2 workers on 4 cores" in shown) == warned
+    assert shown.count("\n") == warned

@@ -45,8 +45,8 @@ def as_written(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> PreTr
     if _ids(exact) == ids:
         return exact
     warn_once(
-        f"{source.name}: transformers makes a {type(tokenizer).__name__} of tokenizer.json that gives texts other ids, so "
-        "the model may read texts that it does not know. Check the file with its author"
+        f"{source.name}: transformers makes a {type(tokenizer).__name__} of tokenizer.json that gives texts other ids, "
+        "so the model may read texts that it does not know. Check the file with its author"
     )
     return tokenizer
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self, TypedDict
 from lightreasoner import errors
 from lightreasoner.errors import Interrupted, LightReasonerError, RunError
 from lightreasoner.runs.leases import Leases
-from lightreasoner.runs.progress import say, say_once
+from lightreasoner.runs.progress import say, say_once, warn
 from lightreasoner.runs.signals import PATIENCE, stop_signals
 from lightreasoner.runs.workers import Worker, WorkerEnded, cores
 
@@ -123,6 +123,12 @@ class LocalLauncher:
         self.on_device = max(map(devices.count, devices))
 
     def __enter__(self) -> Self:
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if threads.isdecimal() and int(threads) > self._cores and self._devices[0] == "cpu":
+            warn(
+                f"OMP_NUM_THREADS={threads} is set for each of {self.count} workers on {cores()} cores: more threads "
+                f"than cores slow each other down. Unset it, or set {self._cores}"
+            )
         self._waiting = {index: self._process(index) for index in range(self.count)}
         return self
 
