@@ -100,7 +100,7 @@ def usage_error(*arguments: str, cwd: Path | None = None) -> str:
 def test_help_comes_within_a_second(command: str) -> None:
     # Processor time does not depend on other tests that run at the same time.
     seconds = []
-    for _ in range(5):
+    for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = lightr(*command.split(), "--help")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -509,9 +509,8 @@ def test_hostile_texts_get_verdicts(
     counts = judge_hostile(judge, tmp_path, count=count, towers=5, seed=1)
     assert counts["wrong"] > count / 5
     assert counts["no_answer"] > count / 5
-    assert (
-        counts["timeout"] + counts["grader_error"] <= 100
-    )  # more would mean that the judge gives up on plain nonsense
+    # More would mean that the judge gives up on plain nonsense. Five of the texts are towers of powers.
+    assert counts["timeout"] + counts["grader_error"] <= min(100, 5 + count // 15)
     assert judge == "toolkit" or counts["timeout"] >= 1  # the toolkit judge does not compute most towers
 
 
