@@ -26,6 +26,7 @@ from typing import Annotated, Any, TypeVar
 
 import docstring_parser
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
+from docstring_parser import Docstring
 from pydantic import PlainValidator, create_model
 
 from lightreasoner import config as cfg
@@ -52,8 +53,11 @@ TRAIN, CHECK, LOOK, BEYOND, DATA, OPTIONS = map(
 LAUNCHER = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 _order = count()
 
-# Cyclopts reads the source of each config's base classes, pydantic's too, once for every section and panel of the help.
-docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
+# Cyclopts reads the source of each config's base classes, once for every section and panel of the help. pydantic has
+# read it already: the help of a field is its description.
+docstring_parser.parse_from_object = cache(
+    lambda item: Docstring() if isinstance(item, type) else docstring_parser.parse(item.__doc__ or "")
+)
 
 app = App(
     name="lightr",
