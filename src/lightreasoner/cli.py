@@ -27,7 +27,7 @@ from typing import Annotated, Any, TypeVar
 import docstring_parser
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 from docstring_parser import Docstring
-from pydantic import PlainValidator, create_model
+from pydantic import ConfigDict, PlainValidator, create_model
 
 from lightreasoner import config as cfg
 from lightreasoner.config import sections, stages
@@ -53,17 +53,27 @@ TRAIN, CHECK, LOOK, BEYOND, DATA, OPTIONS = map(
 LAUNCHER = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 _order = count()
 
-# Cyclopts reads the source of each config's base classes, once for every section and panel of the help. pydantic has
-# read it already: the help of a field is its description.
-docstring_parser.parse_from_object = cache(
-    lambda item: Docstring() if isinstance(item, type) else docstring_parser.parse(item.__doc__ or "")
-)
+
+@cache
+def _docstring(item: Any) -> Docstring:
+    """The docstring of a function. A class has none: pydantic has read its source, and reading it again takes time."""
+    if isinstance(item, type):
+        return Docstring()
+    docstring = docstring_parser.parse(item.__doc__ or "")
+    for parameter in docstring.params:
+        parameter.description = _one_line(parameter.description)
+    return docstring
+
+
+docstring_parser.parse_from_object = _docstring
+
 
 app = App(
     name="lightr",
     help="Improve a language model's reasoning without labels, by contrasting it with a weaker model.",
     version=version_lines,
     version_format="plaintext",
+    help_format="plaintext",
     default_parameter=Parameter(consume_multiple=True, negative=()),
     suppress_keyboard_interrupt=False,  # `main` reports it
 )
@@ -139,7 +149,13 @@ def command(
 
     execute.__doc__, execute.__signature__ = declared.__doc__, signature  # type: ignore[attr-defined]
     summary = (declared.__doc__ or "").partition("\n")[0]
-    of.command(execute, name=name, group=group, help=f"{summary}\n\n{notes}".rstrip(), sort_key=next(_order))
+    text = f"{summary}\n\n{_one_line(notes)}".rstrip()
+    of.command(execute, name=name, group=group, help=text, sort_key=next(_order))
+
+
+def _one_line(text: str | None) -> str:
+    """Without the line breaks of the source; the help breaks lines where the terminal ends."""
+    return " ".join((text or "").split())
 
 
 def _options(
@@ -206,7 +222,7 @@ def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
     of_studies = ["study"] if issubclass(kind, cfg.RunConfig) else []  # `run` uses nothing of that section
     without = {*positional, *of_studies}
     fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items() if name not in without}
-    others = create_model(kind.__name__, **fields) if without else kind
+    others = create_model(kind.__name__, __config__=ConfigDict(defer_build=True), **fields) if without else kind
     # cyclopts passes on the given flags as a dict, unchecked: `_checked` adds the recipe.
     return _option("config", None, Annotated[others, Parameter(name="*"), PlainValidator(dict)])
 

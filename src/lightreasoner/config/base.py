@@ -61,7 +61,15 @@ class Config(BaseModel, metaclass=_ConfigType):
         ConfigError: names each wrong key, its value, and the nearest known key for an unknown one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    # Validators are built when a class is first used: building all of them would slow `--help` down.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        for field in cls.model_fields.values():
+            field.description = field.description and " ".join(field.description.split())  # one line, for the help
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> Self:

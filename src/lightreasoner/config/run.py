@@ -51,16 +51,16 @@ class RunConfig(
     """Run folder."""
     seed: Decides[int] = 42
     """Seed of everything random."""
-    sample: SampleSettings = SampleSettings()
-    select: Annotated[SelectSettings, IF_SET] = SelectSettings()
+    sample: SampleSettings = SampleSettings.model_construct()
+    select: Annotated[SelectSettings, IF_SET] = SelectSettings.model_construct()
     """Other labels or steps than the paper's: a stage of its own, between sample and finetune."""
-    finetune: FinetuneSettings = FinetuneSettings()
-    merge: MergeSettings = MergeSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
+    finetune: FinetuneSettings = FinetuneSettings.model_construct()
+    merge: MergeSettings = MergeSettings.model_construct()
+    evaluate: EvaluateSettings = EvaluateSettings.model_construct()
     push_to: Place[HubName | None] = None
     """Send the result to this repository on the Hub, OWNER/NAME, when it is finished; see `lightr push`."""
-    push: Place[PushSettings] = PushSettings()
-    study: StudySettings = StudySettings()
+    push: Place[PushSettings] = PushSettings.model_construct()
+    study: StudySettings = StudySettings.model_construct()
 
     @model_validator(mode="before")
     @classmethod
@@ -166,7 +166,7 @@ class RoundsSettings(Config):
 class RoundsConfig(RunConfig):
     """`lightr rounds`."""
 
-    rounds: RoundsSettings = RoundsSettings()
+    rounds: RoundsSettings = RoundsSettings.model_construct()
 
     def folder(self, number: int) -> Path:
         """The run folder of a round; number 0 holds the alarms of the untouched expert."""
