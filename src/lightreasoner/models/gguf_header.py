@@ -1,7 +1,7 @@
 """The header of a GGUF file: its sizes under the names of a config.json, without the weights.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The package `gguf` reads whole arrays of texts
-into Python objects, which takes seconds for a vocabulary; this steps over them.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The package `gguf` reads an array value by value
+through NumPy, which takes seconds for a vocabulary; this steps over long arrays.
 """
 
 import math

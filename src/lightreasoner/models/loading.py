@@ -34,6 +34,7 @@ from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import LightReasonerError, ModelError
 from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.generation_config import generation_settings, quiet
+from lightreasoner.models.gguf_reading import reading_gguf
 from lightreasoner.models.own_amateurs import find_amateur, first_layers, with_adapter_of, with_dropout
 from lightreasoner.models.precision import Precision, hidden_size, precision
 from lightreasoner.models.shape import read_config
@@ -42,7 +43,6 @@ from lightreasoner.models.source import ModelSource, find_model, first_line
 from lightreasoner.models.tokenizer_file import as_written
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.models.weights import (
-    gguf_bar_on_terminals,
     refuse_nonfinite,
     refuse_wrong_weights,
     weights_in_files,
@@ -60,7 +60,7 @@ def load_tokenizer(source: ModelSource, machine: MachineSettings = ANY_MACHINE) 
         ModelError: there is none, or it needs code that may not run.
     """
     _check_code(source, machine)
-    with _loading(f"the tokenizer of {source.name}"):
+    with _loading(f"the tokenizer of {source.name}"), reading_gguf():
         loaded = AutoTokenizer.from_pretrained(
             source.folder, gguf_file=source.gguf_file, trust_remote_code=machine.trust_remote_code
         )
@@ -119,7 +119,7 @@ def load_model(
     else:
         quantise = GgufConfig(dequantize=True)
     generation, _ = generation_settings(source.name, source.folder) if source.gguf_file is None else (None, [])
-    with _loading(f"{source.name} ({source.folder})"), gguf_bar_on_terminals():
+    with _loading(f"{source.name} ({source.folder})"), reading_gguf():
         read: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             gguf_file=source.gguf_file,
@@ -190,8 +190,9 @@ def empty_model(source: ModelSource, machine: MachineSettings = ANY_MACHINE) -> 
 
 @cache
 def _gguf_config(folder: Path, file: str, modified: int) -> PreTrainedConfig:
-    """The configuration in a GGUF file, which takes seconds to read; `modified` is the time of its last change."""
-    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, gguf_file=file)
+    """The configuration in a GGUF file, which takes a second to read; `modified` is the time of its last change."""
+    with reading_gguf():
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, gguf_file=file)
     return config
 
 

@@ -5,18 +5,16 @@ transformers fills in missing weights at random and leaves out the others, with 
 
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import PreTrainedModel, modeling_gguf_pytorch_utils
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from lightreasoner.errors import ModelError
@@ -259,15 +257,3 @@ def without_bar() -> Iterator[None]:
     finally:
         if shown:
             enable_progress_bar()
-
-
-@contextmanager
-def gguf_bar_on_terminals() -> Iterator[None]:
-    """Without the progress bar of GGUF weights where stderr is a file; transformers has no switch for it."""
-    loader: Any = modeling_gguf_pytorch_utils
-    shown = loader.tqdm
-    loader.tqdm = shown if sys.stderr.isatty() else partial(shown, disable=True)
-    try:
-        yield
-    finally:
-        loader.tqdm = shown
