@@ -1,4 +1,4 @@
-"""How transformers reads GGUF files here: vocabularies quickly, and with a progress bar on terminals only.
+"""How transformers reads GGUF files here: more quickly, and with a progress bar on terminals only.
 
 The package `gguf` makes NumPy arrays of every value in an array. A vocabulary of 150,000 tokens and as many merges take
 it 10 to 20 seconds, and transformers reads them once each for tokenizer, configuration and weights.
@@ -7,7 +7,7 @@ it 10 to 20 seconds, and transformers reads them once each for tokenizer, config
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import gguf
@@ -52,11 +52,13 @@ class QuickReader(GGUFReader):
 @contextmanager
 def reading_gguf() -> Iterator[None]:
     """Where transformers reads a GGUF file. It has no settings for these, so names of its modules are replaced."""
+    names: Any = gguf  # transformers imports them when it reads a file
     loader: Any = modeling_gguf_pytorch_utils
-    reader, bar = gguf.GGUFReader, loader.tqdm
-    gguf.GGUFReader = QuickReader  # type: ignore[misc] # imported when a file is read
-    loader.tqdm = bar if sys.stderr.isatty() else partial(bar, disable=True)
+    before = names.GGUFReader, names.get_tensor_name_map, loader.tqdm
+    names.GGUFReader = QuickReader
+    names.get_tensor_name_map = cache(gguf.get_tensor_name_map)  # transformers makes one for each module
+    loader.tqdm = loader.tqdm if sys.stderr.isatty() else partial(loader.tqdm, disable=True)
     try:
         yield
     finally:
-        gguf.GGUFReader, loader.tqdm = reader, bar  # type: ignore[misc]
+        names.GGUFReader, names.get_tensor_name_map, loader.tqdm = before
