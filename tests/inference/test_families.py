@@ -14,6 +14,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    DiffLlamaConfig,
     FalconH1Config,
     Gemma3Config,
     GenerationConfig,
@@ -72,6 +73,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "linear attention": lambda: MiniMaxConfig(
         **SMALL, **HEADS, head_dim=8, num_local_experts=2, layer_types=["linear_attention", "full_attention"]
     ),
+    "two attentions in a layer": lambda: DiffLlamaConfig(**SMALL, **HEADS, head_dim=8),
     "learned positions": lambda: GPT2Config(**GPT),
     "distances instead of positions": lambda: BloomConfig(**IDS, hidden_size=32, n_layer=2, n_head=4),
     "text within more": lambda: Gemma3Config(

@@ -169,12 +169,20 @@ def _matches_unpacked(model: PreTrainedModel) -> bool:
         return False
     texts = [[1, 2, 3, 4, 5], [1, 2, 4, 3]]
     layout = lay_out(texts, model.device)
+    layers: list[int] = []
+
+    def attend(layer: int, *parts: Any) -> Tensor:
+        layers.append(layer)
+        return layout.attend(layer, *parts)
+
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            with attention_by(model, layout.attend):
+            with attention_by(model, attend):
                 packed = model(**layout.inputs, use_cache=False).logits[0]
+            if len(layers) > len(set(layers)):  # differential attention: two in a layer, and a cache has one for each
+                return False
             for index, text in enumerate(texts):
                 unpacked = model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0]
                 steps = torch.arange(len(text), device=model.device)
