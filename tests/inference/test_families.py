@@ -14,15 +14,18 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    DeepseekV4Config,
     DiffLlamaConfig,
     FalconH1Config,
     Gemma3Config,
     GenerationConfig,
     GPT2Config,
+    GPTNeoConfig,
     JambaConfig,
     MambaConfig,
     MiniMaxConfig,
     OpenAIGPTConfig,
+    PhimoeConfig,
     PreTrainedTokenizerFast,
     RecurrentGemmaConfig,
     RwkvConfig,
@@ -74,6 +77,30 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         **SMALL, **HEADS, head_dim=8, num_local_experts=2, layer_types=["linear_attention", "full_attention"]
     ),
     "two attentions in a layer": lambda: DiffLlamaConfig(**SMALL, **HEADS, head_dim=8),
+    "a window in the mask alone": lambda: PhimoeConfig(
+        **SMALL | {"num_hidden_layers": 1}, **HEADS, num_local_experts=2, sliding_window=8, attention_bias=True
+    ),
+    "a window in some layers": lambda: GPTNeoConfig(
+        **{key: SMALL[key] for key in SMALL if key != "num_hidden_layers"},
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        window_size=8,
+    ),
+    "compressed blocks": lambda: DeepseekV4Config(
+        **SMALL,
+        **HEADS | {"num_key_value_heads": 1},
+        head_dim=8,
+        qk_rope_head_dim=4,
+        q_lora_rank=16,
+        o_lora_rank=16,
+        o_groups=2,
+        index_n_heads=2,
+        index_head_dim=8,
+        n_routed_experts=2,
+        moe_intermediate_size=32,
+        sliding_window=8,
+    ),
     "learned positions": lambda: GPT2Config(**GPT),
     "distances instead of positions": lambda: BloomConfig(**IDS, hidden_size=32, n_layer=2, n_head=4),
     "text within more": lambda: Gemma3Config(
@@ -81,7 +108,9 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     ),
 }
 PACKED = {"learned positions"}
-NEEDS_EQUAL_LENGTHS = {"recurrent, without a mask", "its state in the module", "linear attention"}
+NEEDS_EQUAL_LENGTHS = {
+    "recurrent, without a mask", "its state in the module", "linear attention", "compressed blocks"
+}  # fmt: skip
 PROMPTS = [[9, 8, 7, 1, 12, 33], [9, 8, 7], [9, 8, 2, 3, 4, 5, 6, 30, 31, 32, 40]]
 every_family = pytest.mark.parametrize("family", FAMILIES)
 

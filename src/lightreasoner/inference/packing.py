@@ -9,6 +9,7 @@ same layout.
 `packs(model)` tests whether a model can run packed. Other models (sliding windows, custom attention) run padded.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from lightreasoner.inference.attention import causal_attention
 
@@ -164,8 +165,7 @@ known_results: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 def _matches_unpacked(model: PreTrainedModel) -> bool:
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or not getattr(model, "_supports_attention_backend", False):
+    if _has_windows(model.config.get_text_config()) or not getattr(model, "_supports_attention_backend", False):
         return False
     texts = [[1, 2, 3, 4, 5], [1, 2, 4, 3]]
     layout = lay_out(texts, model.device)
@@ -194,6 +194,20 @@ def _matches_unpacked(model: PreTrainedModel) -> bool:
     finally:
         model.train(training)
     return True
+
+
+def _has_windows(config: PreTrainedConfig) -> bool:
+    """Whether attention may reach fewer tokens than a text has; the texts of the test are too short to show it.
+
+    `layer_types` says so for each layer. Without them a window or chunk counts that is shorter than the longest text,
+    since some models apply it by their mask alone (Phi-3.5-MoE).
+    """
+    if kinds := getattr(config, "layer_types", None):
+        return set(kinds) != {"full_attention"}
+    longest = getattr(config, "max_position_embeddings", None) or float("inf")
+    unused = getattr(config, "use_sliding_window", True) is False
+    sizes = [value for name, value in vars(config).items() if re.search("window(_size)?$|chunk_size$", name)]
+    return not unused and any(type(size) is int and 0 < size < longest for size in sizes)
 
 
 def same_logits(found: Tensor, expected: Tensor) -> bool:
