@@ -55,6 +55,10 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys("max_position_embeddings n_positions".split(), 256),
     **dict.fromkeys("bos_token_id eos_token_id pad_token_id".split()),
     "mamba_d_ssm": 64,
+    # What happens to logits, away from values that change nothing.
+    **dict.fromkeys("logit_scale lm_head_multiplier".split(), 0.5),
+    **dict.fromkeys("final_logit_softcapping logits_soft_cap".split(), 5.0),
+    "logits_scaling": 2.0,
     "attn_layer_indices": [1, 3],
     "attn_layer_period": 2,
     "attn_layer_offset": 1,

@@ -14,18 +14,24 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    CohereConfig,
     DeepseekV4Config,
     DiffLlamaConfig,
     FalconH1Config,
+    Gemma2Config,
     Gemma3Config,
     GenerationConfig,
     GPT2Config,
     GPTNeoConfig,
+    GraniteConfig,
+    HyperCLOVAXConfig,
     JambaConfig,
     MambaConfig,
+    MiniCPM3Config,
     MiniMaxConfig,
     OpenAIGPTConfig,
     PhimoeConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
     RecurrentGemmaConfig,
     RwkvConfig,
@@ -145,6 +151,30 @@ def test_scores_are_those_of_each_text_alone(family: str) -> None:
     expected = torch.cat([logits_alone(model, *pair) for pair in zip(PROMPTS, responses, strict=True)])
     found = response_states(model, PROMPTS, responses).logits(slice(None))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GraniteConfig(**SMALL, **HEADS, logits_scaling=2.0),
+        HyperCLOVAXConfig(**SMALL, **HEADS, logits_scaling=2.0),
+        MiniCPM3Config(**SMALL, **HEADS | {"num_key_value_heads": 4}, **LATENT, logits_scaling=2.0),
+        CohereConfig(**SMALL, **HEADS, logit_scale=0.5),
+        Gemma2Config(**SMALL, **HEADS, head_dim=8, final_logit_softcapping=2.0),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_logits_that_are_scaled_or_capped_are_scored_as_the_model_gives_them(config: PreTrainedConfig) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    expected = logits_alone(model, PROMPTS[0], [10, 11, 12])
+    found = response_states(model, PROMPTS[:1], [[10, 11, 12]]).logits(slice(None))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    bare = model.get_output_embeddings()(response_states(model, PROMPTS[:1], [[10, 11, 12]]).hidden)
+    assert torch.allclose(bare, expected) == (config.model_type == "minicpm3")
 
 
 @every_family

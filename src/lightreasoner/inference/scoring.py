@@ -77,8 +77,11 @@ class Head:
         for name in ("logit_scale", "lm_head_multiplier"):  # Cohere, Falcon-H1
             if scale := getattr(self.config, name, None):
                 logits = logits * scale
-        if divisor := getattr(self.config, "logits_scaling", None):  # Granite
-            logits = logits / divisor
+        scaling = getattr(self.config, "logits_scaling", None)
+        if scaling and self.config.model_type == "hyperclovax":
+            logits = logits * scaling
+        elif scaling and self.config.model_type != "minicpm3":  # Granite; MiniCPM3 divides what enters the head
+            logits = logits / scaling
         for name in ("final_logit_softcapping", "logits_soft_cap"):  # Gemma 2 and 3, RecurrentGemma
             if cap := getattr(self.config, name, None):
                 logits = torch.tanh(logits / cap) * cap
