@@ -161,7 +161,7 @@ LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope
     [
         GraniteConfig(**SMALL, **HEADS, logits_scaling=2.0),
         HyperCLOVAXConfig(**SMALL, **HEADS, logits_scaling=2.0),
-        MiniCPM3Config(**SMALL, **HEADS | {"num_key_value_heads": 4}, **LATENT, logits_scaling=2.0),
+        MiniCPM3Config(**SMALL, **HEADS | {"num_key_value_heads": 4}, **LATENT, dim_model_base=16),
         CohereConfig(**SMALL, **HEADS, logit_scale=0.5),
         Gemma2Config(**SMALL, **HEADS, head_dim=8, final_logit_softcapping=2.0),
     ],
