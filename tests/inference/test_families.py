@@ -174,7 +174,7 @@ def test_logits_that_are_scaled_or_capped_are_scored_as_the_model_gives_them(con
     found = response_states(model, PROMPTS[:1], [[10, 11, 12]]).logits(slice(None))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     bare = model.get_output_embeddings()(response_states(model, PROMPTS[:1], [[10, 11, 12]]).hidden)
-    assert torch.allclose(bare, expected) == (config.model_type == "minicpm3")
+    assert torch.allclose(bare, expected, atol=1e-4) == (config.model_type == "minicpm3")
 
 
 @every_family
