@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         print("$", shlex.join(words), flush=True)
         if not options.dry_run:
             # The process's own interpreter, not the `lightr` of another environment.
-            code = subprocess.run([sys.executable, "-m", "lightreasoner.cli", *words[1:]], check=False).returncode
+            code = subprocess.run([sys.executable, "-m", "lightreasoner", *words[1:]], check=False).returncode
             if code:
                 return code
     return 0

@@ -166,6 +166,12 @@ def test_without_a_command_the_help_is_shown() -> None:
     assert all(command in done.stdout for command in ("run", "sample", "finetune", "merge", "evaluate", "recipes"))
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "lightreasoner", "recipes", "ls"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines() == recipe_names()
+
+
 def test_the_version_tells_what_a_problem_may_depend_on() -> None:
     done = lightr("--version")
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines())

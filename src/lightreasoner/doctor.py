@@ -148,7 +148,7 @@ def _precision(*sources: ModelSource) -> Finding:
 def _threads() -> Finding:
     threads, cores = torch.get_num_threads(), psutil.cpu_count(logical=False) or os.cpu_count() or 1
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    seen = f"{threads} threads on {cores} physical cores{load}"
+    seen = f"{threads} {'thread' if threads == 1 else 'threads'} on {cores} physical cores{load}"
     if threads > cores:
         seen += f"; set OMP_NUM_THREADS={cores}; more threads than cores slow each other down"
     return Finding("threads", "warning" if threads > cores else "ok", seen)
