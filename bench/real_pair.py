@@ -97,10 +97,11 @@ def _value(text: str) -> float | None:
 
 
 def read(folder: Path) -> Arm | None:
-    """A finished evaluation of one benchmark; None if there is none yet."""
+    """A finished evaluation of one benchmark; None, with a message, if there is none."""
     try:
         (side,), (evaluated,) = read_sides(folder, None), read_evaluation(folder)
-    except LightReasonerError:
+    except LightReasonerError as error:
+        print(f"left out: {error}", file=sys.stderr)
         return None
     rows = (row for table in evaluated.stage.tables("answers") for row in Answer.rows(table))
     return Arm(evaluated.benchmark, side.scores, {row.question_id: row for row in rows})
@@ -168,17 +169,18 @@ def tables(out: Path) -> Iterator[str]:
     if base is None:
         yield f"{out / UNTUNED} is not finished"
         return
-    seeds = [arm for folder in METHOD if (arm := read(out / folder)) is not None]
+    seeds = {seed: arm for seed, folder in enumerate(METHOD, 1) if (arm := read(out / folder)) is not None}
     others = {name: arm for name, folder in OTHERS.items() if (arm := read(out / folder)) is not None}
     yield f"Untuned expert: {wilson_interval(round(sum(base.scores.values())), len(base.scores)):.3f}\n\n## Method"
     yield HEAD.strip()
     if len(seeds) == len(METHOD):
-        means = [sum(arm.scores[item] for arm in seeds) / len(seeds) for item in base.scores]
+        means = [sum(arm.scores[item] for arm in seeds.values()) / len(seeds) for item in base.scores]
         yield row("primary: mean of both seeds", compare_pairs(list(base.scores.values()), means, samples=len(seeds)))
-    for seed, arm in enumerate(seeds, 1):
+    for seed, arm in seeds.items():
         yield row(f"seed {seed}", compared(base, arm))
     pairs = {f"untuned expert → {name}": compared(base, arm) for name, arm in others.items()}
-    pairs |= {f"method, seed 1 → {name}": compared(seeds[0], arm) for name, arm in others.items() if seeds}
+    if 1 in seeds:
+        pairs |= {f"method, seed 1 → {name}": compared(seeds[1], arm) for name, arm in others.items()}
     if pairs:
         yield f"\n## Other arms{HEAD}"
         yield from corrected(pairs, 2 * len(OTHERS))
@@ -192,7 +194,7 @@ def tables(out: Path) -> Iterator[str]:
     if secondary:
         yield f"\n## Other benchmarks{HEAD}"
         yield from corrected(secondary, 2 * len(SECONDARY))
-    arms = {f"method, seed {seed}": arm for seed, arm in enumerate(seeds, 1)} | others
+    arms = {f"method, seed {seed}": arm for seed, arm in seeds.items()} | others
     yield "\n## Form of the answers"
     yield from forms({"untuned expert": base, **arms}, base)
     text = "\n".join(line for name, arm in arms.items() for line in changed(name, base, arm))

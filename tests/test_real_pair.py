@@ -64,11 +64,12 @@ def test_the_tables_are_those_of_the_protocol(tmp_path: Path) -> None:
 def test_an_arm_that_is_missing_is_left_out(tmp_path: Path) -> None:
     assert list(real_pair.tables(tmp_path)) == [f"{tmp_path / real_pair.UNTUNED} is not finished"]
     write_arm(tmp_path / real_pair.UNTUNED, {1})
-    write_arm(tmp_path / real_pair.METHOD[0], {1, 2})
+    write_arm(tmp_path / real_pair.METHOD[1], {1, 2})
+    write_arm(tmp_path / real_pair.OTHERS["no contrast"], {1})
     text = "\n".join(real_pair.tables(tmp_path))
-    assert "| seed 1 |" in text
+    assert "| seed 2 |" in text
     assert "primary" not in text
-    assert "seed 2" not in text
+    assert "seed 1" not in text
 
 
 def test_the_commands_are_those_of_the_page(tmp_path: Path) -> None:

@@ -9,16 +9,21 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
     Gemma2Config,
     Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     masking_utils,
 )
 
+from lightreasoner.errors import ModelError
 from lightreasoner.inference import packing
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.memory import fitting_rows
@@ -55,6 +60,24 @@ def windowed() -> Any:
 def soft_capped() -> Any:
     torch.manual_seed(0)
     return Gemma2ForCausalLM(Gemma2Config(**SMALL, sliding_window=4)).eval()
+
+
+@pytest.mark.parametrize("window", [256, 8])
+def test_a_window_as_long_as_the_longest_text_is_none(window: int) -> None:
+    config = Phi3Config(**SMALL, max_position_embeddings=256, sliding_window=window, layer_types=None)
+    assert packs(Phi3ForCausalLM(config).eval()) == (window == 256)
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+def test_a_model_that_reads_ahead_is_refused(is_decoder: bool) -> None:
+    sizes = {name: SMALL[name] for name in SMALL if name != "head_dim"}
+    torch.manual_seed(0)
+    model = BertLMHeadModel(BertConfig(**sizes, is_decoder=is_decoder)).eval()
+    if is_decoder:
+        packs(model)
+    else:
+        with pytest.raises(ModelError, match="no causal language model"):
+            packs(model)
 
 
 TEXTS = {

@@ -12,8 +12,8 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from lightreasoner.models.gguf_reading import QuickReader, reading_gguf
 
 
-def written(path: Path, endian: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE) -> Path:
-    """A header with arrays of every kind."""
+def written(path: Path, endian: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE, *, nested: bool = False) -> Path:
+    """A header with arrays of texts, whole and other numbers, truth values, and perhaps of arrays."""
     writer = GGUFWriter(path, "llama", endianess=endian)
     writer.add_embedding_length(64)
     writer.add_block_count(3)
@@ -25,6 +25,8 @@ def written(path: Path, endian: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE) -> Pat
     writer.add_array("llama.flags", [True, False, True])
     writer.add_array("llama.one", [7])
     writer.add_array("llama.bytes", b"\x00\xff\x10")
+    if nested:  # transformers reads none
+        writer.add_array("llama.nested", [[1, 2], [3, 4]])
     writer.add_string("general.name", "a name")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -47,7 +49,7 @@ def check_equal(path: Path) -> None:
 
 @pytest.mark.parametrize("endian", list(gguf.GGUFEndian))
 def test_fields_and_tensors_are_those_of_the_packages_reader(endian: gguf.GGUFEndian, tmp_path: Path) -> None:
-    check_equal(written(tmp_path / "a.gguf", endian))
+    check_equal(written(tmp_path / "a.gguf", endian, nested=True))
 
 
 def test_transformers_reads_the_same_with_it_and_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,10 +67,11 @@ def test_transformers_reads_the_same_with_it_and_uses_it(tmp_path: Path, monkeyp
     assert gguf.GGUFReader is GGUFReader
 
 
-def test_a_file_that_ends_within_its_vocabulary_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [b"a" * 500, b"tokenizer.ggml.scores" + bytes(20)], ids=["text", "numbers"])
+def test_a_file_that_ends_within_its_vocabulary_is_refused(last: bytes, tmp_path: Path) -> None:
     path = written(tmp_path / "a.gguf")
     content = path.read_bytes()
-    end = content.index(b"a" * 1000) + 500
+    end = content.index(last.rstrip(b"\0")) + len(last)
     (tmp_path / "cut.gguf").write_bytes(content[:end])
     with pytest.raises(ValueError, match="longer than the file"):
         QuickReader(tmp_path / "cut.gguf")

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from math import inf
 from os.path import commonprefix
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
+from lightreasoner.errors import ModelError
 from lightreasoner.inference.attention import causal_attention
 
 ATTENTION = "lightreasoner_packed"
@@ -152,16 +154,41 @@ def checkpoint_contexts(model: PreTrainedModel) -> tuple[AbstractContextManager[
 def packs(model: PreTrainedModel) -> bool:
     """Whether the model gives the same logits packed; tested on two short texts, once for each model.
 
-    The test detects attention with more than `Layout.attend` (windows, sinks, soft caps, position biases) by its
-    result, not by the model's name.
+    The test detects attention with more than `Layout.attend` (sinks, soft caps, position biases) by its result. Windows
+    are read from the configuration, since they are longer than the texts.
+
+    Raises:
+        ModelError: the model reads ahead.
     """
     if model not in known_results:
+        _refuse_reading_ahead(model)
         known_results[model] = _matches_unpacked(model)
     return known_results[model]
 
 
 # Results of `packs`. Weak references, so that it keeps no model in memory.
 known_results: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def _refuse_reading_ahead(model: PreTrainedModel) -> None:
+    """Find models such as BERT without `is_decoder`, whose logits change with the tokens after them.
+
+    Raises:
+        ModelError: no token of theirs can be predicted, or scored.
+    """
+    ids = torch.tensor([[1, 2, 3, 4, 5]], device=model.device)
+    try:
+        with torch.inference_mode():
+            whole, beginning = (model(input_ids=part, use_cache=False).logits[0, :3] for part in (ids, ids[:, :3]))
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # shows where the model is used
+        return
+    difference = (whole.float() - beginning.float()).nan_to_num()
+    if float(difference.norm()) > 0.1 * float(beginning.float().nan_to_num().norm()):
+        raise ModelError(
+            f"{type(model).__name__}: its logits change with the tokens after them, so it is no causal language model "
+            "and predicts no next token. Encoders such as BERT are no experts and no amateurs; use a model that "
+            "generates text"
+        )
 
 
 def _matches_unpacked(model: PreTrainedModel) -> bool:
@@ -204,7 +231,7 @@ def _has_windows(config: PreTrainedConfig) -> bool:
     """
     if kinds := getattr(config, "layer_types", None):
         return set(kinds) != {"full_attention"}
-    longest = getattr(config, "max_position_embeddings", None) or float("inf")
+    longest = getattr(config, "max_position_embeddings", None) or inf
     unused = getattr(config, "use_sliding_window", True) is False
     sizes = [value for name, value in vars(config).items() if re.search("window(_size)?$|chunk_size$", name)]
     return not unused and any(type(size) is int and 0 < size < longest for size in sizes)
@@ -228,9 +255,12 @@ def _dispatch(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float | None = None, **rest: Any
 ) -> tuple[Tensor, None]:
     """Call the active attention, with the signature that transformers expects."""
-    for name in ("sliding_window", "softcap", "s_aux", "position_bias"):
+    for name in ("softcap", "s_aux", "position_bias"):
         if rest.get(name) is not None:
             raise ValueError(f"attention with {name} cannot be packed")
+    longest = getattr(getattr(module, "config", None), "max_position_embeddings", None) or inf
+    if (window := rest.get("sliding_window")) is not None and window < longest:
+        raise ValueError("attention with windows cannot be packed")
     layer: Any = module.layer_idx
     return _active[-1](layer, query, key, value, scaling), None
 

@@ -33,6 +33,8 @@ class QuickReader(GGUFReader):
             return slow(orig_offs, raw_type)
         if (number := self.gguf_scalar_to_np.get(GGUFValueType(kind[0]))) is not None:
             values = self._get(start, number, count)
+            if len(values) < count:
+                raise ValueError("an array is longer than the file")
             parts.extend(values.reshape(-1, 1))
             end = start + int(values.nbytes)
         elif kind[0] == GGUFValueType.STRING:

@@ -104,8 +104,7 @@ def load_model(
 
     Raises:
         ModelError: it cannot be loaded, its files lack weights or hold weights without a place (see
-            `refuse_wrong_weights`), it is not causal, it needs code that may not run, or its adapter does not fit (see
-            `load_adapter`).
+            `refuse_wrong_weights`), it needs code that may not run, or its adapter does not fit (see `load_adapter`).
     """
     _check_code(source, machine)
     release_memory()  # of models that are used no more
@@ -138,28 +137,11 @@ def load_model(
     refuse_wrong_weights(source.name, model, loaded, source.config().get("gguf_parameters"))
     refuse_nonfinite(source.name, model)
     model.eval()
-    refuse_not_causal(source.name, model)
     if source.adapter is not None:
         from lightreasoner.models.adapters import load_adapter  # PEFT takes a second to import
 
         load_adapter(model, source.adapter, source.name)  # puts its layers into the model itself
     return cast(PreTrainedModel, model)
-
-
-def refuse_not_causal(name: str, model: PreTrainedModel) -> None:
-    """Find models that read ahead, such as BERT without `is_decoder`: no token of theirs can be predicted, or scored.
-
-    Raises:
-        ModelError: logits change with the tokens behind them.
-    """
-    ids = torch.tensor([[1, 2, 3, 4, 5]], device=model.device)
-    with torch.inference_mode():
-        whole, beginning = (model(input_ids=part, use_cache=False).logits[0, :3].float() for part in (ids, ids[:, :3]))
-    if float((whole - beginning).nan_to_num().norm()) > 0.1 * float(beginning.nan_to_num().norm()):
-        raise ModelError(
-            f"{name}: its logits change with the tokens that follow, so it is no causal language model and predicts no "
-            "next token. Encoders such as BERT are no experts and no amateurs; use a model that generates text"
-        )
 
 
 def release_memory() -> None:
