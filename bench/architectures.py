@@ -63,6 +63,26 @@ SIZES: dict[str, Any] = {
     "attn_layer_period": 2,
     "attn_layer_offset": 1,
 }
+# What a type needs besides, or the kinds of layers that its published models have.
+LINEAR = {"layer_types": ["linear_attention", "full_attention"] * 2}
+CONVOLUTION = {"layer_types": ["conv", "full_attention"] * 2}
+SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
+OF_TYPE: dict[str, dict[str, Any]] = {
+    **dict.fromkeys("bailing_hybrid kimi_linear qwen3_next qwen3_5_text".split(), LINEAR),
+    **dict.fromkeys("lfm2 lfm2_moe".split(), CONVOLUTION),
+    **dict.fromkeys("cohere2 exaone4 gpt_oss".split(), SLIDING),
+    "cwm": {"bos_token_id": 0, "eos_token_id": [1]},
+    "gemma3n_text": {**SLIDING, "num_kv_shared_layers": 0},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "llama4_text": {"layer_types": ["chunked_attention", "full_attention"] * 2},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 1},
+    # With a window, `generate` and a pass without a cache differ in transformers.
+    "minimax": {**LINEAR, "sliding_window": None},
+    "modernbert-decoder": dict.fromkeys("pad_token_id bos_token_id eos_token_id cls_token_id sep_token_id".split(), 0),
+    "moshi": {"sliding_window": 256},
+    "mpt": {"logit_scale": None},  # transformers ignores it
+    "nemotron_h": {"layers_block_type": ["mamba", "attention", "moe", "mamba"]},
+}
 PROMPTS = [[9, 8, 7, 1, 12, 33], [9, 8, 7], [9, 8, 2, 3, 4, 5, 6, 30, 31, 32, 40, *range(41, 60)]]
 RESPONSES = [[10, 11, 12, 13] * 5, [3, 4, 5], [7]]
 
@@ -72,7 +92,7 @@ def configuration(kind: str, **other: Any) -> PreTrainedConfig:
     made = CONFIG_MAPPING[kind]
     renamed = dict(made.attribute_map or {})
     known = {field.name for field in dataclasses.fields(made)} | renamed.keys()
-    sizes = {name: value for name, value in (SIZES | other).items() if name in known}
+    sizes = {name: value for name, value in (SIZES | OF_TYPE.get(kind, {}) | other).items() if name in known}
     return made(**{name: value for name, value in sizes.items() if renamed.get(name) not in sizes})
 
 
