@@ -93,6 +93,7 @@ def test_our_way_is_held_against_the_naive_one(measure: Measure) -> None:
     assert tuned["m=all"]["tokens_per_label"] <= tuned["m=1"]["tokens_per_label"]
 
 
+@pytest.mark.slow
 def test_another_precision_of_ours_is_held_against_float32(measure: Measure) -> None:
     report = measure("speed", "--pair miniature --runs 1 --batch 4 --steps 1 --threads 1 --no-memory --dtype bfloat16")
     assert report["dtype"] == "bfloat16"

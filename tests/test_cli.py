@@ -98,8 +98,8 @@ def usage_error(*arguments: str, cwd: Path | None = None) -> str:
 
 @pytest.mark.parametrize("command", ["", "run", *(pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS[2:])])
 def test_help_comes_soon(command: str) -> None:
-    # Processor time does not depend on other tests that run at the same time, but on the processor, so that of
-    # importing the libraries is the unit: 0.2 to 0.35 s. `run` takes 4.4 units, and torch would take 8 more.
+    # A second; on a slow processor, as many times what the import of the libraries takes there. Processor time does not
+    # depend on other tests that run at the same time. `run` takes 4.4 units of 0.2 to 0.35 s; torch would take 8 more.
     libraries = [sys.executable, "-c", "import cyclopts.core, cyclopts.help, pydantic.main"]
     ratios = []
     for _ in range(3):
@@ -111,7 +111,7 @@ def test_help_comes_soon(command: str) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert f"Usage: {'lightr ' + command}".rstrip() in done.stdout
         ratios.append((helped - imported) / (imported - start))
-        if ratios[-1] < 6:
+        if helped - imported < 1 or ratios[-1] < 5.5:
             return
     pytest.fail(f"took {', '.join(f'{ratio:.1f}' for ratio in ratios)} times the import of cyclopts and pydantic")
 
