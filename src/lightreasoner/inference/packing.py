@@ -161,8 +161,13 @@ def packs(model: PreTrainedModel) -> bool:
         ModelError: the model reads ahead.
     """
     if model not in known_results:
-        _refuse_reading_ahead(model)
-        known_results[model] = _matches_unpacked(model)
+        training = model.training
+        model.eval()  # dropout would make two passes differ
+        try:
+            _refuse_reading_ahead(model)
+            known_results[model] = _matches_unpacked(model)
+        finally:
+            model.train(training)
     return known_results[model]
 
 
@@ -202,8 +207,6 @@ def _matches_unpacked(model: PreTrainedModel) -> bool:
         layers.append(layer)
         return layout.attend(layer, *parts)
 
-    training = model.training
-    model.eval()
     try:
         with torch.inference_mode():
             with attention_by(model, attend):
@@ -218,8 +221,6 @@ def _matches_unpacked(model: PreTrainedModel) -> bool:
                     return False
     except (TypeError, ValueError, RuntimeError):  # the model needs its own attention
         return False
-    finally:
-        model.train(training)
     return True
 
 

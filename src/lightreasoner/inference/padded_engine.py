@@ -150,8 +150,8 @@ def ignores_padding(model: PreTrainedModel) -> bool:
         if any("compressed" in kind for kind in kinds):
             known_results[model] = False
             return False
-        room = (getattr(model.config.get_text_config(), "max_position_embeddings", None) or 26) - 2
-        texts = [([1, 2, 3, 4, 5, 2] * 4)[:room], [2, 4, 3, 5, 1, 3, 2, 2, 4, 1, 5][: max(1, room - 13)]]
+        most = (getattr(model.config.get_text_config(), "max_position_embeddings", None) or 26) - 2
+        texts = [([1, 2, 3, 4, 5, 2] * 4)[:most], [2, 4, 3, 5, 1, 3, 2, 2, 4, 1, 5][: max(1, most - 13)]]
         padded, alone = (_first_logits(model, part)[:, -1] for part in (texts, texts[1:]))
         known_results[model] = same_logits(padded, alone)
     return known_results[model]
