@@ -40,7 +40,7 @@ from lightreasoner.config.sections import FinetuneSettings
 from lightreasoner.inference.memory import fitting_rows
 from lightreasoner.inference.scoring import response_states, tokens_per_pass
 from lightreasoner.models import loading
-from lightreasoner.models.loading import load_pair
+from lightreasoner.models.pairs import load_pair
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import sampling
 from lightreasoner.samples.folder import Rollout

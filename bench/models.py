@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 from lightreasoner.config import PairConfig
 from lightreasoner.config.sections import DEFAULT_CUE, MachineSettings
 from lightreasoner.data.problems import load_problems
-from lightreasoner.models.loading import Pair, load_model, load_pair, load_tokenizer, pick_dtype
+from lightreasoner.models.loading import load_model, load_tokenizer, pick_dtype
+from lightreasoner.models.pairs import Pair, load_pair
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import SharedVocabulary

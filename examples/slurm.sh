@@ -1,9 +1,9 @@
 #!/bin/bash
-# The whole job under Slurm, in as many sittings as the time limit makes of it:
+# The whole job under Slurm, in as many jobs as the time limit makes of it:
 #
 #     sbatch examples/slurm.sh --config qwen2.5-math-1.5b --out /shared/runs/mine
 #
-# The words after the script's name are those of `lightr run`. Slurm warns the job two minutes before its time limit;
+# Arguments after the script's name go to `lightr run`. Slurm warns the job two minutes before its time limit;
 # `lightr` then saves what is finished and exits with 138, the job is requeued, and the next sitting goes on from there.
 # Nodes without internet: download both models and the data on a login node, and export HF_HUB_OFFLINE=1 here.
 #

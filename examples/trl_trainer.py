@@ -22,7 +22,7 @@ from lightreasoner.miniature import model_path
 
 
 class LightReasonerTrainer(Trainer):
-    """Minimises the mean over all labels of an optimiser step of −Σ v_C · log π_θ (Eq 8)."""
+    """Minimises the mean over all labels of an optimizer step of −Σ v_C · log π_θ (Eq 8)."""
 
     def __init__(self, model: Any, processing_class: Any, **settings: Any) -> None:
         super().__init__(

@@ -30,6 +30,8 @@ from lightreasoner.errors import DataError, ModelError
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.plan import plan
+from lightreasoner.report.tables import duration
+from lightreasoner.runs.progress import without_messages
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.runs.terminal import size
 from lightreasoner.samples.calibration import OTHER_LABELS, Prediction, Sign, read_calibration, unlike_measured
@@ -49,7 +51,7 @@ from lightreasoner.samples.warnings import sample_warnings
 
 POOL_ALPHA = 0.05  # of the samples: labels of a larger α are selected from them
 ALPHAS = (0.2, 0.1, POOL_ALPHA)  # that are compared
-LOWEST_KEPT, HIGHEST_KEPT = 0.1, 0.5  # shares of the steps between which the run's β stays
+LOWEST_KEPT, HIGHEST_KEPT = 0.1, 0.7  # shares of the steps between which the run's β stays
 SMALLEST_BETA = 0.01  # nats; models that differ less have little to teach
 NOTHING_KEPT = "no step is kept, so there is nothing to train on"
 VERDICTS: Mapping[Sign, str] = {
@@ -165,7 +167,8 @@ def _labels(run: RunConfig, stage: StageFolder, share: float) -> tuple[_Labels, 
         changes["keep_labels"] = max(1, round(rule.keep_labels * share))
     settings = rule.model_dump() | changes
     try:
-        kept = select(SelectConfig(**settings, source=run.out, out=run.out, seed=run.seed))
+        with without_messages():  # they name a folder that is temporary
+            kept = select(SelectConfig(**settings, source=run.out, out=run.out, seed=run.seed))
     except DataError as error:
         return _Labels(0, 0.0, None, None, None, None), [str(error).replace(str(stage.path), "the samples")]
     selected = read_samples(run.out / SELECTION)[1]
@@ -304,7 +307,7 @@ def advice_lines(result: Mapping[str, Any]) -> list[str]:
         f"agreement: same top token at {_percent(figures['agree'])} of the steps; "
         f"{_percent(figures['overlap'])} of the expert's mass on top tokens of both",
         f"entropy: expert {figures['expert_entropy']:.2f} nats, amateur {figures['amateur_entropy']:.2f}; the expert's "
-        f"tokens are {figures['advantage']:+.2f} nats likelier to it",
+        f"tokens have {figures['advantage']:+.2f} nats more log-probability under it",
         f"rollouts that end: {_percent(figures['finished'])}",
         f"labels: {_percent(labels['kept_share'])} of the steps, about {labels['estimated']:,} of "
         f"{_count(labels['questions'], 'problem')}"
@@ -341,9 +344,9 @@ def _suggestion(suggested: Mapping[str, Any], kept: str) -> str:
 def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return []
-    stages = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in cost["seconds"].items() if name != "all")
+    stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost["seconds"].items() if name != "all")
     return [
-        f"cost of the run: {cost['seconds']['all']:,.0f} s on {cost['device']} ({stages}), memory "
+        f"cost of the run: {duration(cost['seconds']['all'])} on {cost['device']} ({stages}), memory "
         f"{size(cost['memory'])}; batches of {_count(cost['batch'], 'problem')}"
     ]
 

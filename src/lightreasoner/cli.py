@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import docstring_parser
-from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnknownOptionError
 from docstring_parser import Docstring
 from pydantic import ConfigDict, PlainValidator, create_model
 
@@ -321,9 +321,10 @@ Without --config and --expert it runs the bundled recipe miniature, which needs 
 override the recipe; settings of a stage are dotted: --sample.max-questions 200 --finetune.steps 500.
 """
 command("run", "pipeline:run", group=TRAIN, lines="report.tables:run_lines", notes=RUN_NOTES, check=_check_run)
-command("sample", "samples.sampling:sample", group=TRAIN)
-command("finetune", "training.finetuning:finetune", group=TRAIN, distributed=True)
-command("merge", "training.merging:merge", group=TRAIN)
+command("sample", "samples.sampling:sample", group=TRAIN, lines="report.tables:sample_lines")
+FINETUNE_LINES = "report.tables:finetune_lines"
+command("finetune", "training.finetuning:finetune", group=TRAIN, lines=FINETUNE_LINES, distributed=True)
+command("merge", "training.merging:merge", group=TRAIN, lines="report.tables:merge_lines")
 command("evaluate", "evaluation.evaluate:evaluate", group=TRAIN, lines="report.tables:evaluation_lines")
 
 command("doctor", "doctor:examine", group=CHECK, lines="doctor:finding_lines", show=_fail_if_unfit)
@@ -359,7 +360,8 @@ for sub_app in (samples, answers, bundled):
 command("benchmarks", _benchmarks, group=DATA, lines="report.tables:benchmark_lines")
 command("grade", "evaluation.grade_file:grade_file", group=DATA, show=_say_verdicts, with_json=False)
 command("push", "push:push", group=DATA, positional=["run"], lines="push:push_lines", check=_outline_push)
-command("select", "samples.selecting:select", of=samples, positional=["source", "out"])
+SELECTED = ["source", "out"]
+command("select", "samples.selecting:select", of=samples, positional=SELECTED, lines="report.tables:sample_lines")
 command("import", "samples.jsonl:import_samples", of=samples, flags={"source_format": "--from"})
 command("export", "samples.jsonl:export_samples", of=samples)
 command("import", "evaluation.toolkit_import:import_toolkit", of=answers)
@@ -390,6 +392,8 @@ def _main() -> None:
         _fail(str(error), error.exit_code)
     except UnknownOptionError as error:
         _fail(_unknown_flag(error), 2)
+    except MissingArgumentError as error:
+        _fail(_missing(error), 2)
     except CycloptsError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
@@ -412,6 +416,16 @@ def _unknown_flag(error: UnknownOptionError) -> str:
     return f"Unknown option: {flag}." + (
         f" Did you mean {' or '.join(close)}?" if close else " --help lists the options"
     )
+
+
+def _missing(error: MissingArgumentError) -> str:
+    """Names a positional argument as the usage line does, not as a flag."""
+    argument = error.argument
+    if error.keyword is not None or argument is None or not argument.field_info.is_positional:
+        return str(error)
+    command = " ".join(("lightr", *(error.command_chain or ())))
+    name = argument.name.removeprefix("--").replace("-", "_").upper()
+    return f"{command} needs {name}; {command} --help shows what it takes"
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -25,13 +25,13 @@ from lightreasoner.inference.vllm_engine import engine_version, python_of
 from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.loading import (
     check_weights,
-    find_pair,
     load_generation_config,
     load_tokenizer,
     pick_device,
     pick_dtype,
     pick_precision,
 )
+from lightreasoner.models.pairs import find_pair
 from lightreasoner.models.precision import precision
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.shape import Shape

@@ -12,7 +12,8 @@ from rich.text import Text
 from lightreasoner.config import InspectConfig, SampleConfig
 from lightreasoner.data.problems import make_problem
 from lightreasoner.errors import DataError
-from lightreasoner.models.loading import find_pair, load_generation_config
+from lightreasoner.models.loading import load_generation_config
+from lightreasoner.models.pairs import find_pair
 from lightreasoner.models.sides import amateur_words
 from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class

@@ -1,10 +1,12 @@
 """The loss of `lightr finetune` and its labels, for training loops of others.
 
-    >>> from lightreasoner.losses import LabelCollator, label_cross_entropy, label_dataset, vocabulary_of
+    >>> from lightreasoner.losses import LabelCollator, label_cross_entropy, label_dataset, logit_width, vocabulary_of
+    >>> vocabulary = vocabulary_of(tokenizer, logit_width(model))
     >>> batch = LabelCollator()([label_dataset("runs/mine")[0]])
     >>> logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     >>> rows = logits.flatten(0, 1)[batch["label_rows"]]
-    >>> loss = label_cross_entropy(rows, batch["label_ids"], batch["label_weights"]).mean()
+    >>> losses = label_cross_entropy(rows, batch["label_ids"], batch["label_weights"], vocabulary)
+    >>> loss = (losses * batch.get("label_factors", 1.0)).mean()
 
 `examples/trl_trainer.py` is a subclass of `transformers.Trainer` that does this.
 """

@@ -1,20 +1,23 @@
 """`lightr run`: all stages in one run folder. Each stage resumes its own unfinished work.
 
-Only this module knows the order of the stages. Stages do not import one another.
+This module knows the order of the stages, as `rounds` does for several of them. Stages do not import one another.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightreasoner.config import RunConfig
-from lightreasoner.errors import DataError
+from lightreasoner.errors import DataError, RunMismatch
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
 from lightreasoner.inference.vllm_engine import engine_version
-from lightreasoner.models.loading import check_weights, context_length, empty_model, find_pair
+from lightreasoner.models.loading import check_weights, context_length, empty_model
+from lightreasoner.models.pairs import find_pair
 from lightreasoner.models.quantising import check_base
 from lightreasoner.models.shape import read_config
 from lightreasoner.models.sides import Side
@@ -46,7 +49,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`.
     """
     check(config)
-    with locked(config.out):
+    with locked(config.out), settings_unless_refused(config.out):
         earlier = _earlier_summary(config)
         if earlier is None:
             write_atomically(config.out / "config.yaml", to_yaml(config).encode())
@@ -76,6 +79,20 @@ def run(config: RunConfig) -> dict[str, Any]:
         for line in push_lines(push(config.for_push())):
             say(line)
     return summary
+
+
+@contextmanager
+def settings_unless_refused(out: Path) -> Iterator[None]:
+    """Within this context a run may write its settings; finished work that was made with others keeps its own."""
+    files = [out / name for name in ("config.yaml", "environment.json")]
+    before = [path.read_bytes() if path.is_file() else None for path in files]
+    try:
+        yield
+    except RunMismatch:
+        for path, content in zip(files, before, strict=True):
+            if content is not None:
+                write_atomically(path, content)
+        raise
 
 
 def track_report(config: RunConfig, compared: Sequence[Mapping[str, Any]] = ()) -> None:

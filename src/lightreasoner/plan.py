@@ -12,6 +12,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +28,11 @@ from lightreasoner.models.loading import pick_device
 from lightreasoner.models.precision import Precision, precision
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.models.sides import Side, check_own, layer_count
+from lightreasoner.report.tables import duration
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.terminal import size
+from lightreasoner.samples.sampling import read_problems
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -79,6 +82,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         raise ConfigError(
             f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} and --rounds {rounds} not below 0"
         )
+    config = _counted(config)
     side, found = _configs(config)
     expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)
     if side.kind == "layers":
@@ -129,6 +133,14 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         "assumptions": {**assumed, **_assumptions(config)},
         "warnings": _disk_warnings(free_disk, sum(disk.values())) + _memory_warnings(config, free, memory, device),
     }
+
+
+def _counted(config: RunConfig) -> RunConfig:
+    """The config with no more questions than a file of this machine has; a data set of the Hub is not read."""
+    if not Path(config.dataset).expanduser().exists():
+        return config
+    there = len(read_problems(config.for_sample()).problems)
+    return config.model_copy(update={"sample": config.sample.model_copy(update={"max_questions": there})})
 
 
 def _assumptions(config: RunConfig) -> dict[str, Any]:
@@ -319,7 +331,7 @@ def _disk(config: RunConfig, expert: Shape, prompt: int, answers: int) -> dict[s
         "checkpoints": config.finetune.keep_checkpoints * (12 * lora + 100_000),
         "adapter": 4 * lora + 10_000,
         "merged": expert.parameters * BYTES.get(merged, 4) + min(MODEL_FILES, 150 * expert.vocabulary),
-        "answers": 2 * answers * (config.evaluate.max_answer_tokens * TEXT_BYTES + 2 * prompt + 200) // 2,
+        "answers": answers * (config.evaluate.max_answer_tokens * TEXT_BYTES + 2 * prompt + 200),
     }
 
 
@@ -385,6 +397,7 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
     disk = ", ".join(f"{name} {size(part)}" for name, part in result["disk"].items() if name != "sum")
     files = [f"{who}: {models[f'{who}_file']}" for who in ("expert", "amateur") if models[f"{who}_file"]]
     rate, free = assumed["flop_per_second"], result["available"]["memory"]
+    where = "main memory" if assumed["device"] == "cpu" else assumed["device"]
     timed = f"{rate:.3g} FLOP per second (--flops)" if rate else f"measured on this machine ({assumed['device']})"
     lines = [
         f"expert {models['expert_parameters'] / 1e6:.1f} M parameters, "
@@ -393,14 +406,14 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         *files,
         f"precision: {result['precision']}",
         *(
-            f"{name}: at most {stage['tokens']:,} tokens, {stage['flop']:.2g} FLOP, {stage['seconds']:,.0f} s"
+            f"{name}: at most {stage['tokens']:,} tokens, {stage['flop']:.2g} FLOP, {duration(stage['seconds'])}"
             for name, stage in stages.items()
             if stage["tokens"]
         ),
-        f"merge: {stages['merge']['seconds']:,.0f} s",
-        f"all stages: {result['seconds']:,.0f} s, {timed}",
+        f"merge: {duration(stages['merge']['seconds'])}",
+        f"all stages: {duration(result['seconds'])}, {timed}",
         f"memory at the peak: {size(result['memory']['peak'])} ({memory}), "
-        + (f"no {assumed['device']} here" if free is None else f"free: {size(free)} of {assumed['device']}"),
+        + (f"no {assumed['device']} here" if free is None else f"free: {size(free)} of {where}"),
         f"disk: {size(result['disk']['sum'])} ({disk}), free: {size(result['available']['disk'])}",
         f"assumed: {assumed['questions']} questions with prompts of {assumed['prompt_tokens']} tokens, "
         f"{assumed['kept_share']:.0%} of the steps kept, responses of maximum length for FLOP, memory and disk, and of "

@@ -51,7 +51,7 @@ def rounds(config: RoundsConfig) -> dict[str, Any]:
         LightReasonerError: see `errors`; finished work stays.
     """
     check(config)
-    with locked(config.out):
+    with locked(config.out), pipeline.settings_unless_refused(config.out):
         _begin(config)
         series = [measure(config, 0)]
         decision = decide(series, config.rounds)

@@ -25,7 +25,8 @@ from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding, Engine, Generation
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
-from lightreasoner.models.loading import Pair, load_pair, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
+from lightreasoner.models.pairs import Pair, load_pair
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 from lightreasoner.samples.sampler import Sampler

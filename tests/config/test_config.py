@@ -146,6 +146,7 @@ OUT_OF_RANGE = [
     ("sample", "top_tokens", 0),
     ("sample", "batch_size", 0),
     ("sample", "divergence_beta", "much"),
+    ("sample", "divergence_beta", -0.1),
     ("finetune", "steps", 0),
     ("finetune", "steps", 1.5),
     ("finetune", "labels_per_step", 0),
@@ -231,9 +232,30 @@ def test_none_can_be_written_as_a_word_where_nothing_is_meant(section: str, name
     assert getattr(getattr(run_config(**{section: {name: "none"}}), section), name) is None
 
 
-def test_a_model_or_a_cue_may_be_called_none() -> None:
-    config = RunConfig.checked({**REQUIRED, "expert": "none", "expert_revision": "none", "cue": "none"})
-    assert (config.expert, config.expert_revision, config.cue) == ("none", "none", "none")
+def test_a_model_may_be_called_none_and_an_optional_text_is_unset_by_it() -> None:
+    config = RunConfig.checked({**REQUIRED, "expert": "none", "expert_revision": "none", "amateur_cue": "none"})
+    assert (config.expert, config.expert_revision, config.amateur_cue) == ("none", None, None)
+    assert run_config(sample={"stop_strings": "none"}).sample.stop_strings == ()
+
+
+def test_a_cue_that_would_be_read_as_the_word_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cue: the models would read this word; '' asks without an instruction"):
+        RunConfig.checked({**REQUIRED, "cue": "none"})
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [("sample", "divergence_beta"), ("sample", "max_questions"), ("finetune", "lora_rank")]
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_value_is_no_number(section: str, name: str, value: bool) -> None:
+    with pytest.raises(ConfigError, match=f"{section}.{name}: a truth value; YAML reads yes, no, on, off so"):
+        run_config(**{section: {name: value}})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_would_refuse_later_is_refused_at_once(seed: int) -> None:
+    with pytest.raises(ConfigError, match="seed = "):
+        RunConfig.checked({**REQUIRED, "seed": seed})
 
 
 # --- From the whole run to its stages ---
@@ -616,7 +638,7 @@ def test_a_learning_rate_without_a_decimal_point_is_a_number(tmp_path: Path) -> 
 
 
 def test_a_recipe_name_that_is_not_bundled_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match=r"no recipe 'minature': did you mean miniature\?"):
+    with pytest.raises(ConfigError, match=r"no recipe 'minature'.*; did you mean miniature\?"):
         recipe_text("minature")
 
 
@@ -651,6 +673,8 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
         ("tab", b"a:\n\tb: 1"),
         ("NUL byte", b"a: \x00"),
         ("UTF-16", "a: 1".encode("utf-16")),
+        ("Latin-1", "cue: Löse".encode("latin-1")),
+        ("an octal number", b"a: 0100"),
         ("two documents", b"a: 1\n---\nb: 2"),
         ("deep nesting", b"a: " + b"[" * 20_000),
         ("no such month", b"a: 2024-13-45"),
@@ -726,7 +750,7 @@ def test_a_config_written_as_yaml_is_read_as_the_same_config(name: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "cue", ["", "two\nlines", "ends with space ", "café ∑ 😀", "a: b # c", "{x} %", "yes", "1e3", "none"]
+    "cue", ["", "two\nlines", "ends with space ", "café ∑ 😀", "a: b # c", "{x} %", "yes", "1e3", "None of these"]
 )
 def test_any_cue_survives_being_written_and_read(cue: str, tmp_path: Path) -> None:
     to_yaml = pipeline.to_yaml

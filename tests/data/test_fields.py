@@ -94,3 +94,19 @@ def test_a_chat_as_json_text_is_read_in_any_field() -> None:
     with pytest.raises(DataError, match=r"rows.csv, line 2: prompt is .*, not a chat in JSON"):
         question_of(("rows.csv, line 2", {"prompt": chat.replace('"', "'")}))
     assert question_of(("rows.csv, line 2", {"prompt": "[1, 2] has how many items?"})) == "[1, 2] has how many items?"
+
+
+def test_a_story_in_a_field_of_its_own_is_asked_with_its_question() -> None:
+    fields = {"Body": "Each pack costs 76 dollars", "Question": "What do you pay?", "Answer": 51.0}
+    assert question_of(row(**fields)) == "Each pack costs 76 dollars. What do you pay?"
+    assert question_of(row(**fields), "Question") == "What do you pay?"
+    assert question_of(row(body="It rained.", question="It rained. Why?")) == "It rained. Why?"
+
+
+@pytest.mark.parametrize("name", ["context", "passage", "Story"])
+def test_a_text_that_the_question_may_need_is_not_left_out_in_silence(name: str) -> None:
+    fields = {name: "Each pack of dvds costs 76 dollars.", "question": "What do you pay?"}
+    with pytest.raises(DataError, match=f"line 3: {name} .* is beside question, and nothing but question is asked"):
+        question_of(row(**fields))
+    assert question_of(row(**fields), "question") == "What do you pay?"
+    assert question_of(row(**{name: "school", "question": "What do you pay?"})) == "What do you pay?"

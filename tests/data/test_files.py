@@ -122,6 +122,13 @@ def test_a_text_file_holds_a_question_in_each_line(tmp_path: Path) -> None:
     assert questions_of(tmp_path / "rows.txt", question_field="text") == ["One?", "Two?"]
 
 
+def test_json_lines_in_a_text_file_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text('\n{"question": "One?", "answer": "1"}\n{"question": "Two?", "answer": "2"}\n')
+    assert questions_of(tmp_path / "rows.txt") == ["One?", "Two?"]
+    (tmp_path / "braces.txt").write_text("{1, 2} has how many elements?\n")
+    assert questions_of(tmp_path / "braces.txt") == ["{1, 2} has how many elements?"]
+
+
 def test_blank_lines_at_the_end_of_json_lines_are_no_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"question": "One?"}\n\n  \n')
     assert questions_of(tmp_path / "rows.jsonl") == ["One?"]
@@ -132,6 +139,16 @@ def test_short_floats_keep_their_decimal_form(tmp_path: Path) -> None:
     pq.write_table(pa.table({"answer": answers, "half": answers.cast(pa.float16())}), tmp_path / "rows.parquet")
     rows = [fields["answer"] for _, fields in read_path(tmp_path / "rows.parquet", "train")]
     assert rows == [0.1, None, 2.5]
+
+
+def test_short_floats_in_nested_columns_keep_their_decimal_form(tmp_path: Path) -> None:
+    nested = [{"truth": 0.1, "kind": "a"}, None, {"truth": 2.7, "kind": None}]
+    several = [[0.1], None, [0.2, 0.3]]
+    kind = pa.struct([("truth", pa.float32()), ("kind", pa.string())])
+    columns = {"nested": pa.array(nested, kind), "several": pa.array(several, pa.list_(pa.float32()))}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    rows = [fields for _, fields in read_path(tmp_path / "rows.parquet", "train")]
+    assert rows == [{"nested": one, "several": other} for one, other in zip(nested, several, strict=True)]
 
 
 @pytest.mark.parametrize(

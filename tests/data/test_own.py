@@ -89,6 +89,10 @@ NAMES = ["trout", "whale", "eagle"]
         ({"choices": [{"label": "A", "text": "trout"}, {"label": "B", "text": "whale"}]}, "choices"),
         ({"choices": json.dumps(NAMES)}, "choices"),
         (dict(zip("ABC", NAMES, strict=True)), "A … C"),
+        ({f"option_{letter}": name for letter, name in zip("abc", NAMES, strict=True)}, "option_a … option_c"),
+        ({f"Choice{number}": name for number, name in enumerate(NAMES)}, "Choice0 … Choice2"),
+        (dict(zip("abcd", (*NAMES, "trout"), strict=True)), "a … d"),
+        ({"endings": NAMES}, "endings"),
     ],
 )
 def test_choices_that_the_question_does_not_list_are_refused(more: dict[str, Any], name: str, tmp_path: Path) -> None:
@@ -109,6 +113,14 @@ def test_a_choice_is_found_as_a_word_of_its_own(choices: list[Any], tmp_path: Pa
     row = {"question": "What is 12+13, if 45 is 2+3?", "choices": choices, "answer": 1}
     with pytest.raises(DataError, match="line 1: the question does not list the choice"):
         own(write(tmp_path / "my.jsonl", row))
+
+
+def test_the_place_of_a_choice_is_no_gold_answer(tmp_path: Path) -> None:
+    row = {"question": "What is 2+2? (A) 3 (B) 5 (C) 4 (D) 6", "choices": ["3", "5", "4", "6"]}
+    with pytest.raises(DataError, match=r"my.jsonl, line 1: the gold answer 2 is none of choices"):
+        own(write(tmp_path / "my.jsonl", {**row, "answer": 2}))
+    assert own(write(tmp_path / "fine.jsonl", {**row, "answer": 4})).kind == "number"
+    assert own(write(tmp_path / "letters.jsonl", {**row, "answer": "C"})).kind == "choice"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lightreasoner.config import PairConfig, SampleConfig
 from lightreasoner.inference.generation import Decoding, Generation
-from lightreasoner.models.loading import load_pair
+from lightreasoner.models.pairs import load_pair
 from lightreasoner.runs.records import Problem
 from lightreasoner.samples.folder import scored_rollouts
 from lightreasoner.samples.responses import Generated, Prompted

@@ -67,6 +67,27 @@ def test_a_text_without_an_answer_has_none(text: str) -> None:
     assert judge(text, "42", "literal").verdict == "no_answer"
 
 
+@pytest.mark.parametrize(
+    ("gold", "text"),
+    [
+        ("[1, 2]", "```python\n[1, 2]\n```"),
+        ("5", "`result = 5`"),
+        ("[1, 2]", "The final value is `result = [1, 2]`."),
+        ("7", "result = 3 + 4 = 7"),
+        ("'a = b'", "result = 'a = b'"),
+        ("{'a': 2, 'b': 1}", "result = {'b': 1, 'a': 2}"),
+        ("(5,)", "result = (5,)"),
+    ],
+)
+def test_a_literal_is_found_in_code(gold: str, text: str) -> None:
+    assert judge(text, gold, "literal").verdict == "correct"
+
+
+def test_entries_of_dicts_and_sets_have_no_order() -> None:
+    assert normal_form("{'b': {2, 1}, 'a': [1]}") == normal_form("{'a': [1], 'b': {1, 2}}") == "{'a': [1], 'b': {1, 2}}"
+    assert normal_form("{'a': [1, 2]}") != normal_form("{'a': [2, 1]}")
+
+
 def test_equal_values_have_one_normal_form_for_majority_votes() -> None:
     assert len({normal_form(text) for text in ("[1,2]", "[ 1, 2 ]", "`[1, 2]`", "$[1, 2]$", "result = [1, 2].")}) == 1
     assert len({normal_form(text) for text in ("1", "True", "'1'", "[1]")}) == 4

@@ -12,7 +12,8 @@ from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.padded_engine import PaddedEngine
-from lightreasoner.models.loading import Pair, load_pair, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
+from lightreasoner.models.pairs import Pair, load_pair
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 

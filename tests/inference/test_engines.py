@@ -18,7 +18,8 @@ from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, ModelError, RunCorrupted, RunMismatch
 from lightreasoner.evaluation.evaluate import evaluate
 from lightreasoner.inference import engines, vllm_engine
-from lightreasoner.models.loading import FoundPair, load_model
+from lightreasoner.models.loading import load_model
+from lightreasoner.models.pairs import FoundPair
 from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.baselines import baseline

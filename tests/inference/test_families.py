@@ -47,7 +47,7 @@ from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.packing import packs
 from lightreasoner.inference.padded_engine import ignores_padding
 from lightreasoner.inference.scoring import response_states
-from lightreasoner.models.loading import Pair
+from lightreasoner.models.pairs import Pair
 from lightreasoner.models.vocabulary import SharedVocabulary
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training.finetuning import finetune

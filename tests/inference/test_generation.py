@@ -21,7 +21,8 @@ from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding, Generation, text_check
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
-from lightreasoner.models.loading import Pair, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
+from lightreasoner.models.pairs import Pair
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from lightreasoner.config import PairConfig
 from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import HubUnreachable, ModelError, VocabularyMismatch
-from lightreasoner.models.loading import load_model, load_pair, load_tokenizer, pick_device
+from lightreasoner.models.loading import load_model, load_tokenizer, pick_device
+from lightreasoner.models.pairs import load_pair
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 

@@ -17,8 +17,9 @@ from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.inference.scoring import response_states
-from lightreasoner.models.loading import Pair, find_pair, load_pair, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.own_amateurs import dropout_of, first_layers
+from lightreasoner.models.pairs import Pair, find_pair, load_pair
 from lightreasoner.models.quantising import can_quantise
 from lightreasoner.models.source import find_model
 

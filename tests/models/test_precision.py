@@ -8,6 +8,7 @@ import torch
 
 from lightreasoner.config import PairConfig
 from lightreasoner.models import loading, precision
+from lightreasoner.models.pairs import load_pair
 from lightreasoner.models.precision import LEAST_GAIN, Trial, native_bfloat16, trial
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.differences import keeping_precision
@@ -122,10 +123,10 @@ def test_a_pair_has_one_precision_that_of_the_larger_model(monkeypatch: pytest.M
     sources = [find_model(name) for name in (config.expert, config.amateur)]
     sizes = [precision.hidden_size(source.config()) or 0 for source in sources]
     assert sizes[0] < sizes[1] < precision.SMALLEST_HIDDEN
-    assert loading.load_pair(config).expert.dtype == torch.float32
+    assert load_pair(config).expert.dtype == torch.float32
     monkeypatch.setattr(precision, "SMALLEST_HIDDEN", sizes[1])
     assert [loading.dtype_name(config, source) for source in sources] == ["float32", "bfloat16"]
-    pair = loading.load_pair(config)
+    pair = load_pair(config)
     assert pair.expert.dtype == pair.amateur.dtype == torch.bfloat16
     assert loading.dtype_name(config, *sources) == "bfloat16"
 

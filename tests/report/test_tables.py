@@ -7,7 +7,10 @@ from lightreasoner.report.tables import (
     benchmark_rows,
     comparison_lines,
     evaluation_lines,
+    finetune_lines,
+    merge_lines,
     p_value,
+    sample_lines,
     table,
 )
 
@@ -96,3 +99,30 @@ def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:
 
 def test_a_p_value_is_readable_however_small() -> None:
     assert [p_value(value) for value in (1.0, 0.0342, 2.3e-96, 0.0)] == ["1", "0.034", "2e-96", "<1e-300"]
+
+
+def test_the_stages_say_what_they_did_in_a_few_lines() -> None:
+    sampled = {
+        "questions": 20, "finished_rollouts": 19, "steps": 300, "kept_steps": 150, "single_token_labels": 119,
+        "mean_kl": 0.896, "mean_expert_entropy": 0.34, "mean_amateur_entropy": 1.11, "nonfinite_steps": 0,
+        "duplicate_questions": 2, "warnings": ["too few"],
+    }  # fmt: skip
+    assert sample_lines(sampled) == [
+        "20 rollouts, 19 of them finished",
+        "kept 150 of 300 steps (50 %, mean KL 0.90 nats); 119 labels are one token",
+        "mean entropy, nats: expert 0.34, amateur 1.11",
+        "2 duplicate questions left out",
+        "warning: too few",
+    ]
+    assert sample_lines({"steps": 4, "kept_steps": 1, "selection": "random"}) == ["kept 1 of 4 steps (25 %)"]
+    tuned = {"labels_trained": 32, "steps": 2, "labels": 150, "labels_skipped": 3, "first_loss": 0.5, "last_loss": 0.25}
+    assert finetune_lines({**tuned, "adapter_sha256": "ab", "seconds": 6.9}) == [
+        "trained on 32 labels in 2 steps, from 150 different ones; 3 left out, with a longer prefix",
+        "loss 0.5000 → 0.2500 nats",
+        "adapter sha256 ab",
+        "time: 7 s",
+    ]
+    merged = {"base": "e", "dtype": "bfloat16", "mean_kl": 5.6e-8, "top1_agreement": 0.995, "seconds": 2.0}
+    assert merge_lines(merged)[1] == (
+        "to base + adapter: mean KL 5.6e-08 nats, the same top token at 99.5 % of the steps of the check"
+    )

@@ -25,7 +25,8 @@ from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.generation import Decoding, Engine
 from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
-from lightreasoner.models.loading import load_pair, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
+from lightreasoner.models.pairs import load_pair
 from lightreasoner.models.source import find_model
 from lightreasoner.runs import progress as module
 from lightreasoner.runs.eta import Batch

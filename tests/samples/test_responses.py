@@ -23,7 +23,8 @@ from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.inference.scoring import Head
-from lightreasoner.models.loading import FoundPair, find_pair, load_tokenizer
+from lightreasoner.models.loading import load_tokenizer
+from lightreasoner.models.pairs import FoundPair, find_pair
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.stage import StageFolder, read_stage
 from lightreasoner.samples import responses, sampler

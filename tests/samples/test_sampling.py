@@ -22,7 +22,8 @@ from lightreasoner.inference.packed_engine import PackedEngine
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.inference.scoring import response_states
 from lightreasoner.miniature import model_path
-from lightreasoner.models.loading import FoundPair, load_model, load_tokenizer
+from lightreasoner.models.loading import load_model, load_tokenizer
+from lightreasoner.models.pairs import FoundPair
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import responses, sampler

@@ -21,8 +21,8 @@ from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
 from lightreasoner.training import finetuning
-from lightreasoner.training.adapters import attach_lora
-from lightreasoner.training.finetuning import check_targets, finetune
+from lightreasoner.training.adapters import attach_lora, check_targets
+from lightreasoner.training.finetuning import finetune
 
 from .conftest import adapter_of, config_for
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +15,12 @@ import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from peft import PeftModel
 
+from lightreasoner.config import SelectConfig
 from lightreasoner.config.sections import MachineSettings
 from lightreasoner.errors import ConfigError, DataError, ModelError, RunMismatch, TrainingDiverged
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
+from lightreasoner.samples.selecting import select
 from lightreasoner.training import finetuning
 from lightreasoner.training.finetuning import finetune
 
@@ -210,3 +213,14 @@ def test_a_tracker_that_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         finetune(config_for(samples, random_expert, tmp_path, report_to=(tracker,)))
+
+
+def test_a_selection_beside_the_samples_is_not_passed_over_in_silence(
+    random_expert: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(samples, tmp_path / "run")
+    select(SelectConfig(source=run, out=run, selection="random", keep_labels=5))
+    finetune(config_for(run, random_expert, tmp_path))
+    assert f"--data {run / 'select'} trains on the selection" in capsys.readouterr().err
+    finetune(config_for(run / "select", random_expert, tmp_path / "chosen"))
+    assert "trains on the selection" not in capsys.readouterr().err

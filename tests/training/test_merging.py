@@ -268,3 +268,39 @@ def test_an_adapter_of_another_base_is_refused(run: Path, random_amateur: Path, 
         merge(config_for(run, random_amateur, tmp_path / "merged"))
     with pytest.raises(DataError, match="no adapter_model.safetensors"):
         merge(config_for(tmp_path, random_amateur, tmp_path / "merged"))
+
+
+def test_an_adapter_that_names_another_base_is_said(
+    run: Path, random_expert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = shutil.copytree(run / "finetune" / "adapter", tmp_path / "copied")
+    merge(config_for(adapter, random_expert, tmp_path / "merged"))
+    assert "says that it was trained on" not in capsys.readouterr().err
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "owner/Other-7B"
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    merge(config_for(adapter, random_expert, tmp_path / "again"))
+    assert "says that it was trained on owner/Other-7B" in capsys.readouterr().err
+
+
+def test_the_merged_model_can_have_the_chat_template_of_the_samples(
+    random_expert: Path, random_amateur: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text(
+        "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|endoftext|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    pair = {"expert": str(random_expert), "amateur": str(random_amateur), "dataset": "arithmetic"}
+    out = tmp_path / "run"
+    sample(SampleConfig(**pair, max_questions=4, max_new_tokens=8, out=out, dtype="float32", chat_template=template))
+    finetune(FinetuneConfig(model=str(random_expert), data=out, out=out, steps=2, dtype="float32"))
+    merge(config_for(out, random_expert, tmp_path / "plain"))
+    assert "made with another chat template" in capsys.readouterr().err
+    merge(config_for(out, random_expert, tmp_path / "merged", chat_template=str(template)))
+    assert "made with another chat template" not in capsys.readouterr().err
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert tokenizer.chat_template == template.read_text()
+    generation = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    stops = generation["eos_token_id"] if isinstance(generation["eos_token_id"], list) else [generation["eos_token_id"]]
+    assert tokenizer.convert_tokens_to_ids("<|endoftext|>") in stops

@@ -15,8 +15,8 @@ from lightreasoner.errors import TrainingDiverged
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
+from lightreasoner.training.adapters import attach_lora
 from lightreasoner.training.batches import Collator, LabelSet, MicroBatch
-from lightreasoner.training.finetuning import attach_lora
 from lightreasoner.training.objective import LabelObjective
 
 from .conftest import config_for

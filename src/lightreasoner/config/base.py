@@ -140,7 +140,7 @@ class Config(BaseModel, metaclass=_ConfigType):
     def _path_without_nul(cls, value: Any) -> Any:
         if isinstance(value, Path) and "\0" in str(value):
             raise ValueError("a path cannot hold a NUL character")
-        return value
+        return value.expanduser() if isinstance(value, Path) else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -149,10 +149,14 @@ class Config(BaseModel, metaclass=_ConfigType):
         assert info.field_name is not None
         annotation = cls.model_fields[info.field_name].annotation
         kinds = get_args(annotation)
+        if isinstance(value, bool) and bool not in (annotation, *kinds):
+            raise ValueError("a truth value; YAML reads yes, no, on, off so. Write none, a number, or quote a text")
         if get_origin(annotation) is tuple:
+            if value in ("none", ["none"], ("none",)):
+                return ()
             values = [value] if isinstance(value, str | int | float | os.PathLike) else value
             return [_text(one) for one in values] if isinstance(values, list | tuple) else values
-        if value == "none" and type(None) in kinds and str not in kinds:
+        if value == "none" and type(None) in kinds:
             return None
         return _text(value) if str in (annotation, *kinds) else value
 

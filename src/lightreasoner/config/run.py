@@ -21,6 +21,7 @@ from lightreasoner.config.sections import (
     ProblemSettings,
     PromptSettings,
     SampleSettings,
+    Seed,
     SelectSettings,
     Share,
     StudySettings,
@@ -49,7 +50,7 @@ class RunConfig(
 
     out: Place[Path] = Path("runs/default")
     """Run folder."""
-    seed: Decides[int] = 42
+    seed: Decides[Seed] = 42
     """Seed of everything random."""
     sample: SampleSettings = SampleSettings.model_construct()
     select: Annotated[SelectSettings, IF_SET] = SelectSettings.model_construct()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lightreasoner.config.base import Config, Decides, DecidesIfSet, Input, InputIfSet, Place, Speed, nearest
 
@@ -18,6 +18,7 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 StopStrings = tuple[Annotated[str, Field(min_length=1)], ...]
 NotNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 # The keys of the benchmarks' file, read as text: parsing YAML would slow every command down.
@@ -178,6 +179,13 @@ class PromptSettings(Config):
     chat_template: Input[Path | None] = None
     """Jinja file to use instead of the tokenizer's chat template."""
 
+    @field_validator("cue")
+    @classmethod
+    def _cue_is_read(cls, value: str) -> str:
+        if value.strip().casefold() == "none":
+            raise ValueError("the models would read this word; '' asks without an instruction")
+        return value
+
 
 class MachineSettings(Config):
     """Device and precision of the models."""
@@ -246,7 +254,7 @@ class SampleSettings(Config):
     """Use the first N problems in file order (paper: 1000). none: all."""
     max_new_tokens: Decides[Count] = 128
     """Cap on a rollout, in tokens (paper: 128)."""
-    divergence_beta: Decides[float | None] = 0.4
+    divergence_beta: Decides[NotNegative | None] = 0.4
     """β of Eq 3: keep steps with a KL divergence above it, in nats (paper: 0.4). none: keep every step."""
     plausibility_alpha: Decides[Share] = 0.2
     """α of Eq 4: share of the top probability that a token needs to enter the label (paper: 0.2)."""
@@ -380,8 +388,8 @@ class QuestionSettings(Config):
     max_items: Input[Count | None] = None
     """Use only the first N items of each benchmark. Default: all."""
     skip_items: Input[Annotated[int, Field(ge=0)]] = 0
-    """Leave out the first N items of each benchmark, such as those that chose the settings."""
-    items_seed: Input[Annotated[int, Field(ge=0)] | None] = None
+    """Leave out the first N items of each benchmark, such as those used to choose settings."""
+    items_seed: Input[Seed | None] = None
     """Draw --max-items at random by this seed, instead of the first ones."""
 
     @model_validator(mode="after")

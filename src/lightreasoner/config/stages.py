@@ -30,6 +30,7 @@ from lightreasoner.config.sections import (
     ProblemSettings,
     PromptSettings,
     SampleSettings,
+    Seed,
     SelectSettings,
     Share,
     StopStrings,
@@ -60,7 +61,7 @@ class SampleConfig(
 
     out: Place[Path]
     """Run folder; the samples go to its subfolder sample."""
-    seed: Decides[int] = 42
+    seed: Decides[Seed] = 42
     """Seed of sampling with a temperature, and of generated problems."""
     skip_questions: Input[Annotated[int, Field(ge=0)]] = 0
     """Leave out the first N problems; --max-questions counts from there."""
@@ -76,7 +77,7 @@ class SelectConfig(SelectSettings):
     """Run folder of `lightr sample`; sampled with --divergence-beta none it holds every step."""
     out: Place[Path]
     """Run folder for the selection; it goes to its subfolder sample, or beside the samples to its subfolder select."""
-    seed: Decides[int] = 42
+    seed: Decides[Seed] = 42
     """Seed of the random rule, and of the choice between equal scores."""
 
 
@@ -90,7 +91,7 @@ class FinetuneConfig(FinetuneSettings, MachineSettings, TrackerSettings, ModelSe
     of the same rank, alpha and targets. The optimizer and the learning rate start anew."""
     out: Place[Path]
     """Run folder; the adapter goes to its subfolder finetune."""
-    seed: Decides[int] = 42
+    seed: Decides[Seed] = 42
     """Seed of the LoRA weights, dropout and the order of labels."""
 
 
@@ -138,7 +139,7 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     """Judge processes. Default: one per processor core."""
     out: Place[Path]
     """Run folder; the labels go to its subfolder sample, like those of `lightr sample`."""
-    seed: Decides[int] = 42
+    seed: Decides[Seed] = 42
     """Seed of generated problems, and of samples."""
 
     @model_validator(mode="before")
@@ -157,11 +158,9 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
         usual = LABEL_FREE.get(self.kind, {})
         for name in LABEL_FREE_SETTINGS:
             if name not in usual and getattr(self, name) is not None:
-                raise ValueError(f"{name} = {getattr(self, name)} means nothing for {self.kind}; leave it away")
+                raise ValueError(f"{name} = {getattr(self, name)} means nothing for {self.kind}; omit it")
         if usual and self.solution_field is not None:
-            raise ValueError(
-                f"solution_field = {self.solution_field}, but {self.kind} reads no solutions; leave it away"
-            )
+            raise ValueError(f"solution_field = {self.solution_field}, but {self.kind} reads no solutions; omit it")
         if "consensus" not in usual:
             return with_temperature(self, self.temperature or 0, self.top_p or 1)
         if self.samples_per_problem == 1:
@@ -181,6 +180,8 @@ class MergeConfig(MergeSettings, MachineSettings, ModelSettings):
 
     adapter: Input[Path]
     """Run folder of `lightr finetune`, or a folder with a PEFT adapter."""
+    chat_template: Input[Path | None] = None
+    """Jinja file that becomes the merged model's chat template: that of the samples, if they had one of their own."""
     out: Place[Path]
     """Folder for the merged model; must not exist yet, or hold this very merge."""
 
@@ -203,7 +204,7 @@ class EvaluateConfig(
     """Folder with BENCHMARK/SPLIT.jsonl files to read instead of the Hub."""
     out: Place[Path]
     """Folder for the answers and metrics."""
-    seed: Decides[int] = 42
+    seed: Decides[Seed] = 42
     """Seed of sampling with a temperature."""
 
     @model_validator(mode="after")
@@ -238,5 +239,5 @@ class InspectConfig(SampleSettings, PromptSettings, AdapterSettings, PairConfig)
     """Question to ask."""
     html: Place[Path | None] = None
     """File for the token browser, instead of a heat map in the terminal."""
-    seed: Decides[int] = 42
+    seed: Decides[Seed] = 42
     """Seed of sampling with a temperature."""

@@ -1,6 +1,7 @@
 """Find a row's question: in a field, in a field of a field, or in a chat."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,12 @@ from lightreasoner.errors import DataError
 CHAT_FIELDS = ("messages", "conversations")
 QUESTION_FIELDS = ("question", "problem", "prompt", "query", *CHAT_FIELDS)
 _CHAT_AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:")
-CHOICE_FIELDS = ("choices", "options")
+CHOICE_FIELDS = ("choices", "options", "answer_choices", "endings")
+_CHOICE_COLUMN = re.compile(r"(?:option|choice|ending|answer_?choice)[ _-]?(?:[a-e]|[0-5])", re.IGNORECASE)
+SMALL_LETTERS = "abcd"  # columns that hold choices where all four are there
+STORY_FIELD = "body"
+CONTEXT_FIELDS = ("context", "passage", "story", "paragraph", "background", "premise")
+SHORTEST_CONTEXT = 5  # words; fewer are a remark such as the name of a source
 _LABEL = re.compile(r"\s*\(?[A-Za-z0-9]\s*[).:]\s*(?=\S)")  # "A) trout"
 MISSING = object()
 ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -75,7 +81,32 @@ def question_of(row: Row, field: str | None = None) -> str:
     """
     name, value = named(row, field, QUESTION_FIELDS, "name the field with the question in --question-field")
     turns = turns_of(row, name, value)
-    return checked_text(row, name, value if turns is None else last_turn(row, name, turns, "user"))
+    text = checked_text(row, name, value if turns is None else last_turn(row, name, turns, "user"))
+    return text if field else _with_story(row, name, text)
+
+
+def _with_story(row: Row, name: str, question: str) -> str:
+    """A question behind the story that it asks about: SVAMP and ASDiv have both in fields of their own.
+
+    Raises:
+        DataError: another field of the row may be such a text, and nothing but the question would be asked.
+    """
+    where, fields = row
+    for other, value in fields.items():
+        place = str(other).casefold()
+        if place not in (STORY_FIELD, *CONTEXT_FIELDS) or not isinstance(value, str) or not value.strip():
+            continue
+        if _plain(value) in _plain(question):
+            continue
+        if place == STORY_FIELD:
+            story = checked_text(row, str(other), value).strip()
+            return f"{story}{' ' if story[-1] in '.?!' else '. '}{question.strip()}"
+        if len(value.split()) >= SHORTEST_CONTEXT:
+            raise DataError(
+                f"{where}: {other} ({short(value)}) is beside {name}, and nothing but {name} is asked. Write both into "
+                f"one field, or give --question-field {name} to ask {name} alone"
+            )
+    return question
 
 
 def check_choices(row: Row, question: str, field: str | None = None) -> None:
@@ -105,6 +136,24 @@ def check_choices(row: Row, question: str, field: str | None = None) -> None:
                 )
 
 
+def refuse_index(row: Row, gold: str) -> None:
+    """Refuse a gold answer that is the place of a choice: as a number, it would make every answer wrong.
+
+    Raises:
+        DataError: the gold answer is a whole number, not larger than the number of choices, and none of them.
+    """
+    where, fields = row
+    if not re.fullmatch(r"\d{1,2}", gold):
+        return
+    for key, choices in _choices_in(fields):
+        texts = {_plain(_LABEL.sub("", choice)) for choice in choices} | {_plain(choice) for choice in choices}
+        if gold not in texts and int(gold) <= len(choices):
+            raise DataError(
+                f"{where}: the gold answer {gold} is none of {key} ({short(choices)}), so it "
+                "is probably the place of one, counted from 0 or 1. Give its letter or its text"
+            )
+
+
 def _choices_in(fields: Any) -> Iterator[tuple[str, list[str]]]:
     """Names and texts of choices in fields."""
     if not isinstance(fields, Mapping):
@@ -116,7 +165,12 @@ def _choices_in(fields: Any) -> Iterator[tuple[str, list[str]]]:
                     value = json.loads(value)
             if isinstance(value, list | Mapping) and (texts := _choice_texts(value)):
                 yield str(name), texts
+    columns = [str(name) for name in fields if _CHOICE_COLUMN.fullmatch(str(name))]
+    if len(texts := _choice_texts([fields[name] for name in columns])) > 1:
+        yield f"{columns[0]} … {columns[-1]}", texts
     letters = list(takewhile(fields.keys().__contains__, ascii_uppercase))
+    if not letters and all(name in fields for name in SMALL_LETTERS):
+        letters = list(SMALL_LETTERS)
     texts = _choice_texts([fields[letter] for letter in letters])
     if len(texts) > 1:
         yield f"{letters[0]} … {letters[-1]}", texts
@@ -154,7 +208,8 @@ def hint_of(row: Row, field: str) -> str:
     """
     advice = "every problem needs its hint. Name another field in --expert-hint or --amateur-hint, or mend the row"
     name, value = named(row, field, (), advice)
-    return checked_text(row, name, str(value) if type(value) in (int, float) else value).strip()
+    is_number = type(value) is int or (type(value) is float and math.isfinite(value))
+    return checked_text(row, name, str(value) if is_number else value).strip()
 
 
 def text_of(row: Row, name: str) -> str:

@@ -14,6 +14,7 @@ import re
 import tempfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -209,7 +210,12 @@ def _text_lines(path: Path) -> Iterator[str]:
 
 
 def _read_text(path: Path) -> Iterator[Row]:
-    """Read a text with one question in each line, like the `text` format of `datasets`."""
+    """Read a text with one question in each line, like the `text` format of `datasets`; or JSON Lines."""
+    first = next((line for line in _text_lines(path) if line.strip()), "").removeprefix("\ufeff").strip()
+    with suppress(ValueError, RecursionError):
+        if first.startswith("{") and isinstance(json.loads(first), dict):
+            yield from _read_json(path)
+            return
     for number, line in enumerate(_text_lines(path), 1):
         if line.strip():
             yield f"{path}, line {number}", _text_row(line.removeprefix("\ufeff").strip())
@@ -256,14 +262,23 @@ def _rows_of_batches(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[R
 
 def _with_decimal_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with 16- and 32-bit numbers as they print: 0.1, not 0.10000000149."""
-    narrow = [
-        field.name for field in batch.schema if pa.types.is_float16(field.type) or pa.types.is_float32(field.type)
-    ]
-    if not narrow or len(set(batch.schema.names)) < len(batch.schema.names):
+    if len(set(batch.schema.names)) < len(batch.schema.names):
         return batch
-    columns = {name: batch.column(name) for name in batch.schema.names}
-    columns |= {name: columns[name].cast(pa.string()).cast(pa.float64()) for name in narrow}
-    return pa.RecordBatch.from_pydict(columns)
+    return pa.RecordBatch.from_pydict({name: _decimal_floats(batch.column(name)) for name in batch.schema.names})
+
+
+def _decimal_floats(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_float16(kind) or pa.types.is_float32(kind):
+        return column.cast(pa.string()).cast(pa.float64())
+    if pa.types.is_struct(kind) and kind.num_fields:
+        names = [kind.field(index).name for index in range(kind.num_fields)]
+        parts = [_decimal_floats(part) for part in column.flatten()]
+        return pa.StructArray.from_arrays(parts, names, mask=column.is_null())
+    if pa.types.is_list(kind) and not column.offset:
+        mask = column.is_null() if column.null_count else None
+        return pa.ListArray.from_arrays(column.offsets, _decimal_floats(column.values), mask=mask)
+    return column
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

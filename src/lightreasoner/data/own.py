@@ -10,7 +10,7 @@ from typing import Any
 
 from lightreasoner.config.sections import QuestionSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET, Benchmark, ChoiceBenchmark, items_hash, numbered
-from lightreasoner.data.fields import check_choices, question_of
+from lightreasoner.data.fields import check_choices, question_of, refuse_index
 from lightreasoner.data.files import read_path, stem_of
 from lightreasoner.data.golds import checked_gold, gold_of, kind_of
 from lightreasoner.data.lines import Row, short
@@ -78,7 +78,9 @@ def own_benchmark(name: str, file: str, settings: QuestionSettings) -> OwnBenchm
     for row in read_path(Path(file), "test"):
         question = question_of(row, settings.question_field)
         check_choices(row, question, settings.question_field)
-        rows.append((row[0], question, gold_of(row, settings.answer_field)))
+        gold = gold_of(row, settings.answer_field)
+        refuse_index(row, gold)
+        rows.append((row[0], question, gold))
     golds = [gold for *_, gold in rows]
     kind, place = (settings.answer_kind, None) if settings.answer_kind else kind_of(file, golds)
     problems = numbered(

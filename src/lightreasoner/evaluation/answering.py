@@ -16,7 +16,8 @@ from lightreasoner.inference.contrastive_engine import ContrastiveEngine
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.generation import Decoding, Engine
 from lightreasoner.inference.memory import ModelWork
-from lightreasoner.models.loading import FoundPair, Pair, context_length, find_pair
+from lightreasoner.models.loading import context_length
+from lightreasoner.models.pairs import FoundPair, Pair, find_pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.eta import Load

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from lightreasoner.grading.boxes import closing
 from lightreasoner.grading.characters import TEXT_COMMANDS, plain_characters
-from lightreasoner.grading.forms import as_tuple, common_form
+from lightreasoner.grading.forms import as_tuple, common_form, same_label
 from lightreasoner.grading.numbers import parse_quantity, same_number
 
 LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only
@@ -24,6 +24,8 @@ _WORDS = re.compile(r"(?=(?i:no\b)|.*[^\W\d_]{3})[^\W\d_][^\d\\^_={}$+*/<>|()\[\
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
 _AM_PM = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
 # Spaces without meaning. Between digits a space separates two numbers, unless it separates thousands.
+# a_{n} is a_n. A power stays as it is: x^{2}3 is no x^23.
+_SMALL_INDEX = re.compile(r"_\{(\w)\}(?!\w)")
 _LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
 
 
@@ -31,7 +33,7 @@ _LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
 def plain(text: str) -> str:
     """Remove layout, text commands, article and final full stop; words become lower case."""
     text = TEXT_COMMANDS.sub(r" \1 ", TEXT_COMMANDS.sub(r" \1 ", plain_characters(text)))
-    text = _ARTICLE.sub("", _LAYOUT.sub(" ", text).strip().removesuffix("."))
+    text = _ARTICLE.sub("", _SMALL_INDEX.sub(r"_\1", _LAYOUT.sub(" ", text)).strip().removesuffix("."))
     # Case distinguishes variables in a formula, but not words.
     if _WORDS.fullmatch(text):
         return re.sub(r"\s+", " ", text.casefold())
@@ -61,8 +63,10 @@ def equal_expressions(answer: str, gold: str) -> bool:
         return True
     if closing(answer := answer.strip(), "{}") == len(answer) - 1 and answer[:1] == "{":
         answer = answer[1:-1]  # a group of LaTeX, not a set, which is \\{…\\}
+    if (same_choice := same_label(answer, gold)) is not None:
+        return same_choice
     answer, gold = common_form(_FULL_STOP_INSIDE.sub(r"\1", answer)), common_form(gold)
-    if _TUPLE.match(gold) or _TUPLE.match(answer):
+    if any(_TUPLE.match(side) for side in (answer, gold)):
         answer, gold = as_tuple(answer), as_tuple(gold)
     if answer == gold or plain(answer) == plain(gold):
         return True
@@ -72,7 +76,7 @@ def equal_expressions(answer: str, gold: str) -> bool:
 
 # --- The ways to compare ---
 
-_TUPLE = re.compile(r"[\s$]*(?:\\left)?\(")
+_TUPLE = re.compile(r"[\s$]*(?:\\left)?(?:\(|\\langle(?![A-Za-z]))")
 _FULL_STOP_INSIDE = re.compile(r"\.\s*(\$+|\\[)\]])\s*\Z")
 
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq)(?![A-Za-z])|≈")
@@ -216,7 +220,7 @@ _ASSIGNMENT = re.compile(r"\s*\$?\s*([A-Za-z](?:_\{?\w+\}?)?'*)(\([^()=]*\))?\s*
 
 
 def _different_variables(answer: str, gold: str) -> bool | None:
-    answered, expected = (_ASSIGNMENT.fullmatch(side) for side in (answer, gold))
+    answered, expected = (_ASSIGNMENT.fullmatch(_SMALL_INDEX.sub(r"_\1", side)) for side in (answer, gold))
     if not (answered and expected) or answered[1] == expected[1] or bool(answered[2]) != bool(expected[2]):
         return None
     # x = y/2 is the equation y = 2x.
@@ -244,7 +248,7 @@ def _numbers(answer: str, gold: str) -> bool | None:
 
 
 _AND = re.compile(r"\s*(?:,\s*and\b|,|\band\b)\s*")
-_YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:]|\s*$)", re.IGNORECASE)
+_YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:(]|\s*$)", re.IGNORECASE)
 
 
 def _words(answer: str, gold: str) -> bool | None:

@@ -20,6 +20,7 @@ from lightreasoner.grading.final_formulas import (
     inside,
     last_formula,
 )
+from lightreasoner.grading.literals import NOT_A_LITERAL, parsed
 from lightreasoner.grading.number_words import PART, PARTS, SCALES, SMALL_NUMBERS
 from lightreasoner.grading.numbers import AMOUNT
 from lightreasoner.grading.reasoning import visible_answer
@@ -161,6 +162,7 @@ _YES_NO = re.compile(
     r"[\s*]*(?:(?:so|therefore|thus|hence)\b[\s,:]*)?(yes|no|true|false)\b(?=\s*[,.;:!*]|\s*\Z)", re.IGNORECASE
 )
 
+_YES_NO_AT_END = re.compile(r"\b(?:so|therefore|thus|hence|answer is),?\s{1,4}\W{0,3}(yes|no)[\s.!*]*\Z", re.IGNORECASE)
 
 # No answers: the 3 of "12 m^3", the 2 of "Step 2: done", of a second line "2. Done" and of "12 2-liter bottles".
 _UNIT_BEFORE = re.compile(
@@ -198,6 +200,11 @@ def _number_in_words(text: str, holds_answer: HoldsAnswer) -> str | None:
 
 def _yes_or_no(text: str, holds_answer: HoldsAnswer) -> str | None:
     found = _YES_NO.match(text) or _YES_NO.match(text.rstrip().rpartition("\n")[2])
+    return found[1] if found else None
+
+
+def _short_yes_or_no(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = _YES_NO_AT_END.search(text) or (_YES_NO.match(text) if "\n" not in text.strip() else None)
     return found[1] if found else None
 
 
@@ -243,6 +250,12 @@ EXPRESSION: tuple[Rule, ...] = (
         "Markdown marks a result so.",
     ),
     Rule(
+        "yes or no with its reason",
+        _short_yes_or_no,
+        ("Yes, because 5 > 3.", "Yes"),
+        "An answer of one line that begins with the word, or ends with it, answers such a question.",
+    ),
+    Rule(
         "the formula in the prose of the last line",
         lambda text, holds_answer: formula_in_prose(text),
         ("So the roots are x = 1 or x = 2.", "x = 1 or x = 2"),
@@ -280,7 +293,21 @@ def _last_assigned(text: str, holds_answer: HoldsAnswer) -> str | None:
 
 def _first_code(text: str) -> str:
     code = _CODE.search(text)
-    return code[1] if code else _REASON.split(text)[0].strip()
+    if code is None:
+        text = _REASON.split(text.partition("`")[0])[0].strip()  # `result = 5` ends with the mark that it began with
+        return text.rpartition(" = ")[2] if parsed(text) is NOT_A_LITERAL else text
+    return code[1]
+
+
+_FENCED = re.compile(r"```\w*\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
+
+
+def _fenced(text: str, holds_answer: HoldsAnswer) -> str | None:
+    found = _FENCED.search(text[-4 * LONGEST_LINE :])
+    if found is None:
+        return None
+    inside = found[1].strip()
+    return inside if parsed(inside) is not NOT_A_LITERAL else inside.rpartition("\n")[2].strip() or None
 
 
 LITERAL: tuple[Rule, ...] = (
@@ -296,6 +323,7 @@ LITERAL: tuple[Rule, ...] = (
         ("It first holds `3`, and then it prints `'ab'`.", "'ab'"),
         "Models mark values of programs as code.",
     ),
+    Rule("the code block at the end", _fenced, ("It is:\n```python\n[1, 2]\n```", "[1, 2]"), "As in a line."),
     *TEXT,
 )
 
@@ -308,6 +336,7 @@ _SEVERAL_LETTERS = re.compile(
 )
 _ENCLOSED_LETTER = re.compile(r"\(([A-E])\)|\\text\{\s*([A-E])\s*\}|\*\*\(?([A-E])(?=\*\*|[).:])")
 _LABEL = re.compile(r"^[ \t*>-]{0,6}([A-E])[).:](?=\s|$)", re.MULTILINE)
+_LONE_LINE = re.compile(r"^[ \t*]{0,6}([A-E])[ \t*]{0,6}$", re.MULTILINE)
 _SMALL_LETTER = re.compile(r"[\s*]*(?:\(([a-e])\)|([a-e])(?:[).:](?=\s|\*|\Z)|(?=[\s*]*\Z)))")
 _IS_RIGHT = r"\s+(?:is|would\sbe|must\sbe)\s+(?:(?:the|most|only|likely)\s+)*(?:correct|right|best|true|answer)\b"
 _CLOSING_LETTER = re.compile(
@@ -342,7 +371,7 @@ def _last_letter(letters: re.Pattern[str], text: str, holds_answer: HoldsAnswer)
 
 
 def _only_label(text: str, holds_answer: HoldsAnswer) -> str | None:
-    letters: set[str] = set(_LABEL.findall(text))
+    letters: set[str] = set(_LABEL.findall(text)) or set(_LONE_LINE.findall(text))
     if len(letters) == 1:
         return letters.pop()
     small = _SMALL_LETTER.match(text)

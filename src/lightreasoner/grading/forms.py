@@ -29,7 +29,10 @@ LONGEST = 400  # characters; longer answers stay as they are
 _LABEL = re.compile(
     r"^\s*(?:\\(?:text|mathrm)(?:bf)?\s*\{\s*)?\([A-E]\)(?:[\s}~]|\\[ ,;:]|\\q?quad\b)*(?=[\d\\$-])"
 )  # (A) 14
+_CHOICE = re.compile(r"\(([A-Z])\)")
+_CHOSEN = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[).:](?!\w)|$))", re.IGNORECASE)
 _POINT = re.compile(r"^\s*[A-Z]\s*(?:\\left)?\s*(\([^()]*,[^()]*\))\s*$")  # P(1,2)
+_TRANSPOSED = re.compile(r"^\s*(\([^()]*,[^()]*\))\s*\^\s*\{?\s*(?:T|\\top|\\mathrm\{T\}|\\intercal)\s*\}?\s*$")
 _COLUMN = re.compile(
     r"^\s*(?:(?:\\(?:mathbf|vec|boldsymbol|overrightarrow)\s*\{?\s*)?[A-Za-z]{1,2}\}?\s*=\s*)?"
     r"\\begin\{([pb]matrix)\}((?:(?!\\begin|&).)*)\\end\{\1\}\s*\.?\s*$",
@@ -37,6 +40,10 @@ _COLUMN = re.compile(
 )
 _SYSTEM = re.compile(
     r"^\s*\\begin\{(d?cases|aligned|array|gathered)\}(?:\{[lcr|]*\})?((?:(?!\\begin).)*)\\end\{\1\}\s*$", re.DOTALL
+)
+_ROW_SPACE = re.compile(r"\\\\\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]")
+_ARRAY_IN_BRACKETS = re.compile(
+    r"\\left\s*[(\[]\s*\\begin\{array\}\{[lcr\s]*\}((?:(?!\\begin|\\end).)*)\\end\{array\}\s*\\right\s*[)\]]", re.DOTALL
 )
 _ROWS = re.compile(r"\\\\(?:\[[^\]]*\])?")
 
@@ -53,6 +60,18 @@ _ONE_BOUND = re.compile(rf"{_SIDE}{_RELATION}{_SIDE}")
 _TWO_BOUNDS = re.compile(rf"{_SIDE}{_RELATION}\s*([A-Za-z])\s*{_RELATION}{_SIDE}")
 
 
+def same_label(answer: str, gold: str) -> bool | None:
+    r"""Whether an answer names the choice that the gold answer is: `\textbf{(B)}\ 5` is `\text{(B)}`.
+
+    None if the gold answer is no label such as (B), or the answer begins with none.
+    """
+    bare = TEXT_COMMANDS.sub(r"\1", gold[:LONGEST_NAME]).strip(" $.")
+    if not (expected := _CHOICE.fullmatch(bare)):
+        return None
+    chosen = _CHOSEN.match(TEXT_COMMANDS.sub(r"\1", answer[:LONGEST]).strip(" $.*"))
+    return (chosen[1] or chosen[2]).upper() == expected[1] if chosen else None
+
+
 def common_form(text: str) -> str:
     """An answer in the form that others of its kind have; most answers stay as they are."""
     if len(text) <= LONGEST_NAME:
@@ -61,7 +80,8 @@ def common_form(text: str) -> str:
             return _NAMES[words]
     if len(text) > LONGEST:
         return text
-    text = plain_characters(text).strip()
+    text = _without_thousands(plain_characters(text).strip())
+    text = _ROW_SPACE.sub(r"\\\\ ", _ARRAY_IN_BRACKETS.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text))
     bare = re.sub(r"\\(?:left|right|big[lr]?)(?![A-Za-z])|[$]|\\[,;! ](?=\s*[\[\]])", "", text)
     if found := _SYSTEM.match(bare):
         rows = [row.strip(" ,;") for row in _ROWS.split(found[2]) if row.strip()]
@@ -72,9 +92,22 @@ def common_form(text: str) -> str:
     return _LABEL.sub("", _intervals(bare) or text)
 
 
+_THOUSANDS = re.compile(r"(?<![\w,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+_OPEN = re.compile(r"[(\[]|\\\{")
+
+
+def _without_thousands(text: str) -> str:
+    r"""Without separators of thousands: `20{,}000\pi`, and `20,000\pi` where no comma of a list stands beside it."""
+    text = re.sub(r"(?<=\d)(?:\{,\}|,\\!)(?=\d{3}(?!\d))", "", text)
+    others = _THOUSANDS.sub("", text)
+    if "," not in text or "," in others or _OPEN.search(text) or not re.search("[A-Za-z]", others):
+        return text  # 1,200 alone is a number or a list; `elements` and `parse_quantity` decide
+    return _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
+
+
 def as_tuple(text: str) -> str:
     """A vector that is written as a column, or a point with its name, as a tuple; other answers stay as they are."""
-    if point := _POINT.match(text[:LONGEST]):
+    if point := _POINT.match(text[:LONGEST]) or _TRANSPOSED.match(text[:LONGEST]):
         return point[1]
     found = _COLUMN.match(text.strip(" $")) if len(text) <= LONGEST else None
     rows = [row.strip() for row in _ROWS.split(found[2]) if row.strip()] if found else []

@@ -44,4 +44,16 @@ def normal_form(answer: str) -> str:
     """One text for all spellings of a value: `repr` of the literal. Bare words count as the text without its quotes."""
     text = literal_text(answer)
     value = parsed(text)
-    return repr(text if value is NOT_A_LITERAL else value)
+    return _spelling(text if value is NOT_A_LITERAL else value)
+
+
+def _spelling(value: Any) -> str:
+    """`repr` with the entries of dicts and sets in one order, which is no part of their value."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(sorted(f'{_spelling(key)}: {_spelling(item)}' for key, item in value.items()))}}}"
+    if isinstance(value, set) and value:
+        return f"{{{', '.join(sorted(map(_spelling, value)))}}}"
+    if isinstance(value, list | tuple):
+        entries = ", ".join(map(_spelling, value))
+        return f"[{entries}]" if isinstance(value, list) else f"({entries}{',' * (len(value) == 1)})"
+    return repr(value)

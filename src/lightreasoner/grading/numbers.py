@@ -96,6 +96,7 @@ _EQUATION = re.compile(
 )
 _BRACKETS = re.compile(r"\([^()]*\)")
 _LIST = re.compile(r",(?!\d{3}\b)|;|\b(?:and|or)\b")
+_NO_LIST = re.compile(r"\\[,;]|\{,\}")  # thin spaces and separators of thousands
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -142,8 +143,8 @@ def _read(text: str, *, glued_units: bool) -> Fraction | None:
 def _right_side(text: str) -> str:
     """What an equation or a chain of them ends with: `x = 30 - 16 = 14`. A list of equations stays as it is."""
     *left, right = _SIDE.split(text)
-    bare = _BRACKETS.sub("", "".join(left))
-    if not left or _MULTIPLE.fullmatch(left[-1]) or _LIST.search(bare) or ("," in right and _LIST.search(right)):
+    bare, behind = (_NO_LIST.sub("", side) for side in (_BRACKETS.sub("", "".join(left)), right))
+    if not left or _MULTIPLE.fullmatch(left[-1]) or _LIST.search(bare) or ("," in behind and _LIST.search(behind)):
         return text
     if re.fullmatch(r"\s*[A-Za-z]\s*", right) and len(left) == 1:
         return left[0]  # 14 = x

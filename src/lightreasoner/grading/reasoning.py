@@ -41,6 +41,8 @@ _CLOSING_BOX = re.compile(
 )
 _LONGEST_BOX = 1000  # characters
 _NEXT_TURN = re.compile(r"\n(?:Human|User):\s")  # base models go on with a turn of the user
+_NEXT_QUESTION = re.compile(r"\n[ \t\r]*\n(?:Question|Problem|Q)\s?\d{0,3}:\s")  # or with a question of their own
+_ANSWERED = re.compile(r"\banswer(?: is|:)|\\boxed|####", re.IGNORECASE)
 # "Would you like to try problem 2?": what a model offers behind its answer.
 _OFFER = re.compile(
     r"(?:^|(?<=[^\w\s,] ))\W{0,6}(?:would you like|do you want|want me to|shall I|(?:please )?let me know|feel free"
@@ -60,6 +62,8 @@ def visible_answer(text: str) -> str:
         text = _HTML.sub(" ", text)
     if ("\nHuman:" in text or "\nUser:" in text) and (turn := _NEXT_TURN.search(text)) and text[: turn.start()].strip():
         text = text[: turn.start()]
+    if (again := _NEXT_QUESTION.search(text)) and _ANSWERED.search(text, 0, again.start()):
+        text = text[: again.start()]
     for _ in range(_MOST_OFFERS):
         text = text.rstrip()
         start = max(text.rfind("\n") + 1, len(text) - _LONGEST_OFFER)

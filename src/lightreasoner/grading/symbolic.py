@@ -47,7 +47,8 @@ def verified(answer: str, gold: str) -> bool:
     from math_verify import parse, verify
 
     parsed_gold, parsed_answer = (
-        parse(f"\\boxed{{{_latex(side)}}}", parsing_timeout=None, raise_on_error=False) for side in (gold, answer)
+        _one_kind_of_symbol(parse(f"\\boxed{{{side}}}", parsing_timeout=None, raise_on_error=False))
+        for side in _without_lost_factors(_latex(gold), _latex(answer))
     )
     equal = verify(parsed_gold, parsed_answer, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
     if not equal:
@@ -55,6 +56,38 @@ def verified(answer: str, gold: str) -> bool:
     return _same_equations(parsed_answer, parsed_gold) or _same_values(
         _expression(parsed_answer), _expression(parsed_gold)
     )
+
+
+# Letters that math-verify drops as units at the end of a formula.
+_LAST_LETTER = re.compile(r"(?<=[\d)}\s])([cdghlmost])\s*$")
+_LONE_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+
+
+def _without_lost_factors(*sides: str) -> list[str]:
+    """The last letter of a formula in braces where it is a factor: both sides have it, or the formula has others."""
+    letters = [set(_LONE_LETTER.findall(re.sub(r"\\[A-Za-z]+", " ", side))) for side in sides]
+
+    def kept(side: str, own: set[str]) -> str:
+        found = _LAST_LETTER.search(side)
+        is_factor = found and (found[1] in set.intersection(*letters) or own - {found[1]})
+        return f"{side[: found.start()]}{{{found[1]}}}" if found and is_factor else side
+
+    return [kept(side, own) for side, own in zip(sides, letters, strict=True)]
+
+
+def _one_kind_of_symbol(found: list[Any]) -> list[Any]:
+    """A parsed formula with i as the imaginary unit; math-verify makes two symbols of a letter, of 2i and of i."""
+    from sympy import Basic, Eq, I, Product, Sum, Symbol
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, Eq):
+            return Eq(renamed(value.lhs), renamed(value.rhs), evaluate=False)
+        if not isinstance(value, Basic) or value.has(Sum, Product):
+            return value
+        symbols = (one for one in value.free_symbols if isinstance(one, Symbol))
+        return value.xreplace({one: I if one.name == "i" else Symbol(one.name, real=True) for one in symbols})
+
+    return [renamed(one) for one in found]
 
 
 def _latex(text: str) -> str:

@@ -25,7 +25,7 @@ from lightreasoner.inference.generation import (
     until_stop,
 )
 from lightreasoner.inference.padded_engine import decoded_together
-from lightreasoner.models.loading import Pair
+from lightreasoner.models.pairs import Pair
 from lightreasoner.runs.progress import count_step, count_tokens
 
 

@@ -10,8 +10,9 @@ from lightreasoner.config.sections import Residency
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.scoring import Head
 from lightreasoner.models.alignment import Alignment
-from lightreasoner.models.loading import FoundPair, context_length, empty_model, pick_device, release_memory
+from lightreasoner.models.loading import context_length, empty_model, pick_device, release_memory
 from lightreasoner.models.pair_memory import FOUR_BITS, PairMemory
+from lightreasoner.models.pairs import FoundPair
 from lightreasoner.models.source import ModelSource
 from lightreasoner.models.vocabulary import SharedVocabulary, logit_width, share_vocabulary
 from lightreasoner.runs.progress import say

@@ -1,5 +1,6 @@
 """A saved LoRA adapter: find it, put it on its base, and check that it is whole and fits."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,7 +86,29 @@ def usable_adapter(path: Path, name: str, base: ModelSource) -> Path:
         made, stage = read_stage(run)
         check_adapter(folder, stage.result or {})
         refuse_other_base(made.get("expert_files", {}), str(made.get("model")), name, base.files())
+    else:
+        warn_of_other_base(folder, name)
     return folder
+
+
+def warn_of_other_base(adapter: Path, name: str) -> None:
+    """Warn if the adapter's own settings name another base; models of equal shapes take each other's adapters."""
+    try:
+        stated = json.loads((adapter / ADAPTER_SETTINGS).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):  # found where the adapter is read
+        return
+    if isinstance(stated, str) and stated and _last_part(stated) != _last_part(name):
+        warn(
+            f"{adapter} says that it was trained on {stated} (base_model_name_or_path in {ADAPTER_SETTINGS}), and it "
+            f"is put on {name}. On another model it would do anything; check that they are the same"
+        )
+
+
+def _last_part(name: str) -> str:
+    """The name of a model without its owner or folders; of a snapshot of the Hub's cache that of the repository."""
+    parts = Path(name).expanduser().resolve().parts if Path(name).exists() else Path(name).parts
+    snapshot = next((part for part in parts if part.startswith("models--")), None)
+    return (snapshot.rpartition("--")[2] if snapshot else parts[-1]).casefold() if parts else ""
 
 
 def check_adapter(adapter: Path, result: Mapping[str, Any]) -> None:

@@ -117,7 +117,7 @@ class PromptTemplate:
         self.cue = cue
         self.kind = kind
         self._demonstrations = tuple(demonstrations)
-        template = _read(chat_template) if chat_template else _template_of(tokenizer)
+        template = read_template(chat_template) if chat_template else _template_of(tokenizer)
         self._pieces = Pieces(tokenizer)
         self._around: tuple[str, str] | None = None  # text of a chat template before and after a question
         self.before_answer, self._after_answer = " ", ""
@@ -287,7 +287,8 @@ def _template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
         ) from None
 
 
-def _read(path: Path) -> str:
+def read_template(path: Path) -> str:
+    """A chat template from a file; raises `ConfigError` if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -94,7 +94,7 @@ def _sort_layers(source: ModelSource, machine: MachineSettings, flag: str) -> tu
     """What keeps its precision: names of head, tied matrices, transposed layers; layers of other widths, with these."""
     if not source.gguf_file and "quantization_config" in read_config(str(source.folder), None):
         raise ModelError(
-            f"{source.name} is quantised already (quantization_config in its config.json); leave {flag} away, or give "
+            f"{source.name} is quantised already (quantization_config in its config.json); omit {flag}, or give "
             "the original model"
         )
     model = empty_model(source, machine)
@@ -110,7 +110,7 @@ def _sort_layers(source: ModelSource, machine: MachineSettings, flag: str) -> tu
         )
         raise ModelError(
             f"{flag}: {source.name} has no linear layer whose width is a multiple of {BLOCK} ({found}), so "
-            "nothing would be in 4 bits; leave it away"
+            "nothing would be in 4 bits; omit it"
         )
     return kept, narrow
 

@@ -118,6 +118,8 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         return source
     if path.is_dir():
         _check_files(name, path)
+        if revision is not None:
+            warn_once(f"{name} is a folder, so its revision {revision} is not looked for; the files there are used")
         return ModelSource(name, path)
     if not is_on_hub(name):
         raise ModelError(f"no folder {name}, and it is not a Hub id (owner/name) either; check the path or the id")
@@ -185,7 +187,9 @@ def _check_files(name: str, folder: Path) -> None:
             f"base first: lightr merge --model BASE --adapter {folder}; if there is a whole model too, move it away"
         )
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{name}: no config.json in {folder}; a model folder is one that from_pretrained loads")
+        merged = folder / "merged"
+        there = f". The merged model of this run is {merged}" if (merged / "config.json").is_file() else ""
+        raise ModelError(f"{name}: no config.json in {folder}; a model folder is one that from_pretrained loads{there}")
     if not any(folder.glob("*.safetensors")):
         others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
         what = f"only {', '.join(others)}: pickles, which can run code when they are read" if others else "none at all"

@@ -1,5 +1,6 @@
 """Recipes: YAML files with the settings of a run. Some are bundled and have a name."""
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -46,7 +47,7 @@ def recipe_text(name: str) -> str:
     """
     if name not in recipe_names():
         meant = nearest(name, recipe_names(), "recipes")
-        raise ConfigError(f"no recipe {name!r}: {meant} A recipe of your own is the path of a .yaml file")
+        raise ConfigError(f"no recipe {name!r}. A recipe of your own is the path of a .yaml file; {meant}")
     return (resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -77,9 +78,11 @@ def load_recipe(name_or_path: str) -> dict[str, Any]:
         if path.stat().st_size > LARGEST_RECIPE:
             raise ConfigError(f"{path} has {path.stat().st_size} bytes; a recipe has at most {LARGEST_RECIPE}")
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"recipe {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     else:
         text = recipe_text(name_or_path)
     try:
@@ -129,7 +132,7 @@ def resolve(kind: type[C], flags: Mapping[str, Any], recipe: str | None) -> C:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader without aliases, which could expand without limit, and without duplicate keys."""
+    """The safe loader without aliases, which could expand without limit, duplicate keys, and octal numbers."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -141,3 +144,12 @@ class _StrictLoader(yaml.SafeLoader):
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed in recipes")
         return super().compose_node(parent, index)
+
+
+def _whole_number(loader: _StrictLoader, node: Any) -> Any:
+    if re.fullmatch(r"[+-]?0[\d_]+", node.value):
+        raise yaml.YAMLError(f"{node.value} would be an octal number; write it without the leading 0")
+    return loader.construct_yaml_int(node)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _whole_number)

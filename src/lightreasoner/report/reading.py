@@ -363,7 +363,7 @@ def _cost(run: RunFolder, labels: LabelStatistics | None, tokens: tuple[int, int
 
 
 def times(run: Path) -> dict[str, float]:
-    """Seconds of each finished stage over all its sittings, from its own files, by the names of `lightr run`.
+    """Seconds of each finished stage over all its sessions, from its own files, by the names of `lightr run`.
 
     They count from the opening of a stage to its end: loading models, but not reading and hashing the inputs. What a
     killed process did after its last commit or checkpoint is lost and done again; only that time is missing.

@@ -101,18 +101,70 @@ def _compared(row: Mapping[str, Any], title: str) -> list[str]:
 def run_lines(result: Mapping[str, Any]) -> list[str]:
     """The summary of a run: the pair, kept steps and labels, the comparison, the times."""
     sampled, tuned = result["sample"], result["finetune"]
-    chosen = result.get("select", sampled)
-    kl = f", mean KL {sampled['mean_kl']:.2f} nats" if sampled.get("mean_kl") is not None else ""
     return [
         f"expert {result['expert']}, amateur {result['amateur']}, "
         f"{sampled['questions']} questions of {result['dataset']}",
-        f"kept {chosen['kept_steps']} of {chosen['steps']} steps ({kept_share(chosen)}{kl}); "
-        f"trained on {tuned['labels_trained']} labels",
+        f"{_kept(sampled, result.get('select'))}; trained on {tuned['labels_trained']} labels",
         *(f"warning: {text}" for text in sampled.get("warnings", ())),
         "",
         *comparison_lines(result["comparison"]),
         "",
         "time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items()),
+    ]
+
+
+def _kept(sampled: Mapping[str, Any], selected: Mapping[str, Any] | None = None) -> str:
+    chosen = sampled if selected is None else selected
+    kl = f", mean KL {sampled['mean_kl']:.2f} nats" if sampled.get("mean_kl") is not None else ""
+    return f"kept {chosen['kept_steps']} of {chosen['steps']} steps ({kept_share(chosen)}{kl})"
+
+
+# Counts of `lightr sample` that are 0 in most runs.
+_RARE = {
+    "duplicate_questions": "duplicate questions left out",
+    "too_long_questions": "questions left out, longer than the context",
+    "unaligned_steps": "steps left out, within a token of the amateur",
+    "nonfinite_steps": "steps left out, with NaN or infinite logits",
+}
+
+
+def sample_lines(result: Mapping[str, Any]) -> list[str]:
+    """What sampling, or a selection from samples, has kept."""
+    ended = f", {result['finished_rollouts']} of them finished" if "finished_rollouts" in result else ""
+    single = f"; {result['single_token_labels']} labels are one token" if "single_token_labels" in result else ""
+    entropies = [
+        f"{side} {result[name]:.2f}"
+        for side, name in (("expert", "mean_expert_entropy"), ("amateur", "mean_amateur_entropy"))
+        if result.get(name) is not None
+    ]
+    return [
+        *([f"{result['questions']} rollouts{ended}"] if "questions" in result else []),
+        _kept(result) + single,
+        *(["mean entropy, nats: " + ", ".join(entropies)] if entropies else []),
+        *(f"{result[name]:,} {text}" for name, text in _RARE.items() if result.get(name)),
+        *(f"warning: {text}" for text in result.get("warnings", ())),
+    ]
+
+
+def finetune_lines(result: Mapping[str, Any]) -> list[str]:
+    """What was trained on, and how the loss changed."""
+    skipped = f"; {result['labels_skipped']} left out, with a longer prefix" if result["labels_skipped"] else ""
+    return [
+        f"trained on {result['labels_trained']} labels in {result['steps']} steps, "
+        f"from {result['labels']} different ones{skipped}",
+        f"loss {result['first_loss']:.4f} → {result['last_loss']:.4f} nats",
+        f"adapter sha256 {result['adapter_sha256']}",
+        f"time: {result['seconds']:.0f} s",
+    ]
+
+
+def merge_lines(result: Mapping[str, Any]) -> list[str]:
+    """How near the merged model is to the base with the adapter."""
+    return [
+        f"merged {result['base']} and the adapter in {result['dtype']}",
+        f"to base + adapter: mean KL {result['mean_kl']:.2g} nats, "
+        f"the same top token at {100 * result['top1_agreement']:.1f} % of the steps of the check",
+        f"time: {result['seconds']:.0f} s",
     ]
 
 

@@ -102,7 +102,7 @@ class StageFolder:
 
     @property
     def seconds(self) -> float | None:
-        """Time from opening to end over all sittings, as far as it is on disk; None if an older version wrote it."""
+        """Time from opening to end over all sessions, as far as it is on disk; None if an older version wrote it."""
         parts = [part["seconds"] for part in (self.manifest, *self._entries) if "seconds" in part]
         return sum(parts) if parts else None
 
@@ -376,7 +376,7 @@ def _joined_stage(folder: Path, wanted: dict[str, Any], sharing: Sharing) -> Sta
 def _mismatch(folder: Path, manifest: Mapping[str, Any], wanted: Mapping[str, Any]) -> RunMismatch:
     return RunMismatch(
         f"{folder} was made with other settings ({'; '.join(differences(manifest['fingerprint'], wanted))}); "
-        "mixing them would make its content mean nothing. Use the same settings and files to continue it, or "
+        "a mixture of both would be wrong. Use the same settings and files to continue it, or "
         f"give another folder with --out{keeping_precision(manifest['fingerprint'], wanted)}"
     )
 

@@ -51,7 +51,7 @@ class Tracker(ABC):
         Args:
             figures: values by name.
             step: their place on the curves.
-            row: number of earlier calls, over all sittings.
+            row: number of earlier calls, over all sessions.
         """
 
     def file(self, path: Path, text: str) -> None:  # noqa: B027 - some trackers have no place for files
@@ -87,7 +87,7 @@ class _TensorBoard(Tracker):
 
 
 class _Wandb(Tracker):
-    """A run of wandb. Its own steps must rise, also over several offline sittings, so curves have an axis `step`."""
+    """A run of wandb. Its own steps must rise, also over several offline sessions, so curves have an axis `step`."""
 
     def __init__(self, folder: Path, run: str) -> None:
         import wandb

@@ -24,7 +24,7 @@ from lightreasoner.config import InspectConfig, RunConfig, SampleConfig
 from lightreasoner.data.problems import ProblemSet
 from lightreasoner.errors import ConfigError
 from lightreasoner.models.alignment import Alignment
-from lightreasoner.models.loading import FoundPair
+from lightreasoner.models.pairs import FoundPair
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.runs.records import Problem
 from lightreasoner.samples.responses import Prompted
@@ -119,7 +119,12 @@ def refuse_same_prompts(found: FoundPair, prompted: Sequence[Prompted]) -> None:
     Raises:
         ConfigError: they do.
     """
-    is_same = found.amateur == found.expert and found.side.kind in ("self", "checkpoint")
+    keeps_all = getattr(found.config, "divergence_beta", 1.0) in (
+        None,
+        0,
+    )  # otherwise no step is kept, which is refused
+    kinds = ("self", "checkpoint", *(["model"] if keeps_all else []))
+    is_same = found.amateur == found.expert and found.side.kind in kinds
     if is_same and all(item.amateur_ids in (None, item.prompt_ids) for item in prompted):
         raise ConfigError(
             f"--amateur {found.config.amateur}: expert and amateur are the same model and read the same prompts, so "

@@ -31,7 +31,7 @@ from lightreasoner.inference.memory import ModelWork
 from lightreasoner.inference.packed_engine import engine_for
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.inference.scoring import Head, ResponseStates, response_states
-from lightreasoner.models.loading import Pair
+from lightreasoner.models.pairs import Pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.runs.eta import Load
 from lightreasoner.runs.files import nearest_folder

@@ -14,7 +14,7 @@ from lightreasoner.errors import ModelError
 from lightreasoner.inference.generation import Generation
 from lightreasoner.inference.residency import LazyPair
 from lightreasoner.inference.scoring import response_states, row_chunks
-from lightreasoner.models.loading import Pair
+from lightreasoner.models.pairs import Pair
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.vocabulary import AlignedVocabulary, SharedVocabulary
 from lightreasoner.runs.progress import say

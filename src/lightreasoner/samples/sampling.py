@@ -20,7 +20,8 @@ from lightreasoner.errors import DataError
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
-from lightreasoner.models.loading import FoundPair, dtype_name, find_pair, load_generation_config, weight_bytes
+from lightreasoner.models.loading import dtype_name, load_generation_config, weight_bytes
+from lightreasoner.models.pairs import FoundPair, find_pair
 from lightreasoner.models.shape import known_parameters
 from lightreasoner.models.source import ModelSource
 from lightreasoner.runs.owning import run_shared

@@ -1,4 +1,4 @@
-"""Which settings to run: chosen on some kinds of problem and seeds, judged on others that chose nothing.
+"""Which settings to run: chosen on some kinds of problem and seeds, judged on held-out ones.
 
 `choose` trains every combination of label, mask, selection rule and LoRA layers. Its ranking uses one half of the kinds
 of problem. `judge` trains a few settings again with new seeds, and compares them on the other half.
@@ -85,7 +85,7 @@ def choose(scope: Scope, seeds: int) -> Plan:
 
 
 def ranking(groups: Mapping[str, Group]) -> list[tuple[float, str]]:
-    """Mean accuracy on the kinds of problem that choose, best first, of every trained setting."""
+    """Mean accuracy on the kinds of problem used for the choice, best first, of every trained setting."""
     found = ((fmean(group.by_seed(CHOOSING)), name) for name, group in groups.items() if name != "base")
     return sorted(found, reverse=True)
 
@@ -106,7 +106,7 @@ def choices(scope: Scope, groups: Mapping[str, Group]) -> Report:
 
 
 def judge(scope: Scope, seeds: int) -> Plan:
-    """The recipe, the settings that were chosen for it, and contrastive decoding, with seeds that chose nothing."""
+    """The recipe, the settings that were chosen for it, and contrastive decoding, with held-out seeds."""
     main = scope.main
     new = range(FIRST_JUDGING_SEED, FIRST_JUDGING_SEED + seeds)
     contrast = {"contrast_with": main.amateur, "contrast_with_revision": main.amateur_revision}
@@ -123,7 +123,7 @@ CHOSEN = ("a 1, b 1, α 0.05, KL > β, all", "a 1, b 0, α 0.1, surprise 24 %, a
 
 
 def judgement(scope: Scope, groups: Mapping[str, Group]) -> Report:
-    """Accuracy on the kinds of problem that chose nothing."""
+    """Accuracy on the held-out kinds of problem."""
     rows: list[Row] = []
     pairs = []
     for name, group in groups.items():

@@ -121,7 +121,7 @@ def check_continued(config: FinetuneConfig, folder: Path) -> None:
     if differing:
         raise ConfigError(
             f"the adapter in {folder} cannot be continued: {'; '.join(differing)}. Give the --lora-rank, --lora-alpha "
-            "and --lora-targets that it was trained with, or leave --adapter away to train a fresh one"
+            "and --lora-targets that it was trained with, or omit --adapter to train a fresh one"
         )
 
 

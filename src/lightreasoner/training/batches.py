@@ -89,7 +89,7 @@ def load_labels(data: Path, max_length: int) -> tuple[Provenance, LabelSet]:
 
 
 class LabelSchedule(Dataset[list[list[int]]]):
-    """The labels of each optimiser step: item i is one process's share of a step, a list of blocks.
+    """The labels of each optimizer step: item i is one process's share of a step, a list of blocks.
 
     A block is up to `labels_per_forward` labels of one rollout that share a forward pass. Each epoch cuts every
     rollout's labels into random blocks and shuffles the blocks; shares of exactly `share` labels are cut from that

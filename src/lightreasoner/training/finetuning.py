@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
 
 from lightreasoner.config import FinetuneConfig
+from lightreasoner.config.sections import SELECTION
 from lightreasoner.errors import ConfigError, DataError, Interrupted, ModelError, TrainingDiverged
 from lightreasoner.inference.packing import checkpoint_contexts, packs
 from lightreasoner.models import loading
@@ -45,9 +46,7 @@ from lightreasoner.runs.signals import stop_signals
 from lightreasoner.runs.stage import open_stage
 from lightreasoner.runs.tracking import Tracking, check_trackers, tracking
 from lightreasoner.training import checkpoints
-from lightreasoner.training.adapters import attach_lora as attach_lora
-from lightreasoner.training.adapters import check_continued
-from lightreasoner.training.adapters import check_targets as check_targets  # for callers that plan a run
+from lightreasoner.training.adapters import attach_lora, check_continued, check_targets
 from lightreasoner.training.batches import Collator, LabelSchedule, LabelSet, MicroBatch, load_labels, share_of_step
 from lightreasoner.training.model_card import Tuned
 from lightreasoner.training.objective import LabelObjective
@@ -79,6 +78,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             f"the labels in {config.data} were sampled from {made.expert}, which is not {config.model} as it is now "
             f"({changed}). Labels are made for one expert and would mislead another: fine-tune the expert that was "
             "sampled, or sample again"
+        )
+    if (config.data / "sample").is_dir() and (config.data / SELECTION / "manifest.json").is_file():
+        warn(
+            f"{config.data} holds a selection too, and its samples are trained on, with the steps that sampling kept; "
+            f"--data {config.data / SELECTION} trains on the selection"
         )
     check_targets(config, config.lora_targets)
     resolved = config.model_copy(update={"objective": config.objective or made.objective})
@@ -165,7 +169,7 @@ def _train(
     with tracking(config.report_to if accelerator.is_main_process else (), config.out) as trackers:
         trackers.start()
         trackers.settings("finetune", config.model_dump(mode="json"))
-        _send(trackers, folder, state.log)  # of earlier sittings, to a tracker that is new
+        _send(trackers, folder, state.log)  # of earlier sessions, to a tracker that is new
         _run_steps(config, state, model, objective, batches, folder, saved, trackers)
     weights = checkpoints.adapter_weights(adapted)
     if not accelerator.is_main_process:
@@ -195,7 +199,7 @@ def _load_base(config: FinetuneConfig, source: ModelSource, accelerator: Acceler
     base = load_in_4bit(plain, machine) if config.load_in_4bit else loading.load_model(plain, machine)
     if config.gradient_checkpointing:
         if not base.supports_gradient_checkpointing:
-            raise ModelError(f"--gradient-checkpointing: {type(base).__name__} does not support it; leave it away")
+            raise ModelError(f"--gradient-checkpointing: {type(base).__name__} does not support it; omit it")
         contexts = partial(checkpoint_contexts, base)
         base.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     return base

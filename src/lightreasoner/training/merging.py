@@ -25,11 +25,12 @@ from lightreasoner.models.adapters import (
     find_adapter,
     load_adapter,
     refuse_other_base,
+    warn_of_other_base,
     without_warnings,
 )
 from lightreasoner.models.generation_config import agreeing, generation_settings
 from lightreasoner.models.loading import empty_model, load_model, load_tokenizer, weights_dtype
-from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.prompts import PromptTemplate, Stops, read_template
 from lightreasoner.models.quantising import check_4bit, load_in_4bit
 from lightreasoner.models.source import ModelSource, content_hash, find_model, is_on_hub
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
@@ -40,6 +41,7 @@ from lightreasoner.runs.files import file_hash, new_folder, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.stage import read_stage
+from lightreasoner.samples.folder import Made
 from lightreasoner.training.model_card import Model, Tuned, model_card, tuned
 from lightreasoner.training.precision import in_float32, merge_parts
 
@@ -72,6 +74,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     """
     source = find_model(config.model, config.model_revision)
     adapter, training = _find_adapter(config.adapter)
+    if training is None:
+        warn_of_other_base(adapter, config.model)
     files = source.files()
     if training:
         refuse_other_base(training.expert_files, training.settings.model, config.model, files)
@@ -85,6 +89,11 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         "adapter_config_sha256": file_hash(adapter / CONFIG) if (adapter / CONFIG).is_file() else None,
         "dtype": dtype_name,
     }
+    if config.chat_template is not None:
+        tokenizer.chat_template = read_template(config.chat_template)
+        request["chat_template_sha256"] = file_hash(config.chat_template)
+    elif training:
+        _warn_of_other_template(training.samples, tokenizer, config)
     with locked(config.out.parent):
         if config.out.exists():
             return _earlier_merge(config.out, request)
@@ -237,6 +246,17 @@ def _exact_dtype(source: ModelSource, adapter: Path) -> str:
         is_lora = False
     found = {weight.dtype for weight in weights_in_files(source.name, source.folder).values()}
     return next((name for name in ("bfloat16", "float16") if is_lora and found == {getattr(torch, name)}), "float32")
+
+
+def _warn_of_other_template(made: Made, tokenizer: PreTrainedTokenizerBase, config: MergeConfig) -> None:
+    """Warn if the samples were made with another chat template than the base's, which the merged model would have."""
+    own = PromptTemplate(tokenizer, made.cue).identity(Stops((), ()))
+    names = ("behind_answer",) if own["dates"] else ("prompt_text", "behind_answer")  # a date is another every day
+    if any(made.asked.get(name, own[name]) != own[name] for name in names):
+        warn(
+            f"the samples were made with another chat template than that of {config.model}, which the merged model "
+            "gets; --chat-template FILE gives it the one of the samples"
+        )
 
 
 def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,12 +34,12 @@ def shard(adapted: PeftModel, base: PreTrainedModel, accelerator: Accelerator) -
     layers = [module for module in base.modules() if type(module).__name__ in kinds]
     if not layers:
         raise ModelError(
-            f"--fsdp: {type(base).__name__} names no decoder layers (_no_split_modules) to share out; leave --fsdp away"
+            f"--fsdp: {type(base).__name__} names no decoder layers (_no_split_modules) to share out; omit --fsdp"
         )
     if routed := [name for name, one in adapted.named_parameters() if one.requires_grad and ".experts." in name]:
         raise ModelError(
             f"--fsdp: LoRA on experts ({routed[0]}) gets no gradient in a process whose tokens go elsewhere, and the "
-            "others would wait for it. Choose other --lora-targets, or leave --fsdp away"
+            "others would wait for it. Choose other --lora-targets, or omit --fsdp"
         )
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for module in (*layers, adapted):
