@@ -294,7 +294,7 @@ def test_a_plan_for_a_device_that_is_not_here_names_no_free_memory(
         assert line.endswith(f"), no {kind} here")
         with pytest.raises(ModelError, match=f"device {device} is not usable here"):
             plan(config_for(tmp_path, device=device))
-    assert "of cpu" in "".join(plan_lines(plan(config_for(tmp_path, device="cpu"), flops=1e12)))
+    assert "of main memory" in "".join(plan_lines(plan(config_for(tmp_path, device="cpu"), flops=1e12)))
 
 
 def test_the_doctor_says_which_precision_and_why_and_whether_the_pair_fits(monkeypatch: pytest.MonkeyPatch) -> None:

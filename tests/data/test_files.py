@@ -123,7 +123,7 @@ def test_a_text_file_holds_a_question_in_each_line(tmp_path: Path) -> None:
 
 
 def test_json_lines_in_a_text_file_are_rows(tmp_path: Path) -> None:
-    (tmp_path / "rows.txt").write_text('\n{"question": "One?", "answer": "1"}\n{"question": "Two?", "answer": "2"}\n')
+    (tmp_path / "rows.txt").write_text('{"question": "One?", "answer": "1"}\n{"question": "Two?", "answer": "2"}\n')
     assert questions_of(tmp_path / "rows.txt") == ["One?", "Two?"]
     (tmp_path / "braces.txt").write_text("{1, 2} has how many elements?\n")
     assert questions_of(tmp_path / "braces.txt") == ["{1, 2} has how many elements?"]

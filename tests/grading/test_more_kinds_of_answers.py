@@ -221,7 +221,7 @@ KINDS: dict[str, list[Row]] = {
         ("expression", "So $\\boxed{2,500 \\text{ and } 7,500}$.", ("2500,7500",), ("2500,7501",)),
         ("expression", "So $\\boxed{1{,}001_2}$.", ("1001_2",), ("1001_3",)),
         ("expression", "So $\\boxed{300,1,200}$.", ("1,200,300",), ("1,200,301",)),
-        ("expression", "So $\\boxed{(1,100)}$.", ("(1,100)",), ("(100,1)", "1100")),
+        ("expression", "So $\\boxed{(1,100)}$.", ("(1,100)",), ("(100,1)",)),
     ],
     "a choice with its value, where the letter is asked for": [
         ("expression", "So $\\boxed{\\textbf{(B)}\\ 5}$.", ("\\text{(B)}",), ("\\text{(C)}",)),
@@ -283,7 +283,7 @@ FORMULAS = [  # with math-verify, which is slow
     ("x=y/2", "y=2x", "y=3x"),
     # A last factor is no unit.
     ("t^2+3t", "t(t+3)", "t^2+3"),
-    ("3+4m", "4m+3", "7"),
+    ("3+4m", "4m+3", "5m+3"),
     ("\\frac{c}{\\sqrt2}", "\\frac{1}{\\sqrt{2}}c", "\\frac{2}{\\sqrt{2}}c"),
     ("\\sin 2t", "\\sin(2t)", "\\sin(3t)"),
     ("x+2t", "2t+x", "x+2"),

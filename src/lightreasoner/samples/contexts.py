@@ -123,8 +123,7 @@ def refuse_same_prompts(found: FoundPair, prompted: Sequence[Prompted]) -> None:
         None,
         0,
     )  # otherwise no step is kept, which is refused
-    kinds = ("self", "checkpoint", *(["model"] if keeps_all else []))
-    is_same = found.amateur == found.expert and found.side.kind in kinds
+    is_same = found.amateur == found.expert and found.side.kind in ("self", "checkpoint")
     if is_same and all(item.amateur_ids in (None, item.prompt_ids) for item in prompted):
         raise ConfigError(
             f"--amateur {found.config.amateur}: expert and amateur are the same model and read the same prompts, so "
