@@ -119,10 +119,6 @@ def refuse_same_prompts(found: FoundPair, prompted: Sequence[Prompted]) -> None:
     Raises:
         ConfigError: they do.
     """
-    keeps_all = getattr(found.config, "divergence_beta", 1.0) in (
-        None,
-        0,
-    )  # otherwise no step is kept, which is refused
     is_same = found.amateur == found.expert and found.side.kind in ("self", "checkpoint")
     if is_same and all(item.amateur_ids in (None, item.prompt_ids) for item in prompted):
         raise ConfigError(
