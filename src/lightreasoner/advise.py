@@ -30,10 +30,9 @@ from lightreasoner.errors import DataError, ModelError
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.plan import plan
-from lightreasoner.report.tables import duration
 from lightreasoner.runs.progress import without_messages
 from lightreasoner.runs.stage import StageFolder
-from lightreasoner.runs.terminal import size
+from lightreasoner.runs.terminal import duration, size
 from lightreasoner.samples.calibration import OTHER_LABELS, Prediction, Sign, read_calibration, unlike_measured
 from lightreasoner.samples.folder import Floats, Ragged, read_samples
 from lightreasoner.samples.sampling import format_share, read_problems, sample

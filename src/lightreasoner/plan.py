@@ -28,10 +28,9 @@ from lightreasoner.models.loading import pick_device
 from lightreasoner.models.precision import Precision, precision
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.models.sides import Side, check_own, layer_count
-from lightreasoner.report.tables import duration
 from lightreasoner.runs.files import nearest_folder
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.terminal import size
+from lightreasoner.runs.terminal import duration, size
 from lightreasoner.samples.sampling import read_problems
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -9,7 +9,8 @@ from lightreasoner.report.labels import LabelStatistics
 from lightreasoner.report.made import Sides
 from lightreasoner.report.model import PAPER_COSTS, Report
 from lightreasoner.report.several import Several
-from lightreasoner.report.tables import duration, fixed, gain, lengths, p_value, round_rows, score, share, table, whole
+from lightreasoner.report.tables import fixed, gain, lengths, p_value, round_rows, score, share, table, whole
+from lightreasoner.runs.terminal import duration
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS, AlignedShares
 
 CHOSEN = ("steps kept by", "labels")  # choices that a selection's words say together

@@ -19,6 +19,7 @@ from lightreasoner.report.lengths import Lengths
 from lightreasoner.report.model import PAPER_COSTS, Report
 from lightreasoner.report.several import Several
 from lightreasoner.runs.records import ALARMS
+from lightreasoner.runs.terminal import duration
 from lightreasoner.samples.statistics import HEAD_BINS, TAIL_BINS
 
 Facts = Mapping[str, Any]
@@ -233,7 +234,8 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
-    **{name: getattr(tables, name) for name in ("whole", "share", "fixed", "duration", "gain", "score", "lengths")},
+    **{name: getattr(tables, name) for name in ("whole", "share", "fixed", "gain", "score", "lengths")},
+    "duration": duration,
     "percent": lambda share: f"{100 * share:.1f}",
     "ends": lambda row: Interval.of(row, "gain").percent.ends("+.1f"),
     "whisker": charts.whisker,

@@ -253,15 +253,6 @@ def p_value(value: float) -> str:
     return f"{value:.2g}" if value >= 0.001 else f"{value:.0e}"
 
 
-def duration(seconds: float | None) -> str:
-    """A time: 26 s, 5 min, 1.5 h."""
-    if seconds is None:
-        return "–"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
-
-
 def _or_dash(form: Callable[[Any], str]) -> Callable[[Any], str]:
     """A format of numbers that shows – for None."""
     return lambda value: "–" if value is None else form(value)
