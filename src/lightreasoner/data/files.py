@@ -262,7 +262,8 @@ def _rows_of_batches(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[R
 
 def _with_decimal_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with 16- and 32-bit numbers as they print: 0.1, not 0.10000000149."""
-    if len(set(batch.schema.names)) < len(batch.schema.names):
+    has_short = any("float" in str(field.type) for field in batch.schema)  # also within structs and lists
+    if not has_short or len(set(batch.schema.names)) < len(batch.schema.names):
         return batch
     return pa.RecordBatch.from_pydict({name: _decimal_floats(batch.column(name)) for name in batch.schema.names})
 
