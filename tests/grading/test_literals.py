@@ -71,6 +71,7 @@ def test_a_text_without_an_answer_has_none(text: str) -> None:
     ("gold", "text"),
     [
         ("[1, 2]", "```python\n[1, 2]\n```"),
+        ("[1, 2]", "```python\nx = [1]\n```\nso it is\n```\n[1,\n 2]\n```"),
         ("5", "`result = 5`"),
         ("[1, 2]", "The final value is `result = [1, 2]`."),
         ("7", "result = 3 + 4 = 7"),

@@ -299,7 +299,7 @@ def _first_code(text: str) -> str:
     return code[1]
 
 
-_FENCED = re.compile(r"```\w*\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
+_FENCED = re.compile(r"```\w*[ \t]*\n((?:(?!```).)*)\n[ \t]*```\s*\Z", re.DOTALL)
 
 
 def _fenced(text: str, holds_answer: HoldsAnswer) -> str | None:

@@ -106,7 +106,8 @@ def warn_of_other_base(adapter: Path, name: str) -> None:
 
 def _last_part(name: str) -> str:
     """The name of a model without its owner or folders; of a snapshot of the Hub's cache that of the repository."""
-    parts = Path(name).expanduser().resolve().parts if Path(name).exists() else Path(name).parts
+    path = Path(name).expanduser()
+    parts = path.resolve().parts if path.exists() else path.parts
     snapshot = next((part for part in parts if part.startswith("models--")), None)
     return (snapshot.rpartition("--")[2] if snapshot else parts[-1]).casefold() if parts else ""
 
