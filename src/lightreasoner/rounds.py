@@ -90,7 +90,12 @@ def _result(series: Sequence[dict[str, Any]], decision: Decision) -> dict[str, A
 
 
 def one_round(config: RoundsConfig, number: int) -> dict[str, Any]:
-    """Sample and fine-tune one round; returns its alarms. From the second on, labels that run out are a failure."""
+    """Sample and fine-tune one round; returns its alarms, or the `failure` of `trained`."""
+    return trained(config, number) or measure(config, number)
+
+
+def trained(config: RoundsConfig, number: int) -> dict[str, str] | None:
+    """Sample and fine-tune one round. From the second on, labels that run out are a `failure`, which is returned."""
     try:
         sample(config.sample_of(number))
         if config.selects:
@@ -100,7 +105,7 @@ def one_round(config: RoundsConfig, number: int) -> dict[str, Any]:
             raise
         return {"failure": str(error)}
     finetune(config.finetune_of(number))
-    return measure(config, number)
+    return None
 
 
 def check(config: RoundsConfig) -> None:

@@ -168,6 +168,18 @@ def test_right_answers_stay_out(first_round: RoundsConfig) -> None:
         assert len(rows) == 8 * 3
 
 
+def test_the_answers_may_be_longer_than_the_rollouts(
+    first_round: RoundsConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    longer = first_round.evaluate.model_copy(update={"max_answer_tokens": first_round.sample.max_new_tokens + 8})
+    config = first_round.model_copy(update={"evaluate": longer, "out": first_round.out / "longer"})
+    measure(config, 0)
+    _, stage = read_stage(config.folder(0) / "held-back/answers")
+    lengths = [len(row.output_ids) for table in stage.tables("answers") for row in Answer.rows(table)]
+    assert max(lengths) > config.sample.max_new_tokens
+    assert f"were cut off at {longer.max_answer_tokens} tokens" in caplog.text, "random models seldom end"
+
+
 def test_what_was_measured_is_read(first_round: RoundsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     found = measure(first_round, 1)
     monkeypatch.setattr("lightreasoner.evaluation.alarms._majority_shares", None)

@@ -42,7 +42,7 @@ def test_a_gain_within_noise_keeps_the_untouched_expert() -> None:
     noisy = [0.2, 0.9]  # before: 0.5; +0.05 on average, ± 0.09
     decision = decide([alarms(0.5), alarms(noisy)], SETTINGS)
     assert (decision.kept, decision.ends) == (0, True)
-    assert "--rounds.evidence 2" in decision.why
+    assert "--rounds.evidence 1" in decision.why
     assert decision.why.endswith("Round 0 is kept: the expert as it was")
 
 
@@ -54,6 +54,25 @@ def test_the_evidence_is_a_setting() -> None:
 
 def test_no_change_is_no_gain() -> None:
     assert decide([alarms(0.5), alarms(0.5)], RoundsSettings(evidence=0)).kept == 0
+
+
+def test_a_later_round_must_rise_by_half_of_what_the_one_before_brought() -> None:
+    little = [alarms(0.4), alarms(0.6), alarms(0.69)]
+    decision = decide(little, SETTINGS)
+    assert (decision.kept, decision.ends) == (1, True)
+    assert decision.why == (
+        "round 2 is not kept: the majority's share of 8 answers changed by +0.090 ± 0.000 against round 1, less than "
+        "--rounds.least-rise 0.5 of the +0.200 that round 1 brought. Round 1 is kept"
+    )
+    assert decide(little, RoundsSettings(least_rise=0.4)).kept == 2
+    assert decide([alarms(0.4), alarms(0.6), alarms(0.71)], SETTINGS).kept == 2
+
+
+def test_a_third_round_is_measured_by_the_second_and_not_by_the_first() -> None:
+    series = [alarms(share) for share in (0.2, 0.4, 0.52, 0.59)]  # rises: 0.2, 0.12, 0.07
+    assert decide(series[:3], SETTINGS).kept == 2
+    assert decide(series, SETTINGS).kept == 3
+    assert decide(series, RoundsSettings(limit=3, least_rise=0.59)).kept == 2
 
 
 @pytest.mark.parametrize(

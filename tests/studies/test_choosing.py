@@ -1,5 +1,6 @@
 """Studies that choose settings and judge the stop rule: what they compare, and on which problems."""
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import pytest
 from lightreasoner.config import RoundsSettings, RunConfig
 from lightreasoner.miniature.word_problems import THEMES
 from lightreasoner.recipes import load_recipe
-from lightreasoner.studies import choosing
+from lightreasoner.studies import choosing, jobs
 from lightreasoner.studies.grids import Scope
 from lightreasoner.studies.outcomes import Group
 from lightreasoner.studies.stopping import kept_round, mean_over_seeds, rounds, stopping
@@ -93,14 +94,14 @@ def alarms(*shares: float) -> list[dict[str, Any]]:
 
 
 def test_the_report_of_the_stop_rule_counts_lost_points(scope: Scope) -> None:
-    jobs = rounds(scope, 3)["miniature/expert"]
-    assert [cast("Any", job).config.seed for job in jobs] == [6, 7, 8]
+    seeded = rounds(scope, 3)["miniature/expert"]
+    assert [cast("Any", job).config.seed for job in seeded] == [11, 12, 13]
     found = [  # kept and best: 1, 1; 0, 1; 0, 0
         {"series": alarms(0.5, 0.6, 0.6, 0.6), "accuracies": [0.2, 0.4, 0.3, 0.3]},
         {"series": alarms(0.5, 0.5, 0.6, 0.6), "accuracies": [0.2, 0.23, 0.1, 0.1]},
         {"series": alarms(0.5, 0.4, 0.6, 0.6), "accuracies": [0.2, 0.1, 0.1, 0.1]},
     ]
-    made = Group(jobs)
+    made = Group(seeded)
     made.__dict__["result"] = lambda stage: found
     report = stopping(scope, {"miniature/expert": made})
     assert [(row["kept"], row["best"]) for row in report.rows] == [(1, 1), (0, 1), (0, 0)]
@@ -110,10 +111,30 @@ def test_the_report_of_the_stop_rule_counts_lost_points(scope: Scope) -> None:
     assert (worse.verdict, worse.evidence) == ("does not hold", "0.333, at most 0.05")
     # Mean 6.67, standard deviation 11.55: ± 28.7 points.
     assert (costs.verdict, costs.evidence) == ("does not hold", "+6.7 points, -22.0 to +35.4; 3 seeds")
-    made = Group(jobs[:1])
+    made = Group(seeded[:1])
     made.__dict__["result"] = lambda stage: found[:1]
     (one,) = stopping(scope, {"miniature/expert": made}).claims[1:]
     assert (one.verdict, one.evidence) == ("not decided", "+20.0 points, one seed")
+
+
+def test_rounds_after_the_end_of_the_rule_have_an_accuracy_but_no_alarms(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = rounds(scope, 2)["miniature/expert"]
+    assert isinstance(job, jobs.Rounds)
+    assert job.needs() == other.needs() == [job.untouched], "one evaluation for all seeds"
+    series, made = alarms(0.5, 0.6, 0.6), []
+    monkeypatch.setattr(jobs, "measure", lambda config, number: series[number])
+    monkeypatch.setattr(jobs, "trained", lambda config, number: made.append(number))
+    monkeypatch.setattr(jobs, "evaluate", lambda config: {"arithmetic": {"accuracy": 0.1 * len(made)}})
+    job.untouched.folder.mkdir(parents=True)
+    untouched = {"results": {"evaluate": {"arithmetic": {"accuracy": 0.2}}}, "seconds": {}}
+    (job.untouched.folder / "done.json").write_text(json.dumps(untouched))
+    job.folder.mkdir(parents=True)
+    result = job.make()["rounds"]
+    assert result["accuracies"] == pytest.approx([0.2, 0.1, 0.2, 0.3])
+    assert result["series"] == series, "round 2 ended it, and round 3 was not measured"
+    assert kept_round(result["series"], job.config.rounds) == 1
 
 
 def test_settings_of_a_study_name_known_fields(scope: Scope) -> None:

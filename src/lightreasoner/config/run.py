@@ -150,15 +150,18 @@ class RoundsSettings(Config):
     """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
     problems: Decides[Literal["fresh", "same"]] = "fresh"
     """fresh: each round takes the next --sample.max-questions problems. same: all rounds take the same ones."""
-    held_back: Decides[Annotated[int, Field(ge=8)]] = 256
+    held_back: Decides[Annotated[int, Field(ge=8)]] = 512
     """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
     answers: Decides[Annotated[int, Field(ge=2)]] = 8
-    """Answers to each of these prompts, of which the share of the majority is taken (a signal without labels in TTRL,
-    arXiv 2504.16084)."""
+    """Answers to each of these prompts, of --evaluate.max-answer-tokens at most, of which the share of the majority is
+    taken (a signal without labels in TTRL, arXiv 2504.16084)."""
     answer_temperature: Decides[Positive] = 0.7
     """Temperature of these answers."""
-    evidence: Decides[NotNegative] = 2.0
+    evidence: Decides[NotNegative] = 1.0
     """A round is kept if the majority's share rises by more than this many standard errors over the prompts."""
+    least_rise: Decides[NotNegative] = 0.5
+    """From the second on, a round is also refused if that share rises by less than this part of the rise that the round
+    before brought."""
     most_lost: Decides[Share] = 0.1
     """A round is refused if the share of rollouts that end by themselves falls by more than this, or if that of
     repeated 4-grams, or the label mass on format or in scattered labels, rises by more."""
@@ -233,7 +236,7 @@ class RoundsConfig(RunConfig):
         return self.for_select().model_copy(update={**every_step, "source": folder, "out": folder})
 
     def held_back_answers(self, number: int) -> EvaluateConfig:
-        """Several answers to each of these prompts."""
+        """Several answers to each of these prompts, as long as in an evaluation: rollouts may end before any answer."""
         config = self.for_evaluate(self.expert, self.expert_revision, "")
         return config.model_copy(
             update={
@@ -241,8 +244,6 @@ class RoundsConfig(RunConfig):
                 "report_to": (),
                 "samples_per_problem": self.rounds.answers,
                 "temperature": self.rounds.answer_temperature,
-                "max_answer_tokens": self.sample.max_new_tokens,
-                "stop_strings": self.sample.stop_strings,
                 "out": self.folder(number) / "held-back",
             }
         )

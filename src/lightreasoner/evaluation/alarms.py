@@ -34,7 +34,7 @@ from lightreasoner.models.loading import dtype_name, load_generation_config, loa
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import find_model
 from lightreasoner.runs.manifest import prompts_time
-from lightreasoner.runs.progress import say, without_messages
+from lightreasoner.runs.progress import say, warn, without_messages
 from lightreasoner.runs.records import Answer
 from lightreasoner.runs.stage import StageFolder, open_stage, read_stage, settle
 from lightreasoner.samples.folder import Ragged, Shard, read_shards
@@ -45,6 +45,7 @@ from lightreasoner.samples.statistics import is_scattered
 Floats = NDArray[np.float64]
 
 NGRAM = 4
+MOST_CUT_OFF = 0.5  # share of the answers, above which there is a warning
 VERSION = 1  # raised when a figure changes its meaning
 
 
@@ -150,6 +151,12 @@ def _majority_shares(config: RoundsConfig, answers: StageFolder, kind: AnswerKin
     """
     rows = [row for table in answers.tables("answers") for row in Answer.rows(table)]
     judge = config.evaluate
+    cut_off = sum(row.finish == "length" for row in rows) / len(rows)
+    if cut_off > MOST_CUT_OFF:
+        warn(
+            f"{cut_off:.0%} of the answers to the prompts held back were cut off at {judge.max_answer_tokens} tokens "
+            "and mostly state nothing, so their majority says little. Raise --evaluate.max-answer-tokens"
+        )
     with GradingPool(
         workers=judge.grading_workers,
         seconds=judge.grading_seconds,

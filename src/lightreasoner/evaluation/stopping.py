@@ -3,7 +3,9 @@
 A round is kept if its expert agrees more with itself than the kept one: the share of the majority among several sampled
 answers, over the same prompts (self-consistency, arXiv 2203.11171), must rise by more than chance. It is refused,
 whatever its agreement, where the alarms show what agreement cannot: texts that do not end, repeat themselves, or labels
-that ask for format or scatter. The first round that is not kept ends the loop.
+that ask for format or scatter. A later round must also rise by a good part of what the one before it brought, since
+agreement was seen to rise a little further after the accuracy had turned (docs/beyond.md). The first round that is not
+kept ends the loop.
 """
 
 import math
@@ -68,14 +70,24 @@ def _compared(
         if sign * (after[name] - before[name]) > settings.most_lost:
             change = "fell" if sign < 0 else "rose"
             return True, f"{words} {change} from {before[name]:.2f} to {after[name]:.2f} (--rounds.most-lost)"
-    gain, error = paired_gain(before["per_prompt"]["majority_share"], after["per_prompt"]["majority_share"])
+    gain, error = _rise(before, after)
     change = (
         f"the majority's share of {settings.answers} answers changed by {gain:+.3f} ± {error:.3f} against round {kept}"
     )
     needed = settings.evidence * error
-    if gain > needed:
-        return False, change
-    return True, f"{change}, and more than {needed:+.3f} is needed (--rounds.evidence {settings.evidence:g})"
+    if not gain > needed:
+        return True, f"{change}, and more than {needed:+.3f} is needed (--rounds.evidence {settings.evidence:g})"
+    if kept:
+        rise, _ = _rise(series[kept - 1], before)
+        if gain < settings.least_rise * rise:
+            least = f"--rounds.least-rise {settings.least_rise:g} of the {rise:+.3f} that round {kept} brought"
+            return True, f"{change}, less than {least}"
+    return False, change
+
+
+def _rise(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, float]:
+    """Rise of the majority's share from one round to another, and its standard error over the prompts."""
+    return paired_gain(before["per_prompt"]["majority_share"], after["per_prompt"]["majority_share"])
 
 
 def paired_gain(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float]:

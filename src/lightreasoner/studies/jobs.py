@@ -5,6 +5,7 @@ A new kind is one class: its fields, `kind`, `wave`, `_words` and `make`, and `n
 
 import json
 import math
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +20,7 @@ from lightreasoner.data.generated import GENERATORS
 from lightreasoner.errors import RunError
 from lightreasoner.evaluation.alarms import measure
 from lightreasoner.evaluation.evaluate import evaluate
+from lightreasoner.evaluation.stopping import decide
 from lightreasoner.inference.packing import packs
 from lightreasoner.inference.scoring import tokens_per_pass
 from lightreasoner.miniature.word_problems import THEMES, word_problems
@@ -26,7 +28,7 @@ from lightreasoner.models.adapters import load_adapter
 from lightreasoner.models.loading import load_model, load_tokenizer
 from lightreasoner.models.source import find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
-from lightreasoner.rounds import one_round
+from lightreasoner.rounds import trained
 from lightreasoner.samples.baselines import baseline, distinct, solved_problems
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import select
@@ -315,38 +317,43 @@ class Training(Job):
 
 
 class Rounds(Job):
-    """All rounds up to the limit, whatever the stop rule says, with the alarms and the accuracy of each."""
+    """All rounds up to the limit, whatever the stop rule says, with the accuracy of each."""
 
     kind = "rounds"
     wave = 2
 
     config: cfg.RoundsConfig
+    untouched: Evaluation
+    """The expert before the first round, which is the same for every seed."""
 
     @classmethod
     def of(cls, root: Path, recipe: cfg.RunConfig, settings: cfg.RoundsSettings) -> Self:
         """Rounds under the settings of a recipe."""
-        return cls(root=root, config=cfg.RoundsConfig(**recipe.model_dump(), rounds=settings))
+        untouched = Evaluation.of(root, recipe.model_copy(update={"seed": 0}), recipe.expert)
+        return cls(root=root, config=cfg.RoundsConfig(**recipe.model_dump(), rounds=settings), untouched=untouched)
 
     def _words(self) -> list[str]:
         return [self.config.expert, f"seed{self.config.seed}"]
 
     def make(self) -> dict[str, Any]:
-        """Each round, then its accuracy. A round that cannot be made or measured is the last one."""
+        """Each round and its accuracy; the alarms until the rule ends. A round that cannot be made is the last one."""
         config = self.config.model_copy(update={"out": self.folder})
-        series, accuracies = [self.timed("rounds", measure, config, 0)], [self._accuracy(config, 0)]
+        series: list[dict[str, Any]] = [self.timed("rounds", measure, config, 0)]
+        accuracies = [_mean_accuracy(self.untouched.finished["results"]["evaluate"])]
         for number in range(1, config.rounds.limit + 1):
-            series.append(self.timed("rounds", one_round, config, number))
-            if "failure" in series[-1]:
+            failure = self.timed("rounds", trained, config, number)
+            if not decide(series, config.rounds).ends:
+                series.append(failure or self.timed("rounds", measure, config, number))
+            if failure:
                 break
             accuracies.append(self._accuracy(config, number))
         return {"rounds": {"series": series, "accuracies": accuracies}}
 
     def _accuracy(self, config: cfg.RoundsConfig, number: int) -> float:
-        """Mean accuracy of the expert after a round over the benchmarks, 0 … 1."""
+        """Accuracy of the expert after a round."""
         of_round = config.for_evaluate(config.expert, config.expert_revision, f"round-{number}")
         changes = {"adapter": config.adapter(number), "grading_workers": 1}
-        found = self.timed("evaluate", evaluate, of_round.model_copy(update=changes))
-        return fmean(float(one["accuracy"]) for one in found.values())
+        return _mean_accuracy(self.timed("evaluate", evaluate, of_round.model_copy(update=changes)))
 
 
 class Transfer(Job):
@@ -424,6 +431,11 @@ def checkpoint_steps(steps: int) -> list[int]:
     """The steps of a training of so many after which it saves what studies read; an interruption saves another."""
     every = math.ceil(steps / CHECKPOINTS)
     return [*range(every, steps, every), steps]
+
+
+def _mean_accuracy(found: Mapping[str, Any]) -> float:
+    """Mean over the benchmarks of an evaluation, 0 … 1."""
+    return fmean(float(one["accuracy"]) for one in found.values())
 
 
 def _evaluate(job: Job, config: cfg.EvaluateConfig) -> dict[str, Any]:
