@@ -215,6 +215,25 @@ def test_a_nucleus_without_a_temperature_is_refused() -> None:
     assert "temperature" in message_of(RunConfig, {**REQUIRED, "sample": {"top_p": 0.5}})
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"engine_python": "venv/bin/python"}, "engine_python = venv/bin/python means nothing for engine = own"),
+        (
+            {"select": {"contrast": "own_token", "label_temperature": 0.5}},
+            "label_temperature = 0.5 means nothing for contrast = own_token",
+        ),
+        ({"push": {"public": True}}, "push (public) is given without push_to, so nothing would be sent"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(values: dict[str, Any], words: str) -> None:
+    assert words in message_of(RunConfig, {**REQUIRED, **values})
+    harmless = (
+        {"engine": "vllm", "push_to": "me/it"} if "select" not in values else {"select": {"contrast": "own_token"}}
+    )
+    assert RunConfig.checked({**REQUIRED, **values, **harmless})
+
+
 @pytest.mark.parametrize("value", [5, None, "text", [1]])
 def test_a_section_that_is_no_mapping_is_refused(value: Any) -> None:
     assert message_of(RunConfig, {**REQUIRED, "sample": value}).startswith(f"sample = {value!r}: ")

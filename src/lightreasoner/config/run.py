@@ -1,7 +1,7 @@
 """The settings of a whole run, which are the form of a recipe, and of the commands that repeat or precede it."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -72,6 +72,13 @@ class RunConfig(
             return values
         rest = {name: value for name, value in section.items() if name != "report_to"}
         return {"report_to": section["report_to"], **values, "finetune": rest}
+
+    @model_validator(mode="after")
+    def _pushes_somewhere(self) -> Self:
+        if self.push_to is None and self.push != PushSettings():
+            given = ", ".join(sorted(self.push.model_dump(exclude_defaults=True)))
+            raise ValueError(f"push ({given}) is given without push_to, so nothing would be sent. Give both or none")
+        return self
 
     @property
     def selects(self) -> bool:

@@ -209,6 +209,12 @@ class EngineSettings(MachineSettings):
     engine_python: Place[Path | None] = None
     """Python of another environment that has vLLM, such as venv/bin/python. Default: this one (extra vllm)."""
 
+    @model_validator(mode="after")
+    def _python_is_of_another_engine(self) -> Self:
+        if self.engine == "own" and self.engine_python is not None:
+            raise ValueError(f"engine_python = {self.engine_python} means nothing for engine = own; give engine = vllm")
+        return self
+
     def identity(self, *parts: type[Config], inputs: bool = False) -> dict[str, Any]:
         """See `Config.identity`; the own engine is not named, as in folders that are older than the choice."""
         found = super().identity(*parts, inputs=inputs)
@@ -314,6 +320,11 @@ class SelectSettings(Config):
         if self.contrast != "amateur" and (self.expert_power, self.amateur_power) != (1, 1):
             why = "is one token" if self.contrast == "own_token" else "is expert_power = 1 and amateur_power = 0"
             raise ValueError(f"contrast = {self.contrast} {why}, so {powers} contradict it. Leave out the contrast")
+        if self.contrast == "own_token" and self.label_temperature != 1:
+            raise ValueError(
+                f"label_temperature = {self.label_temperature:g} means nothing for contrast = own_token, whose label "
+                "is one token; omit it"
+            )
         return self
 
 
