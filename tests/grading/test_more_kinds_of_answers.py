@@ -263,6 +263,26 @@ KINDS: dict[str, list[Row]] = {
         ("expression", "So $\\boxed{X_d=125-1.25P}$.", ("X_{d}=125-1.25 P",), ("X_{s}=125-1.25 P",)),
         ("expression", "So $\\boxed{x_1=5}$.", ("x_{1}=5",), ("x_{2}=5",)),
     ],
+    "values by name": [
+        ("expression", "So $\\boxed{x=2, y=3}$.", ("x=2,y=3", "y=3, x=2", "2, 3"), ("x=3,y=2", "m=2,n=3", "(3,2)")),
+        ("expression", "So $\\boxed{x=3 \\text{ and } y=\\frac12}$.", ("x = 3, y = 0.5",), ("x=\\frac12, y=3",)),
+        ("expression", "So $\\boxed{(3,2)}$.", ("x=3,y=2", "y=2,x=3"), ("x=2,y=3",)),
+        ("expression", "So $\\boxed{x_1=2,x_2=3}$.", ("x_{1}=2, x_{2}=3",), ("x_{1}=3, x_{2}=2",)),
+        ("expression", "So $\\boxed{x=1 \\text{ or } x=2}$.", ("x=2,x=1", "2, 1"), ("x=1,x=3",)),
+        ("expression", "So $\\boxed{a=1, b=2, c=3}$.", ("c=3,b=2,a=1",), ("a=3,b=2,c=1", "a=1,b=2")),
+    ],
+    "plus or minus in a list or a tuple": [
+        ("expression", "So $\\boxed{1, \\pm 2}$.", ("-2,1,2", "\\pm 2, 1"), ("1,2", "-1,1,2", "\\pm 1, 2")),
+        ("expression", "So $\\boxed{\\pm 1, \\pm 2}$.", ("-2,-1,1,2",), ("-2,-1,1",)),
+        ("expression", "So $\\boxed{(0, \\pm\\frac12)}$.", ("(0,0.5), (0,-0.5)",), ("(0,0.5)", "(0.5,0), (-0.5,0)")),
+        ("expression", "So $\\boxed{(1,2),(-1,2)}$.", ("(\\pm 1, 2)",), ("(1, \\pm 2)",)),
+        ("expression", "So $\\boxed{x=2, x=-2}$.", ("x = \\pm 2", "\\pm 2"), ("x = \\pm 3",)),
+    ],
+    "functions of another letter": [
+        ("expression", "So $\\boxed{f(n)=2n}$.", ("f(x)=2x",), ("f(x)=3x", "g(x)=2x")),
+        ("expression", "So $\\boxed{f(n)=n^2+1}$.", ("f(x)=1+x^2",), ("f(x)=1+2x",)),
+        ("expression", "So $\\boxed{f(n)=x}$.", ("f(y)=x",), ("f(x)=x",)),
+    ],
 }  # fmt: skip
 CASES = [
     pytest.param(kind, text, gold, golds is right, id=f"{group}: {text[:40]} for {gold}")

@@ -197,22 +197,28 @@ def _plus_or_minus(answer: str, gold: str) -> bool | None:
     left, right = (_both_signs(side) for side in (answer, gold))
     if left is None and right is None:
         return None
-    pairs = []
-    for signs, side in ((left, answer), (right, gold)):
-        found = None if signs else elements(side)
-        pairs.append(signs or (found[1] if found else []))
-    (one, other) = pairs
-    if len(one) != len(other):
-        return False
-    return any(all(map(equal_expressions, order, other)) for order in (one, one[::-1]))
+    answered, expected = left or _listed(answer), right or _listed(gold)
+    for one in answered:
+        partner = next((other for other in expected if equal_expressions(one, other)), None)
+        if partner is None:
+            return False
+        expected.remove(partner)
+    return not expected
 
 
 def _both_signs(side: str) -> list[str] | None:
-    """The two values of a side with one plus-minus sign; None for other sides."""
-    side = _VALUE_OF.sub("", plain_characters(side))
-    if "," in side or "\\mp" in side or len(_PLUS_MINUS.findall(side)) != 1:
+    """The values of a side with plus-minus signs, one a value; None for other sides."""
+    parts = [_VALUE_OF.sub("", part) for part in _listed(plain_characters(side))]
+    signs = [len(_PLUS_MINUS.findall(part)) for part in parts]
+    if "\\mp" in side or max(signs) != 1:
         return None
-    return [_PLUS_MINUS.sub(sign, side) for sign in "+-"]
+    return [_PLUS_MINUS.sub(sign, part) for part, has in zip(parts, signs, strict=True) for sign in "+-"[: 1 + has]]
+
+
+def _listed(side: str) -> list[str]:
+    """The values of a list; what has brackets is one value."""
+    kind, parts = elements(side) or ("", [side])
+    return [side] if kind else parts
 
 
 _VALUE_OF = re.compile(r"^\s*\$?\s*[A-Za-z](?:_\{?\w+\}?)?\s*=\s*")
@@ -225,6 +231,41 @@ def _different_variables(answer: str, gold: str) -> bool | None:
         return None
     # x = y/2 is the equation y = 2x.
     return None if answered[1] in expected[3] and expected[1] in answered[3] else False
+
+
+_FUNCTION = re.compile(r"\s*\$?\s*([A-Za-z](?:_\{?\w+\}?)?'*)\(\s*([A-Za-z])\s*\)\s*=([^=]*)")
+
+
+def _functions(answer: str, gold: str) -> bool | None:
+    answered, expected = _FUNCTION.fullmatch(answer), _FUNCTION.fullmatch(gold)
+    if not (answered and expected) or answered[1] != expected[1] or answered[2] == expected[2]:
+        return None
+    if expected[2] in answered[3]:
+        return None
+    name = rf"(?<![A-Za-z\\]){answered[2]}(?![A-Za-z])"
+    return equal_expressions(re.sub(name, expected[2], answered[3]), expected[3])
+
+
+def _values_by_name(answer: str, gold: str) -> bool | None:
+    answered, expected = _named(answer), _named(gold)
+    if expected and answered:
+        if answered.keys() != expected.keys():
+            return None if answered.keys() & expected.keys() else False
+        return all(equal_expressions(answered[name], value) for name, value in expected.items())
+    named, other = (answered, gold) if answered else (expected, answer)
+    kind, values = elements(other) or ("", [])
+    if not named or kind != "()":
+        return None
+    orders = ([*named.values()], [named[name] for name in sorted(named)])
+    return any(len(order) == len(values) and all(map(equal_expressions, values, order)) for order in orders)
+
+
+def _named(side: str) -> dict[str, str] | None:
+    """Values by their names, of a list in which each has a name of its own; None for other sides."""
+    found = elements(_SMALL_INDEX.sub(r"_\1", side))
+    parts = [_ASSIGNMENT.fullmatch(part) for part in found[1]] if found and found[0] != "{}" else []
+    named = {part[1]: part[3] for part in parts if part and not part[2]}
+    return named if parts and len(named) == len(parts) else None
 
 
 _MONTH = re.compile(
@@ -389,6 +430,13 @@ COMPARISONS: tuple[Comparison, ...] = (
     ),
     Comparison(
         "different variables", _different_variables, ("x=5", "y=5", False), "Values of other things are other answers."
+    ),
+    Comparison("functions", _functions, ("f(n)=2n", "f(x)=2x", True), "The name of an argument says nothing."),
+    Comparison(
+        "values by name",
+        _values_by_name,
+        ("x=2, y=3", "x=3, y=2", False),
+        "A value belongs to its name. A pair of numbers is in the order of the names.",
     ),
     Comparison("plus or minus", _plus_or_minus, (r"x = 1 \pm 2", "3, -1", True), "The sign stands for two values."),
     Comparison("dates", _dates, ("March 3rd", "February 3rd", False), "The month is no unit."),
