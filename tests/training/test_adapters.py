@@ -270,10 +270,12 @@ def test_the_api_shows_no_warnings_of_libraries(
 
 
 def test_a_continued_adapter_starts_where_the_first_training_ended(
-    random_expert: Path, samples: Path, tmp_path: Path
+    random_expert: Path, samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     finetune(config_for(samples, random_expert, tmp_path / "first"))
+    assert "without an adapter" not in caplog.text
     finetune(config_for(samples, random_expert, tmp_path / "same", adapter=tmp_path / "first", learning_rate=1e-30))
+    assert f"and not where it does with {tmp_path / 'first'}" in caplog.text
     for name, weight in adapter_of(tmp_path / "first").items():
         assert torch.equal(weight, adapter_of(tmp_path / "same")[name]), "no step of this size changes a number"
     settings = [(tmp_path / name / "finetune/adapter/adapter_config.json").read_text() for name in ("first", "same")]

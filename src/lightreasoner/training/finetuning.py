@@ -94,6 +94,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             f"the labels in {config.data} were sampled from {made.expert} with an adapter, and {trained} is trained on "
             "them; --adapter continues an adapter"
         )
+    elif continued.adapter and made.amateur and made.adapter_files is None:
+        warn(
+            f"the labels in {config.data} were sampled from {made.expert} without an adapter, so they say where it "
+            f"beats the amateur, and not where it does with {config.adapter}; sample --adapter takes an adapter too"
+        )
     if config.load_in_4bit:
         check_base(source, config)
     if labels.skipped:
