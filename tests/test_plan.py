@@ -108,8 +108,10 @@ def test_a_plan_of_rounds_repeats_sampling_and_training_and_adds_the_alarms(tmp_
     for name in ("sample", "finetune"):
         for part in ("tokens", "flop"):
             assert rounds["stages"][name][part] == 3 * once["stages"][name][part]
-    # Before the first round and after each: 256 prompts, two greedy rollouts, eight answers. 64 problems are sampled.
-    assert rounds["stages"]["alarms"]["tokens"] == 4 * 10 * 256 / 64 * once["stages"]["sample"]["tokens"]
+    # Before the first round and after each: 512 prompts, two greedy rollouts, eight answers. 64 problems are sampled.
+    answer = (128 + config.evaluate.max_answer_tokens) / (128 + config.sample.max_new_tokens)
+    expected = 4 * (2 + 8 * answer) * 512 / 64 * once["stages"]["sample"]["tokens"]
+    assert rounds["stages"]["alarms"]["tokens"] == pytest.approx(expected)
     assert "evaluate" not in rounds["stages"]
     assert rounds["disk"]["samples"] == 4 * once["disk"]["samples"]
     assert rounds["disk"]["sum"] == sum(size for name, size in rounds["disk"].items() if name != "sum")

@@ -97,7 +97,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     else:
         seconds = {name: flop / flops for name, (_, flop) in work.items()}
     if rounds:
-        work, seconds = _in_rounds(config, work, seconds, rounds)
+        work, seconds = _in_rounds(_alarm_share(config, prompt_tokens), work, seconds, rounds)
     width = {"sample": BYTES[pair.name], "finetune": BYTES[own.name]}
     memory = footprint(config, expert, amateur, prompt_tokens, width, device.type)
     free = free_memory(device) if is_here else None
@@ -107,7 +107,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     disk = _disk(config, expert, prompt_tokens, answers)
     sent = {what: disk[what] for what in config.push.what} if config.push_to else {}
     if rounds:
-        disk = _disk_in_rounds(config, disk, rounds)
+        disk = _disk_in_rounds(_alarm_share(config, prompt_tokens), disk, rounds)
     free_disk = shutil.disk_usage(nearest_folder(config.out)).free
     assumed = {"flop_per_second": flops, "device": device.type, "prompt_tokens": prompt_tokens, "dtype": pair.name}
     return {
@@ -212,17 +212,18 @@ def _kept_share(config: RunConfig) -> float:
     return rule.keep_share or (1.0 if rule.selection == "none" else KEPT_SHARE)
 
 
-def _alarm_share(config: RunConfig) -> float:
+def _alarm_share(config: RunConfig, prompt: int) -> float:
     """The alarms of one round, as a share of its sampling: two greedy rollouts of each prompt, and several answers."""
     defaults = RoundsSettings()
-    return defaults.held_back * (2 + defaults.answers) / (config.sample.max_questions or QUESTIONS)
+    answer = (prompt + config.evaluate.max_answer_tokens) / (prompt + config.sample.max_new_tokens)
+    return defaults.held_back * (2 + defaults.answers * answer) / (config.sample.max_questions or QUESTIONS)
 
 
 def _in_rounds(
-    config: RunConfig, work: Mapping[str, tuple[int, int]], seconds: Mapping[str, float], rounds: int
+    alarm_share: float, work: Mapping[str, tuple[int, int]], seconds: Mapping[str, float], rounds: int
 ) -> tuple[dict[str, tuple[int, int]], dict[str, float]]:
     """Tokens, FLOP and seconds of rounds: sampling and fine-tuning in each, its alarms, one merge, no evaluation."""
-    alarms = (rounds + 1) * _alarm_share(config)
+    alarms = (rounds + 1) * alarm_share
     tokens, flop = work["sample"]
     found = {name: (rounds * work[name][0], rounds * work[name][1]) for name in ("sample", "finetune")}
     times = {name: rounds * seconds[name] for name in found}
@@ -232,10 +233,10 @@ def _in_rounds(
     )
 
 
-def _disk_in_rounds(config: RunConfig, disk: Mapping[str, int], rounds: int) -> dict[str, int]:
+def _disk_in_rounds(alarm_share: float, disk: Mapping[str, int], rounds: int) -> dict[str, int]:
     """Bytes in the folder of rounds; the kept round's samples and adapter are copied."""
     found = {name: (rounds + 1) * disk[name] for name in ("samples", "adapter")}
-    alarms = round((rounds + 1) * disk["samples"] * _alarm_share(config))
+    alarms = round((rounds + 1) * disk["samples"] * alarm_share)
     return {**found, "checkpoints": rounds * disk["checkpoints"], "merged": disk["merged"], "alarms": alarms}
 
 
