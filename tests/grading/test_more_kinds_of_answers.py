@@ -269,6 +269,8 @@ KINDS: dict[str, list[Row]] = {
         ("expression", "So $\\boxed{(3,2)}$.", ("x=3,y=2", "y=2,x=3"), ("x=2,y=3",)),
         ("expression", "So $\\boxed{x_1=2,x_2=3}$.", ("x_{1}=2, x_{2}=3",), ("x_{1}=3, x_{2}=2",)),
         ("expression", "So $\\boxed{x=1 \\text{ or } x=2}$.", ("x=2,x=1", "2, 1"), ("x=1,x=3",)),
+        ("expression", "So $\\boxed{x=3 \\quad y=2}$.", ("x=3,y=2", "x = 3 \\text{ and } y = 2"), ("x=2,y=3",)),
+        ("expression", "So $\\boxed{x=3, \\quad \\text{and} \\quad y=2}$.", ("x=3,y=2",), ("x=2,y=3",)),
         ("expression", "So $\\boxed{a=1, b=2, c=3}$.", ("c=3,b=2,a=1",), ("a=3,b=2,c=1", "a=1,b=2")),
     ],
     "plus or minus in a list or a tuple": [
@@ -307,6 +309,10 @@ FORMULAS = [  # with math-verify, which is slow
     ("\\frac{c}{\\sqrt2}", "\\frac{1}{\\sqrt{2}}c", "\\frac{2}{\\sqrt{2}}c"),
     ("\\sin 2t", "\\sin(2t)", "\\sin(3t)"),
     ("x+2t", "2t+x", "x+2"),
+    # E with an index is a name.
+    ("E_0, 2", "2, E_0", "2, E_1"),
+    ("2E_0", "E_{0} \\cdot 2", "3E_0"),
+    ("E_0+1", "1+E_0", "e+1"),
     # The imaginary unit.
     ("-2+2i\\sqrt{3}", "-2+2 \\sqrt{3} i", "-2-2 \\sqrt{3} i"),
     ("2(1+i)", "2+2i", "2-2i"),

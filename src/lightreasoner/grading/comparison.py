@@ -319,6 +319,10 @@ def _collections(answer: str, gold: str) -> bool | None:
     return values == gold_values if {kind, gold_kind} <= {"", "()"} or kind == gold_kind else None
 
 
+_QUAD = re.compile(r"\\q?quad(?![A-Za-z])")
+_APART = re.compile(r"=[^=]*\\q?quad(?![A-Za-z])[^=]*=")  # x = 3 \quad y = 2
+
+
 def elements(text: str) -> tuple[str, list[str]] | None:
     """The brackets of a tuple, interval, set or list (none for a list), and its elements; None for other texts."""
     text = re.sub(r"\\text\{\s*(?:and|or)\s*\}|\\(?:lor|vee)(?![A-Za-z])|(?<=[\s$])(?:and|or)(?=[\s$])", ",", text)
@@ -327,7 +331,9 @@ def elements(text: str) -> tuple[str, list[str]] | None:
         .replace(r"\{", "{")
         .replace(r"\}", "}")
     )
-    text = re.sub(r",\s*,", ",", text.strip().removesuffix("."))
+    if _APART.search(text):
+        text = _QUAD.sub(",", text)
+    text = re.sub(r",(?:\s*,)+", ",", text.strip().removesuffix("."))
     kind = text[:1] + text[-1:]
     if (
         kind in ("()", "[]", "(]", "[)", "{}")

@@ -23,6 +23,7 @@ _NOTATION = (
     (re.compile(r"(?<![A-Za-z\\])C\(\s*(\d+)\s*,\s*(\d+)\s*\)"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\q?quad(?![A-Za-z])"), r"\\ "),
     (re.compile(r"\\(?:boldsymbol|bm|mathbf)(?![A-Za-z])\s*"), ""),
+    (re.compile(r"(?<![A-Za-z\\])E(?=_)"), r"\\Upsilon "),  # E_0 is a name, and e to math-verify
     (
         re.compile(r"(?<![A-Za-z\\])(pi|alpha|beta|gamma|delta|theta|lambda|mu|rho|sigma|phi|omega|infty)(?![A-Za-z])"),
         r"\\\1 ",
