@@ -112,6 +112,8 @@ def test_the_untouched_expert_has_not_moved(config: RoundsConfig) -> None:
     assert found.keys() == {*ALARMS, "per_prompt"}
     assert found["drift"] == 0
     assert len(found["per_prompt"]["majority_share"]) == 8
+    shares = {name: majority_share(answers) for name, answers in found["per_prompt"]["answers"].items()}
+    assert shares == found["per_prompt"]["majority_share"]
     assert found["majority_share"] == pytest.approx(np.mean(list(found["per_prompt"]["majority_share"].values())))
 
 
@@ -182,7 +184,7 @@ def test_the_answers_may_be_longer_than_the_rollouts(
 
 def test_what_was_measured_is_read(first_round: RoundsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     found = measure(first_round, 1)
-    monkeypatch.setattr("lightreasoner.evaluation.alarms._majority_shares", None)
+    monkeypatch.setattr("lightreasoner.evaluation.alarms._stated", None)
     monkeypatch.setattr("lightreasoner.evaluation.answering.served_by", lambda *_: NoModel())
     assert measure(first_round, 1) == found
 

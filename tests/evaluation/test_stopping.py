@@ -5,18 +5,19 @@ from typing import Any
 import pytest
 
 from lightreasoner.config import RoundsSettings
-from lightreasoner.evaluation.stopping import decide, paired_gain
+from lightreasoner.evaluation.stopping import decide, paired_gain, retained
 
 SETTINGS = RoundsSettings(limit=3)
 PROMPTS = [f"q{number}" for number in range(16)]
 
 
-def alarms(shares: float | list[float], **changes: Any) -> dict[str, Any]:
-    """Sound alarms with this majority share on every prompt, or with one for each in turn."""
+def alarms(shares: float | list[float], answers: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+    """Sound alarms with this majority share on every prompt, or one for each in turn, and the same four answers."""
     values = shares if isinstance(shares, list) else [shares]
     of = {name: values[place % len(values)] for place, name in enumerate(PROMPTS)}
     sound = {"finished": 0.95, "repeated": 0.05, "format_mass": 0.1, "junk_mass": 0.0}
-    return {"majority_share": sum(of.values()) / len(of), **sound, **changes, "per_prompt": {"majority_share": of}}
+    per_prompt = {"majority_share": of, "answers": dict.fromkeys(PROMPTS, answers or ["7", "7", "7", "8"])}
+    return {"majority_share": sum(of.values()) / len(of), **sound, **changes, "per_prompt": per_prompt}
 
 
 def test_the_first_round_is_always_made() -> None:
@@ -56,23 +57,37 @@ def test_no_change_is_no_gain() -> None:
     assert decide([alarms(0.5), alarms(0.5)], RoundsSettings(evidence=0)).kept == 0
 
 
-def test_a_later_round_must_rise_by_half_of_what_the_one_before_brought() -> None:
-    little = [alarms(0.4), alarms(0.6), alarms(0.69)]
-    decision = decide(little, SETTINGS)
+def test_a_round_that_gives_up_the_commonest_answers_is_refused() -> None:
+    series = [alarms(0.4), alarms(0.6), alarms(0.8, ["7", "7", "8", "8"])]  # "7": half of the last two, then none
+    decision = decide(series, SETTINGS)
     assert (decision.kept, decision.ends) == (1, True)
     assert decision.why == (
-        "round 2 is not kept: the majority's share of 8 answers changed by +0.090 ± 0.000 against round 1, less than "
-        "--rounds.least-rise 0.5 of the +0.200 that round 1 brought. Round 1 is kept"
+        "round 2 is not kept: the majority's share of 8 answers changed by +0.200 ± 0.000 against round 1, but the share "
+        "of its commonest answers by -0.500 ± 0.000 (--rounds.counter-evidence 2). Round 1 is kept"
     )
-    assert decide(little, RoundsSettings(least_rise=0.4)).kept == 2
-    assert decide([alarms(0.4), alarms(0.6), alarms(0.71)], SETTINGS).kept == 2
+    assert decide([series[0], series[2]], SETTINGS).kept == 0, "the first round too"
+    assert decide([alarms(0.4), alarms(0.6, ["7", "8", "7", "7"])], SETTINGS).kept == 1, "they may become commoner"
 
 
-def test_a_third_round_is_measured_by_the_second_and_not_by_the_first() -> None:
-    series = [alarms(share) for share in (0.2, 0.4, 0.52, 0.59)]  # rises: 0.2, 0.12, 0.07
-    assert decide(series[:3], SETTINGS).kept == 2
-    assert decide(series, SETTINGS).kept == 3
-    assert decide(series, RoundsSettings(limit=3, least_rise=0.59)).kept == 2
+def test_the_counter_evidence_is_a_setting() -> None:
+    after = alarms(0.6)
+    for name in PROMPTS[::2]:  # 1/2 → 0 on half of the prompts: −0.25 ± 0.065
+        after["per_prompt"]["answers"][name] = ["7", "7", "8", "8"]
+    assert decide([alarms(0.4), after], RoundsSettings(counter_evidence=3.8)).kept == 0
+    assert decide([alarms(0.4), after], RoundsSettings(counter_evidence=3.9)).kept == 1
+
+
+def test_the_half_that_chooses_the_commonest_answer_is_not_counted() -> None:
+    before = {
+        "a": ["1", "1", "2", "1"],
+        "b": ["3", None, "3", "3"],
+        "c": [None, None, "4", "4"],
+        "d": ["5", "5", "5", "5"],
+    }
+    after = {"a": ["9", "9", "1", "1"], "b": ["9", "9", None, "3"], "c": ["4", "4", "9", "9"]}
+    gain, error = retained(before, after)  # a: 1/2 → 1; b: 1 → 1/2; c stated nothing in its first half
+    assert gain == 0
+    assert error == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def test_ranking_reads_the_kinds_that_choose() -> None:
 
 def alarms(share: float, **changes: float) -> dict[str, Any]:
     calm = {"finished": 1.0, "repeated": 0.0, "format_mass": 0.0, "junk_mass": 0.0, **changes}
-    return {**calm, "per_prompt": {"majority_share": {"a": share, "b": share + 0.01, "c": share - 0.01}}}
+    answers = {name: ["1", "1"] for name in "abc"}
+    shares = {"a": share, "b": share + 0.01, "c": share - 0.01}
+    return {**calm, "per_prompt": {"majority_share": shares, "answers": answers}}
 
 
 @pytest.mark.parametrize(
@@ -90,12 +92,16 @@ def test_the_interval_over_seeds_is_students() -> None:
 def alarms(*shares: float) -> list[dict[str, Any]]:
     """Series in which only the majority's share changes, on ten prompts."""
     guards = {"finished": 1.0, "repeated": 0.0, "format_mass": 0.0, "junk_mass": 0.0}
-    return [guards | {"per_prompt": {"majority_share": {str(n): share for n in range(10)}}} for share in shares]
+    answers = {str(n): ["1", "1"] for n in range(10)}
+    return [
+        guards | {"per_prompt": {"majority_share": dict.fromkeys(answers, share), "answers": answers}}
+        for share in shares
+    ]
 
 
 def test_the_report_of_the_stop_rule_counts_lost_points(scope: Scope) -> None:
     seeded = rounds(scope, 3)["miniature/expert"]
-    assert [cast("Any", job).config.seed for job in seeded] == [11, 12, 13]
+    assert [cast("Any", job).config.seed for job in seeded] == [16, 17, 18]
     found = [  # kept and best: 1, 1; 0, 1; 0, 0
         {"series": alarms(0.5, 0.6, 0.6, 0.6), "accuracies": [0.2, 0.4, 0.3, 0.3]},
         {"series": alarms(0.5, 0.5, 0.6, 0.6), "accuracies": [0.2, 0.23, 0.1, 0.1]},

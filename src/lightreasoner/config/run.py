@@ -166,9 +166,9 @@ class RoundsSettings(Config):
     """Temperature of these answers."""
     evidence: Decides[NotNegative] = 1.0
     """A round is kept if the majority's share rises by more than this many standard errors over the prompts."""
-    least_rise: Decides[NotNegative] = 0.5
-    """From the second on, a round is also refused if that share rises by less than this part of the rise that the round
-    before brought."""
+    counter_evidence: Decides[NotNegative] = 2.0
+    """A round is refused if the answers that were the commonest before it become rarer by more than this many standard
+    errors over the prompts."""
     most_lost: Decides[Share] = 0.1
     """A round is refused if the share of rollouts that end by themselves falls by more than this, or if that of
     repeated 4-grams, or the label mass on format or in scattered labels, rises by more."""

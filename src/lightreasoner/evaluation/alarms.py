@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 
 NGRAM = 4
 MOST_CUT_OFF = 0.5  # share of the answers, above which there is a warning
-VERSION = 1  # raised when a figure changes its meaning
+VERSION = 2  # raised when a figure changes its meaning
 
 
 def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
         number: the round; 0 is the untouched expert.
 
     Returns:
-        The figures `runs.records.ALARMS`, and under `per_prompt` the majority share of each prompt by its id.
+        The figures `runs.records.ALARMS`, and under `per_prompt` majority share and answers of each prompt by its id.
         `failure` says why there is nothing to measure, such as rollouts that are all empty; it stands alone then.
 
     Raises:
@@ -90,13 +90,14 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
         if stage.result is not None:
             return stage.result
         tokenizer = load_tokenizer(find_model(config.expert, config.expert_revision), config)
-        shares = _majority_shares(config, parts["answers"], kind)
+        answers = _stated(config, parts["answers"], kind)
+        shares = {name: majority_share(stated) for name, stated in answers.items()}
         return stage.finish(
             {
                 "majority_share": float(np.mean(list(shares.values()))),
                 **figures_of(list(read_shards(parts[labelled])), beta, tokenizer),
                 "drift": _mean_kl(parts["base"]) if number else 0.0,
-                "per_prompt": {"majority_share": shares},
+                "per_prompt": {"majority_share": shares, "answers": answers},
             }
         )
 
@@ -144,11 +145,8 @@ def _answers(config: RoundsConfig, number: int, greedy: SampleConfig) -> StageFo
     return read_stage(asked.out / "answers")[1]
 
 
-def _majority_shares(config: RoundsConfig, answers: StageFolder, kind: AnswerKind) -> dict[str, float]:
-    """The share of the commonest answer of each prompt, by its id. Answers that state nothing agree with none.
-
-    Agreement of sampled answers: self-consistency (arXiv 2203.11171), as a signal without labels in TTRL (2504.16084).
-    """
+def _stated(config: RoundsConfig, answers: StageFolder, kind: AnswerKind) -> dict[str, list[str | None]]:
+    """What the answers to each prompt state, by its id, in a form in which equal ones are the same; None is nothing."""
     rows = [row for table in answers.tables("answers") for row in Answer.rows(table)]
     judge = config.evaluate
     cut_off = sum(row.finish == "length" for row in rows) / len(rows)
@@ -167,11 +165,14 @@ def _majority_shares(config: RoundsConfig, answers: StageFolder, kind: AnswerKin
     by_prompt: dict[str, list[str | None]] = {}
     for row, judgement in zip(rows, found, strict=True):
         by_prompt.setdefault(row.question_id, []).append(judgement.canonical)
-    return {name: majority_share(keys) for name, keys in sorted(by_prompt.items())}
+    return dict(sorted(by_prompt.items()))
 
 
 def majority_share(keys: Sequence[str | None]) -> float:
-    """The share of the commonest answer among all; None states no answer, and agrees with nothing."""
+    """The share of the commonest answer among all; None states no answer, and agrees with nothing.
+
+    Agreement of sampled answers: self-consistency (arXiv 2203.11171), as a signal without labels in TTRL (2504.16084).
+    """
     return max(Counter(key for key in keys if key is not None).values(), default=0) / len(keys)
 
 

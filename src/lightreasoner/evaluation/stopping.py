@@ -3,12 +3,12 @@
 A round is kept if its expert agrees more with itself than the kept one: the share of the majority among several sampled
 answers, over the same prompts (self-consistency, arXiv 2203.11171), must rise by more than chance. It is refused,
 whatever its agreement, where the alarms show what agreement cannot: texts that do not end, repeat themselves, or labels
-that ask for format or scatter. A later round must also rise by a good part of what the one before it brought, since
-agreement was seen to rise a little further after the accuracy had turned (docs/beyond.md). The first round that is not
-kept ends the loop.
+that ask for format or scatter; and where the answers that were the commonest become rarer, since agreement was seen to
+rise a little further after the accuracy had turned (docs/beyond.md). The first round that is not kept ends the loop.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,24 +70,42 @@ def _compared(
         if sign * (after[name] - before[name]) > settings.most_lost:
             change = "fell" if sign < 0 else "rose"
             return True, f"{words} {change} from {before[name]:.2f} to {after[name]:.2f} (--rounds.most-lost)"
-    gain, error = _rise(before, after)
+    shares = (one["per_prompt"]["majority_share"] for one in (before, after))
+    gain, error = paired_gain(*shares)
     change = (
         f"the majority's share of {settings.answers} answers changed by {gain:+.3f} ± {error:.3f} against round {kept}"
     )
     needed = settings.evidence * error
     if not gain > needed:
         return True, f"{change}, and more than {needed:+.3f} is needed (--rounds.evidence {settings.evidence:g})"
-    if kept:
-        rise, _ = _rise(series[kept - 1], before)
-        if gain < settings.least_rise * rise:
-            least = f"--rounds.least-rise {settings.least_rise:g} of the {rise:+.3f} that round {kept} brought"
-            return True, f"{change}, less than {least}"
-    return False, change
+    gain, error = retained(before["per_prompt"]["answers"], after["per_prompt"]["answers"])
+    again = f"the share of its commonest answers by {gain:+.3f} ± {error:.3f}"
+    if gain < -settings.counter_evidence * error:
+        return True, f"{change}, but {again} (--rounds.counter-evidence {settings.counter_evidence:g})"
+    return False, f"{change}, and {again}"
 
 
-def _rise(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, float]:
-    """Rise of the majority's share from one round to another, and its standard error over the prompts."""
-    return paired_gain(before["per_prompt"]["majority_share"], after["per_prompt"]["majority_share"])
+def retained(
+    before: Mapping[str, Sequence[str | None]], after: Mapping[str, Sequence[str | None]]
+) -> tuple[float, float]:
+    """How much rarer or commoner the commonest answers before a round are after it, and the standard error.
+
+    The commonest answer is taken of the first half of a prompt's answers before the round, and its share of the second
+    half before is compared with that of the second half after: the half that chooses is not the half that is counted.
+    Sharper distributions raise it, and answers that turn into others lower it, be they better or worse.
+
+    Args:
+        before, after: answers to each prompt, by its id; None states nothing.
+    """
+    shares: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for name, answers in before.items():
+        half = len(answers) // 2
+        counts = Counter(answer for answer in answers[:half] if answer is not None)
+        if counts and name in after:
+            (commonest, _), *_ = counts.most_common(1)
+            for share, counted in zip(shares, (answers[half:], after[name][half:]), strict=True):
+                share[name] = counted.count(commonest) / len(counted)
+    return paired_gain(*shares)
 
 
 def paired_gain(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float]:
