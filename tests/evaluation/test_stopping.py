@@ -62,8 +62,8 @@ def test_a_round_that_gives_up_the_commonest_answers_is_refused() -> None:
     decision = decide(series, SETTINGS)
     assert (decision.kept, decision.ends) == (1, True)
     assert decision.why == (
-        "round 2 is not kept: the majority's share of 8 answers changed by +0.200 ± 0.000 against round 1, but the share "
-        "of its commonest answers by -0.500 ± 0.000 (--rounds.counter-evidence 2). Round 1 is kept"
+        "round 2 is not kept: the majority's share of 8 answers changed by +0.200 ± 0.000 against round 1, but the "
+        "share of its commonest answers by -0.500 ± 0.000 (--rounds.counter-evidence 2). Round 1 is kept"
     )
     assert decide([series[0], series[2]], SETTINGS).kept == 0, "the first round too"
     assert decide([alarms(0.4), alarms(0.6, ["7", "8", "7", "7"])], SETTINGS).kept == 1, "they may become commoner"
