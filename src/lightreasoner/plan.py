@@ -96,8 +96,9 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         seconds = timing.seconds(expert, amateur, pair, own, found)
     else:
         seconds = {name: flop / flops for name, (_, flop) in work.items()}
+    alarms = _alarm_share(config, prompt_tokens)
     if rounds:
-        work, seconds = _in_rounds(_alarm_share(config, prompt_tokens), work, seconds, rounds)
+        work, seconds = _in_rounds(alarms, work, seconds, rounds)
     width = {"sample": BYTES[pair.name], "finetune": BYTES[own.name]}
     memory = footprint(config, expert, amateur, prompt_tokens, width, device.type)
     free = free_memory(device) if is_here else None
@@ -107,7 +108,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
     disk = _disk(config, expert, prompt_tokens, answers)
     sent = {what: disk[what] for what in config.push.what} if config.push_to else {}
     if rounds:
-        disk = _disk_in_rounds(_alarm_share(config, prompt_tokens), disk, rounds)
+        disk = _disk_in_rounds(alarms, disk, rounds)
     free_disk = shutil.disk_usage(nearest_folder(config.out)).free
     assumed = {"flop_per_second": flops, "device": device.type, "prompt_tokens": prompt_tokens, "dtype": pair.name}
     return {

@@ -45,7 +45,7 @@ from lightreasoner.samples.statistics import is_scattered
 Floats = NDArray[np.float64]
 
 NGRAM = 4
-MOST_CUT_OFF = 0.5  # share of the answers, above which there is a warning
+MANY_CUT_OFF = 0.5  # share of the answers, above which there is a warning
 VERSION = 2  # raised when a figure changes its meaning
 
 
@@ -150,10 +150,10 @@ def _stated(config: RoundsConfig, answers: StageFolder, kind: AnswerKind) -> dic
     rows = [row for table in answers.tables("answers") for row in Answer.rows(table)]
     judge = config.evaluate
     cut_off = sum(row.finish == "length" for row in rows) / len(rows)
-    if cut_off > MOST_CUT_OFF:
+    if cut_off > MANY_CUT_OFF:
         warn(
-            f"{cut_off:.0%} of the answers to the prompts held back were cut off at {judge.max_answer_tokens} tokens "
-            "and mostly state nothing, so their majority says little. Raise --evaluate.max-answer-tokens"
+            f"{100 * cut_off:.0f} % of the answers to the prompts held back were cut off at {judge.max_answer_tokens} "
+            "tokens and mostly state nothing, so their majority says little. Raise --evaluate.max-answer-tokens"
         )
     with GradingPool(
         workers=judge.grading_workers,

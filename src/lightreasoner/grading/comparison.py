@@ -216,9 +216,9 @@ def _both_signs(side: str) -> list[str] | None:
 
 
 def _listed(side: str) -> list[str]:
-    """The values of a list; what has brackets is one value."""
+    """The values of a list or set; a tuple is one value."""
     kind, parts = elements(side) or ("", [side])
-    return [side] if kind else parts
+    return parts if kind in ("", "{}") else [side]
 
 
 _VALUE_OF = re.compile(r"^\s*\$?\s*[A-Za-z](?:_\{?\w+\}?)?\s*=\s*")
