@@ -33,7 +33,7 @@ from lightreasoner import config as cfg
 from lightreasoner.config import sections, stages
 from lightreasoner.config.base import Config, meant
 from lightreasoner.errors import INTERRUPTED, STOP_SIGNALS, ConfigError, LightReasonerError
-from lightreasoner.recipes import copy_recipe, has_section, recipe_names, recipe_text, resolve
+from lightreasoner.recipes import copy_recipe, has_section, recipe_list, recipe_text, resolve
 from lightreasoner.runs.environment import version_lines
 from lightreasoner.runs.progress import logger, only_warnings, printed_messages, say
 from lightreasoner.runs.terminal import visible
@@ -366,7 +366,7 @@ command("import", "samples.jsonl:import_samples", of=samples, flags={"source_for
 command("export", "samples.jsonl:export_samples", of=samples)
 command("import", "evaluation.toolkit_import:import_toolkit", of=answers)
 command("export", "evaluation.exports:export_answers", of=answers)
-command("ls", recipe_names, of=bundled, with_json=False)
+command("ls", recipe_list, of=bundled, with_json=False)
 command("show", recipe_text, of=bundled, with_json=False)
 command("copy", copy_recipe, of=bundled, with_json=False)
 

@@ -34,9 +34,16 @@ COMPLETING = {"expert", "amateur", "dataset"}
 
 
 def recipe_names() -> list[str]:
-    """List the bundled recipes."""
+    """Names of the bundled recipes."""
     files = resources.files(__package__).iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def recipe_list() -> list[str]:
+    """List the bundled recipes: the name of each, and what it is for."""
+    names = recipe_names()
+    width = max(map(len, names))
+    return [f"{name:{width}}  {recipe_text(name).splitlines()[0].removeprefix('# ')}" for name in names]
 
 
 def recipe_text(name: str) -> str:
