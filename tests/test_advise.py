@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lightreasoner.advise import advice_lines, advise
-from lightreasoner.config import AdviseConfig
+from lightreasoner.config import AdviseConfig, DoctorConfig
 from lightreasoner.config.sections import SelectSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import LightReasonerError, ModelError, RunMismatch
@@ -107,7 +107,7 @@ def test_a_pair_like_those_that_lost_is_named_by_sampling_advice_report_and_doct
     sampled = sample(run.model_copy(update={"max_questions": 24}))
     assert text in sampled["warnings"]
     assert text in report(tmp_path / "run").sample_warnings
-    found = examine(expert=str(folder), amateur="miniature/instruct")["findings"]
+    found = examine(DoctorConfig(expert=str(folder), amateur="miniature/instruct"))["findings"]
     assert any(finding["seen"].startswith("pairs with such figures lost accuracy: -") for finding in found)
 
 

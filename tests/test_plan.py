@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lightreasoner.config import RunConfig
+from lightreasoner.config import DoctorConfig, RunConfig
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, HubUnreachable, ModelError
 from lightreasoner.inference.footprint import footprint
@@ -25,7 +25,7 @@ from lightreasoner.models import precision
 from lightreasoner.models.shape import Shape, read_config
 from lightreasoner.pipeline import run
 from lightreasoner.plan import memory_table, plan, plan_lines
-from lightreasoner.recipes import load_recipe, recipe_names
+from lightreasoner.recipes import load_recipe, recipe_names, resolve
 from lightreasoner.runs.terminal import size
 
 
@@ -306,7 +306,8 @@ def test_the_doctor_says_which_precision_and_why_and_whether_the_pair_fits(monke
 
     def seen() -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for finding in examine(expert="miniature/expert", amateur="miniature/small", no_trial=True)["findings"]:
+        config = DoctorConfig(expert="miniature/expert", amateur="miniature/small")
+        for finding in examine(config, no_trial=True)["findings"]:
             found.setdefault(finding["what"], []).append(f"{finding['verdict']} {finding['seen']}")
         return found
 
@@ -314,7 +315,7 @@ def test_the_doctor_says_which_precision_and_why_and_whether_the_pair_fits(monke
     assert general == "ok bfloat16: the processor has AMX; a trial product ran 2.3 times as fast as float32"
     assert of_pair.startswith("ok float32: a hidden size of 160 is below 256")
     assert seen()["memory"][0].startswith("ok sampling needs about")
-    monkeypatch.setattr("lightreasoner.doctor._free_memory", lambda: 1000)
+    monkeypatch.setattr("lightreasoner.doctor._free_memory", lambda config: 1000)
     (memory,) = seen()["memory"]
     assert memory.startswith("warning sampling needs about")
     assert "1 kB are free" in memory
@@ -324,13 +325,13 @@ def test_the_doctor_checks_that_two_models_share_a_vocabulary(
     tmp_path: Path, random_expert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    sound = examine(expert="miniature/expert", amateur="miniature/small")
+    sound = examine(DoctorConfig(expert="miniature/expert", amateur="miniature/small"))
     assert sound["fit"]
     verdicts = {finding["what"]: finding["verdict"] for finding in sound["findings"]}
     checked = ("vocabulary", "sizes", "chat template", "stop tokens", "context", "trial")
     assert {verdicts[name] for name in checked} == {"ok"}
     assert re.search(r"\d+ % kept at β = 0.4 .*mean KL \d\.\d\d nats", sound["findings"][-1]["seen"])
-    assert not examine(expert="miniature/expert", amateur="miniature/none")["fit"]
+    assert not examine(DoctorConfig(expert="miniature/expert", amateur="miniature/none"))["fit"]
     other = tmp_path / "other"
     other.mkdir()
     for path in random_expert.iterdir():
@@ -339,7 +340,7 @@ def test_the_doctor_checks_that_two_models_share_a_vocabulary(
     names = {id_: token for token, id_ in content["model"]["vocab"].items()}
     content["model"]["vocab"] |= {names[300]: 301, names[301]: 300}
     (other / "tokenizer.json").write_text(json.dumps(content))
-    found = examine(expert="miniature/expert", amateur=str(other))
+    found = examine(DoctorConfig(expert="miniature/expert", amateur=str(other)))
     assert not any(finding["what"] == "trial" for finding in found["findings"])
     assert "2 of 640 ids differ" in found["findings"][-1]["seen"]
 
@@ -349,12 +350,12 @@ def test_the_doctor_names_a_broken_amateur_and_loads_no_model_that_does_not_fit(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     pair = {"expert": "miniature/expert", "amateur": str(random_amateur)}
-    trial, *warnings = [finding for finding in examine(**pair)["findings"] if finding["what"] == "trial"]
+    trial, *warnings = [finding for finding in examine(DoctorConfig(**pair))["findings"] if finding["what"] == "trial"]
     assert {trial["verdict"], *(finding["verdict"] for finding in warnings)} == {"warning"}
     assert any("the amateur hardly predicts" in finding["seen"] for finding in warnings)
-    assert not any(finding["what"] == "trial" for finding in examine(**pair, no_trial=True)["findings"])
-    monkeypatch.setattr("lightreasoner.doctor._free_memory", lambda: 1000)
-    last = examine(**pair)["findings"][-1]
+    assert not any(finding["what"] == "trial" for finding in examine(DoctorConfig(**pair), no_trial=True)["findings"])
+    monkeypatch.setattr("lightreasoner.doctor._free_memory", lambda config: 1000)
+    last = examine(DoctorConfig(**pair))["findings"][-1]
     assert (last["what"], last["verdict"]) == ("trial", "warning")
     assert last["seen"].startswith("not made: the weights need")
 
@@ -374,10 +375,45 @@ def test_weights_that_both_sides_use_are_planned_once(tmp_path: Path) -> None:
         plan(config_for(tmp_path, amateur="self:layers=4"), flops=1e12)
 
 
+def test_the_doctor_checks_what_a_recipe_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of the run decide: its problems, rule, prompts, precision and batches."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "mine.jsonl").write_text('{"question": "What is 2 + 3?"}\n{"question": "What is 4 + 5?"}\n')
+
+    def seen(**flags: Any) -> dict[str, tuple[str, str]]:
+        found = examine(resolve(DoctorConfig, flags, "miniature"))["findings"]
+        return {one["what"]: (one["verdict"], one["seen"]) for one in reversed(found)}  # the first of a name
+
+    usual = seen()
+    assert usual["trial"][1].startswith("8 problems of arithmetic, ")
+    assert "kept at β = 0.4" in usual["trial"][1]
+    mine = seen(dataset=str(tmp_path / "mine.jsonl"), dtype="bfloat16", cue="", sample={"divergence_beta": 1.5})
+    assert mine["trial"][1].startswith(f"2 problems of {tmp_path / 'mine.jsonl'}, ")
+    assert "kept at β = 1.5" in mine["trial"][1]
+    assert mine["precision"][1].startswith("bfloat16: as set")
+    prompts = [int(found["prompt"][1].split()[0]) for found in (mine, usual)]
+    assert prompts[0] < prompts[1]  # without the instruction
+    assert seen(dataset=str(tmp_path / "none.jsonl"))["trial"][0] == "wrong"
+    template = tmp_path / "template.jinja"
+    template.write_text("{% for one in messages %}[{{ one['role'] }}] {{ one['content'] }}{% endfor %} [assistant] ")
+    assert seen(cue="", chat_template=template)["prompt"] != mine["prompt"]
+    # A selection keeps its steps after sampling, so the trial has no share of kept steps.
+    assert "kept" not in seen(select={"selection": "random", "keep_share": 0.2})["trial"][1]
+
+
+def test_a_device_that_is_not_there_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = examine(DoctorConfig(device="cuda"))
+    (device,) = (finding for finding in result["findings"] if finding["what"] == "device")
+    assert device["verdict"] == "wrong"
+    assert not result["fit"]
+
+
 def test_the_doctor_examines_an_amateur_made_of_the_expert() -> None:
-    result = examine(expert="miniature/expert", amateur="self", amateur_cue="", no_trial=True)
+    result = examine(DoctorConfig(expert="miniature/expert", amateur="self", amateur_cue=""), no_trial=True)
     seen = {finding["what"]: finding["seen"] for finding in result["findings"]}
     assert result["fit"]
     assert "amateur: the expert itself, in the same weights" in seen["sizes"]
-    result = examine(expert="miniature/expert", amateur="self", no_trial=True)
+    result = examine(DoctorConfig(expert="miniature/expert", amateur="self"), no_trial=True)
     assert not result["fit"]

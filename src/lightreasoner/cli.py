@@ -231,7 +231,8 @@ def _checked(kind: type[C], given: Mapping[str, Any]) -> C:
     """The config of a command: defaults < recipe < flags."""
     flags = {**(given["config"] or {}), **{name: given[name] for name in given if name in kind.model_fields}}
     recipe = given.get("recipe")
-    if issubclass(kind, cfg.RunConfig) and recipe is None and not {"expert", "amateur"} & flags.keys():
+    needs_pair = issubclass(kind, cfg.RunConfig) and kind.model_fields["expert"].is_required()
+    if needs_pair and recipe is None and not {"expert", "amateur"} & flags.keys():
         recipe = "miniature"
         say(f"no --config and no --expert: using the bundled recipe {recipe}")
     return resolve(kind, flags, recipe)
@@ -327,7 +328,14 @@ command("finetune", "training.finetuning:finetune", group=TRAIN, lines=FINETUNE_
 command("merge", "training.merging:merge", group=TRAIN, lines="report.tables:merge_lines")
 command("evaluate", "evaluation.evaluate:evaluate", group=TRAIN, lines="report.tables:evaluation_lines")
 
-command("doctor", "doctor:examine", group=CHECK, lines="doctor:finding_lines", show=_fail_if_unfit)
+DOCTOR_NOTES = """
+With the settings of a run (--config, or --expert and --amateur) it checks what the run needs of this machine, and tries
+its first problems. Without an expert it checks the machine alone.
+"""
+DOCTOR_LINES = "doctor:finding_lines"
+command(
+    "doctor", "doctor:examine", group=CHECK, lines=DOCTOR_LINES, notes=DOCTOR_NOTES, show=_fail_if_unfit, writes=False
+)
 PLAN_NOTES = "Without --config and --expert it plans the bundled recipe miniature."
 command("plan", "plan:plan", group=CHECK, lines="plan:plan_lines", writes=False, notes=PLAN_NOTES)
 

@@ -14,11 +14,9 @@ import torch
 from huggingface_hub import constants, get_token
 from transformers import PreTrainedTokenizerBase
 
-from lightreasoner.config import RunConfig, SampleConfig
-from lightreasoner.config.sections import EngineName, MachineSettings, PairSettings, VocabularyRule
+from lightreasoner.config import DoctorConfig
 from lightreasoner.data import hub
-from lightreasoner.data.problems import load_problems
-from lightreasoner.errors import ConfigError, LightReasonerError, ModelError, VocabularyMismatch
+from lightreasoner.errors import LightReasonerError, ModelError, VocabularyMismatch
 from lightreasoner.inference.footprint import footprint
 from lightreasoner.inference.memory import free_memory
 from lightreasoner.inference.vllm_engine import engine_version, python_of
@@ -39,9 +37,10 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
 from lightreasoner.runs.terminal import size
-from lightreasoner.samples.calibration import unlike_measured
+from lightreasoner.samples.calibration import OTHER_LABELS, unlike_measured
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampler import Sampler
+from lightreasoner.samples.sampling import read_problems
 from lightreasoner.samples.statistics import AlignedShares, figures_of
 from lightreasoner.samples.warnings import sample_warnings
 
@@ -60,59 +59,34 @@ class Finding(NamedTuple):
     seen: str
 
 
-def examine(
-    *,
-    expert: str | None = None,
-    amateur: str | None = None,
-    expert_revision: str | None = None,
-    adapter: Path | None = None,
-    amateur_cue: str | None = None,
-    no_trial: bool = False,
-    engine: EngineName = "own",
-    engine_python: Path | None = None,
-    vocabulary: VocabularyRule = "strict",
-) -> dict[str, Any]:
+def examine(config: DoctorConfig, *, no_trial: bool = False) -> dict[str, Any]:
     """Check this machine, and that two models are a pair to learn from. Exit code 1 if a check fails.
 
-    With a pair, both models are loaded and sampled on a few bundled questions, if they fit into memory.
+    With a pair, both models are loaded and sampled on a few problems, if they fit into memory.
 
     Args:
-        expert: model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME.
-        amateur: weaker model that should share its vocabulary, or be comparable under another --vocabulary; or what is
-            left of the expert, such as self:layers=4.
-        adapter: run folder of `lightr finetune` or PEFT adapter on the expert, which self:base is without.
-        amateur_cue: instruction that the amateur reads in the place of the expert's; for the amateur self.
-        expert_revision: branch, tag or commit of a Hub expert.
+        config: the settings of the run; without an expert, only the machine is checked.
         no_trial: do not load the models.
-        engine: engine to look for: vllm.
-        engine_python: Python of the environment that should have it. Default: this one.
-        vocabulary: rule for the two vocabularies, see `lightr sample`: strict, shared or aligned.
 
     Returns:
         `findings`, and `fit`: no check failed.
-
-    Raises:
-        ConfigError: an amateur without an expert.
     """
-    if amateur and not expert:
-        raise ConfigError("--amateur is compared with an expert; give --expert too")
     versions = ", ".join(f"{name} {value}" for name, value in environment().items())
-    findings = [Finding("versions", "ok", versions), _device(), _precision(), _threads(), _disk(), _hub()]
-    if engine != "own":
-        findings += _checked(engine, lambda: _engine(engine, engine_python))
-    if expert:
-        findings += _checked("expert", lambda: _model(expert, expert_revision))
-        if amateur:
-            pair = {
-                "expert": expert,
-                "expert_revision": expert_revision,
-                "amateur": amateur,
-                "amateur_cue": amateur_cue,
-                "vocabulary": vocabulary,
-            }
-            findings += _checked("pair", lambda: _pair(pair, adapter))
+    findings = [
+        Finding("versions", "ok", versions),
+        *_checked("device", lambda: [_device(config), _precision(config)]),
+        _threads(),
+        _disk(config.out),
+        _hub(),
+    ]
+    if config.engine != "own":
+        findings += _checked(config.engine, lambda: _engine(config))
+    if config.expert:
+        findings += _checked("expert", lambda: _model(config))
+        if config.amateur:
+            findings += _checked("pair", lambda: _pair(config))
             if not no_trial and all(finding.verdict != "wrong" for finding in findings):
-                findings += _checked("trial", lambda: _trial(pair, adapter))
+                findings += _checked("trial", lambda: _trial(config))
     return {
         "findings": [finding._asdict() for finding in findings],
         "fit": all(finding.verdict != "wrong" for finding in findings),
@@ -126,22 +100,24 @@ def _checked(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         return [Finding(what, "wrong", str(error))]
 
 
-def _engine(engine: EngineName, python: Path | None) -> list[Finding]:
-    seen = f"{engine_version(python)} in {python_of(python)}; generates for sample, baseline and evaluate"
-    return [Finding(engine, "ok", seen)]
+def _engine(config: DoctorConfig) -> list[Finding]:
+    version, python = engine_version(config.engine_python), python_of(config.engine_python)
+    return [Finding(config.engine, "ok", f"{version} in {python}; generates for sample, baseline and evaluate")]
 
 
-def _device() -> Finding:
-    device = pick_device("auto")
+def _device(config: DoctorConfig) -> Finding:
+    device = pick_device(config.device)
+    free_memory(device)  # raises if it is not there
     if device.type == "cpu":
         return Finding("device", "warning", "cpu; models of a billion parameters need a GPU")
     return Finding("device", "ok", torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
 
 
-def _precision(*sources: ModelSource) -> Finding:
-    """What `--dtype auto` picks for these models; without any, for models that are large enough to gain."""
-    found = pick_precision(MachineSettings(), *sources) if sources else precision("auto", pick_device("auto"), [4096])
-    is_slow_gpu = pick_device("auto").type == "cuda" and found.name != "bfloat16"
+def _precision(config: DoctorConfig, *sources: ModelSource) -> Finding:
+    """What `--dtype` means for these models; without any, for models that are large enough to gain."""
+    device = pick_device(config.device)
+    found = pick_precision(config, *sources) if sources else precision(config.dtype, device, [4096])
+    is_slow_gpu = device.type == "cuda" and found.name != "bfloat16"
     return Finding("precision", "warning" if is_slow_gpu else "ok", str(found))
 
 
@@ -154,9 +130,10 @@ def _threads() -> Finding:
     return Finding("threads", "warning" if threads > cores else "ok", seen)
 
 
-def _disk() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free
-    seen = f"{size(free)} free here; `lightr plan` says what a run needs"
+def _disk(out: Path) -> Finding:
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    seen = f"{size(free)} free at {there}; `lightr plan` says what a run needs"
     return Finding("disk", "ok" if free > 20e9 else "warning", seen)
 
 
@@ -173,17 +150,17 @@ def _hub() -> Finding:
     return Finding("hub", "ok", f"{constants.ENDPOINT} can be reached; {login}")
 
 
-def _model(name: str, revision: str | None) -> list[Finding]:
-    source = find_model(name, revision)
-    tokenizer = load_tokenizer(source)
-    template = PromptTemplate(tokenizer)
+def _model(config: DoctorConfig) -> list[Finding]:
+    source = find_model(str(config.expert), config.expert_revision)
+    tokenizer = load_tokenizer(source, config)
+    template = PromptTemplate(tokenizer, config.cue, config.chat_template)
     stops = ", ".join(
         str(tokenizer.convert_ids_to_tokens(id_)) for id_ in template.stop_ids(load_generation_config(source))
     )
-    has_template = tokenizer.chat_template is not None
+    has_template = config.chat_template is not None or tokenizer.chat_template is not None
     findings = [
-        Finding("expert", "ok", f"{name} at {source.folder}, SHA-256 {source.fingerprint()[:12]}…"),
-        *_weights("expert", source),
+        Finding("expert", "ok", f"{source.name} at {source.folder}, SHA-256 {source.fingerprint()[:12]}…"),
+        *_weights("expert", source, config),
         Finding("chat template", "ok", "present, and it renders a question")
         if has_template
         else Finding("chat template", "warning", "none: prompts are plain text after the cue"),
@@ -192,33 +169,32 @@ def _model(name: str, revision: str | None) -> list[Finding]:
         else Finding("stop tokens", "warning", "none: every response runs to its length limit"),
         Finding("prompt", "ok", f"{len(template.encode('What is 2 + 3?'))} tokens around a short question"),
     ]
-    config = source.config()
-    context = (config.get("text_config") or config).get("max_position_embeddings")
+    of_model = source.config()
+    context = (of_model.get("text_config") or of_model).get("max_position_embeddings")
     return [*findings, Finding("context", "ok" if context else "warning", f"{context or 'unknown'} tokens")]
 
 
-def _weights(role: str, source: ModelSource) -> list[Finding]:
+def _weights(role: str, source: ModelSource, config: DoctorConfig) -> list[Finding]:
     """Whether the model's files hold all its weights, by their names and shapes."""
 
     def compared() -> list[Finding]:
-        count = check_weights(source)
+        count = check_weights(source, config)
         seen = "compared when the model is loaded" if count is None else f"{count}, all in place"
         return [Finding(f"weights of the {role}", "ok", seen)]
 
     return _checked(f"weights of the {role}", compared)
 
 
-def _pair(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
-    config = RunConfig(**pair, dataset="arithmetic")  # with the default settings
-    found = find_pair(config, adapter)
+def _pair(config: DoctorConfig) -> list[Finding]:
+    found = find_pair(config, config.adapter)
     sources = found.expert, found.amateur
-    vocabulary = _vocabulary(config.vocabulary, *(load_tokenizer(source) for source in sources))
+    vocabulary = _vocabulary(config, *(load_tokenizer(source, config) for source in sources))
     if vocabulary.verdict == "wrong":
         return [vocabulary]
     findings = [
         vocabulary,
-        *(_weights("amateur", found.amateur) if found.side.has_own_files else []),
-        _precision(*sources),
+        *(_weights("amateur", found.amateur, config) if found.side.has_own_files else []),
+        _precision(config, *sources),
     ]
     try:
         shapes = [Shape.of(source.config(), source.name) for source in sources]
@@ -239,21 +215,21 @@ def _pair(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
     return [*findings, _memory(config, shapes[0], shapes[1], sources)]
 
 
-def _vocabulary(rule: VocabularyRule, expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> Finding:
+def _vocabulary(config: DoctorConfig, expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> Finding:
     """Whether two tokenizers are a pair under this rule, and how much of a probe text they share where they differ."""
-    if rule == "aligned":
+    if config.vocabulary == "aligned":
         alignment = _alignment(expert, amateur)
         common = f"{len(alignment.vocabulary.token_ids):,} of the expert's tokens are the same bytes to the amateur"
-        verdict: Verdict = "ok" if _is_enough(alignment.shares()) else "warning"
+        verdict: Verdict = "ok" if _is_enough(alignment.shares(), config) else "warning"
         return Finding("vocabulary", verdict, f"{common}; {_shares(alignment)}")
     try:
-        shared = share_vocabulary(expert, amateur, rule=rule)
+        shared = share_vocabulary(expert, amateur, rule=config.vocabulary)
     except VocabularyMismatch as error:
         try:
             alignment = _alignment(expert, amateur)
         except LightReasonerError:
             raise error from None
-        if not _is_enough(alignment.shares()):
+        if not _is_enough(alignment.shares(), config):
             raise VocabularyMismatch(f"{error}: but {_shares(alignment)}, which is too little") from None
         return Finding("vocabulary", "wrong", f"{error}: {_shares(alignment)}")
     left_out = f", {shared.left_out} left out" if shared.left_out else ""
@@ -272,18 +248,18 @@ def _shares(alignment: Alignment) -> str:
     )
 
 
-def _is_enough(shares: tuple[float, float]) -> bool:
+def _is_enough(shares: tuple[float, float], config: DoctorConfig) -> bool:
     """Whether the shares of a probe text reach the limits that sampling puts on those of the rollouts."""
-    limits = (PairSettings.model_fields[name].default for name in ("min_aligned_share", "min_common_mass"))
-    return all(share >= limit for share, limit in zip(shares, limits, strict=True))
+    aligned, common = shares
+    return aligned >= config.min_aligned_share and common >= config.min_common_mass
 
 
-def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[ModelSource, ModelSource]) -> Finding:
-    """Whether both models fit together with the default settings, and what helps if not."""
-    device, free = pick_device("auto"), _free_memory()
+def _memory(config: DoctorConfig, expert: Shape, amateur: Shape, sources: tuple[ModelSource, ModelSource]) -> Finding:
+    """Whether the stages of the run fit, and what helps if not."""
+    device, free = pick_device(config.device), _free_memory(config)
     width = {
-        "sample": pick_dtype(MachineSettings(), *sources).itemsize,
-        "finetune": pick_dtype(MachineSettings(), sources[0]).itemsize,
+        "sample": pick_dtype(config, *sources).itemsize,
+        "finetune": pick_dtype(config, sources[0]).itemsize,
     }
     needed = footprint(config, expert, amateur, PROMPT, width, device.type)
     together, alone = (needed.choices[f"residency = {one}"] for one in ("together", "sequential"))
@@ -297,39 +273,33 @@ def _memory(config: RunConfig, expert: Shape, amateur: Shape, sources: tuple[Mod
     return Finding("memory", "warning", f"{seen}; `lightr plan` says what other settings need")
 
 
-def _trial(pair: dict[str, Any], adapter: Path | None) -> list[Finding]:
-    """Sample a few bundled questions as `lightr sample` does, and judge the figures as it does."""
-    config = SampleConfig(
-        **pair,
-        dataset="arithmetic",
-        max_questions=TRIAL_QUESTIONS,
-        max_new_tokens=TRIAL_TOKENS,
-        out=Path(),  # nothing is written
-    )
-    found = find_pair(config, adapter)
+def _trial(run: DoctorConfig) -> list[Finding]:
+    """Sample the first problems of the run as `lightr sample` does, and judge the figures as it does."""
+    config = run.for_trial(TRIAL_QUESTIONS, TRIAL_TOKENS)
+    found = find_pair(config, run.adapter)
     width = pick_dtype(config, found.expert, found.amateur).itemsize
     needed = sum(_parameters(source) for source in found.own_weights) * width
-    if needed > (free := _free_memory()):
+    if needed > (free := _free_memory(run)):
         return [Finding("trial", "warning", f"not made: the weights need {size(needed)}, and {size(free)} are free")]
-    contexts = Contexts.of(config, *found.tokenizers())
-    problems = load_problems("arithmetic", limit=TRIAL_QUESTIONS, seed=config.seed).problems
-    prompted = [contexts.prompted(problem) for problem in problems]
+    problems = read_problems(config)
+    contexts = Contexts.of(config, *found.tokenizers(), problems=problems)
+    prompted = [contexts.prompted(problem) for problem in problems.problems]
     refuse_same_prompts(found, prompted)
     stops = contexts.expert.stops(load_generation_config(found.expert), config.stop_strings)
     sampler = Sampler.of(found.load(contexts.alignment), contexts.expert, stops, config)
     (shard,) = sampler.run(prompted)
     shares = AlignedShares.of(sampler.commit(prompted, [shard]).counts)
     figures = replace(
-        figures_of([shard.rollouts], len(shard.labels)),
+        figures_of([shard.rollouts], None if config.divergence_beta is None else len(shard.labels)),
         aligned=shares,
         parameters=_parameters(found.expert),
-        unlike=unlike_measured(config),
+        unlike=OTHER_LABELS if run.selects else unlike_measured(config),
     )
-    seen = (
-        f"{TRIAL_QUESTIONS} arithmetic problems, {figures.steps} steps: {100 * (figures.kept_share or 0):.0f} % kept "
-        f"at β = {config.divergence_beta} (paper: 20 %, bundled miniature: 48 %), "
-        f"mean KL {figures.mean_kl or 0:.2f} nats (usual: 0.3 to 1.5)"
-    )
+    seen = f"{len(prompted)} problems of {config.dataset}, {figures.steps} steps: "
+    if figures.kept_share is not None:
+        kept = f"{100 * figures.kept_share:.0f} % kept at β = {config.divergence_beta}"
+        seen += f"{kept} (paper: 20 %, bundled miniature: 48 %), "
+    seen += f"mean KL {figures.mean_kl or 0:.2f} nats (usual: 0.3 to 1.5)"
     if shares is not None:
         seen += f"; {shares}"
     warnings = sample_warnings(figures)
@@ -344,8 +314,8 @@ def _parameters(source: ModelSource) -> int:
     return Shape.of(source.config(), source.name).parameters
 
 
-def _free_memory() -> int:
-    return free_memory(pick_device("auto"))
+def _free_memory(config: DoctorConfig) -> int:
+    return free_memory(pick_device(config.device))
 
 
 def finding_lines(result: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lightreasoner.config import BaselineConfig, EvaluateConfig, RunConfig, SampleConfig
+from lightreasoner.config import BaselineConfig, DoctorConfig, EvaluateConfig, RunConfig, SampleConfig
 from lightreasoner.config.sections import EngineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, ModelError, RunCorrupted, RunMismatch
@@ -208,9 +208,9 @@ def test_the_doctor_says_which_vllm_there_is_or_what_is_missing(
     fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (found,) = [finding for finding in examine(engine="vllm")["findings"] if finding["what"] == "vllm"]
+    (found,) = [finding for finding in examine(DoctorConfig(engine="vllm"))["findings"] if finding["what"] == "vllm"]
     assert (found["verdict"], found["seen"].partition(" in ")[0]) == ("ok", "9.1")
-    missing = examine(engine="vllm", engine_python=tmp_path / "python")
+    missing = examine(DoctorConfig(engine="vllm", engine_python=tmp_path / "python"))
     assert not missing["fit"]
     assert any("cannot be run" in finding["seen"] for finding in missing["findings"])
 

@@ -13,6 +13,7 @@ from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
+from lightreasoner.config import DoctorConfig
 from lightreasoner.config.sections import MachineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ModelError
@@ -275,7 +276,7 @@ def test_an_adapter_is_no_model(with_config: bool, model: Path) -> None:
 
 def test_doctor_finds_missing_weights_of_both_models(model: Path, random_expert: Path) -> None:
     edit_weights(model, lambda weights: without(weights, QUERY))
-    found = examine(expert=str(random_expert), amateur=str(model))
+    found = examine(DoctorConfig(expert=str(random_expert), amateur=str(model)))
     seen = {finding["what"]: finding for finding in found["findings"]}
     assert seen["weights of the expert"]["seen"] == "26, all in place"
     assert seen["weights of the amateur"]["verdict"] == "wrong"

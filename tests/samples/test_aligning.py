@@ -17,7 +17,7 @@ from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedModel, Pre
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lightreasoner.cli import app
-from lightreasoner.config import EvaluateConfig, SampleConfig, SelectConfig
+from lightreasoner.config import DoctorConfig, EvaluateConfig, SampleConfig, SelectConfig
 from lightreasoner.config.sections import DEFAULT_CUE, MachineSettings
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, VocabularyMismatch
@@ -470,8 +470,8 @@ def test_the_doctor_says_whether_a_pair_can_be_aligned(pair_model: Path, monkeyp
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     pair = {"expert": "miniature/expert", "amateur": str(pair_model)}
 
-    def seen(**settings: Any) -> dict[str, tuple[str, str]]:
-        found = examine(**pair, **settings)["findings"]
+    def seen(*, no_trial: bool = False, **settings: Any) -> dict[str, tuple[str, str]]:
+        found = examine(DoctorConfig(**pair, **settings), no_trial=no_trial)["findings"]
         return {one["what"]: (one["verdict"], one["seen"]) for one in reversed(found)}  # the first of a name
 
     verdict, text = seen(no_trial=True)["vocabulary"]

@@ -5,12 +5,12 @@ settings flat, for the commands that run one stage; `RunConfig.for_sample()` and
 
     sections.py   the settings themselves, by subject
     stages.py     those of each command that runs one stage
-    run.py        those of a whole run (a recipe), of rounds and of advice
+    run.py        those of a whole run (a recipe), of rounds, of advice and of the doctor
     push.py       those of `push`
     base.py       what a setting changes (`Decides`, `Input`, `Speed` or `Place`), identities, messages
 """
 
-from lightreasoner.config.run import AdviseConfig, RoundsConfig, RoundsSettings, RunConfig
+from lightreasoner.config.run import AdviseConfig, DoctorConfig, RoundsConfig, RoundsSettings, RunConfig
 from lightreasoner.config.sections import MachineSettings
 from lightreasoner.config.stages import (
     BaselineConfig,
@@ -27,6 +27,7 @@ from lightreasoner.config.stages import (
 __all__ = [
     "AdviseConfig",
     "BaselineConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "FinetuneConfig",
     "InspectConfig",

@@ -9,6 +9,7 @@ from lightreasoner.config.base import IF_SET, Config, Decides, Input, Place
 from lightreasoner.config.push import HubName, PushSettings
 from lightreasoner.config.sections import (
     SELECTION,
+    AdapterSettings,
     BaselineKind,
     Count,
     EngineSettings,
@@ -268,3 +269,27 @@ class AdviseConfig(RunConfig):
     def for_run(self, out: Path) -> RunConfig:
         """The run that is judged, in this folder."""
         return RunConfig(**{name: getattr(self, name) for name in RunConfig.model_fields} | {"out": out})
+
+
+class DoctorConfig(AdapterSettings, RunConfig):
+    """`lightr doctor`: a run; or its expert alone, or nothing but the machine."""
+
+    expert: Decides[str | None] = None  # type: ignore[assignment]
+    """Model to check: a Hub id, a local folder, a .gguf file, or miniature/NAME. Default: only the machine is
+    checked."""
+    amateur: Decides[str | None] = None  # type: ignore[assignment]
+    """Weaker model to check with it, named like the expert, or what is left of the expert, such as self:layers=4: see
+    `lightr run`."""
+    dataset: Decides[str] = "arithmetic"
+    """Problems for the trial: see `lightr run`."""
+
+    @model_validator(mode="after")
+    def _amateur_has_an_expert(self) -> Self:
+        if self.amateur and not self.expert:
+            raise ValueError(f"amateur = {self.amateur} is compared with an expert; give expert too")
+        return self
+
+    def for_trial(self, questions: int, tokens: int) -> SampleConfig:
+        """The sampling of the run, on its first questions; nothing is written."""
+        config, longest = self.for_sample(), min(tokens, self.sample.max_new_tokens)
+        return config.model_copy(update={"max_questions": questions, "max_new_tokens": longest, "report_to": ()})
