@@ -29,7 +29,7 @@ from lightreasoner.runs.environment import environment, now
 from lightreasoner.runs.files import write_atomically, write_json
 from lightreasoner.runs.locks import locked
 from lightreasoner.runs.progress import say
-from lightreasoner.runs.ray_workers import import_ray
+from lightreasoner.runs.ray_workers import check_ray
 from lightreasoner.runs.tracking import tracking
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.sampling import read_problems, refuse_if_none_fits, sample
@@ -128,7 +128,7 @@ def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -
     if config.engine != "own":
         engine_version(config.engine_python)
     if config.ray is not None:
-        import_ray()
+        check_ray(config.ray)
     if evaluates:
         read_items(config.for_evaluate(config.expert, config.expert_revision, "expert"))
     problems = read_problems(config.for_sample())

@@ -224,14 +224,23 @@ def test_a_nucleus_without_a_temperature_is_refused() -> None:
             "label_temperature = 0.5 means nothing for contrast = own_token",
         ),
         ({"push": {"public": True}}, "push (public) is given without push_to, so nothing would be sent"),
+        ({"min_common_mass": 0.3}, "min_common_mass = 0.3 means nothing for vocabulary = strict"),
+        ({"min_aligned_share": 0.3, "vocabulary": "shared"}, "min_aligned_share = 0.3 means nothing for vocabulary ="),
     ],
 )
 def test_a_setting_that_would_change_nothing_is_refused(values: dict[str, Any], words: str) -> None:
     assert words in message_of(RunConfig, {**REQUIRED, **values})
-    harmless = (
-        {"engine": "vllm", "push_to": "me/it"} if "select" not in values else {"select": {"contrast": "own_token"}}
-    )
+    harmless = {"engine": "vllm", "push_to": "me/it", "vocabulary": "aligned"}
+    if "select" in values:
+        harmless["select"] = {"contrast": "own_token"}
     assert RunConfig.checked({**REQUIRED, **values, **harmless})
+
+
+@pytest.mark.parametrize("values", [{"contrast_alpha": 0.3}, {"contrast_with_revision": "main"}])
+def test_a_setting_of_contrastive_decoding_needs_an_amateur(values: dict[str, Any]) -> None:
+    required = {"model": "m", "out": "o"}
+    assert "means nothing without contrast_with" in message_of(EvaluateConfig, {**required, **values})
+    assert EvaluateConfig.checked({**required, **values, "contrast_with": "a"})
 
 
 @pytest.mark.parametrize("value", [5, None, "text", [1]])
@@ -284,7 +293,7 @@ EVERYTHING: dict[str, Any] = {
     "expert_revision": "rev-e",
     "amateur": "an/amateur",
     "amateur_revision": "rev-a",
-    "vocabulary": "shared",
+    "vocabulary": "aligned",
     "min_aligned_share": 0.53,
     "min_common_mass": 0.54,
     "dataset": "some.jsonl",

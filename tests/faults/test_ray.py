@@ -13,6 +13,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from lightreasoner.config import RunConfig
+from lightreasoner.errors import ConfigError
+from lightreasoner.pipeline import check
+from lightreasoner.recipes import resolve
 from lightreasoner.runs.stage import read_stage
 
 from .harness import lightr, refused
@@ -110,6 +114,16 @@ def test_no_cluster_at_the_address(sampling: tuple[object, ...], tmp_path: Path)
     assert "--ray 127.0.0.1:1: no Ray cluster answers there" in last
     assert "ray start --head" in last
     assert not (tmp_path / "out" / "sample" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_a_dry_run_looks_for_the_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any work: `run` makes the same check."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = resolve(RunConfig, {"ray": address}, "miniature")
+    with pytest.raises(ConfigError, match=f"--ray {address}: no Ray cluster answers there"):
+        check(config, download=False)
+    check(config.model_copy(update={"ray": "local"}), download=False)
 
 
 def without(module: str) -> None:

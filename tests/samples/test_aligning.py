@@ -179,7 +179,7 @@ def config_of(expert: Path | str, amateur: Path | str, out: Path, **changes: Any
         "out": out,
         "batch_size": 3,
         "dtype": "float32",
-        **NO_LIMIT,
+        **(NO_LIMIT if changes.get("vocabulary", "aligned") == "aligned" else {}),
         **changes,
     }
     return SampleConfig.checked(settings)

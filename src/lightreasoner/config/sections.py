@@ -114,6 +114,14 @@ class PairSettings(Config):
     """With vocabulary aligned: refuse the pair if the expert's tokens that the amateur has too get less of its
     probability, in the mean over the scored steps."""
 
+    @model_validator(mode="after")
+    def _limits_are_of_aligned_pairs(self) -> Self:
+        for name in ("min_aligned_share", "min_common_mass"):
+            value = getattr(self, name)
+            if self.vocabulary != "aligned" and value != PairSettings.model_fields[name].default:
+                raise ValueError(f"{name} = {value:g} means nothing for vocabulary = {self.vocabulary}; omit it")
+        return self
+
 
 class ContextSettings(Config):
     """What the amateur reads before the response, where it is not what the expert reads."""

@@ -208,6 +208,14 @@ class EvaluateConfig(
     """Seed of sampling with a temperature."""
 
     @model_validator(mode="after")
+    def _has_an_amateur_to_contrast(self) -> Self:
+        for name in ("contrast_with_revision", "contrast_alpha"):  # a recipe's vocabulary is that of its pair
+            value = getattr(self, name)
+            if self.contrast_with is None and value != EvaluateConfig.model_fields[name].default:
+                raise ValueError(f"{name} = {value} means nothing without contrast_with; omit it, or give an amateur")
+        return self
+
+    @model_validator(mode="after")
     def _contrastive_decoding_is_greedy(self) -> Self:
         if self.contrast_with and self.engine != "own":
             raise ValueError(f"contrast_with needs both distributions at each token, so engine = {self.engine} cannot")

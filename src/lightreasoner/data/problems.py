@@ -71,6 +71,11 @@ def load_problems(
     if generator := GENERATORS.get(dataset):
         if limit is None:
             raise DataError(f"{dataset} problems are generated without end; set their number with --max-questions")
+        if question_field is not None:
+            raise DataError(
+                f"{dataset} problems are generated, so they have no field {question_field} for the question; omit "
+                "--question-field"
+            )
         if hint_fields:
             raise DataError(
                 f"{dataset} problems are generated, so they have no field {' or '.join(hint_fields)} for a hint; give "

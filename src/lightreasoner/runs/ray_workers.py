@@ -118,16 +118,16 @@ class _Place:
         self._worker.kill()
 
 
-def import_ray() -> Any:
-    """The package Ray.
+def check_ray(address: str) -> None:
+    """Look whether Ray is installed and, but for `local`, whether a cluster answers at this address.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: it is not, or none does.
     """
-    try:
-        return import_module("ray")
-    except ImportError:
-        raise ConfigError("--ray needs Ray: pip install '.[ray]' in the clone of lightreasoner") from None
+    ray = _import_ray()
+    if address != LOCAL and not ray.is_initialized():
+        _connect(ray, address)
+        ray.shutdown()
 
 
 @contextmanager
@@ -137,25 +137,36 @@ def ray_launcher(address: str, workers: int | Literal["auto"], device: str) -> I
     Raises:
         ConfigError: Ray is not installed, or nothing answers at this address.
     """
-    ray = import_ray()
+    ray = _import_ray()
     begun = not ray.is_initialized()  # a program that uses Ray keeps its own connection
     if begun:
-        options: dict[str, Any] = {"address": address} if address != LOCAL else {"include_dashboard": False}
-        try:
-            _refuse_if_silent(address)
-            ray.init(**options, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            line = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"--ray {address}: no Ray cluster answers there ({line}). Give the address that `ray start --head` "
-                f"printed, auto on a node of the cluster, or {LOCAL} for this machine alone"
-            ) from None
+        _connect(ray, address)
     try:
         launcher = RayLauncher(ray, workers, device)
         yield launcher
     finally:
         if begun:
             ray.shutdown()
+
+
+def _import_ray() -> Any:
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise ConfigError("--ray needs Ray: pip install '.[ray]' in the clone of lightreasoner") from None
+
+
+def _connect(ray: Any, address: str) -> None:
+    options: dict[str, Any] = {"address": address} if address != LOCAL else {"include_dashboard": False}
+    try:
+        _refuse_if_silent(address)
+        ray.init(**options, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"--ray {address}: no Ray cluster answers there ({line}). Give the address that `ray start --head` "
+            f"printed, auto on a node of the cluster, or {LOCAL} for this machine alone"
+        ) from None
 
 
 def _refuse_if_silent(address: str) -> None:
