@@ -29,21 +29,29 @@ _SIGN_BEFORE = re.compile(r"(?:\A|[=$(\[:,]|\b(?:is|are|be|to|of|and|or))\s*[-âˆ
 _PERCENT_BEHIND = re.compile(r"\s*\$?\s*\\?%")
 
 
+_DENIED = re.compile(r"\b(?:not|rather than|instead of)[\s$(\\\[]*\Z", re.IGNORECASE)
+
+
 class Box(NamedTuple):
-    """A box: where its command begins, where it ends, and what is in it."""
+    """A box: where its command begins, where it ends, what is in it, and whether it is closed."""
 
     start: int
     end: int
     content: str
+    closed: bool = True
 
 
 def boxed_answer(text: str) -> str | None:
-    """What the last box holds; with a comma between them, what the last boxes of one sentence hold.
+    r"""What the last box holds; with a comma between them, what the last boxes of one sentence hold.
 
-    Boxes that are empty or only say where an answer goes are passed over. A minus sign before a box and a sign of
+    Boxes that are empty, only say where an answer goes or are denied ("not \boxed{42}") are passed over, and so is one
+    that the end of the text cuts off behind another. A minus sign before a box and a sign of
     percent behind it belong to the answer.
     """
     boxes = [box for box in find_boxes(text) if _says_something(box.content)]
+    boxes = [box for box in boxes if not _DENIED.search(text, max(0, box.start - 24), box.start)] or boxes
+    if len(boxes) > 1 and not boxes[-1].closed and not text[boxes[-1].end :].strip():
+        boxes.pop()  # a repetition that is cut off
     if not boxes:
         return None
     first = len(boxes) - 1
@@ -82,7 +90,7 @@ def _boxes(text: str, commands: list[re.Match[str]], partners: dict[int, int]) -
                 yield Box(start, end + 1, text[inside + 1 : end])
             else:
                 content = text[inside + 1 :].partition("\n")[0]
-                yield Box(start, inside + 1 + len(content), content)
+                yield Box(start, inside + 1 + len(content), content, closed=False)
         elif found := _UNBRACED.match(text, inside):
             yield Box(start, found.end(), found[0])
 

@@ -4,40 +4,20 @@ r"""Whether an answer equals the gold answer.
 math-verify is slow and forgives too much. Each has an example, which the tests check.
 """
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from fractions import Fraction
+from itertools import product
 
 from lightreasoner.grading.boxes import closing
-from lightreasoner.grading.characters import TEXT_COMMANDS, plain_characters
+from lightreasoner.grading.characters import SMALL_INDEX, TEXT_COMMANDS, WORDS, plain, plain_characters
 from lightreasoner.grading.elements import elements
 from lightreasoner.grading.forms import as_tuple, common_form, same_label
 from lightreasoner.grading.numbers import parse_quantity, same_number
+from lightreasoner.grading.times_and_ratios import clock_times, numerals, ratios
 
 LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only
-
-_LAYOUT = re.compile(r"(?:\\(?:left|right)(?![A-Za-z])|\\(?:displaystyle|q?quad|[,;!: ])|[$~\s])+")
-# Prose, which needs no mathematics. "no" is the only short answer that is not a product of variables.
-_WORDS = re.compile(r"(?=(?i:no\b)|.*[^\W\d_]{3})[^\W\d_][^\d\\^_={}$+*/<>|()\[\]]*", re.DOTALL)
-_ARTICLE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
-_AM_PM = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
-# Spaces without meaning. Between digits a space separates two numbers, unless it separates thousands.
-# a_{n} is a_n. A power stays as it is: x^{2}3 is no x^23.
-_SMALL_INDEX = re.compile(r"_\{(\w)\}(?!\w)")
-_LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\s+(?=\d{3}(?!\d))")
-
-
-@lru_cache(maxsize=256)
-def plain(text: str) -> str:
-    """Remove layout, text commands, article and final full stop; words become lower case."""
-    text = TEXT_COMMANDS.sub(r" \1 ", TEXT_COMMANDS.sub(r" \1 ", plain_characters(text)))
-    text = _ARTICLE.sub("", _SMALL_INDEX.sub(r"_\1", _LAYOUT.sub(" ", text)).strip().removesuffix("."))
-    # Case distinguishes variables in a formula, but not words.
-    if _WORDS.fullmatch(text):
-        return re.sub(r"\s+", " ", text.casefold())
-    return _LOOSE_SPACE.sub("", _AM_PM.sub(lambda found: f"{found[1].lower()}m", text))
 
 
 @dataclass(frozen=True)
@@ -62,10 +42,10 @@ def equal_expressions(answer: str, gold: str) -> bool:
     if answer.strip() == gold.strip():
         return True
     if closing(answer := answer.strip(), "{}") == len(answer) - 1 and answer[:1] == "{":
-        answer = answer[1:-1]  # a group of LaTeX, not a set, which is \\{…\\}
+        answer = answer if _OVER.search(answer) else answer[1:-1]  # a group of LaTeX, not a set, which is \\{…\\}
     if (same_choice := same_label(answer, gold)) is not None:
         return same_choice
-    answer, gold = common_form(_FULL_STOP_INSIDE.sub(r"\1", answer)), common_form(gold)
+    answer, gold = common_form(_LAST_MARK.sub("", _FULL_STOP_INSIDE.sub(r"\1", answer))), common_form(gold)
     if any(_TUPLE.match(side) for side in (answer, gold)):
         answer, gold = as_tuple(answer), as_tuple(gold)
     if answer == gold or plain(answer) == plain(gold):
@@ -77,6 +57,8 @@ def equal_expressions(answer: str, gold: str) -> bool:
 # --- The ways to compare ---
 
 _TUPLE = re.compile(r"[\s$]*(?:\\left)?(?:\(|\\langle(?![A-Za-z]))")
+_OVER = re.compile(r"\\(?:over|choose)(?![A-Za-z])")  # they need their group
+_LAST_MARK = re.compile(r"(?:\s|~|(?<!\\)\\[,;:! ]|(?<![.\\])[.,;])+\Z")
 _FULL_STOP_INSIDE = re.compile(r"\.\s*(\$+|\\[)\]])\s*\Z")
 
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq)(?![A-Za-z])|≈")
@@ -84,72 +66,9 @@ _APPROXIMATELY = re.compile(r"\\(?:approx|simeq)(?![A-Za-z])|≈")
 
 def _approximations(answer: str, gold: str) -> bool | None:
     sides = [side for side in _APPROXIMATELY.split(answer) if side.strip(" $.")]
-    if not 1 < len(sides) <= 4:
+    if not 1 < len(sides) <= 4 or elements(answer):
         return None
     return any(equal_expressions(side, gold) for side in sides)
-
-
-_CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?([ap]m)?")
-_COLONS = re.compile(r"\d+(?::\d+)+(?:[ap]m)?")
-
-
-def _clock_times(answer: str, gold: str) -> bool | None:
-    times = [plain(side) for side in (answer, gold)]
-    answered, expected = (_CLOCK.fullmatch(time) for time in times)
-    clear = [_COLONS.fullmatch(time) is not None or time.endswith(("am", "pm")) for time in times]
-    if expected is None or not all(clear):
-        return None
-    if answered and answered[3] and not expected[3]:  # the answer says more
-        return _minutes(answered) % 720 == _minutes(expected) % 720
-    return answered is not None and expected is not None and _minutes(answered) == _minutes(expected)
-
-
-def _minutes(time: re.Match[str]) -> int:
-    """Minutes since midnight; without a.m. and p.m. the hours count to 24."""
-    hour, half = int(time[1]), time[3]
-    return int(time[2] or 0) + 60 * (hour if half is None else hour % 12 + 12 * (half == "pm"))
-
-
-_RATIO = re.compile(r"\d+(?::\d+)+")
-LONGEST_RATIO = 40  # characters
-_RATIO_IN_WORDS = re.compile(r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)")
-
-
-def _ratios(answer: str, gold: str) -> bool | None:
-    answered, expected = (_lowest_terms(plain(_RATIO_IN_WORDS.sub(":", side))) for side in (answer, gold))
-    if answered and expected:
-        return answered == expected
-    value = parse_quantity(gold if answered else answer)
-    ratio = answered or expected
-    return None if ratio is None or value is None else ratio == (value.numerator, value.denominator)
-
-
-def _lowest_terms(text: str) -> tuple[int, ...] | None:
-    """The parts of a ratio without their common divisor; None for other texts."""
-    if len(text) > LONGEST_RATIO or not _RATIO.fullmatch(text):
-        return None
-    parts = [int(part) for part in text.split(":")]
-    divisor = math.gcd(*parts) or 1
-    return tuple(part // divisor for part in parts)
-
-
-_BASED = re.compile(
-    r"(?=[A-F]{0,40}\d)([\dA-F]{1,400})_\{?(\d+|two|three|four|five|six|seven|eight|nine|ten|sixteen)\}?"
-)
-_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
-_BASES |= {"ten": "10", "sixteen": "16"}
-
-
-def _numerals(answer: str, gold: str) -> bool | None:
-    answered, expected = (_BASED.fullmatch(plain(side).replace(" ", "")) for side in (answer, gold))
-    if answered is None and expected is None:
-        return None
-    if answered is None or expected is None:  # the question names the base
-        digits = plain(answer if answered is None else gold)
-        named = answered or expected
-        return named is not None and digits == named[1] if re.fullmatch(r"[\dA-F]+", digits) else None
-    left, right = ((found[1], _BASES.get(found[2], found[2])) for found in (answered, expected))
-    return left == right
 
 
 _DOTS = re.compile(r"\\[lc]?dots[bcmio]?(?![A-Za-z])|\.{3}|…")
@@ -191,6 +110,7 @@ def _rows(side: str) -> list[list[str]] | None:
 
 
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
+MOST_SIGNS = 4
 
 
 def _plus_or_minus(answer: str, gold: str) -> bool | None:
@@ -209,10 +129,22 @@ def _plus_or_minus(answer: str, gold: str) -> bool | None:
 def _both_signs(side: str) -> list[str] | None:
     """The values of a side with plus-minus signs, one a value; None for other sides."""
     parts = [_VALUE_OF.sub("", part) for part in _listed(plain_characters(side))]
-    signs = [len(_PLUS_MINUS.findall(part)) for part in parts]
-    if "\\mp" in side or max(signs) != 1:
+    if not 0 < max(len(_PLUS_MINUS.findall(part)) for part in parts) <= MOST_SIGNS:
         return None
-    return [_PLUS_MINUS.sub(sign, part) for part, has in zip(parts, signs, strict=True) for sign in "+-"[: 1 + has]]
+    return [value for part in parts for value in _with_signs(part)]
+
+
+def _with_signs(part: str) -> list[str]:
+    r"""The values of a part with `\pm`: each sign is either one; with `\mp` all are the upper or all the lower ones."""
+    count = len(_PLUS_MINUS.findall(part))
+    if r"\mp" in part:
+        upper = _PLUS_MINUS.sub("+", part).replace(r"\mp", "-")
+        return [upper, _PLUS_MINUS.sub("-", part).replace(r"\mp", "+")]
+    values = []
+    for choice in product("+-", repeat=count):
+        between = _PLUS_MINUS.split(part)
+        values.append("".join(text + sign for text, sign in zip(between, (*choice, ""), strict=True)))
+    return values
 
 
 def _listed(side: str) -> list[str]:
@@ -221,12 +153,12 @@ def _listed(side: str) -> list[str]:
     return parts if kind in ("", "{}") else [side]
 
 
-_VALUE_OF = re.compile(r"^\s*\$?\s*[A-Za-z](?:_\{?\w+\}?)?\s*=\s*")
+_VALUE_OF = re.compile(r"^\s*\$?\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:=|\\in(?![A-Za-z])(?=\s*\\?\{))\s*")
 _ASSIGNMENT = re.compile(r"\s*\$?\s*([A-Za-z](?:_\{?\w+\}?)?'*)(\([^()=]*\))?\s*=([^=]*)")
 
 
 def _different_variables(answer: str, gold: str) -> bool | None:
-    answered, expected = (_ASSIGNMENT.fullmatch(_SMALL_INDEX.sub(r"_\1", side)) for side in (answer, gold))
+    answered, expected = (_ASSIGNMENT.fullmatch(SMALL_INDEX.sub(r"_\1", side)) for side in (answer, gold))
     if not (answered and expected) or answered[1] == expected[1] or bool(answered[2]) != bool(expected[2]):
         return None
     # x = y/2 is the equation y = 2x.
@@ -256,13 +188,15 @@ def _values_by_name(answer: str, gold: str) -> bool | None:
     kind, values = elements(other) or ("", [])
     if not named or kind != "()":
         return None
-    orders = ([*named.values()], [named[name] for name in sorted(named)])
+    orders = [[named[name] for name in sorted(named)]]
+    if not named.keys() <= set("xyz"):  # the coordinates have an order
+        orders.append([*named.values()])
     return any(len(order) == len(values) and all(map(equal_expressions, values, order)) for order in orders)
 
 
 def _named(side: str) -> dict[str, str] | None:
     """Values by their names, of a list in which each has a name of its own; None for other sides."""
-    found = elements(_SMALL_INDEX.sub(r"_\1", side))
+    found = elements(SMALL_INDEX.sub(r"_\1", side))
     parts = [_ASSIGNMENT.fullmatch(part) for part in found[1]] if found and found[0] != "{}" else []
     named = {part[1]: part[3] for part in parts if part and not part[2]}
     return named if parts and len(named) == len(parts) else None
@@ -293,13 +227,16 @@ _YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:(]|\s*$)", re.IGNORECASE)
 
 
 def _words(answer: str, gold: str) -> bool | None:
-    if not _WORDS.fullmatch(plain(gold)):
+    if not WORDS.fullmatch(plain(gold)):
         return None
     left, right = (_AND.split(plain(side)) for side in (answer, gold))
     if len(right) > 1:  # of names with commas the order can be the answer
         return left == right or ("," not in gold and sorted(left) == sorted(right))
     answered, expected = _YES_NO.match(plain(answer)), _YES_NO.fullmatch(plain(gold))
     return answered is not None and expected is not None and answered[1].lower() == expected[1].lower()
+
+
+MOST_ELEMENTS = 40
 
 
 def _collections(answer: str, gold: str) -> bool | None:
@@ -309,14 +246,57 @@ def _collections(answer: str, gold: str) -> bool | None:
     (kind, answered), (gold_kind, expected) = left, right
     if {kind, gold_kind} == {"()", "{}"}:
         return False
-    values, gold_values = ([parse_quantity(one) for one in side] for side in (answered, expected))
-    if None in values or None in gold_values:
+    if len(answered) > MOST_ELEMENTS or len(expected) > MOST_ELEMENTS:
         return None
-    if kind == gold_kind == "{}":
+    values, gold_values = ([parse_quantity(one) for one in side] for side in (answered, expected))
+    if kind == gold_kind == "{}" and None not in values and None not in gold_values:
         return set(values) == set(gold_values)
     if {kind, gold_kind} <= {"", "{}"}:
-        return sorted(values) == sorted(gold_values)  # type: ignore[type-var]
-    return values == gold_values if {kind, gold_kind} <= {"", "()"} or kind == gold_kind else None
+        return _same_in_any_order(answered, expected)
+    if {kind, gold_kind} <= {"", "()"} or kind == gold_kind:
+        return len(answered) == len(expected) and all(map(equal_expressions, answered, expected))
+    return None
+
+
+def _same_in_any_order(answered: list[str], expected: list[str]) -> bool:
+    rest = list(expected)
+    for one in answered:
+        partner = next((other for other in rest if equal_expressions(one, other)), None)
+        if partner is None:
+            return False
+        rest.remove(partner)
+    return not rest
+
+
+_RELATION = re.compile(r"[<>]|\\(?:[lg](?:e|eq|eqslant|t)|neq?|in|forall|mid)(?![A-Za-z])")
+_ABOUT = re.compile(r"^\s*(?:\\text\s*\{)?\s*(?:approximately|approx\.?|about|roughly|nearly)\b\s*\}?", re.IGNORECASE)
+_DECIMALS = re.compile(r"\d*\.(\d+)|\d+")
+
+
+def _same_value_again(answer: str, gold: str) -> bool | None:
+    kind, parts = elements(answer) or ("{}", [])
+    if kind or elements(gold) or parse_quantity(answer) is not None or not all(map(_is_value, [*parts, gold])):
+        return None
+    first, *others = parts
+    return equal_expressions(first, gold) and all(_repeats(other, gold) for other in others)
+
+
+def _is_value(part: str) -> bool:
+    """Whether a part of a list can be a value, and is no prose and no condition."""
+    return not _RELATION.search(part) and not WORDS.fullmatch(plain(_ABOUT.sub("", part)))
+
+
+def _repeats(part: str, gold: str) -> bool:
+    """Whether a part of an answer is the value again, or what the value is rounded to."""
+    bare = _ABOUT.sub("", part)
+    if equal_expressions(bare, gold):
+        return True
+    value, rounded, decimals = parse_quantity(gold), parse_quantity(bare), _DECIMALS.search(bare)
+    if rounded is None or decimals is None:
+        return False
+    if value is None:
+        return bare != part  # the value of a formula is not computed here
+    return bool(abs(value - rounded) * 10 ** len(decimals[1] or "") <= Fraction(1, 2))
 
 
 # Letters that are variables: no unit, constant, differential or name of a function.
@@ -342,7 +322,7 @@ def _different_kinds(answer: str, gold: str) -> bool | None:
         other = plain(answer if is_number[1] else gold)
         formula = "=" not in other and (_VARIABLE.search(other) or (is_number[0] and _PRODUCT.fullmatch(gold)))
         changed = _NOT_THE_VALUE.search(TEXT_COMMANDS.sub(r" \1 ", answer if is_number[1] else gold))
-        return False if formula or changed or _WORDS.fullmatch(other) or elements(other) else None
+        return False if formula or changed or WORDS.fullmatch(other) or elements(other) else None
     variables = [set(_VARIABLE.findall(TEXT_COMMANDS.sub("", side).lower())) for side in (answer, gold)]
     return False if all(variables) and variables[0].isdisjoint(variables[1]) else None
 
@@ -382,9 +362,9 @@ COMPARISONS: tuple[Comparison, ...] = (
         (r"\frac{22}{7} \approx 3.14", r"\frac{22}{7}", True),
         "An answer that gives its value and its rounded value gives both.",
     ),
-    Comparison("clock times", _clock_times, ("21:63", "10:30", False), "10:30 is a time and no quotient."),
-    Comparison("ratios", _ratios, ("6:8", "3:4", True), "Ratios are equal in lowest terms."),
-    Comparison("numerals", _numerals, ("52_9", "52_8", False), "The base is part of a number."),
+    Comparison("clock times", clock_times, ("21:63", "10:30", False), "10:30 is a time and no quotient."),
+    Comparison("ratios", ratios, ("6:8", "3:4", True), "Ratios are equal in lowest terms."),
+    Comparison("numerals", numerals, ("52_9", "52_8", False), "The base is part of a number."),
     Comparison(
         "sequences with dots",
         _sequences_with_dots,
@@ -408,6 +388,12 @@ COMPARISONS: tuple[Comparison, ...] = (
         "A value belongs to its name. A pair of numbers is in the order of the names.",
     ),
     Comparison("plus or minus", _plus_or_minus, (r"x = 1 \pm 2", "3, -1", True), "The sign stands for two values."),
+    Comparison(
+        "the same value again",
+        _same_value_again,
+        (r"\frac{14}{3} \text{ or approximately } 4.67", r"\frac{14}{3}", True),
+        "A list equals one value only if it repeats or rounds it.",
+    ),
     Comparison("dates", _dates, ("March 3rd", "February 3rd", False), "The month is no unit."),
     Comparison("numbers", _numbers, (r"2\frac12 \text{ cups}", "2.5", True), "Numbers are compared exactly."),
     Comparison("words", _words, ("Yes, they do", "Yes", True), "Other words are another answer."),

@@ -175,6 +175,7 @@ _DIGIT = re.compile(r"\d")
 
 
 def _last_number(text: str, holds_answer: HoldsAnswer) -> str | None:
+    text = text.replace("{,}", ",")
     remark = _REMARK_AT_END.search(text, max(0, len(text) - LONGEST_LINE))
     if remark and re.search(r"\d", text[text.rfind("\n", 0, remark.start()) + 1 : remark.start()]):
         text = text[: remark.start()]
@@ -438,8 +439,8 @@ def _answer(
         behind: the rules behind a retraction, where not just any words are an answer; None for the same rules.
     """
     text = visible_answer(text)
-    rest = after_retraction(text)
-    corrected = _first(behind or rules, rest, holds_answer) if rest else None
+    found = after_retraction(text)
+    corrected = _first((behind or rules) if found.is_clear else MARKED, found.text, holds_answer) if found else None
     return corrected or _first(rules, text, holds_answer)
 
 

@@ -5,7 +5,9 @@ import re
 from lightreasoner.grading.endings import LONGEST_LINE, without_ending
 from lightreasoner.grading.statements import FORMULA, is_formula
 
-_BOLD = re.compile(r"\*\*(?=[^\s*])([^*\n:]{1,200})(?<=\S)\*\*(?!\s?:)(?!(?!\s(?:for|where|when|if)\b)[^.!?\n]*\d)")
+_BOLD = re.compile(
+    r"\*\*(?=[^\s*])((?:[^*\n:]|(?<=\d):(?=\d)){1,200})(?<=\S)\*\*(?!\s?:)(?!(?!\s(?:for|where|when|if)\b)[^.!?\n]*\d)"
+)
 _BOLD_WORDS = re.compile(
     r"\b(?:is|are|be|was)\s+(?:an?\s+|the\s+)?(?:\*\*|\\text(?:bf|it)\{)([^*{}\n:]{1,40})(?:\*\*|\})[\s.!]*\Z"
 )
@@ -21,21 +23,30 @@ _CONDITION = re.compile(
 
 # Mathematics in prose: the pieces of a formula without dollar signs. "a" and "I" are words.
 _PIECE = (
-    r"(?:\d{1,2}:\d{2}(?:\s?[ap]\.?m\b\.?)?|\d+(?:[.,:]\d+)*|\.\d+|(?:sqrt|sin|cos|tan|log|ln|exp|pi)\b"
+    r"(?:\d{1,2}:\d{2}(?:\s?[apAP]\.?[mM]\b\.?)?|\d+(?:[.,:]\d+)*(?:\s?:\s?\d+)*|\.\d+|(?:sqrt|sin|cos|tan|log|ln|exp|pi)\b"
     r"|\\[A-Za-z]+(?:\{[^{}\n]*\})*|(?<![A-Za-z'])(?:[b-zB-HJ-Z](?![A-Za-z'])|(?:and|or)\b(?=\s))"
-    r"|[-−–+*/^=<>≤≥≠≈±√∛π∞°·×÷(){}\[\],|!⁰¹²³⁴-⁹])"
+    r"|[-−–+*/^=<>≤≥≠≈±√∛π∞°·⋅×÷%(){}\[\],|!⁰¹²³⁴-⁹⁻])"
 )
+_RATIO = re.compile(r"\bratio\b[^.\n]{0,60}?(\d+) to (?=\d+\b)", re.IGNORECASE)
+_IN_BOLD = re.compile(r"(?<![\w)}])\*\*(?=\S)|(?<=\S)\*\*(?![0-9A-Za-z_({\\])")
 _RUN = re.compile(rf"{_PIECE}(?:[ \t]?{_PIECE})*")
 _TRIM = re.compile(r"\A(?:(?:and|or)\b|[\s,=+*/)\]}^!:-])+|(?:\b(?:and|or)|[\s,(\[{:])+\Z")
 _UNFINISHED = re.compile(r"[-−=+*/^×·÷<>≈]\s*\Z")  # a text that was cut off
 _VALUE = re.compile(r"[\dπ∞√]|\\pi")
 _MORE_THAN_A_NUMBER = re.compile(
-    r"[=<>≤≥≈±^²³⁴π√∛∞({\[:\\+*/×·]|\d\s*[-−]\s*\d|(?<![A-Za-z])[b-zB-HJ-Z](?![A-Za-z])|,(?!\d{3})|\b(?:and|or)\b"
+    r"[=<>≤≥≈±^⁰¹²³⁴-⁹⁻π√∛∞({\[:\\+*/×·⋅]|\d\s*[-−]\s*\d|(?<![A-Za-z])[b-zB-HJ-Z](?![A-Za-z])|,(?!\d{3})|\b(?:and|or)\b"
 )
 _ONE_NUMBER = re.compile(r"-?\d[\d.,]*\s[A-Za-z]|(?!.*\b(?:and|or)\b)[^,]*=\s*-?\d+(?:[.,]\d+)*")
 _ROUNDED_BEHIND = re.compile(
     r"[\s,(]+(?:(?:or|which\sis)\s)?(?:approximately|approx\.?|about|roughly)\s-?\d[^\n]*\Z", re.IGNORECASE
 )
+
+_ROUNDED_FORMULA = re.compile(
+    r"(?<=[$)])\s*\(\s*(?:or\s)?(?:approximately|approx\.?|about|roughly|\$\s*\\approx)\s[^()\n]*\)[\s.*]*\Z",
+    re.IGNORECASE,
+)
+_NOTHING = re.compile(r"[\s.*]*")
+_UNIT_LINE = re.compile(r"[\s.*]*(?:[A-Za-z]+[\s.*]*){0,3}")  # "square inches." below a display
 
 
 def bold_formula(text: str) -> str | None:
@@ -69,11 +80,15 @@ def last_formula(text: str) -> str | None:
 
 def formulas_of_last_line(text: str) -> list[re.Match[str]]:
     """The formula that ends a text, also over several lines; else the formulas of its last line."""
-    text = without_ending(text, FORMULA)
+    text = _ROUNDED_FORMULA.sub("", without_ending(text, FORMULA))
     end = len(text.rstrip())
     line = text.rfind("\n", 0, end) + 1
     found = [one for one in FORMULA.finditer(text, max(0, end - LONGEST_LINE), end) if is_formula(one)]
-    if found and found[-1].start() < line and not text[found[-1].end() : end].strip(" \n.*"):
+    if (
+        found
+        and found[-1].start() < line
+        and (_UNIT_LINE if found[-1]["inline"] is None else _NOTHING).fullmatch(text, found[-1].end(), end)
+    ):
         return found[-1:]
     return [one for one in found if one.start() >= line]
 
@@ -90,7 +105,8 @@ def inside(formula: re.Match[str]) -> str:
 def formula_in_prose(text: str) -> str | None:
     """The last formula of the last line that is written without dollar signs; None for a number alone."""
     text = text.rstrip("` \n")
-    line = text[max(text.rfind("\n") + 1, len(text) - LONGEST_LINE) :]
+    line = _IN_BOLD.sub("", text[max(text.rfind("\n") + 1, len(text) - LONGEST_LINE) :])
+    line = _RATIO.sub(lambda found: f"{found[0].removesuffix(' to ')}:", line)
     exact = _ROUNDED_BEHIND.sub("", line)
     line = exact if exact != line and re.search(r"[π√/^]", exact) else without_ending(line, _VALUE)
     runs = [run for found in _RUN.finditer(line) if _VALUE.search(run := _TRIM.sub("", found[0]))]

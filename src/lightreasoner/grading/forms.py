@@ -3,6 +3,8 @@ r"""One form for answers that are written in several: `]0,1[` is `(0,1)`, a colu
 import re
 
 from lightreasoner.grading.characters import TEXT_COMMANDS, plain_characters
+from lightreasoner.grading.elements import SPACE
+from lightreasoner.grading.numbers import parse_quantity
 
 _REALS = r"(-\infty,\infty)"
 NAMES = {
@@ -30,7 +32,8 @@ _LABEL = re.compile(
     r"^\s*(?:\\(?:text|mathrm)(?:bf)?\s*\{\s*)?\([A-E]\)(?:[\s}~]|\\[ ,;:]|\\q?quad\b)*(?=[\d\\$-])"
 )  # (A) 14
 _CHOICE = re.compile(r"\(([A-Z])\)")
-_CHOSEN = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)|([A-Z])(?:[).:](?!\w)|$))", re.IGNORECASE)
+_CHOSEN = re.compile(r"(?:[a-z]{4,}\s+)?(?:\(([A-Z])\)|([A-Z])(?:[).:](?!\w)|$))", re.IGNORECASE)
+_ANOTHER_LABEL = re.compile(r"[\s,;/&\\~]*(?:(?:and|or)\b)?[\s,~]*\(?[A-Z]\)?(?![\w'])")
 _POINT = re.compile(r"^\s*[A-Z]\s*(?:\\left)?\s*(\([^()]*,[^()]*\))\s*$")  # P(1,2)
 _TRANSPOSED = re.compile(r"^\s*(\([^()]*,[^()]*\))\s*\^\s*\{?\s*(?:T|\\top|\\mathrm\{T\}|\\intercal)\s*\}?\s*$")
 _COLUMN = re.compile(
@@ -53,7 +56,14 @@ _REVERSED = re.compile(r"([\[\]])([^\[\](),;]+)[,;]([^\[\](),;]+)([\[\]])")
 _SET_OF = re.compile(
     r"^\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:[:|]|\\(?:mid|vert|colon|big\||,\|)(?![A-Za-z]))\s*(.+)\\\}$"
 )
-_OR = re.compile(r"\s*(?:\\text\s*\{\s*or\s*\}|(?<=[\s\d}])or(?=\s)|\\(?:lor|vee)(?![A-Za-z]))\s*")
+_TEXT_WORD = (
+    r"\s*,?\s*(?:\\(?:text(?:rm|bf|it)?|mathrm|mbox)\s*\{{\s*{0}\s*\}}|(?<=[\s\d}}]){0}(?=\s)|\\(?:{1})(?![A-Za-z]))\s*"
+)
+_OR = re.compile(_TEXT_WORD.format("or", "lor|vee"))
+_AND = re.compile(_TEXT_WORD.format("and", "land|wedge"))
+_ELEMENT_OF = re.compile(r"^[\s$]*[A-Za-z]\s*\\in(?![A-Za-z])\s*(?=(?:\\left\s*)?(?:\\\{|[\[(]))")
+_INTERVAL = re.compile(r"\s*([\[(])([^\[\](),;]+)[,;]([^\[\](),;]+)([\])])\s*")
+_POINT_OR_HOLE = re.compile(r"\s*([A-Za-z])\s*(=|\\neq?(?![A-Za-z]))\s*([^<>=,]+?)\s*")
 _RELATION = r"(<|>|\\[lg]e(?:q(?:slant)?)?(?![A-Za-z])|\\[lg]t(?![A-Za-z]))"
 _SIDE = r"\s*([^<>=,]+?)\s*"
 _ONE_BOUND = re.compile(rf"{_SIDE}{_RELATION}{_SIDE}")
@@ -68,8 +78,11 @@ def same_label(answer: str, gold: str) -> bool | None:
     bare = TEXT_COMMANDS.sub(r"\1", gold[:LONGEST_NAME]).strip(" $.")
     if not (expected := _CHOICE.fullmatch(bare)):
         return None
-    chosen = _CHOSEN.match(TEXT_COMMANDS.sub(r"\1", answer[:LONGEST]).strip(" $.*"))
-    return (chosen[1] or chosen[2]).upper() == expected[1] if chosen else None
+    bare = TEXT_COMMANDS.sub(r"\1", answer[:LONGEST]).strip(" $.*")
+    if not (chosen := _CHOSEN.match(bare)):
+        return None
+    several = _ANOTHER_LABEL.match(bare, chosen.end())
+    return several is None and (chosen[1] or chosen[2]).upper() == expected[1]
 
 
 def common_form(text: str) -> str:
@@ -80,7 +93,9 @@ def common_form(text: str) -> str:
             return _NAMES[words]
     if len(text) > LONGEST:
         return text
-    text = _without_thousands(plain_characters(text).strip())
+    text = _without_thousands(_INDEX.sub(_index, plain_characters(text)).strip())
+    text = _ELEMENT_OF.sub("", _MODULE.sub("", _MODULUS.sub("", text)))
+    text = _without_unit(_without_condition(text))
     text = _ROW_SPACE.sub(r"\\\\ ", _ARRAY_IN_BRACKETS.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text))
     bare = re.sub(r"\\(?:left|right|big[lr]?)(?![A-Za-z])|[$]|\\[,;! ](?=\s*[\[\]])", "", text)
     if found := _SYSTEM.match(bare):
@@ -90,6 +105,55 @@ def common_form(text: str) -> str:
         if "&" not in found[2] or found[1] == "aligned":
             return ", ".join(row.replace("&", "") for row in rows)
     return _LABEL.sub("", _intervals(bare) or text)
+
+
+# \lambda_{\text{red}}, m_{\max} and M_\odot have the indices red, max and odot.
+_INDEX = re.compile(
+    r"_\s*(?:\{\s*\\(?:text|mathrm|textrm|rm|operatorname)\s*\{\s*(\w+)\s*\}\s*\}|\\(?:text|mathrm|textrm)\s*\{\s*(\w+)\s*\}"
+    r"|\{?\s*\\(max|min|sup|inf|lim|odot|oplus)(?![A-Za-z])\s*\}?)"
+)
+_MODULE = re.compile(r"(?<![A-Za-z.])(?:np|numpy|math)\.(?=[a-z])")
+_MODULUS = re.compile(r"(?<=[\d})])(?:\s|\\[,;: ])*\\pmod\s*(?:\{[^{}]*\}|\d)\s*\Z")
+_ALWAYS = re.compile(
+    r"(?:[\s,;]|\\[,;: ]|\\q?quad(?![A-Za-z]))*(?:\\text\s*\{\s*(?:for\s+(?:all|every|each|any)|where)\b[^{}]*\}.*"
+    r"|\b(?:for\s+(?:all|every|each|any)|where)\s.*|\\forall.*"
+    r"|(?<=[\s,;}\d])[A-Za-z]\s*\\in\s*\\mathbb\s*\{?\s*[NZQRC]\s*\}?(?:\s*[_^]\s*(?:\{[^{}]*\}|[+\d*]))*)[\s.]*\Z",
+    re.DOTALL,
+)
+_ALL_OF = re.compile(
+    r"\A\s*\\text\s*\{\s*(?:all|any)\s+(?:\w+\s+){0,2}(?:integers?|numbers?|values?|reals?)(?:\s+of)?\s*\}\s*"
+)
+_RELATED = re.compile(r"[=<>]|\\[lg]e(?:q|qslant)?(?![A-Za-z])")
+
+_UNIT = (
+    r"(?:(?:sq(?:uare)?|cu(?:bic)?)\.?\s*)?(?:[ckmdn]m|ft|yd|kg|mg|m[lL]|inch(?:es)?|feet|foot|yards?|miles?"
+    r"|(?:centi|milli|kilo)?met(?:er|re)s?|units?|degrees?|rad(?:ians?)?|seconds?|minutes?|hours?|dollars?)"
+)
+_SHORT_UNIT = r"(?:[msgJNWVAKLTCF]|Hz|Pa|min|in|mi|lbs?|oz)"
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
+_UNIT_BEHIND = re.compile(
+    rf"(?<=[\w}})])(?:\s|~|\\[,;: ]|\\q?quad(?![A-Za-z]))*\(?\s*(?:\\(?:text(?:rm|bf|it)?|math(?:rm|bf|it)|mbox)\s*"
+    rf"\{{\s*(?:{_UNIT}|{_SHORT_UNIT}){_POWER}\s*\}}{_POWER}|(?<![A-Za-z\\]){_UNIT}(?![A-Za-z]){_POWER})\s*\)?\s*\Z"
+)
+
+
+def _without_unit(text: str) -> str:
+    r"""A formula without the unit behind it, `12\pi~\text{cm}`; a number keeps it for `parse_quantity`."""
+    bare = _UNIT_BEHIND.sub("", text)
+    return bare if re.search(r"[A-Za-z]", bare) else text
+
+
+def _index(found: re.Match[str]) -> str:
+    return f"_{{{found[1] or found[2] or found[3]}}}"
+
+
+def _without_condition(text: str) -> str:
+    r"""An equation or inequality without where it holds: `f(x)=x, x\in\mathbb{R}`, `\text{all integers } k\ge 2`."""
+    found = _ALWAYS.search(text)
+    if found and "\\begin" not in text and _RELATED.search(text[: found.start()]):
+        text = text[: found.start()]
+    bare = _ALL_OF.sub("", text)
+    return bare if _RELATED.search(bare) else text
 
 
 _THOUSANDS = re.compile(r"(?<![\w,.])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -116,10 +180,11 @@ def as_tuple(text: str) -> str:
 
 def _intervals(text: str) -> str | None:
     r"""A union of intervals for `x<2 \text{ or } x>3`, `\{x : 0<x<1\}` and `]0,1[`; None for others."""
+    text = SPACE.sub(" ", text).strip()
     if found := _SET_OF.match(text):
-        return _union(found[2], found[1])
-    if len(_OR.split(text)) > 1:
-        return _union(text, None)
+        return _region(found[2], found[1])
+    if len(_OR.split(text)) > 1 or len(_AND.split(text)) > 1 or ("," in text and _is_condition(text)):
+        return _region(text, None)
     parts = [_REVERSED.fullmatch(part.strip()) for part in _CUP.split(text)]
     if None in parts or all(part[1] == "[" and part[4] == "]" for part in parts if part):
         return None
@@ -127,11 +192,54 @@ def _intervals(text: str) -> str | None:
     return r"\cup ".join(f"{ends[part[1]][0]}{part[2]},{part[3]}{ends[part[4]][1]}" for part in parts if part)
 
 
-def _union(text: str, variable: str | None) -> str | None:
-    found = [_interval(part.strip()) for part in _OR.split(text)]
-    if any(one is None or one[0] != (variable or (found[0] or "")[0]) for one in found):
+def _is_condition(text: str) -> bool:
+    """Whether all parts between commas are inequalities."""
+    return all(_interval(part.strip()) or r"\ne" in part for part in text.split(","))
+
+
+def _region(text: str, variable: str | None) -> str | None:
+    """The union of the alternatives of a condition on one variable, or of intervals."""
+    found = [_alternative(part) for part in _OR.split(text)]
+    if len(found) == 1 and found[0] is None and "," in text:  # x < 2, x > 3
+        found = [_alternative(part) for part in text.split(",")]
+    names = {one[0] for one in found if one}
+    if None in found or len(names) != 1 or (variable is not None and names != {variable}):
+        return None
+    if all(one[1].startswith(r"\{") for one in found if one):
+        return None  # x = 1 or x = 2 is a list
+    if names == {None} and not re.search(r"\\infty|[\[\]]", text):  # (1,2) or (3,4) can be points
         return None
     return r"\cup ".join(one[1] for one in found if one)
+
+
+def _alternative(text: str) -> tuple[str | None, str] | None:
+    """The variable and the values where all conditions of a text hold; no variable for an interval."""
+    parts = [part for whole in _AND.split(text) for part in (whole.split(",") if _is_condition(whole) else [whole])]
+    if len(parts) == 1:
+        if bare := _INTERVAL.fullmatch(text):
+            return None, bare[0].strip()
+        point = _POINT_OR_HOLE.fullmatch(text)
+        return (point[1], rf"\{{{point[3]}\}}") if point and point[2] == "=" else _interval(text.strip())
+    holes = [hole for part in parts if (hole := _POINT_OR_HOLE.fullmatch(part)) and hole[2] != "="]
+    bounds = [_interval(part.strip()) for part in parts if not _POINT_OR_HOLE.fullmatch(part)]
+    names = {one[0] for one in bounds if one} | {hole[1] for hole in holes}
+    if None in bounds or len(bounds) + len(holes) < len(parts) or len(names) != 1 or len(holes) > 1:
+        return None
+    ends = [end for one in bounds if one and (end := _INTERVAL.fullmatch(one[1]))]
+    low = [(end[1], end[2]) for end in ends if end[2] != r"-\infty"]
+    high = [(end[3], end[4]) for end in ends if end[3] != r"\infty"]
+    if len(low) > 1 or len(high) > 1:
+        return None
+    (open_, least), (most, close) = (low or [("(", r"-\infty")])[0], (high or [(r"\infty", ")")])[0]
+    if low and high and _is_above(least, most):
+        return None  # x < 2 and x > 3
+    middle = f"{holes[0][3]})\\cup ({holes[0][3]}," if holes else ""
+    return names.pop(), f"{open_}{least},{middle}{most}{close}"
+
+
+def _is_above(left: str, right: str) -> bool:
+    values = parse_quantity(left), parse_quantity(right)
+    return None not in values and values[0] > values[1]  # type: ignore[operator]
 
 
 def _interval(text: str) -> tuple[str, str] | None:

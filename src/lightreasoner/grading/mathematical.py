@@ -7,8 +7,8 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from lightreasoner.grading.characters import TEXT_COMMANDS
-from lightreasoner.grading.comparison import equal_expressions, plain
+from lightreasoner.grading.characters import TEXT_COMMANDS, plain
+from lightreasoner.grading.comparison import equal_expressions
 from lightreasoner.grading.extraction import extract_answer as extract_number
 from lightreasoner.grading.extraction import extract_choice, extract_expression, extract_literal, extract_text
 from lightreasoner.grading.literals import normal_form as literal_form

@@ -67,11 +67,17 @@ _NUMBER = re.compile(
     (?:[\s{{}}-]*(?P<scale>{_SCALE})s?\b|(?P<thousand>[kK])\b|(?(currency)\s?(?P<short>M|B|bn)\b))?""",
     re.VERBOSE,
 )
+# Units that are no words: M_\odot, \mathrm{k\Omega}, and seconds of arc.
+_UNIT_SYMBOL = re.compile(
+    r"(?<=[\d\s,;:~}])[A-Za-z]{1,2}\s*_\s*\{?\s*(?:\\(?:odot|oplus)|\\text\s*\{\s*(?:sun|earth)\s*\}|sun|earth|odot|oplus)\b\s*\}?"
+    r"|(?<=[\d\s,;:~}])\\(?:mathrm|text|rm)\s*\{\s*(?:[kMGm]|\\mu)?\s*(?:\\Omega|u|h|d|t|y|eV|Da)\s*\}"
+    r"|(?<=\d)\s*\^\s*\{?\s*(?:\\prime\s*){1,3}\}?"
+)
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])[\s}]*\^\s*(?:\{\s*-?\d\s*\}|-?\d)")  # cm^2, m s^{-1}; x^2 is refused for its x
 _BARE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 # What may stand beside a number: words, abbreviations with full stops, punctuation; behind it units of one letter.
 _WORDS_AND_MARKS = (
-    r"""[^\W\d_]{2,}+|(?:[^\W\d_]\.){2,}+|[\s.,;:?'"(){}%$£€¥₹₩₽¢\[\]#·]|\\[%,#]|\\cdot\s"""
+    r"""[^\W\d_]{2,}+|(?<!\w)a(?=\s+[^\W\d_]{2})|(?:[^\W\d_]\.){2,}+|[\s.,;:?'"(){}%$£€¥₹₩₽¢\[\]#·]|\\[%,#]|\\cdot\s"""
     r"|\\(?:cent|Omega|mu|pounds|euro)(?![A-Za-z])|[-/](?=[\s{]*[^\W\d_])"
 )
 _UNIT_LETTER = r"[ΩμµÅ\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]|(?<![^\W\d_])[mgshlLJNWVAKCFT](?![^\W\d_(])"
@@ -115,9 +121,12 @@ def parse_quantity(text: str) -> Fraction | None:
 
 def same_number(answer: str, answered: Fraction, gold: str, expected: Fraction) -> bool:
     """Whether two numbers are equal; a percentage, and cents, also equal their hundredth part."""
-    answers = {answered, answered / 100} if _PERCENT.search(answer) else {answered}
-    golds = {expected, expected / 100} if _PERCENT.search(gold) else {expected}
-    return not answers.isdisjoint(golds)
+    marked = [_PERCENT.search(side) is not None for side in (answer, gold)]
+    if all(marked):
+        return answered == expected
+    return answered == expected or (
+        answered / 100 == expected if marked[0] else marked[1] and answered == expected / 100
+    )
 
 
 @lru_cache(maxsize=256)
@@ -155,7 +164,7 @@ def _plain(text: str) -> str:
     """Remove layout around a number; LaTeX fractions become a/b, and powers of ten become e."""
     text = _MINUS_IN_WORDS.sub("-", _DECORATION.sub("", _SEPARATOR.sub(",", text)))
     text = _MYRIADS.sub(lambda found: {"万": "e4", "萬": "e4", "만": "e4"}.get(found[0], "e8"), text)
-    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
+    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), _UNIT_SYMBOL.sub(" units ", text))
     text = _DOTTED_GROUPS.sub(lambda found: found[0].replace(".", ""), text)
     text = _ORDINAL.sub(" ", _DEGREES.sub(" ", _FONT.sub(" ", text)))
     text = _UNIT_FRACTION.sub(r" \1/\2", _UNIT_POWER.sub("", text))

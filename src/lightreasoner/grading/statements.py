@@ -65,6 +65,8 @@ _ANNOUNCES_NOTHING = re.compile(
         (?![^.\n]{0,80}\d|\s*[$]|\s*\\[(\[])""",
     re.IGNORECASE | re.VERBOSE,
 )
+_NOUN = re.compile(r"(?:the|an?)\s(?:[A-Za-z]+\s){1,3}(?=\$|\\\()", re.IGNORECASE)  # the point $(1,2)$
+_ENDS = re.compile(r"[.!*_\s]*(?:\n|\Z)")
 _NEXT_LINE = re.compile(r"[^\n]{0,200}:[*_ \t]*\n+(?=\s*\S)")
 
 FORMULA = re.compile(
@@ -103,6 +105,9 @@ _REMARK = re.compile(
 )
 _YES_NO = re.compile(r"(?:yes|no|true|false)(?=\s*,)", re.IGNORECASE)
 _EQUATION_IN_BRACKETS = re.compile(r"(?<=[\w%)°$}])\s\([^()=]*=[^()]*\)(?=[\s*]*\Z)")  # 42 (= 6 × 7)
+_PRECISION = re.compile(
+    r"(?<=[\d$)}]),?\s+(?:(?:rounded|correct|accurate)\s)?to\s(?:\d|one|two|three|four)\s(?:significant|decimal|sig\.?)\b.*"
+)
 _AMOUNT_FOLLOWS = r"(?:(?:about|approximately|roughly)\s)?(?=-?\\?[$£€]?\d)"
 # "2.5, which rounds to 3" gives 3, and "6 times 7, which is 42" gives 42.
 _ROUNDED = re.compile(
@@ -128,6 +133,7 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
         holds_answer: whether a text can be an answer of the kind that is looked for.
         announcement: the words before an answer.
     """
+    text = _without_cut_off_repetition(text, announcement)
     for match in islice(_announcements(text, announcement), MOST_STATEMENTS):
         if _HYPOTHESIS.search(text, max(0, match.start() - 60), match.start()):
             continue
@@ -136,6 +142,16 @@ def stated(text: str, holds_answer: Callable[[str], bool], announcement: re.Patt
             if holds_answer(answer) and not _is_title(text, match, answer, rest):
                 return answer
     return None
+
+
+def _without_cut_off_repetition(text: str, announcement: re.Pattern[str]) -> str:
+    """A text without its last announcement, if that repeats the one before and ends within it: "… is 1234. … is 12"."""
+    starts = [match.start() for match in islice(_announcements(text, announcement), 2)]
+    if len(starts) < 2:
+        return text
+    last, before = text[starts[0] :].rstrip(), text[starts[1] : starts[0]]
+    is_part = before.startswith(last) and before[len(last) : len(last) + 1].isalnum()
+    return text[: starts[0]] if is_part else text
 
 
 def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Match[str]]:
@@ -156,7 +172,7 @@ def _announcements(text: str, announcement: re.Pattern[str]) -> Iterator[re.Matc
 
 def without_reason(text: str) -> str:
     """An answer in prose without the reason or remark behind it, and without the calculation before its result."""
-    text = _EQUATION_IN_BRACKETS.sub("", text)
+    text = _PRECISION.sub("", _EQUATION_IN_BRACKETS.sub("", text))
     for before_result in (_ROUNDED, _RESULT):
         if found := before_result.search(text):
             text = text[found.end() :]
@@ -189,6 +205,11 @@ def _answer_at(rest: str) -> Iterator[str]:
     if taken_back := _NOT_BUT.match(bare):
         bare = bare[taken_back.end() :]
     if _ANNOUNCES_NOTHING.match(bare):
+        return
+    noun = _NOUN.match(bare)
+    named = leading_formula(bare[noun.end() :]) if noun else None
+    if noun and named and _ENDS.match(bare, noun.end() + len(named)):
+        yield named
         return
     answer = leading_formula(bare) or _sentence(bare)
     if answer:

@@ -6,7 +6,7 @@ calls equal must therefore also have the same value, relative to its size.
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lightreasoner.grading.characters import plain_characters
@@ -16,10 +16,42 @@ SAME = 1e-35  # relative difference of exact formulas,
 SAME_DECIMALS = 1e-12  # and of formulas with decimals, which have 15 digits
 NOTHING = 1e-40  # what exact cancellation leaves of the check's digits
 
+_DIFFERENTIAL = r"(?:d|\\mathrm\s*\{\s*d\s*\}|\\partial)"
+
+
+def _derivative(found: re.Match[str]) -> str:
+    """A name for the derivative of a variable, whatever it is derived by."""
+    name = next(group for group in found.groups() if group).removeprefix("\\")
+    return rf"\Upsilon_{{d{name}}} "
+
+
 # Notation of programs and of prose.
-_NOTATION = (
+_NOTATION: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\{([^{}\\]*)\\choose(?![A-Za-z])\s*([^{}\\]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{?\s*(\d+|[A-Za-z])\s*\\choose\s*(\d+|[A-Za-z])\s*\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\\binom\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))"), r"\\binom{\1\2}{\3\4}"),
+    (re.compile(r"\{((?:[^{}]|\{[^{}]*\})*)\\over(?![A-Za-z])((?:[^{}]|\{[^{}]*\})*)\}"), r"\\frac{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z])([A-Za-z])!\s*\^\s*(\{?\d\}?)"), r"(\1!)^\2"),
+    (
+        re.compile(
+            r"\\(?:operatorname|mathrm|text|textrm)\s*\{\s*((?:arc)?(?:sin|cos|tan)h?|arccot|cot|sec|csc|log|ln|exp|gcd|lcm|max|min)"
+            r"\s*\}"
+        ),
+        r"\\\1 ",
+    ),
+    (re.compile(r"\\(?:operatorname|mathrm|text|textrm)\s*\{\s*([ieknxyz])\s*\}"), r"\1"),
+    (re.compile(r"(?<!\\)~"), " "),
+    # dy/dt, y' and \dot{y} are names. math-verify takes them for derivatives of constants, which are 0.
+    (
+        re.compile(
+            rf"\\d?frac\s*\{{\s*{_DIFFERENTIAL}\s*(\\?[A-Za-z]+)\s*\}}\s*\{{\s*{_DIFFERENTIAL}\s*\\?[A-Za-z]+\s*\}}"
+        ),
+        _derivative,
+    ),
+    (re.compile(r"\\dot\s*(?:\{\s*(\\?[A-Za-z]+)\s*\}|([A-Za-z]))"), _derivative),
+    (re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*(?:'|\^\s*\{?\s*\\prime\s*\}?)(?!['(\\])"), _derivative),
+    (re.compile(r"\\gamma(?![A-Za-z])"), r"\\Upsilon_{g}"),  # a function, where a bracket follows, to math-verify
     (re.compile(r"(?<![A-Za-z\\])C\(\s*(\d+)\s*,\s*(\d+)\s*\)"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\q?quad(?![A-Za-z])"), r"\\ "),
     (re.compile(r"\\(?:boldsymbol|bm|mathbf)(?![A-Za-z])\s*"), ""),
@@ -147,6 +179,10 @@ def _values_at_a_point(left: Any, right: Any) -> list[Any]:
 
 def _close(values: list[Any], tolerance: float) -> bool:
     left, right = values
+    from sympy import nan, zoo
+
+    if left.has(nan, zoo) or right.has(nan, zoo):
+        return False
     size = max(abs(left), abs(right))
     if not size.is_number:
         return True
