@@ -101,6 +101,7 @@ KINDS: dict[str, list[Row]] = {
         (E, r"[[12\pi\rm cm]]", (r"12\pi",), ()),
         (E, "Thus, the area is\n\\[\n12\\pi\n\\]\nsquare inches.", (r"12\pi",), ("12",)),
         (E, "So it is\n\n$$2\\sqrt{5}$$\n\nunits.", (r"2\sqrt{5}",), ("5", "2")),
+        (E, r"[[18\text{ ft}\cdot\text{lb}]]", ("18",), ("8",)),
         (N, r"[[18\,M_\odot]]", ("18",), ("8",)),
         (E, r"[[18\ M_{\odot}]]", ("18",), ("8",)),
         (E, r"[[18\,L_\odot]]", ("18",), ()),
@@ -211,6 +212,7 @@ KINDS: dict[str, list[Row]] = {
     ],
     "conditions behind a formula": [
         (E, r"[[f(n) = n \text{ for all } n]]", ("f(n)=n",), ("f(n)=2n",)),
+        (E, r"[[f(n)=an, \text{ where } a=2]]", ("f(n)=an, where a=2",), ("f(n)=an, where a=3", "f(n)=an")),
         (E, r"[[f(n)=n, \text{ for all } n \in \mathbb{N}]]", ("f(n)=n",), ("f(n)=n+1",)),
         (E, r"[[f(x) = x+1, \; x \in \mathbb{R}]]", ("f(x)=x+1",), ("f(x)=x",)),
         (E, r"[[f(x) = x+1 \ \forall x \in \mathbb{R}]]", ("f(x)=x+1",), ("f(x)=x",)),

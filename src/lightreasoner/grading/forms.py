@@ -115,8 +115,9 @@ _INDEX = re.compile(
 _MODULE = re.compile(r"(?<![A-Za-z.])(?:np|numpy|math)\.(?=[a-z])")
 _MODULUS = re.compile(r"(?<=[\d})])(?:\s|\\[,;: ])*\\pmod\s*(?:\{[^{}]*\}|\d)\s*\Z")
 _ALWAYS = re.compile(
-    r"(?:[\s,;]|\\[,;: ]|\\q?quad(?![A-Za-z]))*(?:\\text\s*\{\s*(?:for\s+(?:all|every|each|any)|where)\b[^{}]*\}.*"
-    r"|\b(?:for\s+(?:all|every|each|any)|where)\s.*|\\forall.*"
+    r"(?:[\s,;]|\\[,;: ]|\\q?quad(?![A-Za-z]))*"
+    r"(?:\\text\s*\{\s*(?:for\s+(?:all|every|each|any)|where)\b[^{}=\d]*\}[^=\d]*"
+    r"|\b(?:for\s+(?:all|every|each|any)|where)\s[^=\d]*|\\forall[^=\d]*"
     r"|(?<=[\s,;}\d])[A-Za-z]\s*\\in\s*\\mathbb\s*\{?\s*[NZQRC]\s*\}?(?:\s*[_^]\s*(?:\{[^{}]*\}|[+\d*]))*)[\s.]*\Z",
     re.DOTALL,
 )
@@ -140,7 +141,8 @@ _UNIT_BEHIND = re.compile(
 def _without_unit(text: str) -> str:
     r"""A formula without the unit behind it, `12\pi~\text{cm}`; a number keeps it for `parse_quantity`."""
     bare = _UNIT_BEHIND.sub("", text)
-    return bare if re.search(r"[A-Za-z]", bare) else text
+    formula = re.sub(r"\\(?:cdot|times)(?![A-Za-z])", "", TEXT_COMMANDS.sub("", bare))
+    return bare if re.search("[A-Za-z]", formula) else text
 
 
 def _index(found: re.Match[str]) -> str:
@@ -148,7 +150,10 @@ def _index(found: re.Match[str]) -> str:
 
 
 def _without_condition(text: str) -> str:
-    r"""An equation or inequality without where it holds: `f(x)=x, x\in\mathbb{R}`, `\text{all integers } k\ge 2`."""
+    r"""An equation or inequality without where it holds: `f(x)=x, x\in\mathbb{R}`, `\text{all integers } k\ge 2`.
+
+    A condition with a number or another equation stays: it is part of the answer.
+    """
     found = _ALWAYS.search(text)
     if found and "\\begin" not in text and _RELATED.search(text[: found.start()]):
         text = text[: found.start()]
