@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lightreasoner import rounds as module
 from lightreasoner.config import RoundsConfig, RoundsSettings
-from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.errors import ConfigError, DataError, NothingToLearn
 from lightreasoner.evaluation.stopping import Decision
 from lightreasoner.recipes import resolve
 from lightreasoner.report import report
@@ -142,7 +142,7 @@ def test_labels_that_run_out_end_the_loop(config: RoundsConfig, monkeypatch: pyt
 
     def sample(asked: Any) -> dict[str, Any]:
         if asked.out == config.folder(2):
-            raise DataError("none of 9 steps exceeds β = 0.4")
+            raise NothingToLearn("none of 9 steps exceeds β = 0.4")
         return sampling(asked)
 
     monkeypatch.setattr(module, "sample", sample)

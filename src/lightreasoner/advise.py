@@ -103,7 +103,7 @@ def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any
             format_responses=labels.of_format_in_responses,
             aligned=AlignedShares.of_result(sampled),
             parameters=sampled["expert_parameters"],
-            unlike=OTHER_LABELS if run.selects else unlike_measured(run.for_sample()),
+            unlike=_unlike(run),
         )
         cost, unplanned = _cost(run, stage, flops)
         estimated = round(labels.share * figures.steps / figures.rollouts * questions)
@@ -146,6 +146,13 @@ def _asked(run: RunConfig, prompts: int) -> SampleConfig:
     return run.for_sample().model_copy(update=changes)
 
 
+def _unlike(run: RunConfig) -> str | None:
+    """Why the run is unlike the measured ones; None if it is like them."""
+    if run.finetune.objective == "entropy":
+        return "the objective is the entropy, and the labels in the measured pairs"
+    return OTHER_LABELS if run.selects else unlike_measured(run.for_sample())
+
+
 def _pool_alpha(run: RunConfig) -> float:
     """α of the samples. At 0, every step would hold the whole vocabulary."""
     alpha = run.rule.plausibility_alpha or POOL_ALPHA
@@ -165,11 +172,19 @@ def _labels(run: RunConfig, stage: StageFolder, share: float) -> tuple[_Labels, 
     if rule.keep_labels is not None:
         changes["keep_labels"] = max(1, round(rule.keep_labels * share))
     settings = rule.model_dump() | changes
+    warned = []
+    if rule.plausibility_alpha == 0:
+        warned.append(
+            "plausibility_alpha = 0 makes every token of the vocabulary a part of every label, those that both models "
+            f"find impossible too. The labels described here are those of {changes['plausibility_alpha']:g}; give such "
+            "a value"
+        )
     try:
         with without_messages():  # they name a folder that is temporary
             kept = select(SelectConfig(**settings, source=run.out, out=run.out, seed=run.seed))
     except DataError as error:
-        return _Labels(0, 0.0, None, None, None, None), [str(error).replace(str(stage.path), "the samples")]
+        failed = str(error).replace(str(stage.path), "the samples")
+        return _Labels(0, 0.0, None, None, None, None), [*warned, failed]
     selected = read_samples(run.out / SELECTION)[1]
     counted = format_share(stage, selected, load_tokenizer(find_model(run.expert, run.expert_revision), run))
     surprises, sizes = [], []
@@ -186,7 +201,7 @@ def _labels(run: RunConfig, stage: StageFolder, share: float) -> tuple[_Labels, 
         counted.of_labels,
         counted.of_responses,
     )
-    return found, []
+    return found, warned
 
 
 def _suggested(run: RunConfig, stage: StageFolder) -> dict[str, Any]:

@@ -252,6 +252,12 @@ def _check_run(config: cfg.RunConfig) -> None:
     check(config, download=False)
 
 
+def _check_rounds(config: cfg.RoundsConfig) -> None:
+    from lightreasoner.rounds import check
+
+    check(config, download=False)
+
+
 def _outline_push(config: cfg.PushConfig) -> None:
     from lightreasoner.push import outline
 
@@ -356,7 +362,8 @@ ROUNDS_NOTES = """
 The settings of a round are those of --sample and --finetune; --rounds.… say how rounds follow one another. The round
 that is kept is merged into OUT/merged. Without --config and --expert it runs the bundled recipe miniature.
 """
-command("rounds", "rounds:rounds", group=BEYOND, lines="report.tables:rounds_lines", notes=ROUNDS_NOTES)
+ROUNDS_LINES = "report.tables:rounds_lines"
+command("rounds", "rounds:rounds", group=BEYOND, lines=ROUNDS_LINES, notes=ROUNDS_NOTES, check=_check_rounds)
 STUDY_FLAGS = {"recipes": "--recipe", "page_file": "--write"}
 command("study", "studies.study:study", group=BEYOND, lines="report.tables:study_lines", flags=STUDY_FLAGS)
 

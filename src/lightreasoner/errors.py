@@ -27,6 +27,10 @@ class DataError(LightReasonerError):
     """Problems or samples cannot be used."""
 
 
+class NothingToLearn(DataError):
+    """The samples hold no label to train on: no step is kept, or all rollouts are empty."""
+
+
 class SampleFormatError(DataError):
     """A row of a sample file breaks the format."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lightreasoner.config import RunConfig
+from lightreasoner.config import RoundsConfig, RunConfig
 from lightreasoner.errors import DataError, RunMismatch
 from lightreasoner.evaluation.comparison import compare
 from lightreasoner.evaluation.evaluate import evaluate, read_items
@@ -52,8 +52,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     with locked(config.out), settings_unless_refused(config.out):
         earlier = _earlier_summary(config)
         if earlier is None:
-            write_atomically(config.out / "config.yaml", to_yaml(config).encode())
             write_json(config.out / "environment.json", {"at": now(), **environment()})
+            write_atomically(config.out / "config.yaml", to_yaml(config).encode())
         summary: dict[str, Any] = {"expert": config.expert, "amateur": config.amateur, "dataset": config.dataset}
         stages: dict[str, Callable[[], dict[str, Any]]] = {
             "sample": lambda: sample(config.for_sample()),
@@ -117,6 +117,11 @@ def check(config: RunConfig, *, download: bool = True, evaluates: bool = True) -
     """
     if download:
         check_push(config)
+    if not isinstance(config, RoundsConfig) and (config.out / "round-0").is_dir():
+        raise DataError(f"{config.out} holds rounds of `lightr rounds`, which a run would mix with. Give another --out")
+    settings = config.out / "config.yaml"
+    if settings.exists() and not (config.out / "environment.json").exists():
+        raise DataError(f"{settings} was not written by a run, and this run would replace it. Give another --out")
     merged = config.out / "merged"
     if merged.exists() and not (merged / RESULT).is_file():
         raise DataError(

@@ -21,7 +21,7 @@ from typing import Any
 from lightreasoner import pipeline
 from lightreasoner.config import RoundsConfig
 from lightreasoner.config.sections import SELECTION
-from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.errors import ConfigError, DataError, NothingToLearn
 from lightreasoner.evaluation.alarms import measure
 from lightreasoner.evaluation.stopping import Decision, decide
 from lightreasoner.models.adapters import ADAPTER
@@ -100,7 +100,7 @@ def trained(config: RoundsConfig, number: int) -> dict[str, str] | None:
         sample(config.sample_of(number))
         if config.selects:
             select(config.select_of(number))
-    except DataError as error:
+    except NothingToLearn as error:
         if number == 1:
             raise
         return {"failure": str(error)}
@@ -108,14 +108,14 @@ def trained(config: RoundsConfig, number: int) -> dict[str, str] | None:
     return None
 
 
-def check(config: RoundsConfig) -> None:
+def check(config: RoundsConfig, *, download: bool = True) -> None:
     """Find everything that the rounds will need, in seconds; see `pipeline.check`.
 
     Raises:
         ConfigError: the problems do not suffice, or the rounds cannot have fresh ones.
         LightReasonerError: see `pipeline.check`.
     """
-    pipeline.check(config, evaluates=False)
+    pipeline.check(config, download=download, evaluates=False)
     settings, questions = config.rounds, config.sample.max_questions
     fresh = settings.problems == "fresh"
     if fresh and questions is None:
@@ -141,15 +141,15 @@ def _begin(config: RoundsConfig) -> None:
         DataError: the folder holds a run that is not one of rounds, whose parts would be replaced.
     """
     parts = [name for name in (*KEPT_PARTS, "merged") if (config.out / name).exists()]
-    if parts and not config.folder(0).exists():
+    parts = [name for name in parts if not _is_of_a_round(config, name)]
+    if parts:
         raise DataError(
             f"{config.out} holds {' and '.join(parts)} of another run, which the kept round would replace. Give "
             "another --out"
         )
-    text = pipeline.to_yaml(config)
-    write_atomically(config.out / "config.yaml", text.encode())
     if not (config.out / "environment.json").exists():
         write_json(config.out / "environment.json", {"at": now(), **environment()})
+    write_atomically(config.out / "config.yaml", pipeline.to_yaml(config).encode())
 
 
 def _keep(config: RoundsConfig, kept: int) -> None:
@@ -168,11 +168,27 @@ def _keep(config: RoundsConfig, kept: int) -> None:
         shutil.rmtree(merged)  # of a round that an earlier call with other limits kept
 
 
+def _is_of_a_round(config: RoundsConfig, name: str) -> bool:
+    """Whether a part of the run folder comes from one of its rounds, so that it can be made again."""
+    numbers = [int(path.name.removeprefix("round-")) for path in config.out.glob("round-*")]
+    if name != "merged":
+        return any(_is_copy(config.out / name, config.folder(number) / name) for number in numbers)
+    merged = _merged_adapter(config.out / name)
+    return any(
+        merged == _adapter_hash(config.folder(number))
+        for number in numbers
+        if (config.folder(number) / "finetune" / ADAPTER).is_dir()
+    )
+
+
 def _is_copy(target: Path, source: Path) -> bool:
     """Whether a stage's folder is a copy of another: their manifests hold the time of their creation."""
     names = ("manifest.json", "result.json")
     return all(
-        (target / name).is_file() and (target / name).read_bytes() == (source / name).read_bytes() for name in names
+        (target / name).is_file()
+        and (source / name).is_file()
+        and (target / name).read_bytes() == (source / name).read_bytes()
+        for name in names
     )
 
 

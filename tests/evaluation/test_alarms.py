@@ -210,9 +210,9 @@ def test_rollouts_without_a_step_are_a_failure_after_the_first_round(
     first_round: RoundsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(config: Any) -> None:
-        raise alarms.DataError("all 8 rollouts are empty")
+        raise alarms.NothingToLearn("all 8 rollouts are empty")
 
     monkeypatch.setattr(alarms, "sample", fail)
     assert measure(first_round, 1) == {"failure": "all 8 rollouts are empty"}
-    with pytest.raises(alarms.DataError):
+    with pytest.raises(alarms.NothingToLearn):
         measure(first_round, 0)

@@ -180,6 +180,20 @@ class RoundsConfig(RunConfig):
 
     rounds: RoundsSettings = RoundsSettings.model_construct()
 
+    @model_validator(mode="after")
+    def _sides_differ_in_every_round(self) -> Self:
+        if self.rounds.amateur == "previous" and self.rounds.labeller == "base":
+            raise ValueError(
+                "rounds.amateur = previous contradicts rounds.labeller = base: in round 2 both sides would be the "
+                "expert without its adapter. Give rounds.amateur = fixed, or rounds.labeller = current"
+            )
+        if self.rounds.amateur == "previous" and self.vocabulary != "strict":
+            raise ValueError(
+                "rounds.amateur = previous is the expert itself from round 2 on, with its own tokenizer, so "
+                f"vocabulary = {self.vocabulary} contradicts it. Give rounds.amateur = fixed, or leave vocabulary out"
+            )
+        return self
+
     def folder(self, number: int) -> Path:
         """The run folder of a round; number 0 holds the alarms of the untouched expert."""
         return self.out / f"round-{number}"

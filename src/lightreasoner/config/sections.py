@@ -389,7 +389,7 @@ class MergeSettings(Config):
 class QuestionSettings(Config):
     """What an evaluation asks."""
 
-    benchmarks: Input[tuple[BenchmarkOrFile, ...]] = ("gsm8k",)
+    benchmarks: Input[Annotated[tuple[BenchmarkOrFile, ...], Field(min_length=1)]] = ("gsm8k",)
     """Benchmarks, and files or folders of your own problems with answers, such as my.jsonl. `lightr benchmarks` lists
     the names; paper stands for the seven of its Table 1."""
     question_field: Input[str | None] = None

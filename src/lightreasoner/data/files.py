@@ -253,6 +253,8 @@ def _rows_of_batches(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[R
     try:
         for batch in batches:
             batch.validate(full=True)  # damaged offsets would crash the process
+            if doubled := {column for column in batch.schema.names if batch.schema.names.count(column) > 1}:
+                raise DataError(f"{name}: several columns are called {', '.join(sorted(doubled))}; rename all but one")
             for fields in _with_decimal_floats(batch).to_pylist():
                 number += 1
                 yield f"{name}, row {number}", fields
@@ -318,7 +320,12 @@ def _read_folder(folder: Path, split: str) -> Iterator[Row]:
         ) from None
     name = _chosen(folder, list(map(str, found)), split)
     files = found[name]
-    say(f"{folder}: split {name} of {len(files)} files, {Path(files[0]).name} first")  # the library may leave some out
+    read = {Path(file).resolve() for file in files}
+    others = sorted(
+        path.name for path in folder.rglob("*") if path.suffix.lower() in READERS and path.resolve() not in read
+    )
+    left = f"; not read: {', '.join(others[:5])}{' …' if len(others) > 5 else ''}" if others else ""
+    say(f"{folder}: split {name} of {len(files)} files, {Path(files[0]).name} first{left}")
     return chain.from_iterable(read_file(Path(file)) for file in files)
 
 

@@ -26,7 +26,7 @@ from lightreasoner.config import RoundsConfig, SampleConfig
 from lightreasoner.config.sections import SELECTION, AnswerKind, AnswerSettings
 from lightreasoner.data.benchmarks import Benchmark
 from lightreasoner.data.own import chosen_benchmarks
-from lightreasoner.errors import DataError, LightReasonerError
+from lightreasoner.errors import LightReasonerError, NothingToLearn
 from lightreasoner.evaluation.answering import Answering, ModelUnderTest
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import Case
@@ -74,7 +74,7 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
         if number:
             with without_messages():  # that the two models are nearly the same
                 sample(against_base)
-    except DataError as error:
+    except NothingToLearn as error:
         if not number:
             raise
         return {"failure": str(error)}

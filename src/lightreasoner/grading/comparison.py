@@ -58,7 +58,7 @@ def equal_expressions(answer: str, gold: str) -> bool:
 
 _TUPLE = re.compile(r"[\s$]*(?:\\left)?(?:\(|\\langle(?![A-Za-z]))")
 _OVER = re.compile(r"\\(?:over|choose)(?![A-Za-z])")  # they need their group
-_LAST_MARK = re.compile(r"(?:\s|~|(?<!\\)\\[,;:! ]|(?<![.\\])[.,;])+\Z")
+_LAST_MARK = re.compile(r"(?:\s|~|(?<!\\)\\[,;:! ]|(?<![.\\])(?<![ap]\.m)[.,;])+\Z")
 _FULL_STOP_INSIDE = re.compile(r"\.\s*(\$+|\\[)\]])\s*\Z")
 
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq)(?![A-Za-z])|≈")

@@ -18,6 +18,7 @@ SEPARATOR = re.compile(
     rf"|(?<=[\s$\d)}}\]])(?:{_WORD})(?=[\s$])|\\(?:lor|vee)(?![A-Za-z])|\\&|[、和或]",
     re.IGNORECASE,
 )
+_AROUND_COMMAS = re.compile(r"(?:\s|\\q?quad(?![A-Za-z]))*,(?:[\s,]|\\q?quad(?![A-Za-z]))*")
 _NUMBERS_IN_TEXT = re.compile(r"(?=[^{}]*\d)[^{}]*(?:,|\b(?:and|or)\b)[^{}]*")  # \text{3, 5 and 7}
 
 
@@ -25,7 +26,7 @@ def separated(text: str) -> str:
     """A list with commas alone between its values, and blanks for all spaces of LaTeX."""
     text = TEXT_COMMANDS.sub(lambda found: found[1] if _NUMBERS_IN_TEXT.fullmatch(found[1]) else found[0], text)
     text = SPACE.sub(" ", _THIN_SPACE_IN_NUMBER.sub("", text))
-    return re.sub(r",(?:\s*,)+", ",", SEPARATOR.sub(lambda found: f", {found[1] or ''} ", text))
+    return _AROUND_COMMAS.sub(", ", SEPARATOR.sub(lambda found: f", {found[1] or ''} ", text))
 
 
 def elements(text: str) -> tuple[str, list[str]] | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.errors import RunCorrupted, RunMismatch
+from lightreasoner.errors import RunCorrupted, RunError, RunMismatch
 from lightreasoner.runs.records import SCHEMA_VERSION
 
 # Stages with prompts in a run folder, those of its rounds too.
@@ -73,9 +73,29 @@ def claims(folder: Path) -> bool:
     return has_commit or any(next(folder.glob(name), None) for name in ("checkpoint-*", "adapter", "deliveries/*.json"))
 
 
+SHARDS = "*-[0-9][0-9][0-9][0-9][0-9].parquet"
+_OF_A_STAGE = re.compile(r"\..*|manifest\.json|ledger\.jsonl|log\.json|[a-z-]+-\d{5}\.parquet(?:\.\w+)?")
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with files that no stage wrote, which a stage would delete or replace.
+
+    Raises:
+        RunError: it holds such files, and no manifest.
+    """
+    if (folder / "manifest.json").exists():
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if path.is_file() and not _OF_A_STAGE.fullmatch(path.name))
+    if foreign:
+        raise RunError(
+            f"{folder} holds {', '.join(foreign[:3])}{' …' if len(foreign) > 3 else ''}, which no stage wrote, and a "
+            "stage would write there. Move them, or give another folder with --out"
+        )
+
+
 def clear(folder: Path) -> None:
     """Remove what a stage left that claims nothing; the ledger first, so that no commit lacks its shard."""
-    for pattern in ("ledger.jsonl", "log.json", "*.parquet"):
+    for pattern in ("ledger.jsonl", "log.json", SHARDS):
         for path in folder.glob(pattern):
             path.unlink()
     for pattern in ("checkpoint-*", "leases", "deliveries"):

@@ -37,7 +37,11 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Within this context, `STOP_SIGNALS` are recorded and do not kill the process; main thread only."""
+    """Within this context, `STOP_SIGNALS` are recorded and do not kill the process; main thread only.
+
+    Raises:
+        Interrupted: at the end of the context, if a signal was recorded that nobody has checked.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -51,3 +55,4 @@ def stop_signals() -> Iterator[StopRequest]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous.items():
             signal.signal(number, handler)
+    request.check()  # a signal during the last batch stops what would come next

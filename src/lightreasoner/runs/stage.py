@@ -43,7 +43,7 @@ from lightreasoner.runs.files import file_hash, naming_full_disk, write_atomical
 from lightreasoner.runs.leases import DELIVERIES, LEASES, deliver, delivered_files, deliveries
 from lightreasoner.runs.ledger import commit_of, line_of
 from lightreasoner.runs.locks import locked
-from lightreasoner.runs.manifest import claims, clear, manifest_of, read_manifest, with_schema
+from lightreasoner.runs.manifest import claims, clear, manifest_of, read_manifest, refuse_foreign, with_schema
 from lightreasoner.runs.sharing import ALONE, Sharing
 from lightreasoner.runs.work import Item, Result, Work
 
@@ -335,6 +335,7 @@ def open_stage(
     with locked(run):
         folder = run / stage
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_foreign(folder)
         manifest = manifest_of(folder)
         if manifest is None or (manifest["fingerprint"] != wanted and not claims(folder)):
             clear(folder)

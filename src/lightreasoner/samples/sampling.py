@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from lightreasoner.config import SampleConfig
 from lightreasoner.config.sections import BATCH_SIZES
 from lightreasoner.data.problems import ProblemSet, load_problems
-from lightreasoner.errors import DataError
+from lightreasoner.errors import DataError, NothingToLearn
 from lightreasoner.inference.engines import served_by
 from lightreasoner.inference.memory import fitting_rows, worker_devices
 from lightreasoner.inference.residency import LazyPair
@@ -139,7 +139,7 @@ def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
                 return {}
             check_alignment(stage.counts, config)
             if not stage.counts["kept_steps"]:
-                raise DataError(_why_none_is_kept(stage, config, made.asked))
+                raise NothingToLearn(_why_none_is_kept(stage, config, made.asked))
         except (TooManyNonfinite, PoorAlignment, DataError):
             stage.release()
             release_states(config.out)

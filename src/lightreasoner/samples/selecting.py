@@ -24,7 +24,7 @@ from lightreasoner import contrast
 from lightreasoner.config import SelectConfig
 from lightreasoner.config.base import nearest
 from lightreasoner.config.sections import SELECTION, SelectSettings
-from lightreasoner.errors import ConfigError, DataError
+from lightreasoner.errors import ConfigError, DataError, NothingToLearn
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples import folder
@@ -223,7 +223,7 @@ class _Chosen:
         scores = _scores(config.selection, rule, source, config)
         kept = _cut(scores, config)
         if not kept.any():
-            raise DataError(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
+            raise NothingToLearn(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
         return cls(scores, kept, _factors(source, config, kept))
 
     @property

@@ -96,9 +96,11 @@ def study(
         By study: its Markdown lines and its files.
 
     Raises:
-        ConfigError: there is no such study or recipe.
+        ConfigError: there is no such study or recipe, or no seed.
         LightReasonerError: see `errors`; the same call continues where this one ended.
     """
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds = {seeds}: a setting needs at least one seed; omit it for each study's own number")
     recipes = [recipes] if isinstance(recipes, str) else recipes
     out, page_file = Path(out), Path(page_file) if page_file is not None else None
     chosen = list(STUDIES) if name == ALL else [name]

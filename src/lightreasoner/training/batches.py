@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightreasoner.errors import DataError
+from lightreasoner.errors import DataError, NothingToLearn
 from lightreasoner.inference.packing import Layout, cut_by_tokens, lay_out, moved
 from lightreasoner.runs.progress import busy
 from lightreasoner.samples.folder import Provenance, Ragged, Shard, read_samples
@@ -84,7 +84,7 @@ def load_labels(data: Path, max_length: int) -> tuple[Provenance, LabelSet]:
     labels = flatten(Shard(rollouts, steps), max_length)
     if len(labels) == 0:
         too_long = f": the prefixes of all {labels.skipped} are longer than {max_length} tokens. Raise --max-length"
-        raise DataError(f"{data}: no label to train on{too_long if labels.skipped else ''}")
+        raise NothingToLearn(f"{data}: no label to train on{too_long if labels.skipped else ''}")
     return made, labels
 
 
