@@ -29,7 +29,7 @@ from lightreasoner.config.sections import SELECTION
 from lightreasoner.errors import DataError, ModelError
 from lightreasoner.models.loading import load_tokenizer
 from lightreasoner.models.source import find_model
-from lightreasoner.plan import plan
+from lightreasoner.plan import check_flops, plan
 from lightreasoner.runs.progress import without_messages
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.runs.terminal import duration, size
@@ -86,6 +86,7 @@ def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any
     Raises:
         LightReasonerError: see `errors`; samples in a given folder stay, and the same call continues.
     """
+    check_flops(flops)
     with _folder(config.out) as folder:
         run = config.for_run(folder)
         if run.selects:

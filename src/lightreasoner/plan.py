@@ -58,6 +58,16 @@ LOAD, LOAD_BYTE, LOAD_GGUF_WEIGHT = 0.7, 1 / 1.5e9, 30e-9
 ITEM = 0.002  # seconds to judge and store an answer, spread over the judges
 
 
+def check_flops(flops: float | None) -> None:
+    """Refuse a rate that no machine has.
+
+    Raises:
+        ConfigError: it is not above 0, or not finite.
+    """
+    if flops is not None and not 0 < flops < math.inf:
+        raise ConfigError(f"--flops {flops:g} must be above 0 and finite: operations per second, such as 1e14")
+
+
 def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 128, rounds: int = 0) -> dict[str, Any]:
     """Estimate the FLOP, time, memory and disk of `lightr run` with these settings. Loads no weights.
 
@@ -77,10 +87,9 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         ModelError: a config.json is missing or incomplete, or the device is not there.
         HubUnreachable: it is on the Hub, and the Hub does not answer.
     """
-    if (flops is not None and flops <= 0) or min(prompt_tokens, rounds) < 0:
-        raise ConfigError(
-            f"--flops {flops} must be above 0, and --prompt-tokens {prompt_tokens} and --rounds {rounds} not below 0"
-        )
+    check_flops(flops)
+    if min(prompt_tokens, rounds) < 0:
+        raise ConfigError(f"--prompt-tokens {prompt_tokens} and --rounds {rounds} must not be below 0")
     config = _counted(config)
     side, found = _configs(config)
     expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)

@@ -33,7 +33,8 @@ def samples(run: Path, tokenizer: PreTrainedTokenizerFast, **changes: Any) -> No
 def test_what_each_side_is_and_reads(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     samples(
         tmp_path, tokenizer, amateur="self:layers=3", amateur_cue="Guess <b>.", amateur_template=Path("other.jinja"),
-        expert_hint="solution", amateur_hint="wrong", labeller="base", vocabulary="shared", expert_revision="abc123",
+        expert_hint="solution", amateur_hint="wrong", labeller="base", adapter=Path("a"), vocabulary="shared",
+        expert_revision="abc123",
     )  # fmt: skip
     sides = report(tmp_path).sides
     assert sides is not None

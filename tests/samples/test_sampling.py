@@ -15,7 +15,14 @@ import torch
 
 from lightreasoner.config import SampleConfig
 from lightreasoner.config.sections import MachineSettings
-from lightreasoner.errors import DataError, ModelError, RunMismatch, VocabularyMismatch
+from lightreasoner.errors import (
+    ConfigError,
+    DataError,
+    ModelError,
+    NothingToLearn,
+    RunMismatch,
+    VocabularyMismatch,
+)
 from lightreasoner.inference.generation import Decoding, Generation, until_stop
 from lightreasoner.inference.memory import in_halves
 from lightreasoner.inference.packed_engine import PackedEngine
@@ -234,9 +241,16 @@ def test_an_expert_without_a_chat_template_stops_before_the_next_question(
     assert result["kept_steps"] == result["steps"] == sum(len(row.response_ids) for row in rows)
 
 
-def test_a_pair_without_contrast_has_nothing_to_teach(config: SampleConfig) -> None:
-    with pytest.raises(DataError, match=r"none of .* steps exceeds β = 0.4, .* predict the same at every step"):
-        sample(elsewhere(config, "same", amateur=config.expert))
+def test_a_pair_without_contrast_has_nothing_to_teach(config: SampleConfig, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(config.expert, copy)
+    for same in (config.expert, str(copy)):  # whatever the rule, before any rollout
+        with pytest.raises(ConfigError, match="expert and amateur are the same model and read the same prompts"):
+            sample(elsewhere(config, "same", amateur=same, divergence_beta=None))
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**settings, "remark": "another file, the same weights"}))
+    with pytest.raises(NothingToLearn, match=r"none of .* steps exceeds β = 0.4, .* predict the same at every step"):
+        sample(elsewhere(config, "same", amateur=str(copy)))
 
 
 def test_a_finished_stage_loads_no_model(config: SampleConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,7 @@ class RoundsConfig(RunConfig):
             update={
                 "adapter": self.adapter(number - 1),
                 "skip_questions": self.rounds.held_back + (number - 1) * (questions or 0) * fresh,
-                "labeller": self.rounds.labeller,
+                "labeller": self.rounds.labeller if number > 1 else "current",  # in the first there is no adapter
                 "out": self.folder(number),
                 **self._amateur_of(number),
             }

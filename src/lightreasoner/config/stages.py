@@ -69,6 +69,12 @@ class SampleConfig(
     """Whose distribution labels are made of. current: that of the expert with --adapter, which samples. base: that of
     the expert without it."""
 
+    @model_validator(mode="after")
+    def _base_is_without_an_adapter(self) -> Self:
+        if self.labeller == "base" and self.adapter is None:
+            raise ValueError("labeller = base is the expert without its adapter, and no adapter is given; omit it")
+        return self
+
 
 class SelectConfig(SelectSettings):
     """`lightr samples select`."""

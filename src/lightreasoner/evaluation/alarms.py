@@ -85,7 +85,7 @@ def measure(config: RoundsConfig, number: int) -> dict[str, Any]:
         parts["base"] = read_stage(against_base.out / "sample")[1]
     parts["answers"] = _answers(config, number, greedy)
     identity = {name: part.digest for name, part in parts.items()}
-    beta = config.rule.threshold if config.rule.selection == "divergence" else None
+    beta = config.rule.threshold if config.rule.selection == "divergence" else config.sample.divergence_beta
     with open_stage(greedy.out, "alarms", {**identity, "beta": beta, "kind": kind, "version": VERSION}, say) as stage:
         if stage.result is not None:
             return stage.result

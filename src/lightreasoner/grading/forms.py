@@ -133,8 +133,8 @@ _UNIT = (
 _SHORT_UNIT = r"(?:[msgJNWVAKLTCF]|Hz|Pa|min|in|mi|lbs?|oz)"
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
 _UNIT_BEHIND = re.compile(
-    rf"(?<=[\w}})])(?:\s|~|\\[,;: ]|\\q?quad(?![A-Za-z]))*\(?\s*(?:\\(?:text(?:rm|bf|it)?|math(?:rm|bf|it)|mbox|operatorname)\s*"
-    rf"\{{\s*(?:{_UNIT}|{_SHORT_UNIT}){_POWER}\s*\}}{_POWER}"
+    r"(?<=[\w})])(?:\s|~|\\[,;: ]|\\q?quad(?![A-Za-z]))*\(?\s*"
+    rf"(?:\\(?:text(?:rm|bf|it)?|math(?:rm|bf|it)|mbox|operatorname)\s*\{{\s*(?:{_UNIT}|{_SHORT_UNIT}){_POWER}\s*\}}{_POWER}"
     rf"|\{{?(?<![A-Za-z\\]){_UNIT}(?![A-Za-z])\s*\}}?{_POWER})\s*\)?\s*\Z"
 )
 

@@ -26,6 +26,7 @@ from lightreasoner.errors import ConfigError
 from lightreasoner.models.alignment import Alignment
 from lightreasoner.models.pairs import FoundPair
 from lightreasoner.models.prompts import PromptTemplate
+from lightreasoner.models.sides import ANOTHER_MODEL
 from lightreasoner.runs.records import Problem
 from lightreasoner.samples.responses import Prompted
 
@@ -114,17 +115,27 @@ class Contexts:
 
 
 def refuse_same_prompts(found: FoundPair, prompted: Sequence[Prompted]) -> None:
-    """Refuse the expert as its own amateur where both read the same before every response.
+    """Refuse the expert, or a copy of it, as its own amateur where both read the same before every response.
 
     Raises:
         ConfigError: they do.
     """
-    is_same = found.amateur == found.expert and found.side.kind in ("self", "checkpoint")
-    if is_same and all(item.amateur_ids in (None, item.prompt_ids) for item in prompted):
+    is_self = found.amateur == found.expert and found.side.kind in ("self", "checkpoint")
+    if not is_self and not _is_copy(found):
+        return
+    if all(item.amateur_ids in (None, item.prompt_ids) for item in prompted):
         raise ConfigError(
             f"--amateur {found.config.amateur}: expert and amateur are the same model and read the same prompts, so "
-            "both predict the same and nothing could be learnt. Give another --amateur-cue, --amateur-template or hint"
+            f"both predict the same and nothing could be learnt. Give {'' if is_self else 'a weaker model, or '}"
+            "another --amateur-cue, --amateur-template or hint"
         )
+
+
+def _is_copy(found: FoundPair) -> bool:
+    """Whether the amateur is another model by name, and the expert by its files."""
+    expert, amateur = found.expert, found.amateur
+    is_bare = found.side == ANOTHER_MODEL and expert.adapter is None and amateur.adapter is None
+    return is_bare and expert.files() == amateur.files()
 
 
 def _hinted(problem: Problem, hints: Hints | None) -> str:
