@@ -335,8 +335,8 @@ def open_stage(
     with locked(run):
         folder = run / stage
         folder.mkdir(parents=True, exist_ok=True)
-        refuse_foreign(folder)
         manifest = manifest_of(folder)
+        refuse_foreign(folder)
         if manifest is None or (manifest["fingerprint"] != wanted and not claims(folder)):
             clear(folder)
             manifest = {"stage": stage, "fingerprint": wanted, "record": record, "asked_at": asked_at}

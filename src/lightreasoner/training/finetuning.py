@@ -257,7 +257,7 @@ def _run_steps(
             if stopping or state.step % config.save_steps == 0 or state.step == config.steps:
                 checkpoints.save_checkpoint(state, folder, config.keep_checkpoints)
                 saved()
-            if stopping and state.step < config.steps:
+            if stopping:
                 raise Interrupted(stop.signal_number or signal.SIGTERM)
 
 
