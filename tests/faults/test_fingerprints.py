@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from .harness import contents, refused, succeed
 
@@ -48,14 +49,14 @@ def test_samples_with_other_settings_are_refused_with_the_fields(
 
 
 def test_a_model_with_the_same_name_and_other_weights_is_refused(
-    sampling: tuple[object, ...], random_expert: Path, random_amateur: Path, tmp_path: Path
+    sampling: tuple[object, ...], random_expert: Path, tmp_path: Path
 ) -> None:
     model, out = tmp_path / "model", tmp_path / "run"
     shutil.copytree(random_expert, model)
     arguments = changed(sampling, expert=model, max_questions=4)
     succeed(*arguments, out)
-    shutil.copy(random_amateur / "config.json", model / "config.json")
-    shutil.copy(random_amateur / "model.safetensors", model / "model.safetensors")
+    weights = load_file(model / "model.safetensors")
+    save_file({name: 1.01 * value for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
     line = refused(*arguments, out)
     assert "model.safetensors of the expert: other content now" in line
     assert 'expert: "' not in line
