@@ -118,12 +118,7 @@ def _plus_or_minus(answer: str, gold: str) -> bool | None:
     if left is None and right is None:
         return None
     answered, expected = left or _listed(answer), right or _listed(gold)
-    for one in answered:
-        partner = next((other for other in expected if equal_expressions(one, other)), None)
-        if partner is None:
-            return False
-        expected.remove(partner)
-    return not expected
+    return _same_in_any_order(answered, expected)
 
 
 def _both_signs(side: str) -> list[str] | None:
