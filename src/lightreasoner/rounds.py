@@ -170,15 +170,11 @@ def _keep(config: RoundsConfig, kept: int) -> None:
 
 def _is_of_a_round(config: RoundsConfig, name: str) -> bool:
     """Whether a part of the run folder comes from one of its rounds, so that it can be made again."""
-    numbers = [int(path.name.removeprefix("round-")) for path in config.out.glob("round-*")]
+    folders = list(config.out.glob("round-*"))
     if name != "merged":
-        return any(_is_copy(config.out / name, config.folder(number) / name) for number in numbers)
-    merged = _merged_adapter(config.out / name)
-    return any(
-        merged == _adapter_hash(config.folder(number))
-        for number in numbers
-        if (config.folder(number) / "finetune" / ADAPTER).is_dir()
-    )
+        return any(_is_copy(config.out / name, folder / name) for folder in folders)
+    trained = [folder for folder in folders if (folder / "finetune" / ADAPTER).is_dir()]
+    return _merged_adapter(config.out / name) in {_adapter_hash(folder) for folder in trained}
 
 
 def _is_copy(target: Path, source: Path) -> bool:

@@ -243,6 +243,11 @@ def test_a_setting_of_contrastive_decoding_needs_an_amateur(values: dict[str, An
     assert EvaluateConfig.checked({**required, **values, "contrast_with": "a"})
 
 
+def test_a_dotted_key_of_a_recipe_is_explained() -> None:
+    assert "write keep_share indented below select:" in message_of(RunConfig, {**REQUIRED, "select.keep_share": 0.3})
+    assert "indented" not in message_of(RunConfig, {**REQUIRED, "other.keep_share": 0.3})
+
+
 @pytest.mark.parametrize("value", [5, None, "text", [1]])
 def test_a_section_that_is_no_mapping_is_refused(value: Any) -> None:
     assert message_of(RunConfig, {**REQUIRED, "sample": value}).startswith(f"sample = {value!r}: ")

@@ -15,6 +15,7 @@ import pytest
 
 from lightreasoner.data.files import is_path, read_path, stem_of
 from lightreasoner.data.problems import load_problems, read_dataset
+from lightreasoner.errors import DataError
 
 from .test_problems import questions_of, refusal
 
@@ -344,3 +345,30 @@ def test_an_arrow_file_with_damaged_offsets_is_refused_and_does_not_crash(tmp_pa
 def test_csv_with_quotation_marks_in_unusual_places(content: str, row: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(content)
     assert [fields for _, fields in read_path(tmp_path / "rows.csv", "test")] == [row]
+
+
+# --- What would be left out in silence ---
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "doubled.parquet"
+    table = pa.Table.from_arrays([pa.array(["One?"]), pa.array(["Two?"])], names=["question", "question"])
+    pq.write_table(table, path)
+    with pytest.raises(DataError, match="several columns are called question; rename all but one"):
+        list(read_path(path, "train"))
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        as_lines(tmp_path / name)
+    as_csv(tmp_path / "c.csv")
+    with caplog.at_level("INFO"):
+        rows = list(read_path(tmp_path, "train"))
+    (line,) = (message for message in caplog.messages if "split train of" in message)
+    assert len(rows) == 2 * len(ROWS)
+    assert line.endswith("; not read: c.csv")
+    (tmp_path / "c.csv").unlink()
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        list(read_path(tmp_path, "train"))
+    assert not any("not read" in message for message in caplog.messages)

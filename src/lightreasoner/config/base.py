@@ -241,10 +241,10 @@ def _path(config: type[BaseModel], place: Sequence[int | str]) -> list[str]:
 def _explain(config: type[BaseModel], path: list[str], problem: Any, advice: str) -> str:
     """One clause of an error message, for one finding of pydantic."""
     key = ".".join(path)
-    if problem["type"] == "extra_forbidden" and "." in path[-1]:
-        section, _, rest = path[-1].partition(".")
-        return f"unknown key {key}: a recipe has sections, so write {rest} indented below {section}:"
     if problem["type"] == "extra_forbidden":
+        section, _, rest = key.partition(".")
+        if rest and path == [key] and section in config.model_fields and _section(config, section):
+            return f"unknown key {key}: a recipe has sections, so write {rest} indented below {section}:"
         return f"unknown key {key}: {_nearest_key(path[-1], config, path[:-1])}"
     if problem["type"] == "missing":
         name = key.replace("_", "-") if "--" in advice else key

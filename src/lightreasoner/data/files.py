@@ -322,7 +322,9 @@ def _read_folder(folder: Path, split: str) -> Iterator[Row]:
     files = found[name]
     read = {Path(file).resolve() for file in files}
     others = sorted(
-        path.name for path in folder.rglob("*") if path.suffix.lower() in READERS and path.resolve() not in read
+        path.name
+        for path in folder.rglob("*")
+        if path.suffix.lower() in {*READERS, *COMPRESSED_SUFFIXES} and path.is_file() and path.resolve() not in read
     )
     left = f"; not read: {', '.join(others[:5])}{' …' if len(others) > 5 else ''}" if others else ""
     say(f"{folder}: split {name} of {len(files)} files, {Path(files[0]).name} first{left}")

@@ -35,7 +35,7 @@ def elements(text: str) -> tuple[str, list[str]] | None:
     if _APART.search(text):
         text = _QUAD.sub(",", text)
     text = re.sub(r"\\(?:left|right)(?![A-Za-z])|[$]", "", separated(text)).replace(r"\{", "{").replace(r"\}", "}")
-    text = re.sub(r",(?:\s*,)+", ",", text.strip().removesuffix("."))
+    text = text.strip().removesuffix(".")
     kind = text[:1] + text[-1:]
     if (
         kind in ("()", "[]", "(]", "[)", "{}")

@@ -120,13 +120,11 @@ def parse_quantity(text: str) -> Fraction | None:
 
 
 def same_number(answer: str, answered: Fraction, gold: str, expected: Fraction) -> bool:
-    """Whether two numbers are equal; a percentage, and cents, also equal their hundredth part."""
-    marked = [_PERCENT.search(side) is not None for side in (answer, gold)]
-    if all(marked):
-        return answered == expected
-    return answered == expected or (
-        answered / 100 == expected if marked[0] else marked[1] and answered == expected / 100
-    )
+    """Whether two numbers are equal; a percentage, or cents, on one side also equals its hundredth part."""
+    if answered == expected:
+        return True
+    of_answer, of_gold = (_PERCENT.search(side) is not None for side in (answer, gold))
+    return of_answer is not of_gold and (answered / 100 == expected if of_answer else answered == expected / 100)
 
 
 @lru_cache(maxsize=256)
