@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lightreasoner.config import DoctorConfig, RunConfig
+from lightreasoner.config import DoctorConfig, RoundsSettings, RunConfig
 from lightreasoner.doctor import examine
 from lightreasoner.errors import ConfigError, HubUnreachable, ModelError
 from lightreasoner.inference.footprint import footprint
@@ -97,8 +97,9 @@ def test_the_cost_model_is_that_of_the_design(tmp_path: Path) -> None:
     assert sample["flop"] == 64 * 112 * 2 * (
         expert + amateur
     )  # the expert generates and scores in one pass; the amateur scores
-    passes = 4 * 16 / config.finetune.labels_per_forward
-    assert finetune["flop"] == passes * 106 * 4 * expert
+    # 4 steps of 16 labels; a rollout of 12 tokens has 6 labels, which are read to the position 12 · 6 / 7.
+    assert finetune["tokens"] == 4 * 3 * (100 + 10)
+    assert finetune["flop"] == finetune["tokens"] * 4 * expert
     assert sample["seconds"] == round(sample["flop"] / 1e12, 1)
 
 
@@ -116,8 +117,10 @@ def test_a_plan_of_rounds_repeats_sampling_and_training_and_adds_the_alarms(tmp_
     assert rounds["disk"]["samples"] == 4 * once["disk"]["samples"]
     assert rounds["disk"]["sum"] == sum(size for name, size in rounds["disk"].items() if name != "sum")
     assert any(line.startswith("alarms: at most") for line in plan_lines(rounds))
-    with pytest.raises(ConfigError, match="--rounds -1"):
-        plan(config, flops=1e12, rounds=-1)
+    fewer = config.model_copy(update={"rounds": RoundsSettings(held_back=64, answers=4)})
+    stages = plan(fewer, flops=1e12, rounds=3)["stages"]
+    assert stages["alarms"]["tokens"] == pytest.approx(4 * (2 + 4 * answer) * once["stages"]["sample"]["tokens"])
+    assert stages["sample"] == rounds["stages"]["sample"]
 
 
 def test_a_machine_that_is_too_small_gets_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +136,12 @@ def test_a_machine_that_is_too_small_gets_warnings(tmp_path: Path, monkeypatch: 
 
 def test_plan_refuses_wrong_settings_and_models_it_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for wrong in ({"flops": 0.0}, {"prompt_tokens": -1}):
-        with pytest.raises(ConfigError, match="must be above 0"):
+    for wrong, complaint in (
+        ({"flops": 0.0}, "--flops 0 must be above 0"),
+        ({"prompt_tokens": -1}, "--prompt-tokens -1: a prompt has"),
+        ({"rounds": -1}, "--rounds -1: give the number"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
             plan(config_for(tmp_path), **wrong)
     with pytest.raises(HubUnreachable, match="config.json of nobody/nothing"):
         plan(config_for(tmp_path, expert="nobody/nothing"))

@@ -11,10 +11,19 @@ import yaml
 from safetensors.torch import load_file
 
 from lightreasoner import rounds as module
-from lightreasoner.config import RoundsConfig, RoundsSettings
+from lightreasoner.config import (
+    AdviseConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    RoundsConfig,
+    RoundsSettings,
+    RunConfig,
+    SampleConfig,
+)
 from lightreasoner.errors import ConfigError, DataError, NothingToLearn
 from lightreasoner.evaluation.stopping import Decision
-from lightreasoner.recipes import resolve
+from lightreasoner.recipes import recipe_text, resolve
 from lightreasoner.report import report
 from lightreasoner.rounds import rounds
 from lightreasoner.runs.stage import read_stage
@@ -281,6 +290,22 @@ def test_wrong_settings_are_named(name: str, value: Any, words: str, config: Rou
 def test_a_recipe_serves_rounds_too(tmp_path: Path) -> None:
     config = resolve(RoundsConfig, {"out": tmp_path, "rounds": {"limit": 7}}, "miniature")
     assert (config.expert, config.rounds.limit, config.sample.max_questions) == ("miniature/expert", 7, 1000)
+
+
+def test_a_recipe_with_rounds_serves_the_other_commands_too(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe_text("miniature") + "rounds: {limit: 2, answers: 4}\n")
+    for kind in (RunConfig, AdviseConfig, DoctorConfig, SampleConfig, FinetuneConfig, EvaluateConfig):
+        with_rounds, without = (resolve(kind, {}, one) for one in (str(recipe), "miniature"))
+        assert with_rounds.model_dump(exclude={"rounds"}) == without.model_dump(exclude={"rounds"})
+    planned = completed("plan", "--config", recipe, "--rounds", 2, "--flops", 1e12, "--json")
+    assert planned.returncode == 0, planned.stderr
+    by_default = completed("plan", "--config", "miniature", "--rounds", 2, "--flops", 1e12, "--json")
+    fewer, more = (json.loads(done.stdout)["stages"]["alarms"]["flop"] for done in (planned, by_default))
+    assert fewer < more
+    recipe.write_text(recipe_text("miniature") + "rounds: {limits: 2}\n")
+    with pytest.raises(ConfigError, match=r"unknown key rounds\.limits: did you mean limit"):
+        resolve(SampleConfig, {}, str(recipe))
 
 
 def test_the_command_line(random_expert: Path, random_amateur: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def command(
                 return
             _leave_launcher(name)
         if kind is not None:
-            given["config"] = _checked(kind, given)
+            given["config"] = _checked(kind, given, positional)
             if given["dry_run"]:
                 _show_settings(given["config"], check)
                 return
@@ -219,17 +219,23 @@ def _settings(kind: type[Config], positional: Sequence[str]) -> dict[str, inspec
 
 def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
     """The other fields of a config as flags."""
-    of_studies = ["study"] if issubclass(kind, cfg.RunConfig) else []  # `run` uses nothing of that section
-    without = {*positional, *of_studies}
+    without = {*positional, *_unused_sections(kind)}
     fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items() if name not in without}
     others = create_model(kind.__name__, __config__=ConfigDict(defer_build=True), **fields) if without else kind
     # cyclopts passes on the given flags as a dict, unchecked: `_checked` adds the recipe.
     return _option("config", None, Annotated[others, Parameter(name="*"), PlainValidator(dict)])
 
 
-def _checked(kind: type[C], given: Mapping[str, Any]) -> C:
+def _unused_sections(kind: type[Config]) -> set[str]:
+    """The sections of a recipe that a command with the settings of a run does not use."""
+    if not issubclass(kind, cfg.RunConfig):
+        return set()
+    return {"study"} if issubclass(kind, cfg.RoundsConfig) else {"study", "rounds"}
+
+
+def _checked(kind: type[C], given: Mapping[str, Any], positional: Sequence[str]) -> C:
     """The config of a command: defaults < recipe < flags."""
-    flags = {**(given["config"] or {}), **{name: given[name] for name in given if name in kind.model_fields}}
+    flags = {**(given["config"] or {}), **{name: given[name] for name in positional}}
     recipe = given.get("recipe")
     needs_pair = issubclass(kind, cfg.RunConfig) and kind.model_fields["expert"].is_required()
     if needs_pair and recipe is None and not {"expert", "amateur"} & flags.keys():

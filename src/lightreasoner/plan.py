@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lightreasoner.config import RoundsSettings, RunConfig
+from lightreasoner.config import RunConfig
 from lightreasoner.config.sections import BATCH_SIZES
 from lightreasoner.data.own import chosen_benchmarks
 from lightreasoner.errors import ConfigError, ModelError
@@ -75,7 +75,7 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         flops: sustained floating-point operations per second of another machine; typically 10 to 50 % of the peak on
             its data sheet. Default: this machine is measured.
         prompt_tokens: mean length of the prompts in tokens.
-        rounds: plan `lightr rounds` with this many rounds instead, and its other settings as they are by default.
+        rounds: plan `lightr rounds` with this many rounds instead, under the recipe's other settings of rounds.
 
     Returns:
         `models`, `precision`, `stages` (FLOP, tokens and seconds of each), `memory` and `disk` in bytes by part with
@@ -88,8 +88,10 @@ def plan(config: RunConfig, *, flops: float | None = None, prompt_tokens: int = 
         HubUnreachable: it is on the Hub, and the Hub does not answer.
     """
     check_flops(flops)
-    if min(prompt_tokens, rounds) < 0:
-        raise ConfigError(f"--prompt-tokens {prompt_tokens} and --rounds {rounds} must not be below 0")
+    if prompt_tokens < 0:
+        raise ConfigError(f"--prompt-tokens {prompt_tokens}: a prompt has no fewer than 0 tokens")
+    if rounds < 0:
+        raise ConfigError(f"--rounds {rounds}: give the number of rounds, or leave it out to plan a run")
     config = _counted(config)
     side, found = _configs(config)
     expert, amateur = Shape.of(found[0], config.expert), Shape.of(found[1], config.amateur)
@@ -202,9 +204,8 @@ def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, answers
     """Tokens and FLOP of each stage."""
     questions = config.sample.max_questions or QUESTIONS
     texts = questions * (prompt + config.sample.max_new_tokens)
-    labels = config.finetune.steps * config.finetune.labels_per_step
-    prefixes = math.ceil(labels / config.finetune.labels_per_forward)
-    trained = prefixes * (prompt + config.sample.max_new_tokens // 2)
+    _, tokens = _trained_texts(config, prompt, config.sample.max_new_tokens)
+    trained = config.finetune.steps * tokens
     answered = 2 * answers * (prompt + config.evaluate.max_answer_tokens)  # before and after
     return {
         "sample": (texts, 2 * texts * (expert.parameters + amateur.parameters)),
@@ -212,6 +213,16 @@ def _work(config: RunConfig, expert: Shape, amateur: Shape, prompt: int, answers
         "merge": (0, 0),
         "evaluate": (answered, 2 * answered * expert.parameters),
     }
+
+
+def _trained_texts(config: RunConfig, prompt: int, rollout: int) -> tuple[int, int]:
+    """Texts and their tokens in a step of fine-tuning, if the kept steps of a rollout are spread evenly.
+
+    A text with several labels of a rollout is read to the last of them, and has no more labels than the rollout.
+    """
+    labels = min(config.finetune.labels_per_forward, max(1, round(_kept_share(config) * rollout)))
+    texts = math.ceil(config.finetune.labels_per_step / labels)
+    return texts, texts * (prompt + round(rollout * labels / (labels + 1)))
 
 
 def _kept_share(config: RunConfig) -> float:
@@ -224,9 +235,9 @@ def _kept_share(config: RunConfig) -> float:
 
 def _alarm_share(config: RunConfig, prompt: int) -> float:
     """The alarms of one round, as a share of its sampling: two greedy rollouts of each prompt, and several answers."""
-    defaults = RoundsSettings()
+    rounds = config.rounds
     answer = (prompt + config.evaluate.max_answer_tokens) / (prompt + config.sample.max_new_tokens)
-    return defaults.held_back * (2 + defaults.answers * answer) / (config.sample.max_questions or QUESTIONS)
+    return rounds.held_back * (2 + rounds.answers * answer) / (config.sample.max_questions or QUESTIONS)
 
 
 def _in_rounds(
@@ -269,10 +280,7 @@ class _Timing:
         self._batches = math.ceil(self._questions / rows)
         at_once = max(1, min(answers, evaluate.answer_batch_size or BATCH_SIZES[config.engine]))
         self._answer_batches = math.ceil(answers / at_once)
-        # A pass of several labels of a rollout reads it to the last of them.
-        labels = min(tuning.labels_per_forward, max(1, round(_kept_share(config) * self._rollout)))
-        texts = math.ceil(tuning.labels_per_step / labels)
-        tokens = texts * (prompt + round(self._rollout * labels / (labels + 1)))
+        texts, tokens = _trained_texts(config, prompt, self._rollout)
         cap = tuning.tokens_per_micro_batch or TRAINED.get(device.type, TRAINED_ON_ACCELERATORS)
         self._trained_passes = math.ceil(tokens / max(cap, tokens // texts))
         # Half of the maximum is the mean length over the steps of decoding, of those that still run.
@@ -416,7 +424,8 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         *files,
         f"precision: {result['precision']}",
         *(
-            f"{name}: at most {stage['tokens']:,} tokens, {stage['flop']:.2g} FLOP, {duration(stage['seconds'])}"
+            f"{name}: {'about' if name == 'finetune' else 'at most'} {stage['tokens']:,} tokens, "
+            f"{stage['flop']:.2g} FLOP, {duration(stage['seconds'])}"
             for name, stage in stages.items()
             if stage["tokens"]
         ),

@@ -383,6 +383,18 @@ EVERYTHING: dict[str, Any] = {
         "tag": "first",
         "yes": True,
     },
+    "rounds": {
+        "limit": 2,
+        "labeller": "base",
+        "amateur": "previous",
+        "problems": "same",
+        "held_back": 64,
+        "answers": 4,
+        "answer_temperature": 0.5,
+        "evidence": 2.0,
+        "counter_evidence": 1.0,
+        "most_lost": 0.2,
+    },
     "study": {"amateurs": ["a/b"], "lengths": [41, 42], "sft_questions": 43, "transfer": ["arc_challenge"]},
 }
 
@@ -402,8 +414,9 @@ def defaults_of(config: Config) -> list[str]:
 def test_the_example_of_everything_sets_every_field_away_from_its_default() -> None:
     config = everything()
     assert len(defaults_of(config.select)) < len(SelectSettings.model_fields)  # not all of its fields go together
-    for part in (config, config.sample, config.finetune, config.merge, config.evaluate, config.push, config.study):
-        assert defaults_of(part) == []
+    for name in ("sample", "finetune", "merge", "evaluate", "push", "study", "rounds"):
+        assert defaults_of(getattr(config, name)) == []
+    assert defaults_of(config) == []
 
 
 def test_the_sample_stage_carries_every_field_of_the_run() -> None:

@@ -91,7 +91,9 @@ def test_a_model_without_suitable_layers_is_refused(random_expert: Path, tmp_pat
 
 
 @needs_bitsandbytes
-def test_a_model_of_unsuitable_widths_alone_is_refused_before_the_run(random_expert: Path, tmp_path: Path) -> None:
+def test_a_model_of_unsuitable_widths_alone_is_refused_before_the_run(
+    random_expert: Path, random_amateur: Path, tmp_path: Path
+) -> None:
     narrow = save_model(tmp_path / "narrow", random_expert, 32, 160)
     with pytest.raises(ModelError, match=r"no linear layer whose width is a multiple of 64 \(they are 32, 160 wide\)"):
         load_in_4bit(find_model(str(narrow)), CPU)
@@ -100,7 +102,7 @@ def test_a_model_of_unsuitable_widths_alone_is_refused_before_the_run(random_exp
         check(
             RunConfig(
                 expert=str(narrow),
-                amateur=str(narrow),
+                amateur=str(random_amateur),
                 out=tmp_path / "run",
                 finetune={"load_in_4bit": True},
                 **settings,

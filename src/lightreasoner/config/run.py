@@ -44,6 +44,35 @@ from lightreasoner.config.stages import (
 C = TypeVar("C", bound=Config)
 
 
+class RoundsSettings(Config):
+    """Rounds of sampling and fine-tuning; the settings of a round are those of `sample` and `finetune`."""
+
+    limit: Decides[Count] = 4
+    """Most rounds. The stop rule mostly ends them earlier."""
+    labeller: Decides[Labeller] = "current"
+    """Whose distribution the labels of a round are made of. current: the expert as it is in that round, as samples are
+    refreshed in SePT (arXiv 2510.18814). base: the expert without its adapter, on what the current one writes."""
+    amateur: Decides[Literal["fixed", "previous"]] = "fixed"
+    """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
+    problems: Decides[Literal["fresh", "same"]] = "fresh"
+    """fresh: each round takes the next --sample.max-questions problems. same: all rounds take the same ones."""
+    held_back: Decides[Annotated[int, Field(ge=8)]] = 512
+    """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
+    answers: Decides[Annotated[int, Field(ge=2)]] = 8
+    """Answers to each of these prompts, of --evaluate.max-answer-tokens at most, of which the share of the majority is
+    taken (a signal without labels in TTRL, arXiv 2504.16084)."""
+    answer_temperature: Decides[Positive] = 0.7
+    """Temperature of these answers."""
+    evidence: Decides[NotNegative] = 1.0
+    """A round is kept if the majority's share rises by more than this many standard errors over the prompts."""
+    counter_evidence: Decides[NotNegative] = 2.0
+    """A round is refused if the answers that were the commonest before it become rarer by more than this many standard
+    errors over the prompts."""
+    most_lost: Decides[Share] = 0.1
+    """A round is refused if the share of rollouts that end by themselves falls by more than this, or if that of
+    repeated 4-grams, or the label mass on format or in scattered labels, rises by more."""
+
+
 class RunConfig(
     PromptSettings, HintSettings, ProblemSettings, EngineSettings, WorkerSettings, TrackerSettings, PairConfig
 ):
@@ -63,6 +92,8 @@ class RunConfig(
     """Send the result to this repository on the Hub, OWNER/NAME, when it is finished; see `lightr push`."""
     push: Place[PushSettings] = PushSettings.model_construct()
     study: StudySettings = StudySettings.model_construct()
+    rounds: Annotated[RoundsSettings, IF_SET] = RoundsSettings.model_construct()
+    """Of `lightr rounds` and `lightr plan --rounds`; `lightr run` uses nothing of it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -146,39 +177,10 @@ class RunConfig(
         return {name: getattr(self, name) for name in RunConfig.model_fields if name in stage.model_fields}
 
 
-class RoundsSettings(Config):
-    """Rounds of sampling and fine-tuning; the settings of a round are those of `sample` and `finetune`."""
-
-    limit: Decides[Count] = 4
-    """Most rounds. The stop rule mostly ends them earlier."""
-    labeller: Decides[Labeller] = "current"
-    """Whose distribution the labels of a round are made of. current: the expert as it is in that round, as samples are
-    refreshed in SePT (arXiv 2510.18814). base: the expert without its adapter, on what the current one writes."""
-    amateur: Decides[Literal["fixed", "previous"]] = "fixed"
-    """Amateur of a round. fixed: --amateur. previous: the expert before the last round (--amateur in the first)."""
-    problems: Decides[Literal["fresh", "same"]] = "fresh"
-    """fresh: each round takes the next --sample.max-questions problems. same: all rounds take the same ones."""
-    held_back: Decides[Annotated[int, Field(ge=8)]] = 512
-    """First problems of the data set, which are never trained on. The alarms are measured on their prompts."""
-    answers: Decides[Annotated[int, Field(ge=2)]] = 8
-    """Answers to each of these prompts, of --evaluate.max-answer-tokens at most, of which the share of the majority is
-    taken (a signal without labels in TTRL, arXiv 2504.16084)."""
-    answer_temperature: Decides[Positive] = 0.7
-    """Temperature of these answers."""
-    evidence: Decides[NotNegative] = 1.0
-    """A round is kept if the majority's share rises by more than this many standard errors over the prompts."""
-    counter_evidence: Decides[NotNegative] = 2.0
-    """A round is refused if the answers that were the commonest before it become rarer by more than this many standard
-    errors over the prompts."""
-    most_lost: Decides[Share] = 0.1
-    """A round is refused if the share of rollouts that end by themselves falls by more than this, or if that of
-    repeated 4-grams, or the label mass on format or in scattered labels, rises by more."""
-
-
 class RoundsConfig(RunConfig):
     """`lightr rounds`."""
 
-    rounds: RoundsSettings = RoundsSettings.model_construct()
+    rounds: RoundsSettings = RoundsSettings.model_construct()  # decides here, where the default does too
 
     @model_validator(mode="after")
     def _sides_differ_in_every_round(self) -> Self:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.config import RunConfig
+from lightreasoner.config import RoundsSettings, RunConfig
 from lightreasoner.config.sections import BaselineKind, SelectSettings, StudySettings
 from lightreasoner.miniature import is_bundled
 from lightreasoner.miniature.word_problems import THEMES
@@ -120,7 +120,7 @@ def of_seed(recipe: RunConfig, seed: int, sft_questions: int | None = None) -> R
     Only the base is evaluated with both kinds of prompt; a trained model has the prompt of its training.
     """
     kind = "chat" if recipe.evaluate.prompts == "both" else recipe.evaluate.prompts
-    changes = {"seed": seed, "study": StudySettings(sft_questions=sft_questions)}
+    changes = {"seed": seed, "study": StudySettings(sft_questions=sft_questions), "rounds": RoundsSettings()}
     return changed(recipe, {"evaluate": {"prompts": kind}}).model_copy(update=changes)
 
 

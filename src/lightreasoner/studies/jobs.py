@@ -330,7 +330,9 @@ class Rounds(Job):
     def of(cls, root: Path, recipe: cfg.RunConfig, settings: cfg.RoundsSettings) -> Self:
         """Rounds under the settings of a recipe."""
         untouched = Evaluation.of(root, recipe.model_copy(update={"seed": 0}), recipe.expert)
-        return cls(root=root, config=cfg.RoundsConfig(**recipe.model_dump(), rounds=settings), untouched=untouched)
+        return cls(
+            root=root, config=cfg.RoundsConfig(**{**recipe.model_dump(), "rounds": settings}), untouched=untouched
+        )
 
     def _words(self) -> list[str]:
         return [self.config.expert, f"seed{self.config.seed}"]
