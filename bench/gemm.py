@@ -39,9 +39,13 @@ def linear_weights(model: Any) -> tuple[int, int]:
     return body, model.get_output_embeddings().weight.numel()
 
 
+BLOCKS = 4  # of the model, which `gemm_rate` times for many rows; the others are like them
+
+
 def gemm_rate(model: Any, rows: int, head_rows: int, backward: bool = False, runs: int = 5) -> float:
-    """FLOP/s of the model's linear layers, run in sequence on this many rows."""
-    layers = [m for n, m in model.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n]
+    """FLOP/s of the model's linear layers, run in sequence on this many rows; without the head, of its first blocks."""
+    blocks = model.model.layers[: None if head_rows else BLOCKS]
+    layers = [m for n, m in blocks.named_modules() if isinstance(m, torch.nn.Linear) and "lora" not in n]
     work = [(layer, rows) for layer in layers] + ([(model.get_output_embeddings(), head_rows)] if head_rows else [])
     inputs = {
         (layer.in_features, n): torch.randn(n, layer.in_features, dtype=model.dtype, device=model.device)

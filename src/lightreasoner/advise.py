@@ -105,6 +105,7 @@ def advise(config: AdviseConfig, *, flops: float | None = None) -> dict[str, Any
             aligned=AlignedShares.of_result(sampled),
             parameters=sampled["expert_parameters"],
             unlike=_unlike(run),
+            alpha=run.rule.plausibility_alpha,
         )
         cost, unplanned = _cost(run, stage, flops)
         estimated = round(labels.share * figures.steps / figures.rollouts * questions)
@@ -176,9 +177,7 @@ def _labels(run: RunConfig, stage: StageFolder, share: float) -> tuple[_Labels, 
     warned = []
     if rule.plausibility_alpha == 0:
         warned.append(
-            "plausibility_alpha = 0 makes every token of the vocabulary a part of every label, those that both models "
-            f"find impossible too. The labels described here are those of {changes['plausibility_alpha']:g}; give such "
-            "a value"
+            f"the labels described here are those of plausibility_alpha = {changes['plausibility_alpha']:g}, not of 0"
         )
     try:
         with without_messages():  # they name a folder that is temporary

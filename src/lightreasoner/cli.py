@@ -219,15 +219,17 @@ def _settings(kind: type[Config], positional: Sequence[str]) -> dict[str, inspec
 
 def _flags(kind: type[Config], positional: Sequence[str]) -> inspect.Parameter:
     """The other fields of a config as flags."""
-    without = {*positional, *_unused_sections(kind)}
+    without = {*positional, *_unused(kind)}
     fields: Any = {name: (field.annotation, field) for name, field in kind.model_fields.items() if name not in without}
     others = create_model(kind.__name__, __config__=ConfigDict(defer_build=True), **fields) if without else kind
     # cyclopts passes on the given flags as a dict, unchecked: `_checked` adds the recipe.
     return _option("config", None, Annotated[others, Parameter(name="*"), PlainValidator(dict)])
 
 
-def _unused_sections(kind: type[Config]) -> set[str]:
-    """The sections of a recipe that a command with the settings of a run does not use."""
+def _unused(kind: type[Config]) -> set[str]:
+    """The settings that a command's config has and the command does not use: mostly sections of other commands."""
+    if issubclass(kind, cfg.InspectConfig):
+        return {"max_questions", "batch_size"}
     if not issubclass(kind, cfg.RunConfig):
         return set()
     return {"study"} if issubclass(kind, cfg.RoundsConfig) else {"study", "rounds"}

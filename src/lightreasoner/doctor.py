@@ -294,6 +294,7 @@ def _trial(run: DoctorConfig) -> list[Finding]:
         aligned=shares,
         parameters=_parameters(found.expert),
         unlike=OTHER_LABELS if run.selects else unlike_measured(config),
+        alpha=run.rule.plausibility_alpha,
     )
     seen = f"{len(prompted)} problems of {config.dataset}, {figures.steps} steps: "
     if figures.kept_share is not None:

@@ -248,7 +248,7 @@ def test_a_dotted_key_of_a_recipe_is_explained() -> None:
     assert "indented" not in message_of(RunConfig, {**REQUIRED, "other.keep_share": 0.3})
 
 
-@pytest.mark.parametrize("value", [5, None, "text", [1]])
+@pytest.mark.parametrize("value", [5, "text", [1]])
 def test_a_section_that_is_no_mapping_is_refused(value: Any) -> None:
     assert message_of(RunConfig, {**REQUIRED, "sample": value}).startswith(f"sample = {value!r}: ")
 
@@ -721,6 +721,8 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
         ("UTF-16", "a: 1".encode("utf-16")),
         ("Latin-1", "cue: Löse".encode("latin-1")),
         ("an octal number", b"a: 0100"),
+        ("a number of base 60", b"a: 1:30"),
+        ("a fraction of base 60", b"a: 1:30.5"),
         ("two documents", b"a: 1\n---\nb: 2"),
         ("deep nesting", b"a: " + b"[" * 20_000),
         ("no such month", b"a: 2024-13-45"),
@@ -736,6 +738,16 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(why: str, content: bytes, t
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_recipe(str(file))
+
+
+def test_a_number_in_the_place_of_a_text_and_an_empty_section_are_explained() -> None:
+    pair = {"expert": "a", "amateur": "b", "dataset": "c"}
+    with pytest.raises(
+        ConfigError, match="expert_revision = 1234567 is a number; quote it .* expert_revision: '1234567'"
+    ):
+        RunConfig.checked({**pair, "expert_revision": 1234567})
+    with pytest.raises(ConfigError, match="select has no settings; leave it out, or indent its settings below select:"):
+        RunConfig.checked({**pair, "select": None})
 
 
 def test_an_alias_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:

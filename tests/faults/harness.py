@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,6 +87,7 @@ class Command:
         cwd: Path | None = None,
     ) -> None:
         folder = Path(tempfile.mkdtemp(prefix="lightr-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._streams = [folder / "out", folder / "error"]
         for path in self._streams:
             path.touch()

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lightreasoner.config import BaselineConfig, SelectConfig
+from lightreasoner.config import BaselineConfig, FinetuneConfig, SelectConfig
 from lightreasoner.evaluation.folder import read_evaluation
 from lightreasoner.report import markdown, report, write_page
 from lightreasoner.report.lengths import Lengths, answer_lengths
-from lightreasoner.report.made import Weights, choices_of
+from lightreasoner.report.made import Weights, choices_of, loss_of
 from lightreasoner.samples.folder import FACTOR, Baseline, read_samples, read_shards
 from lightreasoner.samples.selecting import select
+from lightreasoner.training.finetuning import finetune
 
 from ..fake_runs import fake_answer, fake_rollout, write_evaluation, write_samples
 
@@ -97,6 +98,18 @@ def test_a_baseline_names_its_kind(tmp_path: Path) -> None:
     assert choices_of(made) == {
         "labels": "baseline majority-vote, temperature 1, top_p 1, samples_per_problem 8, consensus 0"
     }
+
+
+def test_a_training_on_the_entropy_says_so(small_run: Path, tmp_path: Path) -> None:
+    assert "loss" not in report(small_run).choices
+    finetune(
+        FinetuneConfig(
+            model="miniature/expert", data=small_run, out=tmp_path, steps=2, objective="entropy", dtype="float32"
+        )
+    )
+    found = report(tmp_path)
+    assert found.choices == loss_of("entropy")
+    assert "on the entropy of its own predictions at 32 steps" in found.verdict
 
 
 def test_lengths_by_hand() -> None:

@@ -10,6 +10,7 @@ from lightreasoner.report.tables import (
     finetune_lines,
     merge_lines,
     p_value,
+    run_lines,
     sample_lines,
     table,
 )
@@ -99,6 +100,16 @@ def test_the_list_of_benchmarks_says_size_source_and_whether_verified() -> None:
 
 def test_a_p_value_is_readable_however_small() -> None:
     assert [p_value(value) for value in (1.0, 0.0342, 2.3e-96, 0.0)] == ["1", "0.034", "2e-96", "<1e-300"]
+
+
+def test_a_run_counts_the_kept_steps_of_its_selection_among_all_that_were_sampled() -> None:
+    """Of samples with β, a selection reads the steps that sampling kept."""
+    result = {
+        "expert": "e", "amateur": "a", "dataset": "d", "sample": {"questions": 20, "steps": 300, "kept_steps": 150},
+        "select": {"steps": 150, "kept_steps": 75}, "finetune": {"labels_trained": 32},
+        "comparison": {"benchmarks": [], "overall": [], "warnings": []}, "seconds": {},
+    }  # fmt: skip
+    assert run_lines(result)[1] == "kept 75 of 300 steps (25 %); trained on 32 labels"
 
 
 def test_the_stages_say_what_they_did_in_a_few_lines() -> None:

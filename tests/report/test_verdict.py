@@ -43,6 +43,14 @@ def test_the_verdict_states_gain_interval_and_chance(found: Report, changes: dic
     assert verdict_of(replace(found, overall=({**ROW, **changes},))) == sentence
 
 
+def test_of_entropy_minimisation_neither_labels_nor_contrast_are_named(found: Report) -> None:
+    found = replace(found, objective="entropy")
+    assert verdict_of(found).startswith("Fine-tuning E on the entropy of its own predictions at 192 steps ")
+    assert "contrast" not in verdict_of(found)
+    untested = replace(found, overall=(), accuracies=())
+    assert verdict_of(untested).startswith("E was fine-tuned on the entropy of its own predictions at 192 steps; there")
+
+
 def test_without_a_mean_the_first_benchmark_counts(found: Report) -> None:
     assert found.overall == ()
     assert found.main_test == found.accuracies[0].test

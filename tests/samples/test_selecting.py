@@ -157,6 +157,8 @@ def test_a_selection_in_the_folder_of_its_samples_stands_beside_them(config: Sam
 def test_labels_that_are_not_finite_are_refused(config: SampleConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the powers are too large"):
         selected(config, tmp_path, selection="none", expert_power=1e300)
+    with pytest.raises(DataError, match="label_temperature = 1e-300 are not finite"):
+        selected(config, tmp_path, selection="none", label_temperature=1e-300)
 
 
 def test_top1_flips_are_where_the_favourites_differ(config: SampleConfig, tmp_path: Path) -> None:

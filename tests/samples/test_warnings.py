@@ -60,6 +60,7 @@ def test_usual_samples_give_no_warning(sound: SampleFigures) -> None:
             {"expert_entropy": 0.08, "amateur_entropy": 0.11, "parameters": 10**6},
             r"pairs with such figures lost accuracy: -\d+ ± \d+ points and a chance of \d+ % to gain.*Choose another",
         ),
+        ({"alpha": 0.0}, "plausibility_alpha = 0 makes every token .* Give 0.05 to 0.2"),
         ({"amateur_entropy": 0.3}, r"as certain .*\(mean entropy 0.30 and 0.36 nats\)"),
     ],
 )

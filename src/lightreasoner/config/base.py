@@ -254,6 +254,10 @@ def _explain(config: type[BaseModel], path: list[str], problem: Any, advice: str
     if problem["type"] == "literal_error":
         choices = re.findall("'(.+?)'", problem["ctx"]["expected"])
         return f"{key} = {problem['input']!r}: {nearest(str(problem['input']), choices, 'values')}"
+    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
+        return f"{key} = {problem['input']!r} is a number; quote it where it is a text: {key}: '{problem['input']}'"
+    if problem["type"] == "model_type" and problem["input"] is None:
+        return f"{key} has no settings; leave it out, or indent its settings below {key}:"
     return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

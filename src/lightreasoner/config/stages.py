@@ -40,6 +40,7 @@ from lightreasoner.config.sections import (
 )
 
 Labeller = Literal["current", "base"]
+JUDGED = ("rejection-sft", "majority-vote", "u-opsd")  # baselines that judge or compare answers
 
 
 class PairConfig(MachineSettings, ContextSettings, PairSettings):
@@ -134,7 +135,7 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     Default: 0 for majority-vote, 0.5 for u-opsd."""
     label_tokens: DecidesIfSet[Count | None] = None
     """Most probable tokens in each label of u-opsd, renormalised; 50 to 200 do as well as all in its paper (100)."""
-    hint: DecidesIfSet[Annotated[str, Field(pattern=r"(?s)\{solution\}")] | None] = None
+    hint: DecidesIfSet[str | None] = None
     """What u-opsd asks the model that gives the labels; {question} and {solution} stand for the problem's."""
     answer_kind: DecidesIfSet[AnswerKind | None] = None
     """How answers are compared: number, expression, choice or text. Default: number for arithmetic and gsm8k, else
@@ -165,6 +166,10 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
         for name in LABEL_FREE_SETTINGS:
             if name not in usual and getattr(self, name) is not None:
                 raise ValueError(f"{name} = {getattr(self, name)} means nothing for {self.kind}; omit it")
+        if self.hint is not None and "{solution}" not in self.hint:
+            raise ValueError(f"hint = {self.hint!r} lacks {{solution}}, where the sample of the majority is put in")
+        if self.kind not in JUDGED and self.answer_kind is not None:
+            raise ValueError(f"answer_kind = {self.answer_kind}, but {self.kind} judges no answers; omit it")
         if usual and self.solution_field is not None:
             raise ValueError(f"solution_field = {self.solution_field}, but {self.kind} reads no solutions; omit it")
         if "consensus" not in usual:

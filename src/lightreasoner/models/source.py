@@ -108,6 +108,8 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     if is_bundled(name) and not path.exists():
         if name not in BUNDLED:
             raise ModelError(f"no model {name}: the bundled ones are {', '.join(BUNDLED)}")
+        if revision is not None:
+            warn_once(f"{name} is bundled, so its revision {revision} is not looked for")
         return ModelSource(name, model_path(name))
     if path.suffix == ".gguf":
         if not path.is_file():

@@ -68,6 +68,8 @@ def copy_recipe(name: str, file: Path) -> None:
     try:
         with file.open("x", encoding="utf-8") as copy:
             copy.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{file} is there already and stays as it is; give another name") from None
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from None
 
@@ -156,7 +158,21 @@ class _StrictLoader(yaml.SafeLoader):
 def _whole_number(loader: _StrictLoader, node: Any) -> Any:
     if re.fullmatch(r"[+-]?0[\d_]+", node.value):
         raise yaml.YAMLError(f"{node.value} would be an octal number; write it without the leading 0")
+    _refuse_base_60(node)
     return loader.construct_yaml_int(node)
 
 
+def _number(loader: _StrictLoader, node: Any) -> Any:
+    _refuse_base_60(node)
+    return loader.construct_yaml_float(node)
+
+
+def _refuse_base_60(node: Any) -> None:
+    if ":" in node.value:
+        raise yaml.YAMLError(
+            f"{node.value} would be a number of base 60; write it as a decimal number, or quote a text"
+        )
+
+
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _number)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lightreasoner.config.sections import Objective
 from lightreasoner.models.sides import amateur_words
 from lightreasoner.report.tokens import visible
 from lightreasoner.runs.stage import StageFolder
@@ -117,6 +118,12 @@ def choices_of(made: Provenance) -> dict[str, str]:
         )
         found["sampling of rollouts"] = ", ".join(how)
     return {name: visible(text) for name, text in found.items()}
+
+
+def loss_of(objective: Objective) -> dict[str, str]:
+    """What was trained on at the kept steps, where that is not their labels: name and words."""
+    words = "the entropy of the tuned model's own predictions at these steps; their labels are not used"
+    return {"loss": words} if objective == "entropy" else {}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lightreasoner.config.sections import Objective
 from lightreasoner.evaluation.comparison import Prompts
 from lightreasoner.evaluation.statistics import Interval
 from lightreasoner.report.cases import Cases
@@ -79,6 +80,7 @@ class Report:
         alpha: α of Eq 4.
         selection: the rule and the labels in words; None if they are the paper's.
         choices: how steps and labels were chosen, by name.
+        objective: the loss of fine-tuning; of `entropy` the labels are not used.
         weights: of the labels' losses; None where all weigh the same.
         sides: which side read what; None where no amateur took part, or it is not known.
         lengths: of rollouts and answers.
@@ -106,6 +108,7 @@ class Report:
     alpha: float | None
     selection: str | None
     choices: Mapping[str, str]
+    objective: Objective
     weights: Weights | None
     sides: Sides | None
     lengths: tuple[Lengths, ...]

@@ -20,7 +20,7 @@ from lightreasoner.report.cases import Case, Cases, find_cases, verdicts_of
 from lightreasoner.report.commands import AFTER, BEFORE, completing, repeating
 from lightreasoner.report.labels import LabelCounter, LabelStatistics
 from lightreasoner.report.lengths import Lengths, answer_lengths
-from lightreasoner.report.made import Weights, choices_of, sides_of
+from lightreasoner.report.made import Weights, choices_of, loss_of, sides_of
 from lightreasoner.report.model import Accuracy, Cost, Report
 from lightreasoner.report.tables import length_warnings
 from lightreasoner.report.tokens import TokenTexts, find_texts
@@ -153,6 +153,8 @@ def read_run(
     read = _samples(run, texts, visit)
     labels, tokens = read.labels, (read.generated, read.scored)
     log = run.of_json("finetune/log.json")
+    chosen = run.tuned[0].settings.objective if run.tuned else None
+    objective = chosen or (made.objective if made else "label")
     found = Report(
         run=str(run.path),
         expert=made.expert if made else run.tuned[0].settings.model if run.tuned else run.settings.get("expert"),
@@ -168,7 +170,8 @@ def read_run(
         beta=made.beta if made else None,
         alpha=made.alpha if made else None,
         selection=made.words if isinstance(made, Selected) else None,
-        choices=choices_of(made) if made else {},
+        choices={**(choices_of(made) if made else {}), **loss_of(objective)},
+        objective=objective,
         weights=read.weights,
         sides=sides_of(made, run.sampled[1]) if made and run.sampled else None,
         lengths=(*read.lengths, *_answer_lengths(run)),
@@ -293,6 +296,7 @@ def _sample_warnings(run: RunFolder, labels: LabelStatistics | None) -> tuple[st
         aligned=_aligned(run),
         parameters=result.get("expert_parameters"),
         unlike=unlike_measured(made.settings) if isinstance(made, Sampled) else OTHER_LABELS,
+        alpha=made.alpha,
     )
     if labels:
         figures = replace(figures, format_labels=labels.format_labels, format_responses=labels.format_responses)

@@ -114,7 +114,8 @@ def run_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def _kept(sampled: Mapping[str, Any], selected: Mapping[str, Any] | None = None) -> str:
-    chosen = sampled if selected is None else selected
+    # A selection counts the steps whose tokens were stored; the samples count all.
+    chosen = sampled if selected is None else {**selected, "steps": sampled["steps"]}
     kl = f", mean KL {sampled['mean_kl']:.2f} nats" if sampled.get("mean_kl") is not None else ""
     return f"kept {chosen['kept_steps']} of {chosen['steps']} steps ({kept_share(chosen)}{kl})"
 

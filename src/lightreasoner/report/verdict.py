@@ -14,16 +14,22 @@ def verdict_of(report: Report) -> str:
     """The verdict on a run as one sentence; with several kinds of prompt, on the first of them."""
     name, trained, sampled = report.expert or report.run, report.cost.tuned_tokens, report.cost.problems
     if report.main_test is not None:
-        labels = f" on {trained:,} labels" if trained is not None else ""
-        contrast = f" from its contrast with {report.amateur}" if report.amateur else ""
-        return f"Fine-tuning {name}{labels}{contrast} {_effect(report.main_test, report.accuracies)}"
+        contrast = f" from its contrast with {report.amateur}" if report.amateur and report.objective == "label" else ""
+        return f"Fine-tuning {name}{_trained_on(report)}{contrast} {_effect(report.main_test, report.accuracies)}"
     if trained is not None:
-        return f"{name} was fine-tuned on {trained:,} labels; there is no evaluation before and after to compare."
+        return f"{name} was fine-tuned{_trained_on(report)}; there is no evaluation before and after to compare."
     if sampled is not None:
         against = f" and {report.amateur}" if report.amateur else ""
         source = f" of {report.dataset}" if report.dataset else ""
         return f"{sampled:,} problems{source} were sampled from {name}{against}; no model was trained on them yet."
     return f"{name} was evaluated; there is nothing to compare it with."
+
+
+def _trained_on(report: Report) -> str:
+    trained = report.cost.tuned_tokens
+    if report.objective == "entropy":
+        return " on the entropy of its own predictions" + (f" at {trained:,} steps" if trained is not None else "")
+    return f" on {trained:,} labels" if trained is not None else ""
 
 
 def _effect(row: Mapping[str, Any], accuracies: Sequence[Accuracy]) -> str:

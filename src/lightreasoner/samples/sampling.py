@@ -101,7 +101,8 @@ def _devices(config: SampleConfig) -> list[str]:
 def _sample(config: SampleConfig, sharing: Sharing) -> dict[str, Any]:
     config = sharing.with_precision(config, "sample")
     problems = read_problems(config)
-    warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates))
+    alpha = config.plausibility_alpha
+    warned = _warn(SampleFigures(questions=len(problems.problems), duplicates=problems.duplicates, alpha=alpha))
     found = find_pair(config, config.adapter)
     tokenizer, of_amateur = found.tokenizers()  # compared, and below aligned, before anything is written
     asked_at = sharing.prompts_time(config.out, "sample")
@@ -339,6 +340,7 @@ def _judged(
         aligned=AlignedShares.of(stage.counts),
         parameters=known_parameters(expert.config(), expert.name),
         unlike=unlike_measured(config),
+        alpha=config.plausibility_alpha,
     )
     return {
         "expert_parameters": figures.parameters,

@@ -221,6 +221,8 @@ class _Chosen:
             DataError: no step is kept, or see `_scores` and `_factors`.
         """
         scores = _scores(config.selection, rule, source, config)
+        if (config.keep_labels or 0) > len(scores):
+            say(f"note: {source.path} holds {len(scores)} steps, fewer than --keep-labels {config.keep_labels}")
         kept = _cut(scores, config)
         if not kept.any():
             raise NothingToLearn(f"none of the {len(kept)} steps in {source.path} is kept; loosen the rule")
@@ -348,8 +350,9 @@ def _relabelled(shard: Shard, config: SelectConfig) -> Steps:
     weights = contrast.contrastive_labels(log_expert, log_amateur, plausible, config.label_temperature, *powers)
     if bool(weights.isnan().any()):
         raise DataError(
-            f"labels with expert_power = {powers[0]:g} and amateur_power = {powers[1]:g} are not finite, since a model "
-            "gives a plausible token no probability or the powers are too large. Choose others"
+            f"labels with expert_power = {powers[0]:g}, amateur_power = {powers[1]:g} and label_temperature = "
+            f"{config.label_temperature:g} are not finite: a model gives a plausible token no probability, the powers "
+            "are too large or the temperature is too low. Choose others"
         )
     return Steps(shard, token_ids, log_expert, log_amateur, weights)
 

@@ -209,6 +209,7 @@ class SampleFigures:
         parameters: of the expert.
         unlike: why the samples are unlike those of `samples.calibration`; None if they are like them.
         aligned: how much of the pair can be compared; None where both models share their ids.
+        alpha: α of the labels.
     """
 
     questions: int = 0
@@ -232,6 +233,7 @@ class SampleFigures:
     parameters: int | None = None
     unlike: str | None = None
     aligned: AlignedShares | None = None
+    alpha: float | None = None
 
     @property
     def above_beta(self) -> float | None:

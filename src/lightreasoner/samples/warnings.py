@@ -30,7 +30,7 @@ def sample_warnings(found: SampleFigures) -> list[str]:
         *_question_warnings(found),
         *_rollout_warnings(found),
         *_pair_warnings(found),
-        *_format_warnings(found),
+        *_label_warnings(found),
         *_gain_warnings(found),
     ]
 
@@ -117,15 +117,22 @@ def _pair_warnings(found: SampleFigures) -> list[str]:
     return texts
 
 
-def _format_warnings(found: SampleFigures) -> list[str]:
+def _label_warnings(found: SampleFigures) -> list[str]:
+    texts = []
+    if found.alpha == 0:
+        texts.append(
+            "plausibility_alpha = 0 makes every token of the vocabulary a part of every label, those that both models "
+            "find impossible too. Give 0.05 to 0.2"
+        )
     labels, responses = found.format_labels, found.format_responses
     if labels is None or responses is None or labels <= MOST_FORMAT or labels <= FORMAT_TIMES * responses:
-        return []
-    return [
+        return texts
+    texts.append(
         f"{100 * labels:.0f} % of the label mass is on format tokens (punctuation, blanks, LaTeX and Markdown marks), "
         f"which are {100 * responses:.0f} % of the responses: the labels teach style more than content. Look at the "
         "prompts of both sides in the report; choose another amateur or --amateur-cue, with another --out"
-    ]
+    )
+    return texts
 
 
 def _gain_warnings(found: SampleFigures) -> list[str]:
