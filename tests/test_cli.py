@@ -526,7 +526,7 @@ def test_a_copied_recipe_runs_like_the_bundled_one(tmp_path: Path) -> None:
 def test_copying_a_recipe_never_overwrites_a_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("precious")
     said = usage_error("recipes", "copy", "miniature", "mine.yaml", cwd=tmp_path)
-    assert "mine.yaml is there already and stays as it is" in said
+    assert "mine.yaml exists and is not overwritten" in said
     assert (tmp_path / "mine.yaml").read_text() == "precious"
 
 

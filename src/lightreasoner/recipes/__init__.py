@@ -69,7 +69,7 @@ def copy_recipe(name: str, file: Path) -> None:
         with file.open("x", encoding="utf-8") as copy:
             copy.write(text)
     except FileExistsError:
-        raise ConfigError(f"{file} is there already and stays as it is; give another name") from None
+        raise ConfigError(f"{file} exists and is not overwritten; give another name") from None
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from None
 
