@@ -6,6 +6,7 @@ import pytest
 
 from lightreasoner.data.fields import MISSING, find, question_of
 from lightreasoner.errors import DataError
+from lightreasoner.runs.progress import warn_once
 
 ASKED = {"role": "user", "content": "What is 1 + 1?"}
 ANSWERED = {"role": "assistant", "content": "It is 2."}
@@ -110,3 +111,23 @@ def test_a_text_that_the_question_may_need_is_not_left_out_in_silence(name: str)
         question_of(row(**fields))
     assert question_of(row(**fields), "question") == "What do you pay?"
     assert question_of(row(**{name: "school", "question": "What do you pay?"})) == "What do you pay?"
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ([ASKED], ""),
+        ([ASKED, ANSWERED], ""),
+        ([{"role": "system", "content": " "}, ASKED], ""),
+        ([SYSTEM, ASKED], "chats in messages hold a system message before the last question, which alone is asked"),
+        ([SYSTEM, ASKED, ANSWERED, ASKED], "chats in messages hold earlier turns before the last question"),
+        ([ASKED, ANSWERED, ASKED], "chats in messages hold earlier turns before the last question"),
+    ],
+)
+def test_a_chat_with_more_than_its_question_is_warned_of(
+    turns: list[dict[str, str]], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_once.cache_clear()
+    question_of(row(messages=turns))
+    question_of(row(messages=turns))
+    assert [record.getMessage().startswith(said) for record in caplog.records] == [True] * bool(said)

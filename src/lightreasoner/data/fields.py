@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lightreasoner.data.lines import Row, short
 from lightreasoner.errors import DataError
+from lightreasoner.runs.progress import warn_once
 
 CHAT_FIELDS = ("messages", "conversations")
 QUESTION_FIELDS = ("question", "problem", "prompt", "query", *CHAT_FIELDS)
@@ -81,8 +82,19 @@ def question_of(row: Row, field: str | None = None) -> str:
     """
     name, value = named(row, field, QUESTION_FIELDS, "name the field with the question in --question-field")
     turns = turns_of(row, name, value)
+    if turns is not None:
+        _say_what_is_left_out(name, turns)
     text = checked_text(row, name, value if turns is None else last_turn(row, name, turns, "user"))
     return text if field else _with_story(row, name, text)
+
+
+def _say_what_is_left_out(name: str, turns: Sequence[Turn]) -> None:
+    """Warn where a chat holds more before its last question: an answer may depend on it."""
+    last = max((number for number, turn in enumerate(turns) if turn.role == "user"), default=0)
+    before = {turn.role for turn in turns[:last] if turn.text.strip()}
+    if before:
+        what = "a system message" if before == {"system"} else "earlier turns"
+        warn_once(f"chats in {name} hold {what} before the last question, which alone is asked, below --cue")
 
 
 def _with_story(row: Row, name: str, question: str) -> str:
