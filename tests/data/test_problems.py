@@ -21,6 +21,7 @@ from lightreasoner.data.benchmarks import load_benchmark
 from lightreasoner.data.problems import load_problems, make_problem
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import word_problems
+from lightreasoner.runs.progress import warn_once
 
 ROWS = [{"question": "One?"}, {"question": "Two?"}, {"question": "One?"}, {"question": "Three?"}]
 
@@ -414,3 +415,20 @@ def test_gsm8k_train_has_7473_distinct_questions(data_dir: Path) -> None:
 def test_a_limit_of_1000_takes_the_first_problems_in_file_order(data_dir: Path) -> None:
     everything = load_problems("gsm8k", data_dir=data_dir).problems
     assert load_problems("gsm8k", limit=1000, data_dir=data_dir).problems == everything[:1000]
+
+
+def test_choices_that_the_questions_do_not_list_are_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_once.cache_clear()
+    file = tmp_path / "rows.jsonl"
+    rows: list[dict[str, Any]] = [{"question": f"Which of these is {n}?", "options": ["two", "ten"]} for n in (2, 10)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(load_problems(str(file)).problems) == 2
+    (record,) = caplog.records
+    assert "do not list their options, and nothing but the question is asked" in record.getMessage()
+    caplog.clear()
+    rows[0]["question"] += " (A) two (B) ten"
+    file.write_text(json.dumps(rows[0]))
+    load_problems(str(file))
+    assert caplog.records == []

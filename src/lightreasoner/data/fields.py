@@ -124,8 +124,6 @@ def _with_story(row: Row, name: str, question: str) -> str:
 def check_choices(row: Row, question: str, field: str | None = None) -> None:
     """Refuse a row with choices that its question does not list, since a model is asked the question only.
 
-    Choices are a list or a mapping in a field choices or options, or columns A, B, …, beside the question.
-
     Args:
         row: the row.
         question: its question.
@@ -134,18 +132,27 @@ def check_choices(row: Row, question: str, field: str | None = None) -> None:
     Raises:
         DataError: a choice is missing in the question.
     """
-    where, fields = row
+    if found := unlisted_choice(row, question, field):
+        key, missing, first = found
+        raise DataError(
+            f"{row[0]}: the question does not list the choice {short(missing)} of {key}, and nothing but the "
+            "question is asked, so the answer would be a guess. Write the choices into the question, such as "
+            f"(A) {first[:40]} (B) …; or remove {key} if the question needs no choices"
+        )
+
+
+def unlisted_choice(row: Row, question: str, field: str | None = None) -> tuple[str, str, str] | None:
+    """A choice of a row that its question does not list: name of the choices, that choice, and the first of them.
+
+    Choices are a list or a mapping in a field choices or options, or columns A, B, …, beside the question.
+    """
     name, _ = named(row, field, QUESTION_FIELDS, "name the field with the question in --question-field")
-    outer = find(fields, name.rpartition(".")[0])
     asked = _plain(question)
-    for place in (fields, outer):
+    for place in (row[1], find(row[1], name.rpartition(".")[0])):
         for key, choices in _choices_in(place):
             if missing := [choice for choice in choices if not _lists(asked, choice)]:
-                raise DataError(
-                    f"{where}: the question does not list the choice {short(missing[0])} of {key}, and nothing but the "
-                    "question is asked, so the answer would be a guess. Write the choices into the question, such as "
-                    f"(A) {choices[0][:40]} (B) …; or remove {key} if the question needs no choices"
-                )
+                return key, missing[0], choices[0]
+    return None
 
 
 def refuse_index(row: Row, gold: str) -> None:

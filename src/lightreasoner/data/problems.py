@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from lightreasoner.data import hub
-from lightreasoner.data.fields import hint_of, question_of
+from lightreasoner.data.fields import hint_of, question_of, unlisted_choice
 from lightreasoner.data.files import FORMATS, is_path, read_file, read_path, split_file
 from lightreasoner.data.generated import GENERATORS
 from lightreasoner.data.lines import Row, rows_of
 from lightreasoner.errors import DataError, HubUnreachable
 from lightreasoner.miniature.word_problems import Split
-from lightreasoner.runs.progress import busy
+from lightreasoner.runs.progress import busy, warn_once
 from lightreasoner.runs.records import Problem
 
 # Short names of data sets: (Hub id, configuration).
@@ -87,6 +87,10 @@ def load_problems(
     def problems() -> Iterator[Problem]:
         for row in read_dataset(dataset, split, data_dir):
             problem = make_problem(question_of(row, question_field))
+            if unlisted := unlisted_choice(row, problem.question, question_field):
+                warn_once(
+                    f"questions of {dataset} do not list their {unlisted[0]}, and nothing but the question is asked"
+                )
             for name, found in hints.items():
                 found.setdefault(problem.id, hint_of(row, name))
             yield problem
