@@ -239,6 +239,12 @@ def test_settings_that_mean_nothing_are_refused(
         config_for(tmp_path, kind, **settings)
 
 
+def test_generated_problems_have_an_answer_kind_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the answers of arithmetic are compared as number; omit --answer-kind"):
+        baseline(config_for(tmp_path, "majority-vote", dataset="arithmetic", max_questions=4, answer_kind="text"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_greedy_self_training_needs_no_nucleus(tmp_path: Path) -> None:
     assert config_for(tmp_path, "self-training", temperature=0).top_p is None
     assert config_for(tmp_path, "rejection-sft").identity().keys().isdisjoint(LABEL_FREE["u-opsd"])

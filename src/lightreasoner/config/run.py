@@ -98,7 +98,7 @@ class RunConfig(
     @model_validator(mode="before")
     @classmethod
     def _trackers_of_all_stages(cls, values: Any) -> Any:
-        """Take `finetune.report_to`, which recipes before 0.4 have, as `report_to`."""
+        """Take `finetune.report_to`, which older recipes have, as `report_to`."""
         section = values.get("finetune") if isinstance(values, dict) else None
         if not isinstance(section, dict) or "report_to" not in section:
             return values

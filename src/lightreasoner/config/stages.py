@@ -124,8 +124,8 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     batch_size: Speed[Count | None] = None
     """Questions per batch. Default: 32, or 256 with vllm, divided by the samples of each. Halved on out-of-memory."""
     temperature: DecidesIfSet[NotNegative | None] = None
-    """Temperature of the samples. Default: 1.5 for self-training, 0.6 for sept, 1.1 for u-opsd, 1 for the others; the
-    first two kinds are greedy."""
+    """Temperature of the samples. Default: 0 (greedy) for rejection-sft, 1.5 for self-training, 0.6 for sept, 1.1 for
+    u-opsd, 1 for majority-vote and entropy-minimisation."""
     top_p: DecidesIfSet[PositiveShare | None] = None
     """Nucleus sampling. Default: 0.8 for self-training, 0.95 for u-opsd, 1 for the others."""
     samples_per_problem: DecidesIfSet[Count | None] = None
@@ -138,8 +138,8 @@ class BaselineConfig(EngineSettings, JoinSettings, PromptSettings, ProblemSettin
     hint: DecidesIfSet[str | None] = None
     """What u-opsd asks the model that gives the labels; {question} and {solution} stand for the problem's."""
     answer_kind: DecidesIfSet[AnswerKind | None] = None
-    """How answers are compared: number, expression, choice or text. Default: number for arithmetic and gsm8k, else
-    expression."""
+    """How answers are compared: number, expression, choice, text or literal. Default: number for gsm8k, else
+    expression. Generated problems have a kind of their own."""
     judge: Decides[JudgeName] = "math-verify"
     """Judge that decides whether an answer is right, and finds the answers that vote."""
     grading_workers: Speed[Count | None] = None
@@ -246,7 +246,7 @@ class PushConfig(PushSettings):
     run: Input[Path]
     """Run folder; for samples alone, also the folder of a stage in it, such as RUN/sample."""
     to: Place[HubName]
-    """Repository on the Hub, OWNER/NAME. It is made if there is none, private."""
+    """Repository on the Hub, OWNER/NAME. It is made if there is none: private, or public with --public."""
     save: Place[Path | None] = None
     """Write what would be sent into this new folder instead, in a subfolder for each kind; the Hub is not needed."""
 

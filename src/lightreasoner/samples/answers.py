@@ -14,6 +14,7 @@ import pyarrow as pa
 from lightreasoner.config import BaselineConfig
 from lightreasoner.config.sections import AnswerKind
 from lightreasoner.data.generated import GENERATORS
+from lightreasoner.errors import ConfigError
 from lightreasoner.grading.pool import GradingPool
 from lightreasoner.grading.verdicts import VERDICTS, Case, Judgement
 from lightreasoner.inference.engines import Served
@@ -52,7 +53,16 @@ Samples = list[TokenIds]  # of one problem; none if its prompt fills the context
 
 
 def answer_kind(config: BaselineConfig) -> AnswerKind:
-    """How answers are compared."""
+    """How answers are compared.
+
+    Raises:
+        ConfigError: the settings name a kind for generated problems, which have their own.
+    """
+    if config.dataset in GENERATORS and config.answer_kind is not None:
+        raise ConfigError(
+            f"answer_kind = {config.answer_kind}: the answers of {config.dataset} are compared as "
+            f"{GENERATORS[config.dataset].answers}; omit --answer-kind"
+        )
     if config.dataset in GENERATORS:
         return GENERATORS[config.dataset].answers
     return config.answer_kind or ("number" if config.dataset == "gsm8k" else "expression")

@@ -59,6 +59,7 @@ def baseline(config: BaselineConfig) -> dict[str, Any]:
     Raises:
         LightReasonerError: see `errors`; what was committed stays.
     """
+    answer_kind(config)  # refuses one that means nothing, before work begins
     source = find_model(config.model, config.model_revision)
 
     def devices() -> list[str]:

@@ -1,7 +1,8 @@
 """Which pairs of models are worth a run: the gains that `lightr advise` predicts from, measured on the miniatures.
 
 `calibration` samples every pair, trains the recipe in a smaller form, and evaluates. Its report holds the figures that
-`lightr advise` takes of a pair, with the measured gain; `samples/calibration.json` is its copy.
+`lightr advise` takes of a pair, with the measured gain; `samples/calibration.json` is its copy, with
+`--seeds 1`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -99,8 +99,8 @@ def lines_of(name: str, report: Report, folder: str = "") -> list[str]:
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     if report.claims:
         counts = {verdict: sum(claim.verdict == verdict for claim in report.claims) for verdict in VERDICTS}
-        summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-        lines += ["", f"{len(report.claims)} claims ({summary}):", ""]
+        summary = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items() if count)
+        lines += ["", f"Claims ({summary}):", ""]
         lines += [f"- {claim.text}: **{claim.verdict}** ({claim.evidence})." for claim in report.claims]
     if report.draw is not None:
         lines += ["", f"![{report.title}]({folder and folder + '/'}{name}.png)"]

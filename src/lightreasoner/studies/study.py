@@ -35,7 +35,7 @@ class Study:
     grid: Callable[[Scope, int], Plan]
     report: Callable[[Scope, Mapping[str, Group]], Report]
     seeds: int = 2
-    """Of every setting by default. All studies of the miniature together take about an hour on two cores."""
+    """Of every setting by default."""
 
     def plan(self, scope: Scope) -> Plan:
         """The jobs by setting, with the number of seeds that applies."""
