@@ -5,6 +5,8 @@
     lightr report runs/mine runs/other
     python docs/take_screenshots.py runs/mine/report.html runs/mine/comparison.html docs/images
 
+Look at all of them; the repository keeps those that a page shows.
+
 Needs chromium and chromedriver (Debian: apt install chromium chromium-driver), selenium and pillow.
 """
 

@@ -63,6 +63,11 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert broken == []
 
 
+def test_every_picture_is_shown_on_a_page() -> None:
+    pages = "".join(map(texts, all_pages()))
+    assert [picture.name for picture in (DOCS / "images").iterdir() if f"images/{picture.name}" not in pages] == []
+
+
 def test_the_pages_of_the_site_link_to_nothing_outside_of_it() -> None:
     leaving = [(name(page), link) for page in site_pages() for link in links(page) if leaves(page, link)]
     assert leaving == []
