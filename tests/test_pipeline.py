@@ -97,6 +97,8 @@ def test_a_run_selects_its_labels_from_samples_that_hold_what_the_rule_needs(tmp
     assert {**run(config), "seconds": 0} == {**json.loads(before), "seconds": 0}
     with pytest.raises(RunMismatch, match=r"select was made with other settings \(keep_share: 0.25 there, 0.5 now"):
         run(config.model_copy(update={"select": config.select.model_copy(update={"keep_share": 0.5})}))
+    with pytest.raises(RunMismatch, match="exists and is not this merge"):
+        run(config.model_copy(update={"merge": config.merge.model_copy(update={"merge_dtype": "float32"})}))
     assert RunConfig.checked(yaml.safe_load((config.out / "config.yaml").read_text())) == config, "settings of no stage"
 
     words = "label_surprise, keep_share 0.25; labels π_E^1.5 · π_A^-0.5, α 0.1"

@@ -36,6 +36,7 @@ from lightreasoner.models.shape import Shape
 from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import share_vocabulary
 from lightreasoner.runs.environment import environment
+from lightreasoner.runs.locks import one_thread
 from lightreasoner.runs.terminal import size
 from lightreasoner.samples.calibration import OTHER_LABELS, unlike_measured
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
@@ -59,6 +60,7 @@ class Finding(NamedTuple):
     seen: str
 
 
+@one_thread
 def examine(config: DoctorConfig, *, no_trial: bool = False) -> dict[str, Any]:
     """Check this machine, and that two models are a pair to learn from. Exit code 1 if a check fails.
 

@@ -19,6 +19,7 @@ from lightreasoner.report.browser import BlockWriter
 from lightreasoner.report.charts import KL_CLASSES, kl_class
 from lightreasoner.report.page import write_inspection
 from lightreasoner.report.tokens import TokenTexts, visible
+from lightreasoner.runs.locks import one_thread
 from lightreasoner.samples.contexts import Contexts, refuse_same_prompts
 from lightreasoner.samples.folder import Label, ScoredRollout, scored_rollouts
 from lightreasoner.samples.sampler import Sampler
@@ -32,6 +33,7 @@ STYLES = ("", *(f"#11130f on {colour}" for colour in PALE), "#ffffff on #225ea8"
 UNALIGNED = "strike"  # style of a step that the amateur cannot score
 
 
+@one_thread
 def inspect(config: InspectConfig, console: Console | None = None, *, show: bool = True) -> dict[str, Any]:
     """Sample one response, score it with both models, and show it.
 

@@ -70,6 +70,17 @@ def test_sections_of_a_run_have_identities_of_their_own() -> None:
     assert "out" not in identity
 
 
+def test_a_copy_with_other_values_is_checked_like_the_original() -> None:
+    config = SampleConfig(expert="e", amateur="a", dataset="d", out="o")
+    assert config.model_copy(update={"out": "p", "seed": 3}) == SampleConfig(
+        expert="e", amateur="a", dataset="d", out="p", seed=3
+    )
+    assert config.model_copy() == config
+    for wrong, said in (({"plausibility_alpha": 5.0}, "plausibility_alpha = 5"), ({"sedd": 5}, "did you mean seed")):
+        with pytest.raises(ConfigError, match=said):
+            config.model_copy(update=wrong)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -77,7 +88,7 @@ def test_sections_of_a_run_have_identities_of_their_own() -> None:
         (lambda: RunConfig(expert="e", amateur="a", dataset="d", beta=0.3), ["did you mean sample.divergence_beta?"]),
         (lambda: FinetuneConfig(model="m", data="d", out="o", lr=1), ["did you mean learning_rate"]),
         (lambda: FinetuneConfig(model="m", data="d", out="o", rank=1), ["did you mean lora_rank?"]),
-        (lambda: EvaluateConfig(model=3, out="o"), ["model = 3", "valid string"]),
+        (lambda: EvaluateConfig(model=3, out="o"), ["model = 3 is a number", "quote it"]),
         (lambda: EvaluateConfig(model="m", out="o", benchmarks="gms8k"), ["did you mean gsm8k?"]),
         (lambda: EvaluateConfig(model="m", out="o", judge="toolkt"), ["judge = 'toolkt'", "did you mean toolkit?"]),
         (lambda: RunConfig(expert="e", amateur="a", dataset="d", sample={"lenght": 1}), ["unknown key sample.lenght"]),

@@ -104,12 +104,20 @@ def test_a_story_in_a_field_of_its_own_is_asked_with_its_question() -> None:
     assert question_of(row(body="It rained.", question="It rained. Why?")) == "It rained. Why?"
 
 
-@pytest.mark.parametrize("name", ["context", "passage", "Story"])
-def test_a_text_that_the_question_may_need_is_not_left_out_in_silence(name: str) -> None:
+@pytest.mark.parametrize("name", ["context", "passage", "Story", "input", "document", "text"])
+def test_a_text_that_the_question_may_need_is_not_left_out_in_silence(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     fields = {name: "Each pack of dvds costs 76 dollars.", "question": "What do you pay?"}
     with pytest.raises(DataError, match=f"line 3: {name} .* is beside question, and nothing but question is asked"):
         question_of(row(**fields))
+    parts = {**fields, name: ["Each pack of dvds", "costs 76 dollars."]}
+    with pytest.raises(DataError, match=f"line 3: {name} .* is beside question, and nothing but question is asked"):
+        question_of(row(**parts))
+    assert question_of(row(**{**fields, name: "User: What do you pay? Bot: 76."})) == "What do you pay?"
+    warn_once.cache_clear()
     assert question_of(row(**fields), "question") == "What do you pay?"
+    assert f"question is asked alone, as --question-field says, and {name} beside it is not" in caplog.text
     assert question_of(row(**{name: "school", "question": "What do you pay?"})) == "What do you pay?"
 
 

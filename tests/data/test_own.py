@@ -1,14 +1,19 @@
 """Files of own problems as benchmarks: their items, kinds of answers and names."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from lightreasoner.config import EvaluateConfig
 from lightreasoner.config.sections import AnswerKind, QuestionSettings
 from lightreasoner.data.benchmarks import BENCHMARKS, PAPER_SET
+from lightreasoner.data.golds import number_text
 from lightreasoner.data.own import OwnBenchmark, chosen_benchmarks
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.grading import verdicts
@@ -42,7 +47,16 @@ def test_a_file_becomes_a_benchmark_in_file_order_with_repeats(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("golds", "kind"),
-    [(["A", "(b)", "C"], "expression"), (["A", "(B)"], "choice"), (["1", "2"], "number"), (["1", "x+1"], "expression")],
+    [
+        (["A", "(b)", "C"], "choice"),
+        (["a", "b"], "choice"),
+        (["A", "5"], "expression"),
+        (["A", "(B)"], "choice"),
+        (["1", "2"], "number"),
+        (["1", "x+1"], "expression"),
+        (["1", "1,000"], "number"),
+        (["2", "3, 5"], "expression"),
+    ],
 )
 def test_the_kind_follows_from_all_answers_and_is_said(golds: list[str], kind: str, tmp_path: Path) -> None:
     file = write(tmp_path / "my.jsonl", *({"question": f"{gold}?", "answer": gold} for gold in golds))
@@ -195,3 +209,67 @@ def test_a_path_below_the_home_folder_is_read(tmp_path: Path, monkeypatch: pytes
 
 def test_the_kinds_of_answers_are_those_of_the_judge() -> None:
     assert get_args(AnswerKind) == get_args(verdicts.AnswerKind)
+
+
+def test_letters_beside_other_answers_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = ({"question": f"{gold}?", "answer": gold} for gold in ("A", "5", "(B)"))
+    assert own(write(tmp_path / "my.jsonl", *rows)).kind == "expression"
+    (record,) = caplog.records
+    assert "2 of 3 golds are letters such as A" in record.getMessage()
+
+
+def test_a_comma_that_may_be_decimal_needs_a_kind(tmp_path: Path) -> None:
+    file = tmp_path / "my.csv"
+    file.write_text("question;answer\nWhat, is?;3,5\nB;6,25\n")
+    with pytest.raises(DataError, match="3,5 may be a number with a decimal comma, or two numbers. Give --answer-kind"):
+        own(file)
+    assert own(file, answer_kind="number").kind == "number"
+    assert own(file, answer_kind="expression").kind == "expression"
+
+
+def test_one_question_with_two_answers_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write(tmp_path / "my.jsonl", *({"question": "One?", "answer": answer} for answer in (1, 1, 2)))
+    assert own(file).size == 3
+    (record,) = caplog.records
+    assert "line 3: its question comes before with the gold answer '1'; mend one" in record.getMessage()
+
+
+@pytest.mark.parametrize("gold", ["None", "N/A", "?", "-", "null"])
+def test_a_word_for_no_answer_is_no_answer(gold: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="neither a text nor a finite number"):
+        own(write(tmp_path / "my.jsonl", {"question": "One?", "answer": gold}))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1 + 0.2, "0.3"), (100 / 3, "33.3333333333333"), (0.1, "0.1"), (-2.5, "-2.5"), (3.0, "3"), (1e-7, "1e-07"),
+        (123456789.123456, "123456789.123456"), (1e20, "1e+20"), (Decimal("0.1000000000000001"), "0.1000000000000001"),
+    ],
+)  # fmt: skip
+def test_numbers_are_golds_without_the_rounding_of_a_computation(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.float16(), pa.float32(), pa.list_(pa.float32()), pa.large_list(pa.float32()), pa.list_(pa.float32(), 1),
+        pa.large_list(pa.float16()), pa.struct([("x", pa.large_list(pa.float32()))]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_short_numbers_are_read_as_they_print(kind: pa.DataType, tmp_path: Path) -> None:
+    def value(number: float) -> Any:
+        if pa.types.is_struct(kind):
+            return {"x": [number]}
+        return number if pa.types.is_floating(kind) else [number]
+
+    table = pa.table({"question": ["a?", "b?", "c?"], "answer": pa.array([value(n) for n in (0.1, 0.5, 2.25)], kind)})
+    file = tmp_path / "my.arrow"
+    for name, write_table in ((file, feather.write_feather), (tmp_path / "my.parquet", pq.write_table)):
+        write_table(table.slice(1), name)
+        field = "answer.x" if pa.types.is_struct(kind) else "answer"
+        assert [item.answer for item in own(name, answer_field=field).problems] == ["0.5", "2.25"]
+        write_table(table, name)
+        assert [item.answer for item in own(name, answer_field=field).problems] == ["0.1", "0.5", "2.25"]

@@ -66,7 +66,7 @@ def test_verdicts_go_to_a_file_that_must_not_exist(tmp_path: Path) -> None:
     [
         ({"gold": "5"}, "text is None"),
         ({"text": "5"}, "gold is None"),
-        ({"gold": 5, "text": "5"}, "gold is 5"),
+        ({"gold": True, "text": "5"}, "gold is True"),
         ({"gold": " ", "text": "5"}, "the gold answer is ' '"),
         ({"gold": "3 + 4 is\n####", "text": "5"}, "gold has #### without an answer"),
         ({"gold": "unknown", "text": "5", "benchmark": "gsm8k"}, "the gold answer is 'unknown', not a number"),
@@ -86,6 +86,18 @@ def test_a_row_that_cannot_be_judged_is_named_by_its_line_before_anything_is_jud
     assert "outputs.jsonl, line 2" in said
     assert complaint in said
     assert not (tmp_path / "verdicts.jsonl").exists()
+
+
+def test_numbers_are_golds_and_an_empty_cell_names_no_benchmark(tmp_path: Path) -> None:
+    rows = [
+        {"gold": 19, "text": "So it is 19."},
+        {"gold": 2.0, "text": r"\boxed{2}"},
+        {"gold": 0.1 + 0.2, "text": "0.3"},
+    ]
+    rows.append({"gold": "7", "text": r"\boxed{7}", "benchmark": " "})
+    done = lightr_grade(write_rows(tmp_path / "outputs.jsonl", *rows))
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["verdict"] for line in done.stdout.splitlines()] == ["correct"] * 4
 
 
 def test_invalid_limits_are_usage_errors(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lightreasoner.config.sections import SelectSettings
 from lightreasoner.errors import ConfigError, DataError, RunMismatch
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples import selecting
-from lightreasoner.samples.folder import Rollout, Selected
+from lightreasoner.samples.folder import Rollout, Selected, read_samples
 from lightreasoner.samples.sampling import sample
 from lightreasoner.samples.selecting import RULES, Rule, Steps, register_rule, rule_of, select
 from lightreasoner.training.batches import load_labels
@@ -152,6 +152,17 @@ def test_a_selection_in_the_folder_of_its_samples_stands_beside_them(config: Sam
     with pytest.raises(RunMismatch, match="keep_labels: 9 there, 8 now"):
         select(SelectConfig(source=run, out=run, selection="random", keep_labels=8))
     sample(beside)  # they are still those of `lightr sample`
+
+
+def test_a_threshold_below_beta_keeps_what_sampling_kept_and_says_so(
+    config: SampleConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_beta = config.model_copy(update={"out": tmp_path / "a", "divergence_beta": 0.4})
+    sample(with_beta)
+    assert selected(with_beta, tmp_path / "b", threshold=0.1).keys() == steps_of(tmp_path / "a").keys()
+    assert "holds only steps with a KL above 0.4" in caplog.text
+    made = read_samples(tmp_path / "b")[0]
+    assert made.beta == 0.4
 
 
 def test_labels_that_are_not_finite_are_refused(config: SampleConfig, tmp_path: Path) -> None:

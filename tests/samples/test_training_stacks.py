@@ -348,6 +348,17 @@ def test_the_alignment_is_that_of_the_data(model: Any, expert: str, tmp_path: Pa
         assert label == pytest.approx(dict(zip(tokens[at], weights.tolist(), strict=True)), abs=2e-5)
 
 
+def test_labels_of_transformers_say_which_tokens_to_learn(model: Any, expert: str, tmp_path: Path) -> None:
+    """Behind a prompt of 12 tokens: the entry before the first token of the answer is about it."""
+    ids, tokens, values = teacher_text(model, expert)
+    row: Row = {"input_ids": ids, "target_token_ids": tokens, "target_logprobs": values}
+    row["labels"] = [-100] * 12 + ids[12:]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    import_samples(tmp_path / "rows.jsonl", tmp_path / "in", expert=expert, source_format="axolotl")
+    found = described(load_labels(tmp_path / "in", 4096)[1])
+    assert sorted(map(len, found)) == list(range(12, len(ids)))
+
+
 def test_packed_texts_are_taken_apart(model: Any, expert: str, tmp_path: Path) -> None:
     ids, tokens, values = teacher_text(model, expert, 8)
     row = {

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from peft import PeftModel
 
@@ -41,6 +43,19 @@ def test_training_lowers_the_loss_logs_it_and_rotates_checkpoints(
     base = load_model(find_model(str(random_expert)), MachineSettings(dtype="float32", device="cpu"))
     adapter = PeftModel.from_pretrained(base, tmp_path / "finetune" / "adapter")
     assert set(adapter.peft_config["default"].target_modules) == {"q_proj", "v_proj"}
+
+
+def test_the_callers_accelerator_and_gradients_stay(random_expert: Path, samples: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    own = Accelerator(mixed_precision="bf16", cpu=True)
+    with torch.inference_mode():
+        found = finetune(config_for(samples, random_expert, tmp_path / "a", steps=2))
+        assert torch.is_inference_mode_enabled()
+    assert own.mixed_precision == "bf16"
+    assert Accelerator(mixed_precision="bf16", cpu=True).mixed_precision == "bf16"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    again = finetune(config_for(samples, random_expert, tmp_path / "b", steps=2))
+    assert again["adapter_sha256"] == found["adapter_sha256"]
 
 
 @pytest.mark.parametrize(("steps", "logged"), [(1, [1]), (2, [1, 2]), (3, [2, 3]), (7, [4, 7]), (10, [5, 10])])

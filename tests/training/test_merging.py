@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner.config import FinetuneConfig, MergeConfig, SampleConfig
 from lightreasoner.config.sections import MachineSettings
-from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted
+from lightreasoner.errors import DataError, MergeMismatch, ModelError, RunCorrupted, RunMismatch
 from lightreasoner.models.adapters import without_warnings
 from lightreasoner.models.loading import load_model
 from lightreasoner.models.source import find_model
@@ -220,7 +220,7 @@ def test_merging_again_changes_nothing(run: Path, random_expert: Path, tmp_path:
 def test_a_folder_with_other_content_is_left_alone(run: Path, random_expert: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="left alone"):
+    with pytest.raises(RunMismatch, match="left alone"):
         merge(config_for(run, random_expert, tmp_path / "mine"))
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 

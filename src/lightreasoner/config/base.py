@@ -11,7 +11,7 @@ Place[T]     where the work is done and written
 import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
@@ -82,6 +82,16 @@ class Config(BaseModel, metaclass=_ConfigType):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(explain(cls, error, "give --{} or set it in a recipe")) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are checked as at construction.
+
+        Raises:
+            ConfigError: names each wrong key, its value, and the nearest known key for an unknown one.
+        """
+        if not update:
+            return super().model_copy(deep=deep)
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | dict(update))
 
     def identity(self, *parts: type["Config"], inputs: bool = False) -> dict[str, Any]:
         """The settings that decide the result, as JSON values.

@@ -20,7 +20,7 @@ CHOICE_FIELDS = ("choices", "options", "answer_choices", "endings")
 _CHOICE_COLUMN = re.compile(r"(?:option|choice|ending|answer_?choice)[ _-]?(?:[a-e]|[0-5])", re.IGNORECASE)
 SMALL_LETTERS = "abcd"  # columns that hold choices where all four are there
 STORY_FIELD = "body"
-CONTEXT_FIELDS = ("context", "passage", "story", "paragraph", "background", "premise")
+CONTEXT_FIELDS = ("context", "passage", "story", "paragraph", "background", "premise", "document", "input", "text")
 SHORTEST_CONTEXT = 5  # words; fewer are a remark such as the name of a source
 _LABEL = re.compile(r"\s*\(?[A-Za-z0-9]\s*[).:]\s*(?=\S)")  # "A) trout"
 MISSING = object()
@@ -85,7 +85,7 @@ def question_of(row: Row, field: str | None = None) -> str:
     if turns is not None:
         _say_what_is_left_out(name, turns)
     text = checked_text(row, name, value if turns is None else last_turn(row, name, turns, "user"))
-    return text if field else _with_story(row, name, text)
+    return _with_story(row, name, text, is_named=field is not None)
 
 
 def _say_what_is_left_out(name: str, turns: Sequence[Turn]) -> None:
@@ -97,8 +97,10 @@ def _say_what_is_left_out(name: str, turns: Sequence[Turn]) -> None:
         warn_once(f"chats in {name} hold {what} before the last question, which alone is asked, below --cue")
 
 
-def _with_story(row: Row, name: str, question: str) -> str:
+def _with_story(row: Row, name: str, question: str, *, is_named: bool) -> str:
     """A question behind the story that it asks about: SVAMP and ASDiv have both in fields of their own.
+
+    A question in a field that the user named is asked alone.
 
     Raises:
         DataError: another field of the row may be such a text, and nothing but the question would be asked.
@@ -106,19 +108,30 @@ def _with_story(row: Row, name: str, question: str) -> str:
     where, fields = row
     for other, value in fields.items():
         place = str(other).casefold()
-        if place not in (STORY_FIELD, *CONTEXT_FIELDS) or not isinstance(value, str) or not value.strip():
+        if place not in (STORY_FIELD, *CONTEXT_FIELDS):
             continue
-        if _plain(value) in _plain(question):
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            value = "\n".join(value)
+        # A text that holds the question is another form of it, such as the text of a training.
+        if not isinstance(value, str) or not value.strip() or _is_within(value, question):
             continue
-        if place == STORY_FIELD:
+        if place == STORY_FIELD and not is_named:
             story = checked_text(row, str(other), value).strip()
             return f"{story}{' ' if story[-1] in '.?!' else '. '}{question.strip()}"
-        if len(value.split()) >= SHORTEST_CONTEXT:
+        if is_named and place != STORY_FIELD:
+            warn_once(f"{name} is asked alone, as --question-field says, and {other} beside it is not")
+        elif not is_named and len(value.split()) >= SHORTEST_CONTEXT:
             raise DataError(
                 f"{where}: {other} ({short(value)}) is beside {name}, and nothing but {name} is asked. Write both into "
                 f"one field, or give --question-field {name} to ask {name} alone"
             )
     return question
+
+
+def _is_within(one: str, other: str) -> bool:
+    """Whether one of two texts holds the other."""
+    one, other = _plain(one), _plain(other)
+    return one in other or other in one
 
 
 def check_choices(row: Row, question: str, field: str | None = None) -> None:

@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -272,13 +273,19 @@ def _with_decimal_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _decimal_floats(column: pa.Array) -> pa.Array:
     kind = column.type
-    if pa.types.is_float16(kind) or pa.types.is_float32(kind):
+    if pa.types.is_float16(kind):
+        printed = [None if one is None else str(np.float16(one)) for one in column.to_pylist()]
+        return pa.array(printed, pa.string()).cast(pa.float64())
+    if pa.types.is_float32(kind):
         return column.cast(pa.string()).cast(pa.float64())
     if pa.types.is_struct(kind) and kind.num_fields:
         names = [kind.field(index).name for index in range(kind.num_fields)]
         parts = [_decimal_floats(part) for part in column.flatten()]
         return pa.StructArray.from_arrays(parts, names, mask=column.is_null())
-    if pa.types.is_list(kind) and not column.offset:
+    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind) or (pa.types.is_list(kind) and column.offset):
+        # Taking all rows copies them, so that offsets begin at 0.
+        return _decimal_floats(column.cast(pa.list_(kind.value_type)).take(pa.array(range(len(column)), pa.int64())))
+    if pa.types.is_list(kind):
         mask = column.is_null() if column.null_count else None
         return pa.ListArray.from_arrays(column.offsets, _decimal_floats(column.values), mask=mask)
     return column

@@ -17,11 +17,13 @@ from lightreasoner.grading.boxes import boxed_answer, closing
 from lightreasoner.grading.literals import NOT_A_LITERAL, parsed
 from lightreasoner.grading.numbers import parse_number, parse_quantity
 from lightreasoner.grading.verdicts import AnswerKind
+from lightreasoner.runs.progress import warn
 
 ANSWER_FIELDS = (
     *("answer", "final_answer", "expected_answer", "gold", "ground_truth", "target", "reward_model.ground_truth"),
     *("solution", "response", "output", "completion", "messages", "conversations"),
 )
+NO_ANSWERS = ("nan", "NaN", "null", "None", "N/A", "n/a", "?", "-")
 LARGEST_EXACT = 10**15  # from here on, floating-point numbers may not be exact
 MOST_WORDS = 20  # of an answer; more are a solution
 MOST_UNIT_WORDS = 8  # beside a number
@@ -30,6 +32,7 @@ MOST_JOINING_WORDS = 2  # between parts of an answer, such as "and"; more, or wo
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
 _UNBRACED = re.compile(r"\s*([^\s{}$.,;]+)")
 _LETTER = re.compile(r"\(?([A-E])[).:]?")
+_WITH_COMMA = re.compile(r"[+-]?\d+,\d+")
 _CAPITAL = re.compile(r"\(?[A-Z][).:]?")
 _DIGIT = re.compile(r"\d")
 _HEADING = re.compile(r"[^\W\d]{2,}|\d+[.):]\s")  # "Step 2", "2. Sum"
@@ -59,13 +62,22 @@ def as_gold(row: Row, name: str, value: Any) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if type(value) is int or (isinstance(value, float | Decimal) and math.isfinite(value)):
-        return str(int(value)) if -LARGEST_EXACT < value < LARGEST_EXACT and value == int(value) else str(value)
+        return number_text(value)
     if isinstance(value, list):
         raise DataError(f"{row[0]}: {name} has {len(value)} entries, and an item has one gold answer; mend the row")
-    if (value is not None and not isinstance(value, str)) or value in ("nan", "NaN", "null"):
+    if (value is not None and not isinstance(value, str)) or value in NO_ANSWERS:
         raise DataError(f"{row[0]}: {name} is {short(value)}, neither a text nor a finite number; mend the row")
     text = checked_text(row, name, value)
     return marked_gold(row, name, text) or text.strip()
+
+
+def number_text(value: float | Decimal) -> str:
+    """A finite number as a gold answer: whole ones without a point, and without the rounding of a computation."""
+    if -LARGEST_EXACT < value < LARGEST_EXACT and value == int(value):
+        return str(int(value))
+    # 0.1 + 0.2 is 0.30000000000000004; nobody writes so many digits of a binary number.
+    digits = repr(value).partition("e")[0].replace(".", "").strip("-0")
+    return f"{value:.15g}" if isinstance(value, float) and len(digits) > 15 else str(value)
 
 
 def marked_gold(row: Row, name: str, solution: str) -> str | None:
@@ -153,12 +165,14 @@ def is_prose(text: str, most: int = MOST_WORDS) -> bool:
 def kind_of(file: str, golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
     """The kind of a file's gold answers, and for expressions the place of the first one that is no number.
 
-    `choice` if all are letters A … E, `number` if all are numbers, else `expression`.
+    `choice` if all are letters A … E or a … e, `number` if all are numbers, else `expression`.
 
     Raises:
-        DataError: all are capital letters, and some of them cannot be read as choices.
+        DataError: all are capital letters, and some of them cannot be read as choices; or all are numbers, if their
+            commas are decimal ones.
     """
-    if all(_LETTER.fullmatch(gold) for gold in golds):
+    letters = [gold for gold in golds if _LETTER.fullmatch(gold.upper())]
+    if len(letters) == len(golds):
         return "choice", None
     if all(_CAPITAL.fullmatch(gold) for gold in golds):
         further = next(gold for gold in golds if not _LETTER.fullmatch(gold))
@@ -169,4 +183,17 @@ def kind_of(file: str, golds: Sequence[str]) -> tuple[AnswerKind, int | None]:
     place = next(
         (n for n, gold in enumerate(golds) if is_prose(gold, MOST_UNIT_WORDS) or parse_quantity(gold) is None), None
     )
-    return ("number", None) if place is None else ("expression", place)
+    if place is None:
+        return "number", None
+    if _WITH_COMMA.fullmatch(golds[place].strip()) and all(parse_number(gold) is not None for gold in golds):
+        raise DataError(
+            f"{file}: the gold answer {golds[place]} may be a number with a decimal comma, or two numbers. Give "
+            "--answer-kind number, or --answer-kind expression for lists"
+        )
+    if capitals := [gold for gold in letters if gold.upper() == gold]:
+        warn(
+            f"{file}: {len(capitals)} of {len(golds)} golds are letters such as {capitals[0]}, and the others are "
+            "not, so they are read as names in an expression. Of answers such as (B) to choices most are lost: give a "
+            "file of each kind"
+        )
+    return "expression", place

@@ -74,12 +74,14 @@ def chosen_benchmarks(settings: QuestionSettings) -> list[Benchmark | ChoiceBenc
 
 def own_benchmark(name: str, file: str, settings: QuestionSettings) -> OwnBenchmark:
     """Read a file or folder as a benchmark; see `chosen_benchmarks`."""
-    rows = []
+    rows, golds_of = [], dict[str, str]()
     for row in read_path(Path(file), "test"):
         question = question_of(row, settings.question_field)
         check_choices(row, question, settings.question_field)
         gold = gold_of(row, settings.answer_field)
         refuse_index(row, gold)
+        if golds_of.setdefault(question, gold) != gold:
+            warn_once(f"{row[0]}: its question comes before with the gold answer {short(golds_of[question])}; mend one")
         rows.append((row[0], question, gold))
     golds = [gold for *_, gold in rows]
     kind, place = (settings.answer_kind, None) if settings.answer_kind else kind_of(file, golds)

@@ -34,6 +34,7 @@ from lightreasoner.models.loading import dtype_name, load_generation_config, loa
 from lightreasoner.models.prompts import PromptTemplate
 from lightreasoner.models.source import content_hash, find_model
 from lightreasoner.runs.joining import Joined
+from lightreasoner.runs.locks import one_thread
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.records import ChoiceProblem, Problem
@@ -44,6 +45,7 @@ from lightreasoner.runs.tracking import check_trackers, track_result
 LIKELIHOOD = "likelihood"  # takes the place of a kind of prompt for benchmarks of given choices
 
 
+@one_thread
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Stage 4: measure accuracy on benchmarks with 95 % intervals; by default greedy pass@1.
 

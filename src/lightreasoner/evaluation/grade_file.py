@@ -1,8 +1,10 @@
 """`lightr grade`: judge the outputs in a file, whatever tool wrote them."""
 
 import json
+import math
 import sys
 from contextlib import nullcontext
+from decimal import Decimal
 from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -12,7 +14,7 @@ from pydantic import Field, field_validator
 from lightreasoner.config.sections import AnswerKind, JudgeName
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.data.files import read_file
-from lightreasoner.data.golds import checked_gold, marked_gold
+from lightreasoner.data.golds import checked_gold, marked_gold, number_text
 from lightreasoner.data.lines import Line, Row, expected
 from lightreasoner.errors import ConfigError
 from lightreasoner.grading.pool import GradingPool
@@ -29,9 +31,18 @@ class _Output(Line):
     text: Annotated[str, expected("a text")] = Field(None, validate_default=True)
     benchmark: str | None = None
 
+    @field_validator("gold", mode="before")
+    @classmethod
+    def _number_as_text(cls, gold: object) -> object:
+        if isinstance(gold, bool) or not isinstance(gold, int | float | Decimal) or not math.isfinite(gold):
+            return gold
+        return number_text(gold)
+
     @field_validator("benchmark", mode="before")
     @classmethod
     def _is_known(cls, name: object) -> object:
+        if isinstance(name, str) and not name.strip():  # an empty cell of a table
+            return None
         known = [name for name, entry in BENCHMARKS.items() if isinstance(entry, Benchmark)]
         if name is not None and name not in known:
             raise ValueError(f"leave it out, or use one of {', '.join(known)}")

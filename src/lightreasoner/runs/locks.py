@@ -1,16 +1,37 @@
-"""Lock a run folder to one process."""
+"""Lock a run folder to one process, and the models of a process to one thread."""
 
 import os
 import platform
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
 from lightreasoner.errors import RunError, RunLocked
 
 LOCK, HOLDER = ".lock", ".holder"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_MODELS = threading.RLock()
+
+
+def one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """Let one thread at a time call such functions; the others wait.
+
+    Loading a model, the attention that its layers use, and accelerate's state belong to the whole process.
+    """
+
+    @wraps(function)
+    def locked_function(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _MODELS:
+            return function(*args, **kwargs)
+
+    return locked_function
 
 
 def refuse_if_held(folder: Path) -> None:

@@ -28,6 +28,7 @@ from lightreasoner.inference.memory import worker_devices
 from lightreasoner.models import loading
 from lightreasoner.models.prompts import PromptTemplate, Stops
 from lightreasoner.models.source import ModelSource, find_model
+from lightreasoner.runs.locks import one_thread
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say
 from lightreasoner.runs.sharing import Sharing
@@ -50,6 +51,7 @@ SOLUTION_FIELDS = ("solution", "answer", "response", "output", "completion", "me
 TRAJECTORIES_PER_STEP = 16  # Table 10: 4 × 4
 
 
+@one_thread
 def baseline(config: BaselineConfig) -> dict[str, Any]:
     """Make a baseline's training data for `lightr finetune`: whole answers, without a contrast.
 

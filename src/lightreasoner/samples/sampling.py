@@ -24,6 +24,7 @@ from lightreasoner.models.loading import dtype_name, load_generation_config, wei
 from lightreasoner.models.pairs import FoundPair, find_pair
 from lightreasoner.models.shape import known_parameters
 from lightreasoner.models.source import ModelSource
+from lightreasoner.runs.locks import one_thread
 from lightreasoner.runs.owning import run_shared
 from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.sharing import Sharing
@@ -77,6 +78,7 @@ def read_problems(config: SampleConfig) -> ProblemSet:
     return replace(found, problems=found.problems[skipped:])
 
 
+@one_thread
 def sample(config: SampleConfig) -> dict[str, Any]:
     """Stage 1: generate with the expert, score both models on the same prefixes, keep and label informative steps.
 

@@ -25,7 +25,7 @@ from lightreasoner.config import SelectConfig
 from lightreasoner.config.base import nearest
 from lightreasoner.config.sections import SELECTION, SelectSettings
 from lightreasoner.errors import ConfigError, DataError, NothingToLearn
-from lightreasoner.runs.progress import say
+from lightreasoner.runs.progress import say, warn
 from lightreasoner.runs.stage import StageFolder
 from lightreasoner.samples import folder
 from lightreasoner.samples.card import open_samples
@@ -195,8 +195,9 @@ def _selection(config: SelectConfig, sampled: Made, source: StageFolder) -> Sele
     by_divergence = config.selection == "divergence"
     beta = sampled.beta if isinstance(sampled, folder.Sampled) else 0.4
     if beta is not None and (not by_divergence or config.threshold is None or config.threshold < beta):
-        say(f"note: {source.path} holds only steps with a KL above {beta}; the rule chooses among these")
-    changes = {"beta": config.threshold if by_divergence else None, "alpha": lowest if alpha is None else alpha}
+        warn(f"{source.path} holds only steps with a KL above {beta}; the rule, and a share, choose among these")
+    lowest_kl = None if config.threshold is None else max(config.threshold, beta or 0.0)
+    changes = {"beta": lowest_kl if by_divergence else None, "alpha": lowest if alpha is None else alpha}
     return Selected(
         **sampled.model_dump(include=set(Made.model_fields)) | changes,
         settings=config,

@@ -46,6 +46,7 @@ class TeacherText:
         tokens: token ids of each entry, [T][k].
         logprobs: their log-probabilities, [T][k].
         kept: entries to learn from, [T]; None: all.
+        by_token: `kept` is about the tokens of `ids`, and not about the entries.
         start: tokens of the prompt, where the row says so.
         question: text of the last question, where the row says so.
     """
@@ -55,6 +56,7 @@ class TeacherText:
     tokens: Sequence[Any]
     logprobs: Sequence[Any]
     kept: NDArray[np.bool_] | None = None
+    by_token: bool = False
     start: int | None = None
     question: str | None = None
 
@@ -64,12 +66,18 @@ class TeacherText:
         found = {"next": own + (own == 0), "own": own}
         return found | ({} if self.start is None else {"next": own + 1, "response": self.start})
 
+    def is_kept(self, entry: int, place: int) -> bool:
+        """Whether to learn from this entry, which is about the token at this place of `ids`."""
+        if self.kept is None:
+            return True
+        return bool(self.kept[place if self.by_token else entry])
+
     def hits(self, shift: int) -> tuple[int, int]:
         """How many of the entries hold the token that they would be about, and the number of entries."""
         places = [
             (entry, place)
             for entry, place in enumerate(range(shift, shift + len(self.tokens)))
-            if 0 < place < len(self.ids) and (self.kept is None or self.kept[entry])
+            if 0 < place < len(self.ids) and self.is_kept(entry, place)
         ]
         return sum(self.ids[place] in self.tokens[entry] for entry, place in places), len(places)
 
@@ -147,7 +155,16 @@ class TeacherReader:
             tokens, logprobs = unpack(where, dict(row), self._compression)
         else:
             tokens, logprobs = (_entries(where, row, name) for name in ("target_token_ids", "target_logprobs"))
-        kept = None if row.get("labels") is None else np.asarray(row["labels"]) >= 0
+        known = None if row.get("labels") is None else np.asarray(row["labels"])
+        kept = None if known is None else known >= 0
+        # Transformers' labels are the ids themselves: they say which tokens to learn, and not which entries.
+        by_token = (
+            self._kind == "axolotl"
+            and mask is None
+            and known is not None
+            and len(known) == len(ids)
+            and bool((known == ids)[known >= 0].all())
+        )
         if mask is not None and self._kind == "axolotl":
             logprobs = [_masked(where, *pair) for pair in zip(mask, logprobs, strict=False)]
             kept = np.array([any(one) for one in mask])
@@ -166,7 +183,8 @@ class TeacherReader:
         for first, last in pairwise(cuts):
             if numbers[first]:
                 part = slice(first, last)
-                yield TeacherText(where, ids[part], tokens[part], logprobs[part], None if kept is None else kept[part])
+                of_part = None if kept is None else kept[part]
+                yield TeacherText(where, ids[part], tokens[part], logprobs[part], of_part, by_token)
 
     def _chats(self, rows: Sequence[Row]) -> list[TeacherText]:
         """Chats with the log-probabilities of the last answer's tokens."""
@@ -239,8 +257,8 @@ class TeacherReader:
         places = {
             shift + entry: entry
             for entry in range(len(text.tokens))
-            if (text.kept[entry] if text.kept is not None else len(text.tokens[entry]))
-            and max(1, text.start or 0) <= shift + entry < len(text.ids)
+            if max(1, text.start or 0) <= shift + entry < len(text.ids)
+            and (len(text.tokens[entry]) if text.kept is None else text.is_kept(entry, shift + entry))
         }
         if not places:
             return None

@@ -11,8 +11,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import patch_environment
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
@@ -40,6 +40,7 @@ from lightreasoner.models.source import ModelSource, find_model
 from lightreasoner.models.vocabulary import logit_width, vocabulary_of
 from lightreasoner.runs.differences import changed_files
 from lightreasoner.runs.files import file_hash, new_folder, write_json
+from lightreasoner.runs.locks import one_thread
 from lightreasoner.runs.progress import count_tokens, progress, say, warn
 from lightreasoner.runs.records import ADAPTER_FILES
 from lightreasoner.runs.signals import stop_signals
@@ -53,6 +54,7 @@ from lightreasoner.training.objective import LabelObjective
 from lightreasoner.training.sharding import as_many_as_others, shard
 
 
+@one_thread
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Stage 2: fine-tune the expert on the stored labels with LoRA.
 
@@ -105,8 +107,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         say(f"{labels.skipped} labels skipped: their prefix is longer than {config.max_length} tokens")
     if int(os.environ.get("RANK", "0")) > 0:  # of `torchrun`: the first process holds the lock and writes all files
         if not (config.out / "finetune" / "result.json").exists():
-            _train(resolved, continued, labels, config.out / "finetune", lambda: None)
-            _leave_group()
+            with _own_accelerator():
+                _train(resolved, continued, labels, config.out / "finetune", lambda: None)
+                _leave_group()
         return {}
     with open_stage(config.out, "finetune", tuned.fingerprint(), say, tuned.model_dump(mode="json")) as stage:
         if stage.result is not None:
@@ -114,12 +117,13 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             with tracking(config.report_to, config.out) as trackers:  # to a tracker that is new
                 _send(trackers, stage.path, json.loads((stage.path / "log.json").read_text(encoding="utf-8")))
             return stage.result
-        try:
-            result = _train(resolved, continued, labels, stage.path, stage.keep_time)
-        except TrainingDiverged:
-            stage.release()  # it diverges again under these settings
-            raise
-        _leave_group()
+        with _own_accelerator():
+            try:
+                result = _train(resolved, continued, labels, stage.path, stage.keep_time)
+            except TrainingDiverged:
+                stage.release()  # it diverges again under these settings
+                raise
+            _leave_group()
         stage.keep_time()
         return stage.finish({**result, "seconds": round(stage.seconds or 0.0, 1)})
 
@@ -340,6 +344,22 @@ def _training_key(folder: Path) -> str:
     return f"train-{hashlib.sha256(json.dumps(manifest['fingerprint'], sort_keys=True).encode()).hexdigest()[:16]}"
 
 
+@contextmanager
+def _own_accelerator() -> Iterator[None]:
+    """Within this context accelerate knows no accelerator, and gradients are computed; then all is as before."""
+    states = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in states]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for state, content in zip(states, before, strict=True):
+            state.clear()
+            state.update(content)
+
+
 def _accelerator(config: FinetuneConfig, dtype: torch.dtype) -> Accelerator:
     """The device, precision and processes of this training.
 
@@ -348,7 +368,6 @@ def _accelerator(config: FinetuneConfig, dtype: torch.dtype) -> Accelerator:
     """
     check_machine(config)
     device = loading.pick_device(config.device)
-    AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training in this process
     # Accelerate would take the first device of the machine. `torchrun` gives each process a device of its own.
     chosen = {} if "LOCAL_RANK" in os.environ else {"accelerate_torch_device": device}
     if chosen and device.index is not None and device.type not in ("cpu", "mps"):

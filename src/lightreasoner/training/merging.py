@@ -18,7 +18,7 @@ from lightreasoner import contrast
 from lightreasoner.config import MergeConfig
 from lightreasoner.config.base import shareable_name
 from lightreasoner.config.sections import DEFAULT_CUE
-from lightreasoner.errors import DataError, MergeMismatch, ModelError
+from lightreasoner.errors import MergeMismatch, ModelError, RunMismatch
 from lightreasoner.models.adapters import (
     ADAPTER_WEIGHTS,
     check_adapter,
@@ -38,7 +38,7 @@ from lightreasoner.models.weights import weights_in_files
 from lightreasoner.runs.differences import differences
 from lightreasoner.runs.environment import now
 from lightreasoner.runs.files import file_hash, new_folder, write_json
-from lightreasoner.runs.locks import locked
+from lightreasoner.runs.locks import locked, one_thread
 from lightreasoner.runs.progress import busy, say, warn
 from lightreasoner.runs.stage import read_stage
 from lightreasoner.samples.folder import Made
@@ -60,6 +60,7 @@ LARGEST_ROUNDED = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-
 
 
 @busy("merging")
+@one_thread
 def merge(config: MergeConfig) -> dict[str, Any]:
     """Stage 3: merge base and adapter into a plain model folder, then read it back and check it.
 
@@ -67,7 +68,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     the adapter is LoRA alone; otherwise in float32.
 
     Raises:
-        DataError: there is no adapter, or the output folder holds something else.
+        DataError: there is no adapter.
+        RunMismatch: the output folder holds something else.
         RunCorrupted: a file of the adapter is not the one that fine-tuning wrote.
         ModelError: the adapter does not fit the base.
         MergeMismatch: the model on disk does not compute what base + adapter computes.
@@ -265,7 +267,7 @@ def _earlier_merge(out: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError):
         found = {}
     if differing := differences({name: found.get(name) for name in request}, request):
-        raise DataError(
+        raise RunMismatch(
             f"{out} exists and is not this merge ({'; '.join(differing)}); it is left alone. Give another --out"
         )
     return dict(found)
