@@ -17,7 +17,7 @@ from lightreasoner.runs.work import Commit, Work
 
 CHUNK = 500  # answers per commit
 # Raised when a judge changes any decision, so that old and new verdicts are not mixed.
-JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 6, "toolkit": 2}
+JUDGE_VERSIONS: dict[JudgeName, int] = {"math-verify": 7, "toolkit": 2}
 
 
 def judge_identity(settings: JudgeSettings, benchmark: Benchmark) -> dict[str, Any]:

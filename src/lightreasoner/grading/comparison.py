@@ -12,10 +12,11 @@ from itertools import product
 
 from lightreasoner.grading.boxes import closing
 from lightreasoner.grading.characters import SMALL_INDEX, TEXT_COMMANDS, WORDS, plain, plain_characters
+from lightreasoner.grading.codes import codes
 from lightreasoner.grading.elements import elements
 from lightreasoner.grading.forms import as_tuple, common_form, same_label
 from lightreasoner.grading.numbers import parse_quantity, same_number
-from lightreasoner.grading.times_and_ratios import clock_times, numerals, ratios
+from lightreasoner.grading.times_and_ratios import clock_times, numerals, ranges, ratios
 
 LONGEST_EXPRESSION = 1000  # characters; longer answers are compared as text only
 
@@ -217,11 +218,15 @@ def _numbers(answer: str, gold: str) -> bool | None:
     return same_number(answer, number, gold, expected)
 
 
+_CAPITALS = re.compile("[A-Z]{2,4}")  # CO, IV, AB: names, and no products of variables
+_LETTERS = re.compile("[A-Za-z]{2,4}")
 _AND = re.compile(r"\s*(?:,\s*and\b|,|\band\b)\s*")
 _YES_NO = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:(]|\s*$)", re.IGNORECASE)
 
 
 def _words(answer: str, gold: str) -> bool | None:
+    if _CAPITALS.fullmatch(plain(gold)) and _LETTERS.fullmatch(plain(answer)):
+        return plain(answer).casefold() == plain(gold).casefold()
     if not WORDS.fullmatch(plain(gold)):
         return None
     left, right = (_AND.split(plain(side)) for side in (answer, gold))
@@ -357,6 +362,8 @@ COMPARISONS: tuple[Comparison, ...] = (
         (r"\frac{22}{7} \approx 3.14", r"\frac{22}{7}", True),
         "An answer that gives its value and its rounded value gives both.",
     ),
+    Comparison("codes", codes, ("2023-01-04", "2024-01-05", False), "A date or a phone number is no difference."),
+    Comparison("ranges", ranges, ("4-5", "3-4", False), "A range is no difference where both answers are ranges."),
     Comparison("clock times", clock_times, ("21:63", "10:30", False), "10:30 is a time and no quotient."),
     Comparison("ratios", ratios, ("6:8", "3:4", True), "Ratios are equal in lowest terms."),
     Comparison("numerals", numerals, ("52_9", "52_8", False), "The base is part of a number."),

@@ -11,6 +11,7 @@ from functools import partial
 
 from lightreasoner.grading import boxes
 from lightreasoner.grading.boxes import boxed_answer, last_boxed
+from lightreasoner.grading.codes import CODE
 from lightreasoner.grading.endings import LONGEST_LINE, without_ending
 from lightreasoner.grading.final_formulas import (
     bold_formula,
@@ -144,7 +145,7 @@ _MINUS = (
 _TIMES_TEN_TO = r"\s{0,2}(?:×|\\times|[*x])\s{0,2}10\s?(?:\^\s?\{?[-−]?\d+\}?|[⁰¹²³⁴-⁹⁻]+)"
 _LAST_NUMBER = re.compile(
     rf"{_MINUS}?(?:\\?[$£€]\s?)?"
-    rf"(?:√\s?\d+(?:\.\d+)?|sqrt\(\d+(?:\.\d+)?\)|{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])"
+    rf"(?:{CODE}|√\s?\d+(?:\.\d+)?|sqrt\(\d+(?:\.\d+)?\)|{_GROUPED}|\d{{1,2}}:\d{{2}}(?![\d:])"
     rf"|{AMOUNT}(?:\s(?:and )?\d+/\d+|\s*/\s*\d+|\s?{_FRACTION_SIGNS})?|{_FRACTION_SIGNS})"
     rf"(?:{_TIMES_TEN_TO}|\s?[万萬만亿億억]|[⁰¹²³⁴-⁹]+|\s*\\?%|\s+(?:percent|hundred|thousand|million|billion|trillion)\b"
     rf"|(?<=\d)(?:[MB]|bn)\b|\s(?:and an? (?:{'|'.join(PART)})|{'|'.join(PARTS)})\b)?"

@@ -34,7 +34,7 @@ _TRIM = re.compile(r"\A(?:(?:and|or)\b|[\s,=+*/)\]}^!:-])+|(?:\b(?:and|or)|[\s,(
 _UNFINISHED = re.compile(r"[-−=+*/^×·÷<>≈]\s*\Z")  # a text that was cut off
 _VALUE = re.compile(r"[\dπ∞√]|\\pi")
 _MORE_THAN_A_NUMBER = re.compile(
-    r"[=<>≤≥≈±^⁰¹²³⁴-⁹⁻π√∛∞({\[:\\+*/×·⋅]|\d\s*[-−]\s*\d|(?<![A-Za-z])[b-zB-HJ-Z](?![A-Za-z])|,(?!\d{3})|\b(?:and|or)\b"
+    r"[=<>≤≥≈±^⁰¹²³⁴-⁹⁻π√∛∞({\[:\\+*/×·⋅]|\d\s*[-−–]\s*\d|(?<![A-Za-z])[b-zB-HJ-Z](?![A-Za-z])|,(?!\d{3})|\b(?:and|or)\b"
 )
 _ONE_NUMBER = re.compile(r"-?\d[\d.,]*\s[A-Za-z]|(?!.*\b(?:and|or)\b)[^,]*=\s*-?\d+(?:[.,]\d+)*")
 _ROUNDED_BEHIND = re.compile(

@@ -15,6 +15,7 @@ from lightreasoner.grading.literals import normal_form as literal_form
 from lightreasoner.grading.numbers import LONGEST_NUMBER, parse_number, parse_quantity, same_number
 from lightreasoner.grading.statements import without_reason
 from lightreasoner.grading.symbolic import prepare
+from lightreasoner.grading.times_and_ratios import is_range, ranges
 from lightreasoner.grading.verdicts import AnswerKind, Judgement
 
 __all__ = ["canonical", "equal_expressions", "judge", "prepare", "words_of"]
@@ -41,6 +42,7 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
         kind: kind of answer. Numbers may have words or signs around them, and are compared exactly; expressions can be
             LaTeX or words; texts are compared word for word; literals are Python values, compared with their types.
     """
+    text, gold = (unicodedata.normalize("NFC", side) for side in (text, gold))  # one character for é, in all kinds
     if kind == "choice":
         letter = extract_choice(text)
         return _judgement(letter, letter, equal=letter == gold.strip())
@@ -61,12 +63,14 @@ def judge(text: str, gold: str, kind: AnswerKind) -> Judgement:
     number = parse_number(answer)
     if number is None and len(answer) <= LONGEST_NUMBER:  # "42 apples in 3 boxes"
         number = parse_number(without_reason(TEXT_COMMANDS.sub(r" \1 ", answer)))
-    normal_form = plain(answer) if number is None else str(number)
+    normal_form = plain(answer) if number is None or is_range(answer) else str(number)
     return _judgement(answer, normal_form, equal=_equals_number(answer, number, gold, expected))
 
 
 def _equals_number(answer: str, number: Fraction | None, gold: str, expected: Fraction) -> bool:
     """Whether an answer has the value of a gold number; formulas that are no plain number go to math-verify."""
+    if (same_range := ranges(answer, gold)) is not None:
+        return same_range
     if number is not None and same_number(answer, number, gold, expected):
         return True
     if "approx" in answer or "≈" in answer or (number is None and _FORMULA.fullmatch(answer)):
@@ -76,7 +80,7 @@ def _equals_number(answer: str, number: Fraction | None, gold: str, expected: Fr
 
 def canonical(answer: str) -> str:
     """Normal form of an answer; equal answers mostly have the same one."""
-    number = parse_quantity(answer)
+    number = None if is_range(answer) else parse_quantity(answer)
     return str(number) if number is not None else plain(answer)
 
 

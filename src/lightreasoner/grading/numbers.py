@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from lightreasoner.grading.characters import plain_characters
+from lightreasoner.grading.codes import is_code
 from lightreasoner.grading.number_words import MINUS, PART, PARTS, SCALES, SMALL_NUMBERS, leading_quantity
 
 LONGEST_NUMBER = 400  # characters; Python refuses longer ones or converts them slowly
@@ -267,8 +268,8 @@ LONGEST_LITERAL = 15  # digits that a float holds exactly
 
 
 def arithmetic(text: str) -> Fraction | None:
-    r"""The value of sums, products, quotients and powers of numbers: `58+2`, `\frac{1}{2^{99}}`; None for others."""
-    if len(text) > LONGEST_ARITHMETIC:
+    r"""The value of sums, products, quotients, powers: `58+2`, `\frac{1}{2^{99}}`; None for others, and codes."""
+    if len(text) > LONGEST_ARITHMETIC or is_code(text.strip(" .()")):
         return None
     for pattern, replacement in _INNERMOST * 4:
         text = pattern.sub(replacement, text)

@@ -1,4 +1,4 @@
-"""Values that are no plain numbers: clock times, ratios, and numerals with their base.
+"""Values that are no plain numbers: clock times, ranges, ratios, and numerals with their base.
 
 Each comparison is None where it cannot decide.
 """
@@ -6,8 +6,8 @@ Each comparison is None where it cannot decide.
 import math
 import re
 
-from lightreasoner.grading.characters import plain
-from lightreasoner.grading.numbers import parse_quantity
+from lightreasoner.grading.characters import TEXT_COMMANDS, plain, plain_characters
+from lightreasoner.grading.numbers import AMOUNT, parse_quantity
 
 _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?([ap]m)?")
 _COLONS = re.compile(r"\d+(?::\d+)+(?:[ap]m)?")
@@ -29,6 +29,52 @@ def _minutes(time: re.Match[str]) -> int:
     """Minutes since midnight; without a.m. and p.m. the hours count to 24."""
     hour, half = int(time[1]), time[3]
     return int(time[2] or 0) + 60 * (hour if half is None else hour % 12 + 12 * (half == "pm"))
+
+
+_END = rf"((?:\\?[$£€])?{AMOUNT}(?::[0-5]\d)?(?:\s*[ap]\.?m\b\.?)?(?:\s*\\?%)?)"
+_RANGE = re.compile(
+    rf"(?:from\s)?{_END}(\s*-{{1,2}}\s*|\s*to\s*){_END}(\s*(?!pi)[^\W\d_]{{2,}}|\s[hmsgL])?", re.IGNORECASE
+)
+_BETWEEN_COMMANDS = re.compile(r"\\[,;:! ]|~")
+_LAYOUT = re.compile(r"(?<!\\)[$]|[{}]")
+LONGEST_RANGE = 100  # characters
+
+
+def _range(side: str) -> tuple[str, ...] | None:
+    r"""Both ends of a range of numbers or times, `3-4`, `3 \text{ to } 4`, what is between them, and its unit."""
+    if len(side) > LONGEST_RANGE:
+        return None
+    bare = _BETWEEN_COMMANDS.sub(" ", TEXT_COMMANDS.sub(r"\1", plain_characters(side)))
+    found = _RANGE.fullmatch(_LAYOUT.sub("", bare).strip(" ."))
+    return found.groups("") if found else None
+
+
+def is_range(side: str) -> bool:
+    """Whether an answer is a range: `3 - 4` with spaces can be a difference, and "3 to 4" a ratio."""
+    found = _range(side)
+    return found is not None and (found[1] in ("-", "--") or ":" in found[0] + found[2])
+
+
+def ranges(answer: str, gold: str) -> bool | None:
+    """Whether two ranges have the same ends, where one is a range for certain; beside a number it is a difference.
+
+    A unit can be missing on one side, if a space sets it off: `3-4ab` is a formula.
+    """
+    answered, expected = _range(answer), _range(gold)
+    if answered is None or expected is None or not (is_range(answer) or is_range(gold)):
+        return None
+    units = [plain(unit) for unit in (answered[3], expected[3])]
+    if units[0] != units[1] and all(units):
+        return None
+    same = all(_same_end(answered[end], expected[end]) for end in (0, 2))
+    return same and (units[0] == units[1] or not (answered[3] + expected[3])[0].isalpha())
+
+
+def _same_end(answered: str, expected: str) -> bool:
+    if plain(answered) == plain(expected) or clock_times(answered, expected):
+        return True
+    values = [parse_quantity(end) for end in (answered, expected)]
+    return None not in values and values[0] == values[1]
 
 
 _RATIO = re.compile(r"\d+(?::\d+)+")
