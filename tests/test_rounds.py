@@ -313,7 +313,8 @@ def test_the_command_line(random_expert: Path, random_amateur: Path, tmp_path: P
         "rounds", "--expert", random_expert, "--amateur", random_amateur, "--dataset", "arithmetic",
         "--dtype", "float32", "--out", tmp_path / "out", "--sample.max-questions", 8, "--sample.max-new-tokens", 8,
         "--finetune.steps", 2, "--evaluate.benchmarks", "arithmetic", "--evaluate.grading-workers", 1,
-        "--rounds.limit", 1, "--rounds.held-back", 8, "--rounds.answers", 2, "--rounds.evidence", 1000, "--json",
+        "--evaluate.max-answer-tokens", 32, "--rounds.limit", 1, "--rounds.held-back", 8, "--rounds.answers", 2,
+        "--rounds.evidence", 1000, "--json",
     ]  # fmt: skip
     done = completed(*words)
     assert done.returncode == 0, done.stderr

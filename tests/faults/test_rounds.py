@@ -43,8 +43,8 @@ def command(random_expert: Path, random_amateur: Path) -> tuple[object, ...]:
         "rounds", "--expert", random_expert, "--amateur", random_amateur, "--dataset", "arithmetic",
         "--dtype", "float32", "--sample.max-questions", 8, "--sample.max-new-tokens", 6, "--sample.batch-size", 4,
         "--finetune.steps", 4, "--finetune.save-steps", 2, "--evaluate.benchmarks", "arithmetic",
-        "--evaluate.grading-workers", 1, "--evaluate.answer-batch-size", 8, "--rounds.limit", 2,
-        "--rounds.held-back", 8, "--rounds.answers", 2, "--out",
+        "--evaluate.grading-workers", 1, "--evaluate.answer-batch-size", 8, "--evaluate.max-answer-tokens", 32,
+        "--rounds.limit", 2, "--rounds.held-back", 8, "--rounds.answers", 2, "--out",
     )  # fmt: skip
 
 
