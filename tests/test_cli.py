@@ -567,3 +567,11 @@ def test_evaluate_and_compare_print_tables(tmp_path: Path) -> None:
     lost = completed("compare", "base", "absent", cwd=tmp_path)
     assert (lost.returncode, lost.stdout) == (1, "")
     assert "absent holds no evaluation" in lost.stderr
+
+
+@pytest.mark.parametrize("lines", ["report.tables:sample_lines", "report.tables:evaluation_lines", None])
+def test_a_process_that_joined_another_prints_no_result(lines: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print({}, False, lines)
+    assert capsys.readouterr().out == ""
+    cli._print({}, True, lines)
+    assert json.loads(capsys.readouterr().out) == {}

@@ -289,6 +289,8 @@ def _print(result: Any, as_json: bool, lines: str | None = None) -> None:
         text = result.removesuffix("\n") if isinstance(result, str) else "\n".join(result)
     elif as_json:
         text = json.dumps(result, indent=2, ensure_ascii=False)
+    elif not result:
+        return  # of a process that joined: the one that it joined has the result
     elif lines is not None:
         text = "\n".join(resolve_name(f"lightreasoner.{lines}")(result))
     else:

@@ -79,6 +79,11 @@ def prompts_of(model: Path, data_dir: Path) -> tuple[list[list[int]], tuple[int,
     return [template.encode(item.question) for item in items], template.stop_ids(load_generation_config(source))
 
 
+def of_own_engine(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings with the own engine, which takes no Python."""
+    return {**settings, "engine": "own", "engine_python": None}
+
+
 def served(model: Path, out: Path, settings: dict[str, Any], adapter: Path | None = None, **changes: Any) -> Served:
     source = replace(find_model(str(model)), adapter=adapter)
     config = EvaluateConfig(model=str(model), out=out, **{**settings, **changes})
@@ -105,7 +110,8 @@ def test_vllm_gives_the_responses_of_the_own_engine_but_for_ties(
 ) -> None:
     prompts, stops = prompts_of(model, data_dir)
     chosen = adapter if adapted else None
-    own, other = served(model, tmp_path, settings, chosen, engine="own"), served(model, tmp_path, settings, chosen)
+    own = served(model, tmp_path, of_own_engine(settings), chosen)
+    other = served(model, tmp_path, settings, chosen)
     decoding = Decoding(LENGTH, stops)
     ours = own.engine.generate(prompts, decoding).responses
     try:
@@ -118,7 +124,7 @@ def test_vllm_gives_the_responses_of_the_own_engine_but_for_ties(
     print(f"adapter: {adapted}, responses: {len(ours)}, differing at a tie: {turned}")
     assert turned <= QUESTIONS // 8
     if adapted:
-        plain = served(model, tmp_path, settings, engine="own").engine.generate(prompts[:8], decoding).responses
+        plain = served(model, tmp_path, of_own_engine(settings)).engine.generate(prompts[:8], decoding).responses
         assert sum(one != two for one, two in zip(plain, ours, strict=False)) > 4
     else:
         ties(own, prompts[:8], own.engine.generate(prompts[:8], strings).responses, cut)
@@ -129,7 +135,7 @@ def test_rollouts_and_divergences_are_those_of_the_own_engine(
     settings: dict[str, Any], model: Path, smollm2_amateur: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     rows = {}
-    for engine in ("own", "vllm"):
+    for engine, chosen in (("own", of_own_engine(settings)), ("vllm", settings)):
         config = SampleConfig(
             expert=str(model),
             amateur=str(smollm2_amateur),
@@ -139,8 +145,7 @@ def test_rollouts_and_divergences_are_those_of_the_own_engine(
             max_new_tokens=LENGTH,
             divergence_beta=None,
             out=tmp_path / engine,
-            engine=engine,
-            **{name: settings[name] for name in ("engine_python", "dtype", "device")},
+            **{name: chosen[name] for name in ("engine", "engine_python", "dtype", "device")},
         )
         sample(config)
         _, stage = read_stage(tmp_path / engine / "sample")
@@ -172,9 +177,8 @@ def test_samples_are_the_same_in_every_batch_and_differ_within_one(
 def test_a_gguf_model_is_evaluated_and_its_copy_is_removed(
     settings: dict[str, Any], smollm2_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for engine in ("own", "vllm"):
-        config = EvaluateConfig(model=str(smollm2_gguf), out=tmp_path / engine, max_items=8, **settings)
-        evaluate(config.model_copy(update={"engine": engine}))
+    for engine, chosen in (("own", of_own_engine(settings)), ("vllm", settings)):
+        evaluate(EvaluateConfig(model=str(smollm2_gguf), out=tmp_path / engine, max_items=8, **chosen))
     own, other = (answers(tmp_path / engine, "chat/gsm8k") for engine in ("own", "vllm"))
     assert own.keys() == other.keys()
     assert sum(own[key].output_ids == other[key].output_ids for key in own) >= 7
@@ -194,7 +198,7 @@ def test_a_baseline_keeps_the_same_answers(settings: dict[str, Any], model: Path
             dtype="float32",
             out=tmp_path / engine,
             engine=engine,
-            engine_python=settings["engine_python"],
+            engine_python=settings["engine_python"] if engine == "vllm" else None,
         )
         try:
             counts[engine] = {**baseline(config), "finetune": None}

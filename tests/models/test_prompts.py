@@ -83,6 +83,18 @@ def with_bos(tokenizer: PreTrainedTokenizerFast, template: str | None) -> PreTra
     return changed
 
 
+def test_a_template_that_never_opens_the_answers_turn_is_warned_of(
+    tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    PromptTemplate(with_template(tokenizer, DEFAULTING))
+    # Written with the content, as by templates in whose format the prompt ends with the user's turn.
+    always = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% if m['role'] == 'user' %}[assistant]"
+    PromptTemplate(with_template(tokenizer, always.replace("[{{ m['role'] }}]", "") + "{% endif %}{% endfor %}"))
+    assert not caplog.records
+    PromptTemplate(with_template(tokenizer, "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"))
+    assert "writes '[assistant]' before an answer, but not at the end of a prompt" in caplog.text
+
+
 def test_the_bos_of_a_template_is_not_doubled(tokenizer: PreTrainedTokenizerFast) -> None:
     changed = with_bos(tokenizer, "<|endoftext|>" + DEFAULTING)
     assert PromptTemplate(changed).encode("What is 2+3?").count(0) == 1

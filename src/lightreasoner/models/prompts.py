@@ -20,6 +20,7 @@ from lightreasoner.data.benchmarks import Demonstration
 from lightreasoner.errors import ConfigError, DataError
 from lightreasoner.models.chat_templates import Conversation, render
 from lightreasoner.models.pieces import Pieces
+from lightreasoner.runs.progress import warn_once
 
 # Eq 37, the paper's plain prompt for base models. No space at the end, because tokens begin with one.
 PLAIN_TEMPLATE = "Question: {question}\nAnswer:"
@@ -242,9 +243,10 @@ class PromptTemplate:
                 Conversation(messages(self.cue, MARK, in_system=in_system)),
                 Conversation(messages(self.cue, PROBE, in_system=in_system)),
                 Conversation([*messages(self.cue, "?", in_system=in_system), answer], open_turn=False),
+                Conversation(messages(self.cue, MARK, in_system=in_system), open_turn=False),
             ]
         accepts_system, *rendered = render(template, conversations, self.tokenizer.special_tokens_map, at)
-        marked, probed, answered = rendered[:3] if MARK in accepts_system.text else rendered[3:]
+        marked, probed, answered, closed = rendered[:4] if MARK in accepts_system.text else rendered[4:]
         if marked.error is not None:
             raise ConfigError(f"the chat template cannot render a question: {marked.error}")
         if (found := marked.text.count(MARK)) != 1:
@@ -256,6 +258,12 @@ class PromptTemplate:
         opening, _, self._after_answer = answered.text.rpartition(MARK)  # all empty where it has an error
         blanks = opening.removeprefix("?".join(self._around))
         self.before_answer = "" if blanks.strip() else blanks
+        if blanks.strip() and blanks != opening and closed.text == marked.text:
+            warn_once(
+                f"the chat template writes {blanks!r} before an answer, but not at the end of a prompt: it ignores "
+                "add_generation_prompt, so the model has to begin its own turn. Change the template, or give one with "
+                "--chat-template"
+            )
 
     def _opening_ids(self, text: str) -> list[int]:
         """Ids of the beginning of a prompt.
