@@ -432,7 +432,8 @@ class AnswerSettings(Config):
     top_p: Decides[PositiveShare] = 1.0
     """Nucleus sampling of the answers; needs a temperature."""
     answer_batch_size: Speed[Count | None] = None
-    """Answers per batch. Default: 32, or 256 with vllm. Halved on out-of-memory."""
+    """Answers per batch. Default: 32, or 256 with vllm. A batch lasts as long as its longest answer, so a larger one is
+    faster where it fits. Halved on out-of-memory."""
 
     @model_validator(mode="after")
     def _several_samples_need_temperature(self) -> Self:
