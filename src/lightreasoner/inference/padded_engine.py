@@ -163,7 +163,8 @@ def _first_logits(model: PreTrainedModel, texts: Sequence[TokenIds]) -> torch.Te
     settings = GenerationConfig(max_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0)
     with torch.inference_mode():
         output = _generate(model, input_ids, mask, settings)
-    return torch.stack(output.logits)
+    # `generate` gives float32, whatever the model computed in; `same_logits` allows for the rounding of the precision.
+    return torch.stack(output.logits).to(model.dtype)
 
 
 def _generate(
