@@ -9,7 +9,7 @@ from lightreasoner.config import EvaluateConfig, PairConfig
 from lightreasoner.data.problems import load_problems
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.evaluate import evaluate
-from lightreasoner.inference.contrastive_engine import ContrastiveEngine
+from lightreasoner.inference.contrastive_engine import ContrastiveEngine, _Decoder
 from lightreasoner.inference.generation import Decoding
 from lightreasoner.inference.padded_engine import PaddedEngine
 from lightreasoner.models.loading import load_tokenizer
@@ -87,3 +87,22 @@ def test_settings_that_do_not_apply_are_refused(tmp_path: Path) -> None:
         EvaluateConfig.checked({**common, "temperature": 0.7})
     with pytest.raises(ConfigError, match="answered by likelihood"):
         evaluate(EvaluateConfig.checked({**common, "benchmarks": ["hellaswag"]}))
+
+
+def test_finished_rows_leave_the_batch(
+    pair: Pair, template: PromptTemplate, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = Decoding(200, template.stop_ids(pair.expert.generation_config))
+    rows: list[int] = []
+    logits = _Decoder.logits
+
+    def counted(decoder: _Decoder, new_ids: torch.Tensor) -> torch.Tensor:
+        rows.append(len(new_ids))
+        return logits(decoder, new_ids)
+
+    monkeypatch.setattr(_Decoder, "logits", counted)
+    engine = ContrastiveEngine(pair, 0.1, template.tokenizer)
+    together = engine.generate(prompts, decoding).responses
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < rows[0] == len(prompts)
+    assert together == [engine.generate([prompt], decoding).responses[0] for prompt in prompts]

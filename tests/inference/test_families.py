@@ -207,7 +207,7 @@ def test_only_models_whose_packed_logits_are_right_are_packed(family: str) -> No
 def test_prompts_of_other_lengths_share_a_batch_where_padding_is_ignored(family: str) -> None:
     assert ignores_padding(model_of(family)) == (family not in NEEDS_EQUAL_LENGTHS)
     half = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(torch.bfloat16).eval()
-    assert ignores_padding(half) == (family not in NEEDS_EQUAL_LENGTHS)
+    assert ignores_padding(half) == (family in PACKED)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from lightreasoner import contrast
 from lightreasoner.inference.generation import (
@@ -24,6 +25,7 @@ from lightreasoner.inference.generation import (
     steps_between_checks,
     until_stop,
 )
+from lightreasoner.inference.packed_engine import COMPACT_AT
 from lightreasoner.inference.padded_engine import decoded_together
 from lightreasoner.models.pairs import Pair
 from lightreasoner.runs.progress import count_step, count_tokens
@@ -31,7 +33,7 @@ from lightreasoner.runs.progress import count_step, count_tokens
 
 @dataclass(frozen=True)
 class ContrastiveEngine:
-    """Greedy contrastive decoding of one left-padded batch, with a KV cache for each model.
+    """Greedy contrastive decoding of one left-padded batch, which finished rows leave, with a KV cache for each model.
 
     Attributes:
         alpha: α of Eq 4, the least share of the expert's top probability for a plausible token.
@@ -58,23 +60,30 @@ class ContrastiveEngine:
         """The tokens of each row, and which of them were chosen from NaN or infinite logits, bool [B, T]."""
         input_ids, mask = left_padded(prompts, 0, self.pair.expert.device)
         decoders = [_Decoder(model, mask.to(model.device)) for model in (self.pair.expert, self.pair.amateur)]
-        tokens = input_ids[:, :0]
-        broken = tokens.bool()
+        tokens = torch.full((len(prompts), decoding.max_new_tokens), -1, device=mask.device)
+        broken = torch.zeros_like(tokens, dtype=torch.bool)
+        rows = torch.arange(len(prompts), device=mask.device)  # of the prompts in the batch
         finished = torch.zeros(len(prompts), dtype=torch.bool, device=mask.device)
         stop_check = StopCheck(decoding, self.tokenizer, mask.device)
-        running = len(prompts)  # as far as the host knows
+        length, running = 0, len(prompts)  # running: as far as the host knows
         count_tokens(sum(map(len, prompts)))
-        while running and tokens.shape[1] < decoding.max_new_tokens:
+        while running and length < decoding.max_new_tokens:
             chosen, finite = self._next(*(decoder.logits(input_ids).to(mask.device) for decoder in decoders))
             input_ids = chosen[:, None]
-            tokens, broken = torch.cat([tokens, input_ids], dim=1), torch.cat([broken, ~finite[:, None]], dim=1)
+            tokens[rows, length], broken[rows, length] = chosen, ~finite
+            length += 1
             count_step(running)
-            finished |= stop_check(tokens)
-            if tokens.shape[1] % steps_between_checks(mask.device) == 0:
-                running = int((~finished).sum())
+            finished |= stop_check(tokens[rows, :length])
+            if length % steps_between_checks(mask.device):
+                continue
+            running = int((~finished).sum())
+            if running <= COMPACT_AT * len(rows) and all(decoder.can_drop_rows for decoder in decoders):
+                left = (~finished).nonzero()[:, 0]
+                rows, finished, input_ids = rows[left], finished[left], input_ids[left]
+                for decoder in decoders:
+                    decoder.keep(left)
         count_step(0)
-        rows: list[TokenIds] = tokens.tolist()
-        return rows, broken
+        return [[token for token in row if token >= 0] for row in tokens.tolist()], broken
 
     def _next(self, expert_logits: Tensor, amateur_logits: Tensor) -> tuple[Tensor, Tensor]:
         """The next token of each row, and whether the logits are finite: [B, width] each → [B], bool [B]."""
@@ -104,6 +113,22 @@ class _Decoder:
         if "logits_to_keep" in accepted:
             self._inputs["logits_to_keep"] = 1
         self._without_cache = frozenset(self._inputs)
+
+    @property
+    def can_drop_rows(self) -> bool:
+        """Whether rows can leave: the cache is one of attention alone, whose rows are independent."""
+        caches = [value for name, value in self._inputs.items() if name not in self._without_cache]
+        return len(caches) == 1 and all(type(layer) is DynamicLayer for layer in getattr(caches[0], "layers", [None]))
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only these texts."""
+        rows = rows.to(self._ids.device)
+        self._ids = self._ids[rows]
+        for name, value in self._inputs.items():
+            if name not in self._without_cache:
+                value.batch_select_indices(rows)
+            elif isinstance(value, Tensor):
+                self._inputs[name] = value[rows]
 
     def logits(self, new_ids: Tensor) -> Tensor:
         """Logits after all texts so far and these tokens: [B, n] → [B, width]."""
