@@ -28,6 +28,7 @@ from lightreasoner.samples.folder import PER_LABEL, PER_STEP, Label, ScoredRollo
 
 LONGEST_LINE = 1 << 20  # bytes
 WEIGHT_SUM_TOLERANCE = 1e-3
+WEIGHT_ROUNDING = 2**-23  # of a sum of float32 weights; normalising again would change their last bits at each import
 SMALLEST_KL = -1e-3  # a divergence is never negative, but computed in float32 it can miss 0 by rounding
 
 _ID = re.compile(r"[\w./:#@-]+", re.ASCII)  # not a question; ASCII, since a question in Chinese has no blanks either
@@ -154,6 +155,7 @@ class SampleLine(Line):
     def label(self, question_id: str, position: int) -> Label:
         """The label, its tokens ascending and its weights normalised."""
         total = math.fsum(self.weights)
+        total = 1.0 if abs(total - 1) <= WEIGHT_ROUNDING else total
         columns = {name: getattr(self, name) or [] for name in PER_LABEL}
         columns["weights"] = [weight / total for weight in self.weights]
         order = np.argsort(self.token_ids)
