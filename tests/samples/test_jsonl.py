@@ -25,7 +25,7 @@ from lightreasoner.runs.stage import open_stage, read_stage
 from lightreasoner.samples import jsonl
 from lightreasoner.samples.folder import Imported, Label, Rollout
 from lightreasoner.samples.jsonl import export_samples, import_samples
-from lightreasoner.samples.jsonl_lines import LONGEST_LINE, ImportedStep, LineReader
+from lightreasoner.samples.jsonl_lines import LONGEST_LINE, ImportedStep, LineReader, SampleLine
 from lightreasoner.samples.sampling import sample
 from lightreasoner.training.batches import LabelSet, load_labels
 
@@ -230,6 +230,15 @@ def test_round_trip_keeps_everything_a_line_tells(
     assert result["mean_label_entropy"] == pytest.approx(np.mean(entropies), abs=1e-5)
     assert result["expert"] == expert
     assert result["cue"] is None  # no prompt had to be made
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [([0.5, 0.49999997], [0.5, 0.49999997]), ([0.5, 0.4999], [0.5 / 0.9999, 0.4999 / 0.9999])],
+)
+def test_weights_that_sum_to_1_up_to_rounding_stay(given: list[float], kept: list[float]) -> None:
+    line = SampleLine.model_construct(token_ids=[3, 5], weights=given)
+    assert line.label("q", 0).weights == kept
 
 
 def test_import_export_import_is_stable(exported: Path, expert: str, tmp_path: Path) -> None:
